@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_ARCH_H
+#define PYLEAK_ARCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/user.h>
+
+#include "pyleak/error.h"
+
+/*
+ * What differs from one processor to the next: registers, the frame of a signal, instructions.
+ * src/arch/x86_64 implements it; another architecture is another folder with the same names.
+ * No ptrace here: the trace room fetches and sets registers and passes them in.
+ */
+
+typedef struct user_regs_struct pl_registers;
+
+static inline uint64_t pl_registers_ip(const pl_registers *regs) { return regs->rip; }
+static inline uint64_t pl_registers_sp(const pl_registers *regs) { return regs->rsp; }
+/* pthread_self() of the thread on glibc and musl. */
+static inline uint64_t pl_registers_thread_pointer(const pl_registers *regs) { return regs->fs_base; }
+
+/* Whether any general register (the instruction pointer and the stack pointer too) lies in [start, end). */
+bool pl_registers_point_into(const pl_registers *regs, uint64_t start, uint64_t end);
+/* Whether the thread runs native 64-bit code. */
+bool pl_registers_native(const pl_registers *regs);
+
+/* Byte patterns that a self-restoring remote call needs from the tracee's own text. */
+extern const uint8_t pl_arch_syscall_return[];     /* a system call, then a return */
+extern const size_t pl_arch_syscall_return_size;
+extern const uint8_t pl_arch_sigreturn[];          /* loads the number of rt_sigreturn, system call */
+extern const size_t pl_arch_sigreturn_size;
+
+/*
+ * A self-restoring call: the bytes to lay below the stack pointer, and the registers that start it.
+ * If nobody ever touches the thread again it makes the system call, returns into rt_sigreturn and
+ * goes on exactly where `regs` stood (an interrupted system call is restarted, or ends in EINTR
+ * where the kernel allows nothing else).
+ */
+struct pl_remote_frame {
+	uint64_t address;  /* where the bytes go in the tracee */
+	uint8_t *bytes;    /* [size], the caller frees */
+	size_t size;
+	pl_registers call; /* the registers to set */
+};
+int pl_arch_remote_frame(const pl_registers *regs, const void *xstate, size_t xstate_size, uint64_t signal_mask,
+			 uint64_t syscall_return_gadget, uint64_t sigreturn_gadget, struct pl_remote_frame *ret);
+void pl_arch_remote_frame_syscall(pl_registers *call, long number, const uint64_t arguments[6]);
+static inline int64_t pl_registers_result(const pl_registers *regs) { return (int64_t)regs->rax; }
+
+/* The signal frame of the kernel: what a candidate on a stack must look like, and what it restores. */
+enum { PL_ARCH_SIGFRAME_BYTES = 8 + 40 + 256 };
+bool pl_arch_sigframe_registers(const void *frame, size_t size, pl_registers *ret);
+
+/*
+ * Follows `mov edi, DOMAIN; call PyMem_GetAllocator` through its code, symbolically (capstone), and
+ * gives the first data address that the branch for this domain loads: the PyMemAllocatorEx. For
+ * 3.6 to 3.11 builds with no symbols. `code` is the text from `address` on, read by `read`.
+ */
+typedef int (*pl_arch_read)(void *context, uint64_t address, void *buffer, size_t length);
+typedef bool (*pl_arch_is_data)(void *context, uint64_t address);
+int pl_arch_walk_get_allocator(uint64_t function, int domain, pl_arch_read read, pl_arch_is_data is_data, void *context,
+			       uint64_t *ret_table);
+/* The data words that a function loads or jumps through (rip-relative or absolute), in order, up to
+ * its first `ret`/`jmp`: the cross-check of a table by PyObject_Calloc and its like. */
+int pl_arch_data_references(uint64_t function, pl_arch_read read, pl_arch_is_data is_data, void *context,
+			    uint64_t *references, size_t max, size_t *ret_count);
+/* For `mov disp(%rip),%rax; ret` (PyInterpreterState_Head of 3.6): the address loaded. -ENOENT. */
+int pl_arch_loaded_word(uint64_t function, pl_arch_read read, void *context, uint64_t *ret_address);
+
+#endif

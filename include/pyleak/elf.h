@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_ELF_H
+#define PYLEAK_ELF_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "pyleak/error.h"
+#include "pyleak/maps.h"
+
+/*
+ * One mapped ELF object of a process: its symbols and sections, at run-time addresses. Through
+ * libelf/libdw. The file is opened by what is mapped, not by what the name leads to: first
+ * /proc/PID/map_files/…, then /proc/PID/exe for the main program, then /proc/PID/root/<path> if
+ * device and inode agree; and if none of these can be had (deleted and no privilege), the image is
+ * read from the process's own memory by its program headers (.dynsym only then).
+ */
+struct pl_elf;
+
+/* Opens the object that `map` belongs to. *ret is released with pl_elf_close(). */
+int pl_elf_open(pid_t pid, const struct pl_maps *maps, const struct pl_map *map, struct pl_elf **ret,
+		struct pl_error *err);
+void pl_elf_close(struct pl_elf *elf);
+
+/* Run-time address minus address in the file: start of the mapping of the first PT_LOAD − its
+ * page-aligned p_vaddr (0 for ET_EXEC). Never computed from the r-x mapping (memleax's bug). */
+uint64_t pl_elf_bias(const struct pl_elf *elf);
+int pl_elf_machine(const struct pl_elf *elf); /* EM_X86_64, … */
+int pl_elf_class(const struct pl_elf *elf);   /* ELFCLASS64, … */
+
+/* Run-time address of a *defined* symbol (never an undefined or PLT entry); .dynsym first, then
+ * .symtab. ret_size may be NULL. -ENOENT if there is none. */
+int pl_elf_symbol(const struct pl_elf *elf, const char *name, uint64_t *ret_address, uint64_t *ret_size);
+/* As above, but in .symtab too for names with a compiler's suffix (`_PyObject.lto_priv.0`). */
+int pl_elf_symbol_prefix(const struct pl_elf *elf, const char *prefix, uint64_t *ret_address, uint64_t *ret_size);
+/* Run-time address and size of a section such as ".PyRuntime". */
+int pl_elf_section(const struct pl_elf *elf, const char *name, uint64_t *ret_address, uint64_t *ret_size);
+
+#endif

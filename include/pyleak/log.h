@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_LOG_H
+#define PYLEAK_LOG_H
+
+/*
+ * What pyleak says on stderr. Results go to stdout and never through here. Each message is built
+ * whole and written with one write(2), so that two processes cannot interleave within a line.
+ */
+
+enum pl_log_level {
+	PL_LOG_QUIET,   /* errors only */
+	PL_LOG_NORMAL,  /* errors, warnings, and notes where stderr is a terminal */
+	PL_LOG_VERBOSE, /* everything, wherever stderr leads */
+};
+
+void pl_log_init(enum pl_log_level level);
+
+/* "pyleak: …": the command could not do what was asked. */
+void pl_log_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* "pyleak: …": the result holds, but the reader must know this. Not with --quiet. */
+void pl_log_warning(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* Progress. Only on a terminal, or with --verbose. */
+void pl_log_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* Only with --verbose. */
+void pl_log_debug(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+#endif

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_OPTIONS_H
+#define PYLEAK_OPTIONS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "pyleak/error.h"
+#include "pyleak/stats.h"
+
+/*
+ * The command line. One table (src/cli/options.c) names every command and every option with its
+ * argument, its default and one line of help; the parser, --help and the shell completions are made
+ * from it, and a test compares the man page with it.
+ */
+
+enum pl_exit { PL_EXIT_DONE = 0, PL_EXIT_FAILED = 1, PL_EXIT_USAGE = 2, PL_EXIT_GREW = 3 };
+
+enum pl_command { PL_COMMAND_PS, PL_COMMAND_ATTACH, PL_COMMAND_DIFF, PL_COMMAND_DETACH, PL_COMMAND_COUNT };
+enum pl_engine { PL_ENGINE_INLINE, PL_ENGINE_BREAKPOINT };
+enum pl_format { PL_FORMAT_TEXT, PL_FORMAT_JSON };
+enum pl_color { PL_COLOR_AUTO, PL_COLOR_ALWAYS, PL_COLOR_NEVER };
+
+struct pl_options {
+	enum pl_command command;
+	pid_t pid; /* 0: none given */
+	int64_t interval_ns;
+	int64_t duration_ns; /* 0: until ^C */
+	int64_t count;
+	bool against_first;
+	size_t limit;
+	int frames;
+	enum pl_group group_by;
+	enum pl_sort sort;
+	const char **include, **exclude; /* NULL-terminated */
+	bool python, native;
+	enum pl_engine engine;
+	uint64_t sample;
+	enum pl_format format;
+	const char *output; /* NULL: stdout */
+	bool force;
+	bool fail_above_set;
+	uint64_t fail_above;
+	bool keep;
+	enum pl_color color;
+	bool quiet, verbose;
+};
+
+/*
+ * Parses argv. Returns -1 to go on with *options, or an exit status: after --help, --version and
+ * the hidden `completions SHELL` (printed on stdout, status 0), or after a wrong command line (one
+ * line on stderr that names the option, the value and what is allowed; status 2).
+ */
+int pl_options_parse(int argc, char **argv, struct pl_options *options);
+void pl_options_free(struct pl_options *options);
+
+/* One file per subcommand; each returns an exit status and prints its own error. */
+int pl_command_ps(const struct pl_options *options);
+int pl_command_attach(const struct pl_options *options);
+int pl_command_diff(const struct pl_options *options);
+int pl_command_detach(const struct pl_options *options);
+
+/* The process meant when no PID was given (see pyleak(1)): the one with a probe, else the one Python
+ * that may be attached to, else an error that lists the candidates. */
+int pl_choose_process(const struct pl_options *options, pid_t *ret_pid, struct pl_error *err);
+
+#endif

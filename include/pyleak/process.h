@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_PROCESS_H
+#define PYLEAK_PROCESS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "pyleak/error.h"
+
+/* What /proc says of a process, read without touching it. */
+
+struct pl_process {
+	pid_t pid;
+	pid_t ppid;
+	pid_t tracer;        /* TracerPid, 0: none */
+	uint64_t start_time; /* field 22 of stat, clock ticks after boot: with pid, an identity */
+	char state;          /* R S D T t Z X */
+	uid_t uid, euid;
+	gid_t gid, egid;
+	int threads;
+	uint64_t rss;        /* bytes */
+	uint64_t sig_blocked, sig_caught, sig_ignored; /* of the leader; bit n-1 is signal n */
+	int seccomp;         /* 0 none, 1 strict, 2 filter */
+	bool shadow_stack;   /* x86_Thread_features: shstk */
+	bool same_pid_namespace;
+	char comm[32];
+	char *command_line; /* arguments joined by spaces, control characters replaced; may be "" */
+	char *executable;   /* where /proc/PID/exe leads, without " (deleted)"; NULL if unreadable */
+};
+
+/* -ESRCH: no such process. Release with pl_process_free() (also after an error). */
+int pl_process_read(pid_t pid, struct pl_process *process);
+void pl_process_free(struct pl_process *process);
+/* RSS in bytes from /proc/PID/statm; 0 if the process is gone. */
+uint64_t pl_process_rss(pid_t pid);
+/* The start time alone, to see that a pid still means the same process. */
+int pl_process_start_time(pid_t pid, uint64_t *ret_start_time);
+
+/* Thread ids of a process, in /proc's order; *ret_tids is the caller's to free. -ESRCH. */
+int pl_process_threads(pid_t pid, pid_t **ret_tids, size_t *ret_count);
+/* All pids that /proc shows, ascending. */
+int pl_process_list(pid_t **ret_pids, size_t *ret_count);
+
+/*
+ * Whether this process may be traced by us, as far as can be told without ptrace. 0 or -errno with
+ * one line in *err that names the cause and the remedy: it ended (ESRCH), it is a zombie, it is us,
+ * it is 32-bit (ENOEXEC), another tracer has it and which (EBUSY), another user's (EPERM), Yama's
+ * ptrace_scope, a container without CAP_SYS_PTRACE, not dumpable, a seccomp filter that may kill on
+ * our calls, a shadow stack.
+ */
+int pl_process_may_trace(const struct pl_process *process, struct pl_error *err);
+
+/* Opens a file as the process itself would see it (through /proc/PID/root). fd or -errno. */
+int pl_process_open_file(pid_t pid, const char *path);
+
+#endif

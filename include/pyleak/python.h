@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_PYTHON_H
+#define PYLEAK_PYTHON_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "pyleak/error.h"
+
+/*
+ * A CPython interpreter seen from outside: its version, its struct layouts, its allocator tables,
+ * and, from remote memory, every thread's Python stack. Nothing here stops or changes the process.
+ */
+
+/* Byte offsets that one build of CPython lays its structs out with. PL_NO_FIELD: not in this
+ * version. From _Py_DebugOffsets where the tracee has them (3.13+), else from the table by minor
+ * version; where both say something they must agree. */
+#define PL_NO_FIELD (-1)
+struct pl_python_layout {
+	int32_t object_type;                                       /* PyObject.ob_type */
+	int32_t type_name, type_flags, type_dealloc;               /* PyTypeObject */
+	int32_t runtime_interpreters_head, runtime_tstate_current; /* _PyRuntimeState */
+	int32_t interpreter_next, interpreter_id, interpreter_threads_head;
+	int32_t thread_next, thread_interpreter, thread_id, thread_native_id, thread_status;
+	int32_t thread_frame;       /* tstate: frame, cframe or current_frame */
+	int32_t cframe_frame;       /* 3.11, 3.12: _PyCFrame.current_frame, behind thread_frame */
+	int32_t frame_previous, frame_code, frame_instruction, frame_owner, frame_tlbc_index;
+	int32_t code_filename, code_name, code_qualname, code_first_line, code_line_table;
+	int32_t code_first_traceable, code_bytecode, code_tlbc;
+	int32_t string_length, string_state, string_ascii_data, string_compact_data, string_data_pointer;
+	int32_t bytes_size, bytes_data;
+	int32_t tuple_items;
+	bool frame_instruction_is_index; /* <= 3.10: f_lasti in the frame; 3.11+: a pointer */
+	bool frame_code_tagged;          /* 3.14+: _PyStackRef, mask the low two bits */
+	bool string_state_wide;          /* 3.14t+: interned is a byte, kind bits 8-10, compact 11, ascii 12 */
+	uint8_t owner_skip_min;          /* frames with owner >= this are shims (0xff: none) */
+};
+
+enum pl_domain { PL_DOMAIN_RAW, PL_DOMAIN_MEM, PL_DOMAIN_OBJ, PL_DOMAIN_COUNT };
+enum pl_allocator_function { PL_FN_MALLOC, PL_FN_CALLOC, PL_FN_REALLOC, PL_FN_FREE, PL_FN_COUNT };
+
+struct pl_python {
+	pid_t pid;
+	uint32_t version_hex;  /* PY_VERSION_HEX: 0x030b02f0 */
+	int minor;             /* 6 … 15 */
+	char version[32];      /* "3.11.2"; "3.13.0t" for a free-threaded build */
+	bool free_threaded;
+	struct pl_python_layout layout;
+	uint64_t runtime;           /* _PyRuntime; 0 on 3.6 */
+	uint64_t interpreters_head; /* address of the word that points to the newest interpreter */
+	uint64_t thread_current;    /* address of the word with the GIL holder's tstate (<= 3.11), else 0 */
+	uint64_t code_type;         /* &PyCode_Type */
+	uint64_t allocators[PL_DOMAIN_COUNT]; /* address of each PyMemAllocatorEx {ctx, malloc, calloc, realloc, free} */
+	char *object_path;          /* the mapped ELF that defines the interpreter, as the tracee names it */
+	uint64_t object_start;      /* where it is mapped */
+	char executable_kind[16];   /* "shared", "static" */
+};
+
+/* The function word of one domain and function: the place that a hook redirects. */
+static inline uint64_t pl_python_slot(const struct pl_python *python, enum pl_domain domain,
+				      enum pl_allocator_function function)
+{
+	return python->allocators[domain] + 8 + 8 * (uint64_t)function;
+}
+
+/*
+ * Finds the interpreter in any mapped ELF that defines it (never by a file name), its version from
+ * the interpreter itself, its layout, and its allocator tables in two independent ways that must
+ * agree. *ret is released with pl_python_close().
+ * -ENOEXEC: not a Python that we know (not Python, PyPy, Python 2, unknown version: err says which);
+ * -EPROTO: two sources disagree; -ESRCH; -EPERM.
+ */
+int pl_python_open(pid_t pid, struct pl_python **ret, struct pl_error *err);
+void pl_python_close(struct pl_python *python);
+/* Cheap: version only (for `pyleak ps`); text gets "3.11.2". -ENOEXEC: no CPython in it. */
+int pl_python_identify(pid_t pid, char version[32]);
+
+/* One entry of a stack. Two frames are the same place if all three are equal. */
+struct pl_frame_ref {
+	uint64_t code;   /* PyCodeObject */
+	int32_t offset;  /* of the instruction, bytes into the bytecode; -1: not started (use the first line) */
+};
+
+/*
+ * The tstate of the OS thread whose thread pointer (x86-64: fs_base) is given: tstate.thread_id ==
+ * pthread_self(). All interpreters are searched; with several, the active one. 0 if it has none.
+ * `hint` may be a tstate that was right the last time (checked before it is believed), or 0.
+ */
+uint64_t pl_python_thread(const struct pl_python *python, uint64_t thread_pointer, uint64_t hint);
+
+/*
+ * The Python stack of a tstate, innermost frame first, at most `max` entries, as
+ * sys._getframe()/tracemalloc see it (shims and incomplete frames left out). Returns the number of
+ * entries; *ret_more (may be NULL) says whether the chain went on (or went bad: truncated, never
+ * an error).
+ */
+size_t pl_python_stack(const struct pl_python *python, uint64_t tstate, struct pl_frame_ref *frames, size_t max,
+		       bool *ret_more);
+
+/* What a code object says of itself, copied. Strings are UTF-8; unreadable ones are "<unknown>". */
+struct pl_code {
+	char *filename;
+	char *name;      /* co_qualname where there is one (3.11+), else co_name */
+	int first_line;
+	uint8_t *line_table;
+	size_t line_table_size;
+};
+int pl_python_code_read(const struct pl_python *python, uint64_t code, struct pl_code *ret);
+void pl_code_free(struct pl_code *code);
+
+/* The line of a byte offset into the bytecode; first_line for -1; 0 if the table has none. Pure. */
+int pl_line_lookup(int minor, const uint8_t *table, size_t size, int first_line, int32_t offset);
+/* The three formats (exposed for the unit tests). */
+int pl_line_lnotab(const uint8_t *table, size_t size, int first_line, int32_t offset);      /* <= 3.9 */
+int pl_line_linetable(const uint8_t *table, size_t size, int first_line, int32_t offset);   /* 3.10 */
+int pl_line_locations(const uint8_t *table, size_t size, int first_line, int32_t offset);   /* 3.11+ */
+
+/* A str object as UTF-8 (lone surrogates as U+FFFD); at most max_bytes, then cut at a character.
+ * *ret is the caller's. -EFAULT, -EINVAL (not a str that we can read). */
+int pl_python_string(const struct pl_python *python, uint64_t object, size_t max_bytes, char **ret);
+
+#endif

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_REPORT_H
+#define PYLEAK_REPORT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/types.h>
+#include <time.h>
+
+#include "pyleak/stats.h"
+
+/* Rows to text or JSON. Text and JSON are specified by the command-line contract (pyleak(1)). */
+
+enum pl_report_kind { PL_REPORT_TOP, PL_REPORT_DIFF };
+
+struct pl_report {
+	enum pl_report_kind kind;
+	pid_t pid;
+	const char *python; /* "3.11.2" */
+	const char *engine; /* "inline", "breakpoint" */
+	struct timespec started; /* CLOCK_REALTIME, of the recording */
+	int64_t window_ns;
+	int64_t stop_ns; /* the longest stop so far */
+	int frames;
+	enum pl_group group_by;
+	enum pl_sort sort;
+	uint64_t sample;
+	uint64_t rss_before, rss_after;
+	uint64_t lost_events, lost_sites;
+	const struct pl_sites *sites;
+	const struct pl_rows *rows;
+};
+
+struct pl_report_options {
+	size_t limit;  /* 0: all */
+	bool color;
+	bool traceback; /* text: whole tracebacks (with -g traceback, each row; else that of the largest row) */
+	pid_t source_pid; /* whose file system source lines are read from; 0: no source lines */
+};
+
+/* One document on one line, newline included. 0 or -errno of the stream. */
+int pl_report_json(FILE *out, const struct pl_report *report, const struct pl_report_options *options);
+int pl_report_text(FILE *out, const struct pl_report *report, const struct pl_report_options *options);
+
+/* One line of a source file (1-based), without indentation and newline, from the file system of
+ * `pid`; NULL if it cannot be had. The caller frees it. Files are cached for the run of the
+ * program, at most 64 of them and 8 MiB each; what is not a regular file is not opened. */
+char *pl_source_line(pid_t pid, const char *filename, int line);
+
+#endif

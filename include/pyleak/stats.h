@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_STATS_H
+#define PYLEAK_STATS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/*
+ * Sites, snapshots, and what is computed from them. Knows nothing of processes: an engine feeds it,
+ * a report reads it. Pure computation, so everything here has unit tests.
+ *
+ *   engine ──intern──> pl_sites (traces + running totals) ──copy──> pl_snapshot
+ *   pl_snapshot × 2 ──group, filter, sort──> pl_rows ──> report
+ */
+
+/* Four running totals; live = allocated − freed. Sizes in bytes. */
+struct pl_totals {
+	uint64_t allocated_size, allocated_count;
+	uint64_t freed_size, freed_count;
+};
+
+enum pl_site_domain { PL_SITE_PYTHON, PL_SITE_NATIVE, PL_SITE_DOMAIN_COUNT };
+
+/* A resolved frame; strings are interned in the pl_sites and live as long as it. */
+struct pl_frame {
+	const char *filename;
+	const char *function;
+	int line;
+};
+
+/* A set of sites that only grows. A site is (domain, trace); its number never changes. */
+struct pl_sites;
+struct pl_sites *pl_sites_new(void); /* NULL: out of memory */
+void pl_sites_free(struct pl_sites *sites);
+
+/* An interned copy of text, equal text giving the equal pointer. NULL: out of memory. */
+const char *pl_sites_string(struct pl_sites *sites, const char *text);
+
+/* The number of the site with these frames, innermost first (strings interned by
+ * pl_sites_string()); made if new. `more`: the traceback went on beyond them. UINT32_MAX: out of
+ * memory. count 0 is the site of allocations with no Python frame: "<unknown>:0". */
+uint32_t pl_sites_intern(struct pl_sites *sites, enum pl_site_domain domain, const struct pl_frame *frames,
+			 size_t count, bool more);
+size_t pl_sites_count(const struct pl_sites *sites);
+/* The running totals of a site, to be changed in place by an engine. */
+struct pl_totals *pl_sites_totals(struct pl_sites *sites, uint32_t site);
+/* Frames of a site, innermost first. */
+const struct pl_frame *pl_sites_frames(const struct pl_sites *sites, uint32_t site, size_t *ret_count, bool *ret_more);
+enum pl_site_domain pl_sites_domain(const struct pl_sites *sites, uint32_t site);
+
+/* The totals of every site at one moment. Belongs to the sites it was taken from. */
+struct pl_snapshot {
+	struct pl_sites *sites; /* borrowed */
+	int64_t taken_ns;       /* CLOCK_MONOTONIC */
+	uint64_t rss;           /* bytes; of the process */
+	uint64_t lost_events;   /* so far */
+	uint64_t lost_sites;
+	struct pl_totals *totals; /* [count], indexed by site */
+	size_t count;
+};
+/* Copies the totals as they are now; rss and lost_* are the caller's to fill. NULL: out of memory. */
+struct pl_snapshot *pl_snapshot_take(struct pl_sites *sites);
+void pl_snapshot_free(struct pl_snapshot *snapshot);
+
+enum pl_group { PL_GROUP_LINE, PL_GROUP_FILE, PL_GROUP_FUNCTION, PL_GROUP_TRACEBACK };
+enum pl_sort {
+	PL_SORT_SIZE,
+	PL_SORT_COUNT,
+	PL_SORT_AVERAGE,
+	PL_SORT_SIZE_DIFF,
+	PL_SORT_COUNT_DIFF,
+	PL_SORT_CHURN, /* bytes allocated within the window */
+};
+
+/* One row of a report. */
+struct pl_row {
+	enum pl_site_domain domain;
+	const char *filename;
+	const char *function; /* of the line's frame; NULL when grouped by file */
+	int line;             /* 0 when grouped by file; first line seen when grouped by function */
+	int64_t size, size_diff;   /* live bytes now, and against the older snapshot (or 0) */
+	int64_t count, count_diff; /* live blocks */
+	struct pl_totals window;   /* allocated and freed between the two (since the start if there is one only) */
+	uint32_t site;             /* the site with most live bytes (diff: most growth) in this row: its traceback */
+};
+
+struct pl_rows {
+	struct pl_row *items; /* sorted; all of them: a limit is the report's affair */
+	size_t count;
+	struct pl_row total;  /* sums over items */
+};
+
+struct pl_rows_options {
+	enum pl_group group_by;
+	enum pl_sort sort;
+	const char *const *include; /* NULL-terminated globs (fnmatch) on filename, or NULL for all */
+	const char *const *exclude;
+	bool python, native; /* domains wanted */
+};
+
+/*
+ * Rows of `now` against `before` (NULL: no differences, window = since the start). Rows with no
+ * live block, no difference and no churn are left out. Order: the sort key, largest first
+ * (differences: by absolute value, as tracemalloc's compare_to), then size, count, file and line as
+ * tracemalloc breaks its ties, so that equal input gives equal output. A glob without '/' also
+ * matches the last part of a name.
+ */
+int pl_rows_make(const struct pl_snapshot *now, const struct pl_snapshot *before, const struct pl_rows_options *options,
+		 struct pl_rows *ret);
+void pl_rows_free(struct pl_rows *rows);
+
+/* size / count, 0 where count is 0; integer, truncated, as tracemalloc prints it. */
+int64_t pl_row_average(const struct pl_row *row);
+
+#endif
