@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT */
+#include "pyleak/log.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "pyleak/cleanup.h"
+
+static const char prefix[] = "pyleak: ";
+static enum pl_log_level log_level = PL_LOG_NORMAL;
+static bool log_to_terminal;
+
+void pl_log_init(enum pl_log_level level)
+{
+	log_level = level;
+	log_to_terminal = isatty(STDERR_FILENO) == 1;
+}
+
+static void write_whole(const char *text, size_t length)
+{
+	while (length > 0) {
+		ssize_t written = write(STDERR_FILENO, text, length);
+
+		if (written < 0 && errno == EINTR)
+			continue;
+		if (written <= 0)
+			return; /* there is nowhere left to say so */
+		text += written;
+		length -= (size_t)written;
+	}
+}
+
+static void __attribute__((format(printf, 1, 0))) log_message(const char *format, va_list arguments)
+{
+	pl_autofree char *message = NULL;
+	pl_autofree char *line = NULL;
+	const size_t prefix_length = sizeof(prefix) - 1;
+	int saved_errno = errno;
+	int length = vasprintf(&message, format, arguments);
+
+	if (length < 0) {
+		message = NULL; /* vasprintf leaves it undefined */
+	} else {
+		line = malloc(prefix_length + (size_t)length + 1);
+	}
+	if (line) {
+		memcpy(line, prefix, prefix_length);
+		memcpy(line + prefix_length, message, (size_t)length);
+		/* A name from the tracee must not steer the terminal that it is shown on. */
+		for (size_t i = prefix_length; i < prefix_length + (size_t)length; i++) {
+			unsigned char byte = (unsigned char)line[i];
+
+			if ((byte < ' ' && byte != '\n' && byte != '\t') || byte == 0x7f)
+				line[i] = '?';
+		}
+		line[prefix_length + (size_t)length] = '\n';
+		write_whole(line, prefix_length + (size_t)length + 1);
+	} else {
+		static const char no_memory[] = "pyleak: out of memory while writing a message\n";
+
+		write_whole(no_memory, sizeof(no_memory) - 1);
+	}
+	errno = saved_errno;
+}
+
+#define LOG(format)                                \
+	do {                                       \
+		va_list arguments;                 \
+		va_start(arguments, format);       \
+		log_message(format, arguments);    \
+		va_end(arguments);                 \
+	} while (0)
+
+void pl_log_error(const char *format, ...)
+{
+	LOG(format);
+}
+
+void pl_log_warning(const char *format, ...)
+{
+	if (log_level != PL_LOG_QUIET)
+		LOG(format);
+}
+
+void pl_log_note(const char *format, ...)
+{
+	if (log_level == PL_LOG_VERBOSE || (log_level == PL_LOG_NORMAL && log_to_terminal))
+		LOG(format);
+}
+
+void pl_log_debug(const char *format, ...)
+{
+	if (log_level == PL_LOG_VERBOSE)
+		LOG(format);
+}
