@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: MIT */
+#include <elf.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "pyleak/trace.h"
+#include "ptrace.h"
+
+#ifndef PTRACE_GET_RSEQ_CONFIGURATION
+#define PTRACE_GET_RSEQ_CONFIGURATION 0x420f
+#endif
+struct rseq_configuration { /* struct ptrace_rseq_configuration, Linux 5.13 */
+	uint64_t address;
+	uint32_t size, signature, flags, padding;
+};
+
+static unsigned int steps;
+
+unsigned int pl_trace_steps(void)
+{
+	return steps;
+}
+
+void pl_fault_point(void)
+{
+	static long fault = -1;
+
+	if (fault < 0) {
+		const char *text = getenv("PYLEAK_FAULT");
+
+		fault = text ? strtol(text, NULL, 10) : 0;
+	}
+	if (++steps == (unsigned long)fault)
+		(void)kill(getpid(), SIGKILL);
+}
+
+static int step(int request, pid_t tid, uintptr_t address, uintptr_t data)
+{
+	long result = ptrace((enum __ptrace_request)request, tid, (void *)address, (void *)data);
+	int code = result < 0 ? -errno : 0;
+
+	pl_fault_point();
+	return code;
+}
+
+int pl_ptrace_seize(pid_t tid, unsigned long options)
+{
+	return step(PTRACE_SEIZE, tid, 0, options);
+}
+
+int pl_ptrace_interrupt(pid_t tid)
+{
+	return step(PTRACE_INTERRUPT, tid, 0, 0);
+}
+
+int pl_ptrace_continue(pid_t tid, int signal)
+{
+	return step(PTRACE_CONT, tid, 0, (uintptr_t)signal);
+}
+
+int pl_ptrace_listen(pid_t tid)
+{
+	return step(PTRACE_LISTEN, tid, 0, 0);
+}
+
+int pl_ptrace_syscall(pid_t tid)
+{
+	return step(PTRACE_SYSCALL, tid, 0, 0);
+}
+
+int pl_ptrace_detach(pid_t tid, int signal)
+{
+	return step(PTRACE_DETACH, tid, 0, (uintptr_t)signal);
+}
+
+int pl_ptrace_set_options(pid_t tid, unsigned long options)
+{
+	return step(PTRACE_SETOPTIONS, tid, 0, options);
+}
+
+int pl_ptrace_get_registers(pid_t tid, pl_registers *regs)
+{
+	struct iovec piece = {regs, sizeof(*regs)};
+	int code = step(PTRACE_GETREGSET, tid, NT_PRSTATUS, (uintptr_t)&piece);
+
+	/* A shorter set is that of a 32-bit thread. */
+	return code < 0 ? code : piece.iov_len == sizeof(*regs) ? 0 : -ENOEXEC;
+}
+
+int pl_ptrace_set_registers(pid_t tid, const pl_registers *regs)
+{
+	struct iovec piece = {(void *)regs, sizeof(*regs)};
+
+	return step(PTRACE_SETREGSET, tid, NT_PRSTATUS, (uintptr_t)&piece);
+}
+
+int pl_ptrace_get_xstate(pid_t tid, void *buffer, size_t capacity, size_t *ret_size)
+{
+	struct iovec piece = {buffer, capacity};
+	int code = step(PTRACE_GETREGSET, tid, NT_X86_XSTATE, (uintptr_t)&piece);
+
+	if (code < 0)
+		return code;
+	/* The kernel fills what fits and says no more than that: a full buffer may be a cut image. */
+	if (piece.iov_len >= capacity)
+		return -E2BIG;
+	*ret_size = piece.iov_len;
+	return 0;
+}
+
+int pl_ptrace_get_signal_mask(pid_t tid, uint64_t *ret_mask)
+{
+	return step(PTRACE_GETSIGMASK, tid, sizeof(*ret_mask), (uintptr_t)ret_mask);
+}
+
+int pl_ptrace_set_signal_mask(pid_t tid, uint64_t mask)
+{
+	return step(PTRACE_SETSIGMASK, tid, sizeof(mask), (uintptr_t)&mask);
+}
+
+int pl_ptrace_poke(pid_t tid, uint64_t address, uint64_t word)
+{
+	return step(PTRACE_POKEDATA, tid, address, word);
+}
+
+int pl_ptrace_get_rseq(pid_t tid, uint64_t *ret_address)
+{
+	struct rseq_configuration configuration = {0};
+	int code = step(PTRACE_GET_RSEQ_CONFIGURATION, tid, sizeof(configuration), (uintptr_t)&configuration);
+
+	*ret_address = configuration.address;
+	return code == -EIO || code == -EINVAL ? 0 : code;
+}
+
+int pl_ptrace_get_signal_code(pid_t tid, int *ret_code)
+{
+	siginfo_t info;
+	int code = step(PTRACE_GETSIGINFO, tid, 0, (uintptr_t)&info);
+
+	if (code < 0)
+		return code;
+	*ret_code = info.si_code;
+	return 0;
+}

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_TRACE_PTRACE_H
+#define PYLEAK_TRACE_PTRACE_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/ptrace.h>
+#include <sys/types.h>
+
+#include "pyleak/arch.h"
+
+/* Wrappers that only wrap: each is one step, and returns 0 or -errno. */
+
+int pl_ptrace_seize(pid_t tid, unsigned long options);
+int pl_ptrace_interrupt(pid_t tid);
+int pl_ptrace_continue(pid_t tid, int signal);
+int pl_ptrace_listen(pid_t tid);
+int pl_ptrace_syscall(pid_t tid);
+int pl_ptrace_detach(pid_t tid, int signal);
+int pl_ptrace_set_options(pid_t tid, unsigned long options);
+int pl_ptrace_get_registers(pid_t tid, pl_registers *regs);
+int pl_ptrace_set_registers(pid_t tid, const pl_registers *regs);
+/* The extended state (XSAVE image) of the thread; *ret_size <= capacity. */
+int pl_ptrace_get_xstate(pid_t tid, void *buffer, size_t capacity, size_t *ret_size);
+int pl_ptrace_get_signal_mask(pid_t tid, uint64_t *ret_mask);
+int pl_ptrace_set_signal_mask(pid_t tid, uint64_t mask);
+int pl_ptrace_poke(pid_t tid, uint64_t address, uint64_t word);
+/* Where the thread's struct rseq is; *ret_address 0 if it has none or the kernel (< 5.13) cannot tell. */
+int pl_ptrace_get_rseq(pid_t tid, uint64_t *ret_address);
+/* si_code of the signal the thread is stopped with. */
+int pl_ptrace_get_signal_code(pid_t tid, int *ret_code);
+
+/* Counts a step and, if PYLEAK_FAULT asks for this one, dies of SIGKILL. */
+void pl_fault_point(void);
+
+#endif
