@@ -11,7 +11,7 @@
 #include "pyleak/stats.h"
 
 /*
- * The command line. One table (src/cli/options.c) names every command and every option with its
+ * The command line. One table (src/cli/table.c) names every command and every option with its
  * argument, its default and one line of help; the parser, --help and the shell completions are made
  * from it, and a test compares the man page with it.
  */

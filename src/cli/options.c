@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: MIT */
+#include <ctype.h>
+#include <errno.h>
+#include <getopt.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "pyleak-version.h"
+#include "pyleak/log.h"
+#include "pyleak/units.h"
+#include "table.h"
+
+/* Part of the contract, so worth a better answer than "unknown command". */
+static const char *const planned_commands[] = {"heap", "report", "doctor"};
+
+enum { MAX_OPERANDS = 2 }; /* COMMAND and PID (or SHELL) */
+
+struct command_line {
+	const char *operands[MAX_OPERANDS];
+	int operand_count;
+	bool help, version;
+};
+
+/* What getopt_long() works from, made from the table. */
+struct spelling {
+	struct option *longs;
+	char *shorts;
+};
+
+static int spelling_make(struct spelling *spelling)
+{
+	char *at;
+
+	spelling->longs = calloc(pl_option_count + 1, sizeof(*spelling->longs));
+	/* "-": operands come as options numbered 1, in place, whatever POSIXLY_CORRECT says. ":": no
+	 * messages from libc, and a missing value is told apart. */
+	spelling->shorts = at = calloc(2 + 2 * pl_option_count + 1, 1);
+	if (!spelling->longs || !spelling->shorts)
+		return -ENOMEM;
+	*at++ = '-';
+	*at++ = ':';
+	for (size_t i = 0; i < pl_option_count; i++) {
+		const struct pl_option *option = &pl_option_table[i];
+
+		spelling->longs[i] = (struct option){option->name,
+			pl_option_takes_value(option) ? required_argument : no_argument, NULL, option->id};
+		if (option->id > UCHAR_MAX)
+			continue;
+		*at++ = (char)option->id;
+		if (pl_option_takes_value(option))
+			*at++ = ':';
+	}
+	return 0;
+}
+
+static void spelling_free(struct spelling *spelling)
+{
+	free(spelling->longs);
+	free(spelling->shorts);
+}
+
+/* getopt_long() answered '?' or ':'. */
+static int explain(int answer, const char *word, struct pl_error *err)
+{
+	const struct pl_option *option = pl_option_by_id(optopt);
+	char matches[256] = "";
+	size_t used = 0, count = 0;
+
+	if (answer == ':' && option)
+		return pl_fail(err, -EINVAL, "--%s needs a value", option->name);
+	if (option)
+		return pl_fail(err, -EINVAL, "--%s takes no value", option->name);
+	if (optopt != 0 && isgraph((unsigned char)optopt))
+		return pl_fail(err, -EINVAL, "unknown option '-%c', see 'pyleak --help'", optopt);
+
+	/* getopt_long() does not say whether a long option is unknown or ambiguous. */
+	size_t length = strcspn(word, "=");
+	for (size_t i = 0; length > 2 && i < pl_option_count; i++) {
+		if (strncmp(word + 2, pl_option_table[i].name, length - 2) != 0 || used >= sizeof(matches))
+			continue;
+		used += (size_t)snprintf(matches + used, sizeof(matches) - used, "%s--%s", count++ ? ", " : "",
+			pl_option_table[i].name);
+	}
+	if (count > 1)
+		return pl_fail(err, -EINVAL, "'%s' can mean %s: give more of it", word, matches);
+	return pl_fail(err, -EINVAL, "unknown option '%s', see 'pyleak --help'", word);
+}
+
+static int add_operand(struct command_line *line, const char *word, struct pl_error *err)
+{
+	if (line->operand_count == MAX_OPERANDS)
+		return pl_fail(err, -E2BIG, "'%s' is one argument too many, see 'pyleak --help'", word);
+	line->operands[line->operand_count++] = word;
+	return 0;
+}
+
+/*
+ * Runs through argv. Without options: collects the operands. With options (whose command is set
+ * then): takes the values. Two runs, because the command may follow an option.
+ */
+static int walk(int argc, char **argv, const struct spelling *spelling, struct command_line *line,
+		struct pl_options *options, struct pl_error *err)
+{
+	int answer, r = 0;
+
+	optind = 0; /* glibc and musl: start anew */
+	while (r == 0 && (answer = getopt_long(argc, argv, spelling->shorts, spelling->longs, NULL)) != -1) {
+		const struct pl_option *option;
+
+		if (answer == '?' || answer == ':')
+			return explain(answer, argv[optind - 1], err);
+		if (answer == 1) {
+			if (!options)
+				r = add_operand(line, optarg, err);
+			continue;
+		}
+		option = pl_option_by_id(answer);
+		if (!options) {
+			line->help |= answer == 'h';
+			line->version |= answer == 'V';
+		} else if (!pl_option_is_for(option, options->command)) {
+			r = pl_fail(err, -EINVAL, "'pyleak %s' does not take --%s, see 'pyleak %s --help'",
+				pl_command_table[options->command].name, option->name,
+				pl_command_table[options->command].name);
+		} else {
+			r = pl_option_apply(option, optarg, options, err);
+		}
+	}
+	/* After "--" everything is an operand. */
+	for (int i = optind; r == 0 && !options && i < argc; i++)
+		r = add_operand(line, argv[i], err);
+	return r;
+}
+
+static int find_command(const struct command_line *line, enum pl_command *ret, struct pl_error *err)
+{
+	const char *name = line->operands[0];
+	const char *second = line->operand_count > 1 ? line->operands[1] : NULL;
+	enum pl_command command = pl_command_by_name(name);
+
+	for (size_t i = 0; i < sizeof(planned_commands) / sizeof(planned_commands[0]); i++)
+		if (strcmp(planned_commands[i], name) == 0)
+			return pl_fail(err, -ENOSYS, "%s: not built yet", name);
+	if (command == PL_COMMAND_COUNT)
+		return pl_fail(err, -EINVAL, "unknown command '%s', see 'pyleak --help'", name);
+	if (second && !pl_command_table[command].takes_pid)
+		return pl_fail(err, -E2BIG, "'pyleak %s' takes no argument: '%s'", name, second);
+	*ret = command;
+	return 0;
+}
+
+static int find_pid(const char *word, pid_t *ret, struct pl_error *err)
+{
+	int64_t pid;
+
+	if (pl_parse_number(word, 1, INT_MAX, &pid) < 0)
+		return pl_fail(err, -EINVAL, "'%s' is not a process id: give a number, see 'pyleak ps'", word);
+	*ret = (pid_t)pid;
+	return 0;
+}
+
+/* Defaults, then what was given, then what only the whole can tell. */
+static int fill(int argc, char **argv, const struct spelling *spelling, struct command_line *line,
+		struct pl_options *options, struct pl_error *err)
+{
+	for (size_t i = 0; i < pl_option_count; i++) {
+		const struct pl_option *option = &pl_option_table[i];
+		const char *preset = pl_option_preset(option, options->command);
+		int r = preset && pl_option_is_for(option, options->command) ? pl_option_apply(option, preset, options, err) : 0;
+
+		if (r < 0)
+			return r;
+	}
+	if (line->operand_count > 1) {
+		int r = find_pid(line->operands[1], &options->pid, err);
+
+		if (r < 0)
+			return r;
+	}
+	return walk(argc, argv, spelling, line, options, err);
+}
+
+/* -1: go on, *options is filled; else an exit status, after an answer or with *err filled. */
+static int parse(int argc, char **argv, struct pl_options *options, struct pl_error *err)
+{
+	__attribute__((cleanup(spelling_free))) struct spelling spelling = {NULL, NULL};
+	struct command_line line = {.operand_count = 0};
+	enum pl_command command = PL_COMMAND_COUNT;
+
+	if (spelling_make(&spelling) < 0)
+		return pl_fail(err, -ENOMEM, "out of memory"), PL_EXIT_FAILED;
+	if (walk(argc, argv, &spelling, &line, NULL, err) < 0)
+		return PL_EXIT_USAGE;
+	if (line.version) {
+		printf("pyleak %s\n", PYLEAK_VERSION);
+		return PL_EXIT_DONE;
+	}
+	if (line.operand_count == 0 && !line.help) {
+		pl_usage_print(stderr);
+		return PL_EXIT_USAGE;
+	}
+	if (line.operand_count == 2 && strcmp(line.operands[0], "completions") == 0) {
+		if (pl_completions_print(stdout, line.operands[1]) == 0)
+			return PL_EXIT_DONE;
+		pl_fail(err, -EINVAL, "no completions for '%s': bash, zsh or fish", line.operands[1]);
+		return PL_EXIT_USAGE;
+	}
+	if (line.operand_count > 0 && find_command(&line, &command, err) < 0)
+		return PL_EXIT_USAGE;
+	if (line.help) {
+		pl_help_print(stdout, command);
+		return PL_EXIT_DONE;
+	}
+	options->command = command;
+	return fill(argc, argv, &spelling, &line, options, err) < 0 ? PL_EXIT_USAGE : -1;
+}
+
+int pl_options_parse(int argc, char **argv, struct pl_options *options)
+{
+	struct pl_error err = {0};
+	int status;
+
+	*options = (struct pl_options){0};
+	status = parse(argc, argv, options, &err);
+	if (err.code)
+		pl_log_error("%s", err.text);
+	if (status == PL_EXIT_DONE && (fflush(stdout) != 0 || ferror(stdout))) {
+		pl_log_error("standard output: %s", strerror(errno));
+		status = PL_EXIT_FAILED;
+	}
+	if (status < 0)
+		pl_log_init(options->quiet ? PL_LOG_QUIET : options->verbose ? PL_LOG_VERBOSE : PL_LOG_NORMAL);
+	return status;
+}
+
+void pl_options_free(struct pl_options *options)
+{
+	free(options->include);
+	free(options->exclude);
+	options->include = options->exclude = NULL;
+}

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "output.h"
+#include "pyleak/cleanup.h"
+
+/* A file that was there before. Opened first and looked at then, so that what is checked is what is
+ * written to. */
+static int open_existing(const char *path, bool force, struct pl_error *err)
+{
+	pl_autoclose int fd = open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
+	struct stat status;
+	int opened;
+
+	if (fd < 0 || fstat(fd, &status) < 0)
+		return pl_fail(err, -errno, "--output %s: %s", path, strerror(errno));
+	if (S_ISREG(status.st_mode)) {
+		if (!force)
+			return pl_fail(err, -EEXIST, "--output %s: the file exists; --force overwrites it", path);
+		if (ftruncate(fd, 0) < 0)
+			return pl_fail(err, -errno, "--output %s: %s", path, strerror(errno));
+	}
+	opened = fd;
+	fd = -1;
+	return opened;
+}
+
+int pl_output_open(const struct pl_options *options, struct pl_output *output, struct pl_error *err)
+{
+	const char *path = options->output;
+	int fd;
+
+	*output = (struct pl_output){0};
+	if (!path || strcmp(path, "-") == 0) {
+		output->stream = stdout;
+		return 0;
+	}
+	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOCTTY, 0666);
+	output->created = fd >= 0;
+	if (fd < 0 && errno != EEXIST)
+		return pl_fail(err, -errno, "--output %s: %s", path, strerror(errno));
+	if (fd < 0)
+		fd = open_existing(path, options->force, err);
+	if (fd < 0)
+		return fd;
+	output->stream = fdopen(fd, "w");
+	if (!output->stream) {
+		(void)close(fd);
+		return pl_fail(err, -ENOMEM, "out of memory");
+	}
+	output->path = path;
+	return 0;
+}
+
+int pl_output_close(struct pl_output *output, struct pl_error *err)
+{
+	FILE *stream = PL_TAKE(output->stream);
+	struct stat status;
+	bool broken;
+
+	if (!stream)
+		return 0;
+	broken = ferror(stream);
+	errno = EIO; /* what an earlier failed write leaves no trace of */
+	if (fflush(stream) != 0)
+		broken = true;
+	int error = errno;
+	if (output->path) {
+		bool empty = output->created && fstat(fileno(stream), &status) == 0 && status.st_size == 0;
+
+		if (fclose(stream) != 0 && !broken) {
+			error = errno;
+			broken = true;
+		}
+		if (empty)
+			(void)unlink(output->path);
+	}
+	if (broken)
+		return pl_fail(err, -error, "%s: %s", output->path ? output->path : "standard output", strerror(error));
+	return 0;
+}
+
+bool pl_output_color(const struct pl_options *options, const struct pl_output *output)
+{
+	const char *no_color = getenv("NO_COLOR"), *terminal = getenv("TERM");
+
+	if (options->color != PL_COLOR_AUTO)
+		return options->color == PL_COLOR_ALWAYS;
+	if ((no_color && *no_color) || (terminal && strcmp(terminal, "dumb") == 0))
+		return false;
+	return isatty(fileno(output->stream));
+}
+
+size_t pl_output_width(const struct pl_output *output)
+{
+	struct winsize size;
+
+	if (ioctl(fileno(output->stream), TIOCGWINSZ, &size) < 0)
+		return 0;
+	return size.ws_col;
+}

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "output.h"
+#include "pyleak/cleanup.h"
+#include "pyleak/log.h"
+#include "pyleak/units.h"
+#include "scan.h"
+
+enum { COLUMNS = 5, CELL = 64 }; /* and the command line, as long as it is */
+static const char *const titles[COLUMNS] = {"PID", "PYTHON", "RSS", "THREADS", "ATTACHABLE"};
+static const bool right_aligned[COLUMNS] = {[0] = true, [2] = true, [3] = true};
+
+struct row {
+	char cells[COLUMNS][CELL];
+	const char *command;
+};
+
+static void row_fill(struct row *row, const struct pl_candidate *candidate)
+{
+	const char *reason = pl_candidate_reason(candidate);
+
+	(void)snprintf(row->cells[0], CELL, "%d", candidate->process.pid);
+	(void)snprintf(row->cells[1], CELL, "%s", *candidate->python ? candidate->python : "?");
+	pl_format_size((int64_t)candidate->process.rss, false, row->cells[2]);
+	(void)snprintf(row->cells[3], CELL, "%d", candidate->process.threads);
+	(void)snprintf(row->cells[4], CELL, "%s%s", reason ? "no: " : "yes", reason ? reason : "");
+	row->command = candidate->process.command_line;
+	if (!row->command || !*row->command)
+		row->command = candidate->process.comm;
+}
+
+/* The longest beginning of UTF-8 text that fills at most `columns`, one for each character. */
+static size_t fitting(const char *text, size_t columns)
+{
+	size_t length = 0;
+
+	while (text[length]) {
+		if (((unsigned char)text[length] & 0xc0) != 0x80 && columns-- == 0)
+			break;
+		length++;
+	}
+	return length;
+}
+
+static void row_print(FILE *out, const struct row *row, const size_t widths[COLUMNS], size_t terminal)
+{
+	size_t used = 0, length;
+
+	for (size_t i = 0; i < COLUMNS; i++) {
+		fprintf(out, right_aligned[i] ? "%*s  " : "%-*s  ", (int)widths[i], row->cells[i]);
+		used += widths[i] + 2;
+	}
+	length = strlen(row->command);
+	if (terminal > used)
+		length = fitting(row->command, terminal - used);
+	fprintf(out, "%.*s", (int)length, row->command);
+}
+
+static int print_text(struct pl_output *output, const struct pl_candidates *candidates, bool color)
+{
+	pl_autofree struct row *rows = calloc(candidates->count + 1, sizeof(*rows));
+	size_t widths[COLUMNS] = {0}, terminal = pl_output_width(output);
+
+	if (!rows)
+		return -ENOMEM;
+	for (size_t i = 0; i < COLUMNS; i++)
+		(void)snprintf(rows[0].cells[i], CELL, "%s", titles[i]);
+	rows[0].command = "COMMAND";
+	for (size_t i = 0; i < candidates->count; i++)
+		row_fill(&rows[i + 1], &candidates->items[i]);
+	for (size_t i = 0; i <= candidates->count; i++) {
+		for (size_t j = 0; j < COLUMNS; j++) {
+			size_t length = strlen(rows[i].cells[j]);
+
+			widths[j] = length > widths[j] ? length : widths[j];
+		}
+	}
+	for (size_t i = 0; i <= candidates->count; i++) {
+		if (i == 0 && color)
+			fputs("\033[1m", output->stream);
+		row_print(output->stream, &rows[i], widths, terminal);
+		fputs(i == 0 && color ? "\033[0m\n" : "\n", output->stream);
+	}
+	return 0;
+}
+
+/* A command line is bytes, JSON is UTF-8: what is not becomes U+FFFD. */
+static json_t *json_text(const char *text)
+{
+	json_t *string = json_string(text);
+	size_t length = strlen(text), used = 0;
+	pl_autofree char *repaired = NULL;
+
+	if (string)
+		return string;
+	repaired = malloc(3 * length + 1);
+	for (size_t i = 0; repaired && i < length;) {
+		json_t *character = NULL;
+		size_t size = 1;
+
+		/* jansson knows what UTF-8 is: ask it for each length that a character can have. */
+		for (; size <= 4 && i + size <= length && !character; size++)
+			character = json_stringn(text + i, size);
+		if (character) {
+			memcpy(repaired + used, text + i, --size);
+			used += size;
+			i += size;
+			json_decref(character);
+		} else {
+			memcpy(repaired + used, "\xef\xbf\xbd", 3);
+			used += 3;
+			i++;
+		}
+	}
+	return repaired ? json_stringn(repaired, used) : NULL;
+}
+
+static int print_json(FILE *out, const struct pl_candidate *candidate)
+{
+	const struct pl_process *process = &candidate->process;
+	json_t *document = json_pack("{si ss si so sI si sb so so}", "schema", 1, "kind", "ps", "pid", process->pid,
+		"python", *candidate->python ? json_string(candidate->python) : json_null(), "rss",
+		(json_int_t)process->rss, "threads", process->threads, "attachable", !candidate->block.code, "reason",
+		candidate->block.code ? json_text(candidate->block.text) : json_null(), "command",
+		json_text(process->command_line ? process->command_line : ""));
+	int r;
+
+	if (!document)
+		return -ENOMEM;
+	r = json_dumpf(document, out, JSON_COMPACT);
+	json_decref(document);
+	fputc('\n', out);
+	return r < 0 ? -EIO : 0;
+}
+
+static int print_all(const struct pl_options *options, struct pl_output *output,
+		     const struct pl_candidates *candidates)
+{
+	int r = 0;
+
+	if (options->format == PL_FORMAT_TEXT)
+		return print_text(output, candidates, pl_output_color(options, output));
+	for (size_t i = 0; r == 0 && i < candidates->count; i++)
+		r = print_json(output->stream, &candidates->items[i]);
+	return r;
+}
+
+int pl_command_ps(const struct pl_options *options)
+{
+	__attribute__((cleanup(pl_candidates_free))) struct pl_candidates candidates = {NULL, 0};
+	struct pl_output output = {0};
+	struct pl_error err = {0};
+	int r;
+
+	if (pl_output_open(options, &output, &err) == 0) {
+		r = pl_candidates_scan(&candidates);
+		if (r == 0)
+			r = print_all(options, &output, &candidates);
+		if (r < 0)
+			pl_fail(&err, r, "cannot list the processes: %s", strerror(-r));
+		else if (candidates.count == 0)
+			pl_log_note("no Python process is to be seen from here");
+		(void)pl_output_close(&output, &err);
+	}
+	if (!err.code)
+		return PL_EXIT_DONE;
+	pl_log_error("%s", err.text);
+	return PL_EXIT_FAILED;
+}

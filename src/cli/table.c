@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: MIT */
+#include <string.h>
+
+#include "table.h"
+
+#define FOR_RECORDING (PL_FOR(ATTACH) | PL_FOR(DIFF))
+#define FOR_RESULTS (PL_FOR(PS) | FOR_RECORDING)
+
+const struct pl_command_entry pl_command_table[PL_COMMAND_COUNT] = {
+	[PL_COMMAND_PS] = {"ps", false, "list the Python processes, and whether each can be attached to",
+		"Lists the Python processes that you can see: process id, Python version, resident "
+		"size, threads, whether pyleak can attach (and if not, why), whether a probe is in "
+		"it, and its command line."},
+	[PL_COMMAND_ATTACH] = {"attach", true, "record, and show by line what is live",
+		"Hooks the process, records its allocations, and shows by line what of them is still "
+		"live. It ends at ^C, at SIGTERM or after --duration: then it detaches and prints the "
+		"last report."},
+	[PL_COMMAND_DIFF] = {"diff", true, "record two windows, and show by line what grew",
+		"Records for one --interval, takes a snapshot, records for another, takes a second "
+		"one, and prints the second against the first. If the process carries a probe "
+		"already, that one is used and left in place."},
+	[PL_COMMAND_DETACH] = {"detach", true, "remove a probe that was left behind",
+		"Removes the probe that a killed pyleak left in the process."},
+};
+
+const char *const pl_section_titles[PL_SECTION_COUNT] = {
+	[PL_SECTION_RECORD] = "Recording",
+	[PL_SECTION_ROWS] = "Rows",
+	[PL_SECTION_OUTPUT] = "Output",
+	[PL_SECTION_GENERAL] = "General",
+};
+
+static const struct pl_choice against_choices[] = {{"previous", false}, {"first", true}, {NULL}};
+static const struct pl_choice group_choices[] = {
+	{"line", PL_GROUP_LINE},
+	{"file", PL_GROUP_FILE},
+	{"function", PL_GROUP_FUNCTION},
+	{"traceback", PL_GROUP_TRACEBACK},
+	{NULL},
+};
+static const struct pl_choice sort_choices[] = {
+	{"size", PL_SORT_SIZE},
+	{"count", PL_SORT_COUNT},
+	{"average", PL_SORT_AVERAGE},
+	{"size-diff", PL_SORT_SIZE_DIFF, .commands = PL_FOR(DIFF)},
+	{"count-diff", PL_SORT_COUNT_DIFF, .commands = PL_FOR(DIFF)},
+	{"churn", PL_SORT_CHURN},
+	{NULL},
+};
+/* The values are bits: 1 python, 2 native. */
+static const struct pl_choice domain_choices[] = {{"python", 1}, {"native", 2, .planned = true}, {"all", 3}, {NULL}};
+static const struct pl_choice engine_choices[] = {
+	{"inline", PL_ENGINE_INLINE, .planned = true},
+	{"breakpoint", PL_ENGINE_BREAKPOINT},
+	{NULL},
+};
+static const struct pl_choice format_choices[] = {{"text", PL_FORMAT_TEXT}, {"json", PL_FORMAT_JSON}, {NULL}};
+static const struct pl_choice color_choices[] = {
+	{"auto", PL_COLOR_AUTO},
+	{"always", PL_COLOR_ALWAYS},
+	{"never", PL_COLOR_NEVER},
+	{NULL},
+};
+
+/* In the order of --help, which is that of the manual page. */
+const struct pl_option pl_option_table[] = {
+	{'i', "interval", "TIME", .preset = "10s", .commands = PL_FOR(DIFF), .section = PL_SECTION_RECORD,
+		.help = "length of a window: 500ms, 10s, 2m, 1h; a bare number is seconds"},
+	{'d', "duration", "TIME", .commands = PL_FOR(ATTACH), .section = PL_SECTION_RECORD,
+		.help = "how long to record; without it until ^C"},
+	{'c', "count", "N", .preset = "1", .commands = PL_FOR(DIFF), .section = PL_SECTION_RECORD,
+		.help = "how many differences"},
+	{PL_OPTION_AGAINST, "against", .choices = against_choices, .preset = "previous", .commands = PL_FOR(DIFF),
+		.section = PL_SECTION_RECORD, .help = "which snapshot each further one is compared with"},
+	{'f', "frames", "N", .preset = "16", .commands = FOR_RECORDING, .section = PL_SECTION_RECORD,
+		.help = "frames kept for each allocation, 1 to 128"},
+	{PL_OPTION_DOMAIN, "domain", .choices = domain_choices, .preset = "all", .commands = FOR_RECORDING,
+		.section = PL_SECTION_RECORD, .help = "which allocations"},
+	{'e', "engine", .choices = engine_choices, .preset = PL_ENGINE_DEFAULT, .commands = FOR_RECORDING,
+		.section = PL_SECTION_RECORD, .help = "how to record"},
+	{PL_OPTION_SAMPLE, "sample", "SIZE", .preset = "0", .planned = "other than 0", .commands = FOR_RECORDING,
+		.section = PL_SECTION_RECORD,
+		.help = "record one allocation per SIZE bytes on average (64KiB, 1M); 0 records every one"},
+	{PL_OPTION_KEEP, "keep", .planned = "", .commands = PL_FOR(ATTACH), .section = PL_SECTION_RECORD,
+		.help = "leave the probe in place and return"},
+
+	{'n', "limit", "N", .preset = "10", .commands = FOR_RECORDING, .section = PL_SECTION_ROWS,
+		.help = "rows shown; 0 for all"},
+	{'g', "group-by", .choices = group_choices, .preset = "line", .commands = FOR_RECORDING,
+		.section = PL_SECTION_ROWS, .help = "what a row is"},
+	{'s', "sort", .choices = sort_choices, .preset = "size", .preset_diff = "size-diff", .commands = FOR_RECORDING,
+		.section = PL_SECTION_ROWS, .help = "what comes first, largest on top"},
+	{PL_OPTION_INCLUDE, "include", "GLOB", .commands = FOR_RECORDING, .section = PL_SECTION_ROWS,
+		.help = "only rows whose file name matches; may be repeated"},
+	{PL_OPTION_EXCLUDE, "exclude", "GLOB", .commands = FOR_RECORDING, .section = PL_SECTION_ROWS,
+		.help = "no rows whose file name matches; may be repeated"},
+
+	{PL_OPTION_FORMAT, "format", .choices = format_choices, .preset = "text", .commands = FOR_RESULTS,
+		.section = PL_SECTION_OUTPUT, .help = "json is one document a line"},
+	{'o', "output", "FILE", .commands = FOR_RESULTS, .section = PL_SECTION_OUTPUT,
+		.help = "write there, not to standard output"},
+	{PL_OPTION_FORCE, "force", .commands = FOR_RESULTS, .section = PL_SECTION_OUTPUT,
+		.help = "let --output overwrite an existing file"},
+	{PL_OPTION_FAIL_ABOVE, "fail-above", "SIZE", .commands = PL_FOR(DIFF), .section = PL_SECTION_OUTPUT,
+		.help = "exit with status 3 if any row grew by more"},
+	{PL_OPTION_COLOR, "color", .choices = color_choices, .preset = "auto", .commands = FOR_RESULTS,
+		.section = PL_SECTION_OUTPUT, .help = "auto follows the terminal and NO_COLOR"},
+
+	{'q', "quiet", .commands = PL_FOR_ALL, .section = PL_SECTION_GENERAL, .help = "say only what went wrong"},
+	{'v', "verbose", .commands = PL_FOR_ALL, .section = PL_SECTION_GENERAL, .help = "say what is being done"},
+	{'h', "help", .commands = PL_FOR_ALL, .section = PL_SECTION_GENERAL, .help = "show this and exit"},
+	{'V', "version", .commands = PL_FOR_ALL, .section = PL_SECTION_GENERAL, .help = "show the version and exit"},
+};
+const size_t pl_option_count = sizeof(pl_option_table) / sizeof(pl_option_table[0]);
+
+const struct pl_option *pl_option_by_id(int id)
+{
+	for (size_t i = 0; i < pl_option_count; i++)
+		if (pl_option_table[i].id == id)
+			return &pl_option_table[i];
+	return NULL;
+}
+
+enum pl_command pl_command_by_name(const char *name)
+{
+	enum pl_command command = 0;
+
+	while (command < PL_COMMAND_COUNT && strcmp(pl_command_table[command].name, name) != 0)
+		command++;
+	return command;
+}

@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "pyleak/units.h"
+#include "table.h"
+
+/* "size, count or average", for a message. */
+static void list_choices(const struct pl_option *option, enum pl_command command, char *text, size_t size)
+{
+	const char *names[16];
+	size_t count = 0, used = 0;
+
+	for (const struct pl_choice *choice = option->choices; choice->name; choice++)
+		if (!choice->planned && pl_choice_is_for(choice, command) && count < sizeof(names) / sizeof(names[0]))
+			names[count++] = choice->name;
+	text[0] = '\0';
+	for (size_t i = 0; i < count && used < size; i++)
+		used += (size_t)snprintf(text + used, size - used, "%s%s", i == 0 ? "" : i + 1 < count ? ", " : " or ",
+			names[i]);
+}
+
+static int choose(const struct pl_option *option, enum pl_command command, const char *value, int *ret,
+		  struct pl_error *err)
+{
+	char allowed[128];
+
+	list_choices(option, command, allowed, sizeof(allowed));
+	for (const struct pl_choice *choice = option->choices; choice->name; choice++) {
+		if (strcmp(choice->name, value) != 0)
+			continue;
+		if (choice->planned)
+			return pl_fail(err, -ENOSYS, "--%s %s is not built yet: give %s", option->name, value,
+				allowed);
+		if (!pl_choice_is_for(choice, command))
+			return pl_fail(err, -EINVAL, "--%s %s is not for 'pyleak %s': give %s", option->name,
+				value, pl_command_table[command].name, allowed);
+		*ret = choice->value;
+		return 0;
+	}
+	/* More formats are promised than there are. */
+	if (option->id == PL_OPTION_FORMAT)
+		return pl_fail(err, -ENOSYS, "--format %s is not built yet: give %s", value, allowed);
+	return pl_fail(err, -EINVAL, "--%s: '%s' is not one of %s", option->name, value, allowed);
+}
+
+static int parse_time(const struct pl_option *option, const char *value, int64_t *ret_ns, struct pl_error *err)
+{
+	int r = pl_parse_duration(value, ret_ns);
+
+	if (r == -ERANGE)
+		return pl_fail(err, r, "--%s: '%s' is out of range: more than 0, at most 10 years", option->name,
+			value);
+	if (r < 0)
+		return pl_fail(err, r, "--%s: '%s' is not a time: give a number and a unit, as 500ms, 10s, 2m or 1h",
+			option->name, value);
+	return 0;
+}
+
+static int parse_bytes(const struct pl_option *option, const char *value, uint64_t *ret, struct pl_error *err)
+{
+	int r = pl_parse_size(value, ret);
+
+	if (r == -ERANGE)
+		return pl_fail(err, r, "--%s: '%s' is out of range: at most 4 EiB", option->name, value);
+	if (r < 0)
+		return pl_fail(err, r, "--%s: '%s' is not a size: give bytes or a unit, as 4096, 64KiB or 1M",
+			option->name, value);
+	return 0;
+}
+
+static int parse_whole(const struct pl_option *option, const char *value, int64_t min, int64_t max, int64_t *ret,
+		       struct pl_error *err)
+{
+	int r = pl_parse_number(value, min, max, ret);
+
+	if (r < 0)
+		return pl_fail(err, r, "--%s: '%s' is not a whole number from %lld to %lld", option->name, value,
+			(long long)min, (long long)max);
+	return 0;
+}
+
+static int append_glob(const char ***list, const char *value, struct pl_error *err)
+{
+	size_t count = 0;
+
+	while (*list && (*list)[count])
+		count++;
+	const char **grown = reallocarray(*list, count + 2, sizeof(*grown));
+	if (!grown)
+		return pl_fail(err, -ENOMEM, "out of memory");
+	grown[count] = value;
+	grown[count + 1] = NULL;
+	*list = grown;
+	return 0;
+}
+
+int pl_option_apply(const struct pl_option *option, const char *value, struct pl_options *options, struct pl_error *err)
+{
+	int64_t number = 0;
+	int choice = 0, r = 0;
+
+	if (option->choices) {
+		r = choose(option, options->command, value, &choice, err);
+		if (r < 0)
+			return r;
+	}
+	switch (option->id) {
+	case 'i':
+		return parse_time(option, value, &options->interval_ns, err);
+	case 'd':
+		return parse_time(option, value, &options->duration_ns, err);
+	case 'c':
+		return parse_whole(option, value, 1, INT_MAX, &options->count, err);
+	case PL_OPTION_AGAINST:
+		options->against_first = choice;
+		return 0;
+	case 'f':
+		r = parse_whole(option, value, 1, 128, &number, err);
+		options->frames = (int)number;
+		return r;
+	case PL_OPTION_DOMAIN:
+		options->python = choice & 1;
+		options->native = choice & 2;
+		return 0;
+	case 'e':
+		options->engine = (enum pl_engine)choice;
+		return 0;
+	case PL_OPTION_SAMPLE:
+		r = parse_bytes(option, value, &options->sample, err);
+		if (r == 0 && options->sample != 0)
+			return pl_fail(err, -ENOSYS, "--sample %s is not built yet: 0 records every allocation", value);
+		return r;
+	case PL_OPTION_KEEP:
+		return pl_fail(err, -ENOSYS, "--keep is not built yet");
+	case 'n':
+		r = parse_whole(option, value, 0, INT_MAX, &number, err);
+		options->limit = (size_t)number;
+		return r;
+	case 'g':
+		options->group_by = (enum pl_group)choice;
+		return 0;
+	case 's':
+		options->sort = (enum pl_sort)choice;
+		return 0;
+	case PL_OPTION_INCLUDE:
+		return append_glob(&options->include, value, err);
+	case PL_OPTION_EXCLUDE:
+		return append_glob(&options->exclude, value, err);
+	case PL_OPTION_FORMAT:
+		options->format = (enum pl_format)choice;
+		return 0;
+	case 'o':
+		if (!*value)
+			return pl_fail(err, -EINVAL, "--output: the file name is empty");
+		options->output = value;
+		return 0;
+	case PL_OPTION_FORCE:
+		options->force = true;
+		return 0;
+	case PL_OPTION_FAIL_ABOVE:
+		options->fail_above_set = true;
+		return parse_bytes(option, value, &options->fail_above, err);
+	case PL_OPTION_COLOR:
+		options->color = (enum pl_color)choice;
+		return 0;
+	case 'q':
+		options->quiet = true;
+		options->verbose = false;
+		return 0;
+	case 'v':
+		options->verbose = true;
+		options->quiet = false;
+		return 0;
+	default:
+		return 0; /* --help and --version were answered before */
+	}
+}
