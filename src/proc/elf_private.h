@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_ELF_PRIVATE_H
+#define PYLEAK_ELF_PRIVATE_H
+
+#include <gelf.h>
+#include <stdbool.h>
+
+#include "pyleak/elf.h"
+
+/* What the files of this reader share. elf.c: opening; elf_place.c: where the object lies; elf_symbols.c:
+ * the name index; elf_memory.c: an object that only the process's memory still shows. */
+
+struct pl_elf_header {
+	int type, machine, class;
+	GElf_Phdr *segments; /* [count], as in the file */
+	size_t count;
+};
+
+/* Defined symbols by name. Made on first use; strings is never read beyond strings_size, whose last byte is NUL. */
+struct pl_elf_symbols {
+	struct pl_elf_symbol_entry *items;
+	uint32_t count, capacity;
+	uint32_t *buckets; /* [mask + 1]: index + 1 of the first item, 0: empty */
+	uint32_t mask;
+	const char *strings;
+	size_t strings_size;
+	char *owned_strings; /* where strings is a copy of our own */
+	bool loaded;
+};
+
+struct pl_elf_symbol_entry {
+	uint64_t value, size;
+	uint32_t name;
+	uint32_t next; /* index + 1 */
+	uint8_t rank;
+};
+
+struct pl_elf {
+	pid_t pid;
+	int fd;    /* -1: read from memory */
+	Elf *file; /* NULL: read from memory */
+	struct pl_elf_header header;
+	uint64_t bias;
+	struct pl_elf_symbols *dynamic; /* .dynsym */
+	struct pl_elf_symbols *full;    /* .symtab */
+};
+
+/* elf_place.c */
+uint64_t pl_elf_page_start(uint64_t address);
+/* The extent of the PT_LOADs, page-aligned, at file addresses. False: there are none, or they are nonsense. */
+bool pl_elf_extent(const struct pl_elf_header *header, uint64_t *ret_start, uint64_t *ret_end);
+/* Where the kernel or ld.so put the object with this header that `map` is a part of. -ENOENT: it is not loaded
+ * (a file can be mapped as plain data too). */
+int pl_elf_place(const struct pl_elf_header *header, const struct pl_maps *maps, const struct pl_map *map,
+		 uint64_t *ret_bias);
+
+/* elf_symbols.c */
+/* Offers one entry of a symbol table; undefined ones and what is no address are passed over. */
+int pl_elf_symbols_add(struct pl_elf_symbols *symbols, const GElf_Sym *symbol, bool hidden_version);
+int pl_elf_symbols_index(struct pl_elf_symbols *symbols);
+/* From the section of this type (SHT_DYNSYM, SHT_SYMTAB). -ENOENT: there is none. */
+int pl_elf_symbols_from_file(Elf *file, uint32_t section_type, struct pl_elf_symbols *symbols);
+const struct pl_elf_symbol_entry *pl_elf_symbols_find(const struct pl_elf_symbols *symbols, const char *name);
+const struct pl_elf_symbol_entry *pl_elf_symbols_find_prefix(const struct pl_elf_symbols *symbols, const char *prefix);
+void pl_elf_symbols_free(struct pl_elf_symbols *symbols);
+
+/* elf_memory.c */
+/* Header and program headers of an image whose first byte is mapped at address. -ENOEXEC: it is no 64-bit ELF. */
+int pl_elf_header_from_memory(pid_t pid, uint64_t address, struct pl_elf_header *header);
+int pl_elf_symbols_from_memory(pid_t pid, const struct pl_elf_header *header, uint64_t bias,
+			       struct pl_elf_symbols *symbols);
+
+#endif

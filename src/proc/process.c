@@ -1,0 +1,331 @@
+/* SPDX-License-Identifier: MIT */
+#include "pyleak/process.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+#include "pyleak/cleanup.h"
+#include "pyleak/units.h"
+#include "process_private.h"
+
+enum { MAX_COMMAND_LINE = 4096, MAX_LINK = 4096 };
+
+ssize_t pl_proc_read(pid_t pid, const char *name, char *buffer, size_t size)
+{
+	char path[64];
+	pl_autoclose int fd = -1;
+	size_t length = 0;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, name);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT ? -ESRCH : -errno;
+	while (length < size - 1) {
+		ssize_t got = read(fd, buffer + length, size - 1 - length);
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return -errno;
+		if (got == 0)
+			break;
+		length += (size_t)got;
+	}
+	buffer[length] = '\0';
+	return (ssize_t)length;
+}
+
+const char *pl_proc_field(const char *status, const char *name)
+{
+	size_t length = strlen(name);
+
+	for (const char *line = status; line; line = strchr(line, '\n')) {
+		if (*line == '\n')
+			line++;
+		if (strncmp(line, name, length) == 0 && line[length] == ':')
+			return line + length + 1 + strspn(line + length + 1, " \t");
+	}
+	return NULL;
+}
+
+uint64_t pl_proc_number(const char *status, const char *name, int base)
+{
+	const char *field = pl_proc_field(status, name);
+
+	return field ? strtoull(field, NULL, base) : 0;
+}
+
+char *pl_proc_link(pid_t pid, const char *name)
+{
+	static const char deleted[] = " (deleted)";
+	pl_autofree char *target = malloc(MAX_LINK);
+	char path[64];
+	ssize_t length;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, name);
+	if (!target)
+		return NULL;
+	length = readlink(path, target, MAX_LINK - 1);
+	if (length < 0)
+		return NULL;
+	target[length] = '\0';
+	if ((size_t)length >= sizeof(deleted) && strcmp(target + length - (sizeof(deleted) - 1), deleted) == 0)
+		target[length - (ssize_t)(sizeof(deleted) - 1)] = '\0';
+	return PL_TAKE(target);
+}
+
+/* What a process calls itself may hold anything; it is shown on terminals and in tables. */
+static void make_printable(char *text, size_t length)
+{
+	for (size_t i = 0; i < length; i++) {
+		if (text[i] == '\0')
+			text[i] = ' ';
+		else if (iscntrl((unsigned char)text[i]))
+			text[i] = '?';
+	}
+}
+
+static char *read_command_line(pid_t pid)
+{
+	pl_autofree char *text = malloc(MAX_COMMAND_LINE);
+	ssize_t length;
+
+	if (!text)
+		return NULL;
+	length = pl_proc_read(pid, "cmdline", text, MAX_COMMAND_LINE);
+	if (length < 0)
+		length = 0; /* it ended, or hides (hidepid) */
+	while (length > 0 && (text[length - 1] == '\0' || text[length - 1] == ' '))
+		length--; /* setproctitle() pads */
+	make_printable(text, (size_t)length);
+	text[length] = '\0';
+	return PL_TAKE(text);
+}
+
+static int parse_stat(char *text, struct pl_process *process)
+{
+	/* The name may hold spaces and brackets of its own: the last bracket ends it. */
+	char *open_bracket = strchr(text, '('), *close_bracket = strrchr(text, ')');
+	unsigned long long start_time;
+	int ppid, threads;
+	size_t length;
+
+	if (!open_bracket || !close_bracket || close_bracket < open_bracket)
+		return -EPROTO;
+	if (sscanf(close_bracket + 1,
+		    " %c %d %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %d %*s %llu", &process->state,
+		    &ppid, &threads, &start_time) != 4)
+		return -EPROTO;
+	process->ppid = ppid;
+	process->threads = threads;
+	process->start_time = start_time;
+	length = (size_t)(close_bracket - open_bracket - 1);
+	if (length >= sizeof(process->comm))
+		length = sizeof(process->comm) - 1;
+	memcpy(process->comm, open_bracket + 1, length);
+	process->comm[length] = '\0';
+	make_printable(process->comm, length);
+	return 0;
+}
+
+static void parse_status(const char *status, struct pl_process *process)
+{
+	const char *ids = pl_proc_field(status, "Uid");
+	const char *features = pl_proc_field(status, "x86_Thread_features");
+	const char *shadow = features ? strstr(features, "shstk") : NULL;
+
+	process->tracer = (pid_t)pl_proc_number(status, "TracerPid", 10);
+	process->seccomp = (int)pl_proc_number(status, "Seccomp", 10);
+	process->sig_blocked = pl_proc_number(status, "SigBlk", 16);
+	process->sig_caught = pl_proc_number(status, "SigCgt", 16);
+	process->sig_ignored = pl_proc_number(status, "SigIgn", 16);
+	process->shadow_stack = shadow && shadow < features + strcspn(features, "\n");
+	if (ids)
+		(void)sscanf(ids, "%u %u", &process->uid, &process->euid);
+	ids = pl_proc_field(status, "Gid");
+	if (ids)
+		(void)sscanf(ids, "%u %u", &process->gid, &process->egid);
+}
+
+bool pl_proc_same_namespace(pid_t pid, const char *name)
+{
+	char mine[64], its[64];
+	struct stat my_status, its_status;
+
+	(void)snprintf(mine, sizeof(mine), "/proc/self/ns/%s", name);
+	(void)snprintf(its, sizeof(its), "/proc/%d/ns/%s", (int)pid, name);
+	return stat(mine, &my_status) == 0 && stat(its, &its_status) == 0 && my_status.st_ino == its_status.st_ino &&
+		my_status.st_dev == its_status.st_dev;
+}
+
+/* NSpid lists its pid in each namespace from ours inwards: one number means ours. Readable by everybody, unlike ns/. */
+static bool in_our_pid_namespace(const char *status)
+{
+	const char *ids = pl_proc_field(status, "NSpid");
+
+	return !ids || strcspn(ids, "\t ") >= strcspn(ids, "\n");
+}
+
+int pl_process_read(pid_t pid, struct pl_process *process)
+{
+	char stat_text[1024];
+	pl_autofree char *status = malloc(PL_PROC_STATUS_BYTES);
+	ssize_t length;
+	int r;
+
+	*process = (struct pl_process){.pid = pid};
+	if (!status)
+		return -ENOMEM;
+	if (pid <= 0)
+		return -ESRCH;
+	length = pl_proc_read(pid, "stat", stat_text, sizeof(stat_text));
+	if (length < 0)
+		return (int)length;
+	r = parse_stat(stat_text, process);
+	if (r < 0)
+		return r;
+	length = pl_proc_read(pid, "status", status, PL_PROC_STATUS_BYTES);
+	if (length < 0)
+		return (int)length;
+	parse_status(status, process);
+	process->same_pid_namespace = in_our_pid_namespace(status);
+	process->rss = pl_process_rss(pid);
+	process->executable = pl_proc_link(pid, "exe");
+	process->command_line = read_command_line(pid);
+	return process->command_line ? 0 : -ENOMEM;
+}
+
+void pl_process_free(struct pl_process *process)
+{
+	free(process->command_line);
+	free(process->executable);
+	process->command_line = NULL;
+	process->executable = NULL;
+}
+
+uint64_t pl_process_rss(pid_t pid)
+{
+	char text[128];
+	unsigned long long pages;
+
+	if (pl_proc_read(pid, "statm", text, sizeof(text)) < 0 || sscanf(text, "%*s %llu", &pages) != 1)
+		return 0;
+	return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+int pl_process_start_time(pid_t pid, uint64_t *ret_start_time)
+{
+	struct pl_process process = {0};
+	char text[1024];
+	ssize_t length = pl_proc_read(pid, "stat", text, sizeof(text));
+	int r;
+
+	if (length < 0)
+		return (int)length;
+	r = parse_stat(text, &process);
+	if (r == 0)
+		*ret_start_time = process.start_time;
+	return r;
+}
+
+/* The entries of a directory of /proc that are numbers. */
+static int list_numbers(const char *path, pid_t **ret_ids, size_t *ret_count)
+{
+	pl_autofree pid_t *ids = NULL;
+	size_t count = 0, capacity = 0;
+	DIR *directory = opendir(path);
+	struct dirent *entry;
+	int r = 0;
+
+	if (!directory)
+		return errno == ENOENT ? -ESRCH : -errno;
+	while ((errno = 0, entry = readdir(directory))) {
+		int64_t id;
+
+		if (pl_parse_number(entry->d_name, 1, INT32_MAX, &id) < 0)
+			continue;
+		if (count == capacity) {
+			pid_t *grown;
+
+			capacity = capacity ? 2 * capacity : 64;
+			grown = reallocarray(ids, capacity, sizeof(*ids));
+			if (!grown) {
+				r = -ENOMEM;
+				break;
+			}
+			ids = grown;
+		}
+		ids[count++] = (pid_t)id;
+	}
+	if (r == 0 && errno)
+		r = errno == ENOENT ? -ESRCH : -errno; /* the process ended while we read */
+	(void)closedir(directory);
+	if (r < 0)
+		return r;
+	*ret_ids = PL_TAKE(ids);
+	*ret_count = count;
+	return 0;
+}
+
+int pl_process_threads(pid_t pid, pid_t **ret_tids, size_t *ret_count)
+{
+	char path[64];
+	int r;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+	r = list_numbers(path, ret_tids, ret_count);
+	if (r == 0 && *ret_count == 0) {
+		free(*ret_tids);
+		*ret_tids = NULL;
+		return -ESRCH;
+	}
+	return r;
+}
+
+static int compare_pids(const void *a, const void *b)
+{
+	pid_t first = *(const pid_t *)a, second = *(const pid_t *)b;
+
+	return (first > second) - (first < second);
+}
+
+int pl_process_list(pid_t **ret_pids, size_t *ret_count)
+{
+	int r = list_numbers("/proc", ret_pids, ret_count);
+
+	if (r == 0 && *ret_count > 0)
+		qsort(*ret_pids, *ret_count, sizeof(**ret_pids), compare_pids);
+	return r;
+}
+
+int pl_process_open_file(pid_t pid, const char *path)
+{
+	struct open_how how = {
+		.flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY,
+		.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
+	};
+	char root_path[48];
+	pl_autoclose int root = -1;
+	int fd;
+
+	(void)snprintf(root_path, sizeof(root_path), "/proc/%d/root", (int)pid);
+	root = open(root_path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (root < 0)
+		return errno == ENOENT ? -ESRCH : -errno;
+	/* An absolute symbolic link in a container must not lead out of it into our own files. */
+	fd = (int)syscall(SYS_openat2, root, path, &how, sizeof(how));
+	if (fd < 0 && (errno == ENOSYS || errno == EPERM)) {
+		/* Before Linux 5.6, or a seccomp filter that predates it. Links are then followed as ours. */
+		path += strspn(path, "/");
+		fd = openat(root, *path ? path : ".", (int)how.flags);
+	}
+	return fd < 0 ? -errno : fd;
+}
