@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: MIT */
+#include <criterion/criterion.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "pyleak/options.h"
+#include "pyleak/units.h"
+
+enum { MAX_WORDS = 16, MAX_TEXT = 4096 };
+
+/* What a command line gave: the status, and what came out. */
+struct answer {
+	int status;
+	struct pl_options options;
+	char words[256]; /* the options point into it */
+	char out[MAX_TEXT], err[MAX_TEXT];
+};
+
+static int redirect(int fd, int *ret_saved)
+{
+	char name[] = "/tmp/pyleak-options-XXXXXX";
+	int file = mkstemp(name);
+
+	cr_assert(file >= 0);
+	unlink(name);
+	*ret_saved = dup(fd);
+	cr_assert(dup2(file, fd) == fd);
+	return file;
+}
+
+static void restore(int fd, int saved, int file, char text[MAX_TEXT])
+{
+	ssize_t length;
+
+	cr_assert(dup2(saved, fd) == fd);
+	close(saved);
+	length = pread(file, text, MAX_TEXT - 1, 0);
+	cr_assert(length >= 0);
+	text[length] = '\0';
+	close(file);
+}
+
+static void ask(struct answer *answer, const char *line)
+{
+	char *argv[MAX_WORDS + 1] = {NULL};
+	int argc = 0, saved_out, saved_err, out, err;
+
+	cr_assert(strlen(line) < sizeof(answer->words));
+	strcpy(answer->words, line);
+	for (char *word = strtok(answer->words, " "); word && argc < MAX_WORDS; word = strtok(NULL, " "))
+		argv[argc++] = word;
+	fflush(stdout);
+	fflush(stderr);
+	out = redirect(STDOUT_FILENO, &saved_out);
+	err = redirect(STDERR_FILENO, &saved_err);
+	answer->status = pl_options_parse(argc, argv, &answer->options);
+	fflush(stdout);
+	fflush(stderr);
+	restore(STDOUT_FILENO, saved_out, out, answer->out);
+	restore(STDERR_FILENO, saved_err, err, answer->err);
+}
+
+Test(options, defaults_of_diff)
+{
+	struct answer a;
+
+	ask(&a, "pyleak diff 12");
+	cr_assert(a.status == -1, "%s", a.err);
+	cr_expect(a.options.command == PL_COMMAND_DIFF);
+	cr_expect(a.options.pid == 12);
+	cr_expect(a.options.interval_ns == 10 * PL_NSEC_PER_SEC);
+	cr_expect(a.options.count == 1);
+	cr_expect(!a.options.against_first);
+	cr_expect(a.options.limit == 10);
+	cr_expect(a.options.frames == 16);
+	cr_expect(a.options.group_by == PL_GROUP_LINE);
+	cr_expect(a.options.sort == PL_SORT_SIZE_DIFF);
+	cr_expect(!a.options.include && !a.options.exclude);
+	cr_expect(a.options.python && a.options.native);
+	cr_expect(a.options.sample == 0);
+	cr_expect(a.options.format == PL_FORMAT_TEXT);
+	cr_expect(!a.options.output && !a.options.force);
+	cr_expect(!a.options.fail_above_set && !a.options.keep);
+	cr_expect(a.options.color == PL_COLOR_AUTO);
+	cr_expect(!a.options.quiet && !a.options.verbose);
+	pl_options_free(&a.options);
+}
+
+Test(options, defaults_of_attach)
+{
+	struct answer a;
+
+	ask(&a, "pyleak attach");
+	cr_assert(a.status == -1, "%s", a.err);
+	cr_expect(a.options.command == PL_COMMAND_ATTACH);
+	cr_expect(a.options.pid == 0);
+	cr_expect(a.options.duration_ns == 0);
+	cr_expect(a.options.sort == PL_SORT_SIZE);
+	pl_options_free(&a.options);
+}
+
+Test(options, every_value_arrives)
+{
+	struct answer a;
+
+	ask(&a, "pyleak -q diff --interval=500ms -c3 77 --against first -f 128 -g traceback -s churn -n0");
+	cr_assert(a.status == -1, "%s", a.err);
+	cr_expect(a.options.pid == 77);
+	cr_expect(a.options.interval_ns == 500 * PL_NSEC_PER_MSEC);
+	cr_expect(a.options.count == 3);
+	cr_expect(a.options.against_first);
+	cr_expect(a.options.frames == 128);
+	cr_expect(a.options.group_by == PL_GROUP_TRACEBACK);
+	cr_expect(a.options.sort == PL_SORT_CHURN);
+	cr_expect(a.options.limit == 0);
+	cr_expect(a.options.quiet);
+	pl_options_free(&a.options);
+
+	ask(&a, "pyleak diff --domain python --format json -o out --force --fail-above 1M --color=never -v -- 5");
+	cr_assert(a.status == -1, "%s", a.err);
+	cr_expect(a.options.pid == 5);
+	cr_expect(a.options.python && !a.options.native);
+	cr_expect(a.options.format == PL_FORMAT_JSON);
+	cr_expect_str_eq(a.options.output, "out");
+	cr_expect(a.options.force);
+	cr_expect(a.options.fail_above_set && a.options.fail_above == 1 << 20);
+	cr_expect(a.options.color == PL_COLOR_NEVER);
+	cr_expect(a.options.verbose);
+	pl_options_free(&a.options);
+
+	ask(&a, "pyleak attach 5 -d 1.5s");
+	cr_assert(a.status == -1, "%s", a.err);
+	cr_expect(a.options.duration_ns == 1500 * PL_NSEC_PER_MSEC);
+	pl_options_free(&a.options);
+}
+
+Test(options, globs_add_up)
+{
+	struct answer a;
+
+	ask(&a, "pyleak attach --include *.py --include /srv/* --exclude *site-packages*");
+	cr_assert(a.status == -1, "%s", a.err);
+	cr_expect_str_eq(a.options.include[0], "*.py");
+	cr_expect_str_eq(a.options.include[1], "/srv/*");
+	cr_expect(!a.options.include[2]);
+	cr_expect_str_eq(a.options.exclude[0], "*site-packages*");
+	cr_expect(!a.options.exclude[1]);
+	pl_options_free(&a.options);
+}
+
+Test(options, the_last_one_counts)
+{
+	struct answer a;
+
+	ask(&a, "pyleak diff -n 1 --limit 2 -n3 -q -v");
+	cr_assert(a.status == -1, "%s", a.err);
+	cr_expect(a.options.limit == 3);
+	cr_expect(a.options.verbose && !a.options.quiet);
+	pl_options_free(&a.options);
+}
+
+Test(options, what_is_not_for_a_command_is_left_alone)
+{
+	struct answer a;
+
+	ask(&a, "pyleak detach 9 --verb");
+	cr_assert(a.status == -1, "%s", a.err);
+	cr_expect(a.options.command == PL_COMMAND_DETACH);
+	cr_expect(a.options.interval_ns == 0 && a.options.limit == 0);
+	cr_expect(a.options.verbose);
+	pl_options_free(&a.options);
+}
+
+/* Options may stand on either side of the PID even where libc is told otherwise. */
+Test(options, posixly_correct_changes_nothing)
+{
+	struct answer a;
+
+	setenv("POSIXLY_CORRECT", "1", 1);
+	ask(&a, "pyleak diff 12 -n 4");
+	cr_assert(a.status == -1, "%s", a.err);
+	cr_expect(a.options.pid == 12 && a.options.limit == 4);
+	pl_options_free(&a.options);
+}
+
+Test(options, answers_on_stdout)
+{
+	static const char *const lines[] = {
+		"pyleak --help",
+		"pyleak -h",
+		"pyleak --version",
+		"pyleak diff 12 -V",
+		"pyleak ps --help",
+		"pyleak --help attach",
+		"pyleak diff nonsense --help",
+		"pyleak completions bash",
+		"pyleak completions zsh",
+		"pyleak completions fish",
+	};
+	struct answer a;
+
+	for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
+		ask(&a, lines[i]);
+		cr_expect(a.status == PL_EXIT_DONE, "%s: %d", lines[i], a.status);
+		cr_expect(a.out[0] != '\0', "%s", lines[i]);
+		cr_expect_str_empty(a.err);
+		pl_options_free(&a.options);
+	}
+}
+
+Test(options, wrong_lines_are_named_in_one_line)
+{
+	static const struct {
+		const char *line, *names;
+	} cases[] = {
+		{"pyleak foo", "unknown command 'foo'"},
+		{"pyleak heap", "heap: not built yet"},
+		{"pyleak report a b", "report: not built yet"},
+		{"pyleak doctor --help", "doctor: not built yet"},
+		{"pyleak attach foo", "'foo' is not a process id: give a number, see 'pyleak ps'"},
+		{"pyleak attach 0", "'0' is not a process id"},
+		{"pyleak attach 12x", "'12x' is not a process id"},
+		{"pyleak attach -- -5", "'-5' is not a process id"},
+		{"pyleak attach 99999999999", "'99999999999' is not a process id"},
+		{"pyleak attach 1 2", "'2' is one argument too many"},
+		{"pyleak ps 1", "'pyleak ps' takes no argument: '1'"},
+		{"pyleak completions ksh", "no completions for 'ksh'"},
+		{"pyleak diff --nonsense", "unknown option '--nonsense'"},
+		{"pyleak diff --nonsense=3", "unknown option '--nonsense=3'"},
+		{"pyleak diff -x", "unknown option '-x'"},
+		{"pyleak diff -qx", "unknown option '-x'"},
+		{"pyleak diff --f 3", "'--f' can mean --frames, --format, --force, --fail-above"},
+		{"pyleak diff 1 --interval", "--interval needs a value"},
+		{"pyleak diff 1 -n", "--limit needs a value"},
+		{"pyleak diff --quiet=1", "--quiet takes no value"},
+		{"pyleak diff -i soon", "--interval: 'soon' is not a time"},
+		{"pyleak diff -i 0", "--interval: '0' is out of range"},
+		{"pyleak attach -d -1", "--duration: '-1' is "},
+		{"pyleak diff -c 0", "--count: '0' is not a whole number from 1"},
+		{"pyleak diff -c 1.5", "--count: '1.5' is not"},
+		{"pyleak diff -n -1", "--limit: '-1' is not a whole number from 0"},
+		{"pyleak diff -f 0", "--frames: '0' is not a whole number from 1 to 128"},
+		{"pyleak diff -f 129", "--frames: '129' is not"},
+		{"pyleak diff -g module", "--group-by: 'module' is not one of line, file, function or traceback"},
+		{"pyleak diff -s name", "--sort: 'name' is not one of"},
+		{"pyleak attach -s size-diff", "--sort size-diff is not for 'pyleak attach'"},
+		{"pyleak diff --against last", "--against: 'last' is not one of previous or first"},
+		{"pyleak diff --domain heap", "--domain: 'heap' is not one of"},
+		{"pyleak diff -e magic", "--engine: 'magic' is not one of"},
+		{"pyleak diff --format xml", "--format xml is not built yet: give text or json"},
+		{"pyleak diff --color sometimes", "--color: 'sometimes' is not one of"},
+		{"pyleak diff --sample much", "--sample: 'much' is not a size"},
+		{"pyleak diff --fail-above much", "--fail-above: 'much' is not a size"},
+		{"pyleak diff --fail-above 9999999P", "--fail-above: '9999999P' is "},
+		{"pyleak ps -n 3", "'pyleak ps' does not take --limit"},
+		{"pyleak detach -o x", "'pyleak detach' does not take --output"},
+		{"pyleak attach -c 3", "'pyleak attach' does not take --count"},
+		{"pyleak attach --fail-above 1M", "'pyleak attach' does not take --fail-above"},
+		{"pyleak diff --duration 3", "'pyleak diff' does not take --duration"},
+	};
+	struct answer a;
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		char *newline;
+
+		ask(&a, cases[i].line);
+		newline = strchr(a.err, '\n');
+		cr_expect(a.status == PL_EXIT_USAGE, "%s: %d", cases[i].line, a.status);
+		cr_expect(strstr(a.err, cases[i].names), "%s: %s", cases[i].line, a.err);
+		cr_expect(newline && !newline[1], "%s: not one line: %s", cases[i].line, a.err);
+		cr_expect(a.out[0] == '\0', "%s: stdout: %s", cases[i].line, a.out);
+		pl_options_free(&a.options);
+	}
+}
+
+Test(options, nothing_at_all_is_a_usage_error)
+{
+	struct answer a;
+
+	ask(&a, "pyleak");
+	cr_expect(a.status == PL_EXIT_USAGE);
+	cr_expect(strstr(a.err, "usage: pyleak"));
+	cr_expect_str_empty(a.out);
+	pl_options_free(&a.options);
+	ask(&a, "pyleak -q");
+	cr_expect(a.status == PL_EXIT_USAGE);
+	pl_options_free(&a.options);
+	ask(&a, ""); /* execve with an empty argv */
+	cr_expect(a.status == PL_EXIT_USAGE);
+	pl_options_free(&a.options);
+}
