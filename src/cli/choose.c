@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -8,8 +9,24 @@
 
 enum { MAX_NAMED = 12, NAME = 48 }; /* what fits into one line that is still read */
 
-/* "12 (gunicorn: worker), 34 (python3 app.py) and 3 more", of those that can be attached to. */
-static void name_candidates(const struct pl_candidates *candidates, char *text, size_t size)
+static bool meant(const struct pl_candidate *candidate, bool probe)
+{
+	return probe ? candidate->probe : !candidate->block.code;
+}
+
+/* How many carry a probe, or else can be attached to; and the first of them. */
+static size_t count_meant(const struct pl_candidates *candidates, bool probe, const struct pl_candidate **ret_first)
+{
+	size_t count = 0;
+
+	for (size_t i = 0; i < candidates->count; i++)
+		if (meant(&candidates->items[i], probe) && count++ == 0)
+			*ret_first = &candidates->items[i];
+	return count;
+}
+
+/* "12 (gunicorn: worker), 34 (python3 app.py) and 3 more" */
+static void name_candidates(const struct pl_candidates *candidates, bool probe, char *text, size_t size)
 {
 	size_t named = 0, more = 0;
 	int used = 0;
@@ -21,7 +38,7 @@ static void name_candidates(const struct pl_candidates *candidates, char *text, 
 										      : process->comm;
 		size_t length = strlen(command), cut = length;
 
-		if (candidates->items[i].block.code)
+		if (!meant(&candidates->items[i], probe))
 			continue;
 		if (named == MAX_NAMED) {
 			more++;
@@ -37,12 +54,24 @@ static void name_candidates(const struct pl_candidates *candidates, char *text, 
 		(void)snprintf(text + used, size - (size_t)used, " and %zu more", more);
 }
 
+static int explain_none(const struct pl_candidates *candidates, struct pl_error *err)
+{
+	if (candidates->count == 0)
+		return pl_fail(err, -ESRCH, "no Python process is to be seen from here: give a PID");
+	if (candidates->count == 1)
+		return pl_fail(err, -ESRCH, "the only Python process, %d, cannot be attached to: %s",
+			candidates->items[0].process.pid, candidates->items[0].block.text);
+	return pl_fail(err, -ESRCH, "none of %zu Python processes can be attached to, see 'pyleak ps'",
+		candidates->count);
+}
+
 int pl_choose_process(const struct pl_options *options, pid_t *ret_pid, struct pl_error *err)
 {
 	__attribute__((cleanup(pl_candidates_free))) struct pl_candidates candidates = {NULL, 0};
 	char names[MAX_NAMED * (NAME + 32)];
-	const struct pl_candidate *only = NULL;
-	size_t attachable = 0;
+	const struct pl_candidate *first = NULL;
+	bool probe = true;
+	size_t count;
 	int r;
 
 	if (options->pid) {
@@ -52,24 +81,18 @@ int pl_choose_process(const struct pl_options *options, pid_t *ret_pid, struct p
 	r = pl_candidates_scan(&candidates);
 	if (r < 0)
 		return pl_fail(err, r, "cannot list the processes: %s", strerror(-r));
-	for (size_t i = 0; i < candidates.count; i++) {
-		if (candidates.items[i].block.code)
-			continue;
-		attachable++;
-		only = &candidates.items[i];
+	count = count_meant(&candidates, probe, &first);
+	if (count == 0) {
+		probe = false;
+		count = count_meant(&candidates, probe, &first);
 	}
-	if (attachable == 1) {
-		*ret_pid = only->process.pid;
+	if (count == 0)
+		return explain_none(&candidates, err);
+	if (count == 1) {
+		*ret_pid = first->process.pid;
 		return 0;
 	}
-	if (attachable == 0 && candidates.count == 0)
-		return pl_fail(err, -ESRCH, "no Python process is to be seen from here: give a PID");
-	if (attachable == 0 && candidates.count == 1)
-		return pl_fail(err, -ESRCH, "the only Python process, %d, cannot be attached to: %s",
-			candidates.items[0].process.pid, candidates.items[0].block.text);
-	if (attachable == 0)
-		return pl_fail(err, -ESRCH, "none of %zu Python processes can be attached to, see 'pyleak ps'",
-			candidates.count);
-	name_candidates(&candidates, names, sizeof(names));
-	return pl_fail(err, -ENOTUNIQ, "several Python processes can be attached to: %s; give a PID, see 'pyleak ps'", names);
+	name_candidates(&candidates, probe, names, sizeof(names));
+	return pl_fail(err, -ENOTUNIQ, "several Python processes %s: %s; give a PID, see 'pyleak ps'",
+		probe ? "carry a probe" : "can be attached to", names);
 }

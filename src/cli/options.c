@@ -20,6 +20,7 @@ enum { MAX_OPERANDS = 2 }; /* COMMAND and PID (or SHELL) */
 struct command_line {
 	const char *operands[MAX_OPERANDS];
 	int operand_count;
+	const char *extra; /* the first operand too many */
 	bool help, version;
 };
 
@@ -88,12 +89,12 @@ static int explain(int answer, const char *word, struct pl_error *err)
 	return pl_fail(err, -EINVAL, "unknown option '%s', see 'pyleak --help'", word);
 }
 
-static int add_operand(struct command_line *line, const char *word, struct pl_error *err)
+static void add_operand(struct command_line *line, const char *word)
 {
-	if (line->operand_count == MAX_OPERANDS)
-		return pl_fail(err, -E2BIG, "'%s' is one argument too many, see 'pyleak --help'", word);
-	line->operands[line->operand_count++] = word;
-	return 0;
+	if (line->operand_count < MAX_OPERANDS)
+		line->operands[line->operand_count++] = word;
+	else if (!line->extra)
+		line->extra = word;
 }
 
 /*
@@ -113,7 +114,7 @@ static int walk(int argc, char **argv, const struct spelling *spelling, struct c
 			return explain(answer, argv[optind - 1], err);
 		if (answer == 1) {
 			if (!options)
-				r = add_operand(line, optarg, err);
+				add_operand(line, optarg);
 			continue;
 		}
 		option = pl_option_by_id(answer);
@@ -130,7 +131,7 @@ static int walk(int argc, char **argv, const struct spelling *spelling, struct c
 	}
 	/* After "--" everything is an operand. */
 	for (int i = optind; r == 0 && !options && i < argc; i++)
-		r = add_operand(line, argv[i], err);
+		add_operand(line, argv[i]);
 	return r;
 }
 
@@ -147,6 +148,8 @@ static int find_command(const struct command_line *line, enum pl_command *ret, s
 		return pl_fail(err, -EINVAL, "unknown command '%s', see 'pyleak --help'", name);
 	if (second && !pl_command_table[command].takes_pid)
 		return pl_fail(err, -E2BIG, "'pyleak %s' takes no argument: '%s'", name, second);
+	if (line->extra)
+		return pl_fail(err, -E2BIG, "'%s' is one argument too many, see 'pyleak --help'", line->extra);
 	*ret = command;
 	return 0;
 }

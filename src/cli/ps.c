@@ -10,8 +10,8 @@
 #include "pyleak/units.h"
 #include "scan.h"
 
-enum { COLUMNS = 5, CELL = 64 }; /* and the command line, as long as it is */
-static const char *const titles[COLUMNS] = {"PID", "PYTHON", "RSS", "THREADS", "ATTACHABLE"};
+enum { COLUMNS = 6, CELL = 64 }; /* and the command line, as long as it is */
+static const char *const titles[COLUMNS] = {"PID", "PYTHON", "RSS", "THREADS", "ATTACHABLE", "PROBE"};
 static const bool right_aligned[COLUMNS] = {[0] = true, [2] = true, [3] = true};
 
 struct row {
@@ -28,9 +28,11 @@ static void row_fill(struct row *row, const struct pl_candidate *candidate)
 	pl_format_size((int64_t)candidate->process.rss, false, row->cells[2]);
 	(void)snprintf(row->cells[3], CELL, "%d", candidate->process.threads);
 	(void)snprintf(row->cells[4], CELL, "%s%s", reason ? "no: " : "yes", reason ? reason : "");
+	(void)snprintf(row->cells[5], CELL, "%s", candidate->probe ? "yes" : "no");
 	row->command = candidate->process.command_line;
 	if (!row->command || !*row->command)
-		row->command = candidate->process.comm;
+		(void)snprintf(row->cells[5], CELL, "%s", candidate->probe ? "yes" : "no");
+	row->command = candidate->process.comm;
 }
 
 /* The longest beginning of UTF-8 text that fills at most `columns`, one for each character. */
@@ -122,11 +124,11 @@ static json_t *json_text(const char *text)
 static int print_json(FILE *out, const struct pl_candidate *candidate)
 {
 	const struct pl_process *process = &candidate->process;
-	json_t *document = json_pack("{si ss si so sI si sb so so}", "schema", 1, "kind", "ps", "pid", process->pid,
+	json_t *document = json_pack("{si ss si so sI si sb so sb so}", "schema", 1, "kind", "ps", "pid", process->pid,
 		"python", *candidate->python ? json_string(candidate->python) : json_null(), "rss",
 		(json_int_t)process->rss, "threads", process->threads, "attachable", !candidate->block.code, "reason",
-		candidate->block.code ? json_text(candidate->block.text) : json_null(), "command",
-		json_text(process->command_line ? process->command_line : ""));
+		candidate->block.code ? json_text(candidate->block.text) : json_null(), "probe", candidate->probe,
+		"command", json_text(process->command_line ? process->command_line : ""));
 	int r;
 
 	if (!document)

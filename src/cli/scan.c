@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "pyleak/cleanup.h"
+#include "pyleak/hook.h"
 #include "pyleak/python.h"
 #include "scan.h"
 
@@ -42,6 +43,8 @@ static int look_at(pid_t pid, struct pl_candidate *candidate)
 	(void)pl_process_may_trace(&candidate->process, &candidate->block);
 	if (identified < 0)
 		pl_fail(&candidate->block, -EPERM, "its memory may not be read");
+	else
+		candidate->probe = pl_probe_present(pid);
 	return 1;
 }
 

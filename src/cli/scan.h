@@ -13,6 +13,7 @@ struct pl_candidate {
 	struct pl_process process;
 	char python[32];       /* "3.11.2"; "" where it looks like Python and we may not look inside */
 	struct pl_error block; /* code 0: can be attached to; else why not */
+	bool probe;            /* a probe is in it */
 };
 
 struct pl_candidates {
