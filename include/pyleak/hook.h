@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_HOOK_H
+#define PYLEAK_HOOK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "pyleak/error.h"
+#include "pyleak/probe.h"
+#include "pyleak/trace.h"
+
+/*
+ * Planting a probe in a process, finding one that is there, and removing it with proof that no
+ * thread is or will be in it. A hook is one aligned word of data; every prefix of the changes made
+ * here is a valid state of the process, and one that pl_probe_detach() can undo.
+ */
+
+struct pl_probe {
+	pid_t pid;
+	uint64_t base;
+	uint64_t mapped_size; /* what is mapped from base on */
+	bool filled;          /* the header has been written: header and hooks below are valid */
+	struct pl_probe_header header;
+	struct pl_probe_hook hooks[PL_PROBE_MAX_HOOKS];
+};
+
+/* Looks for a probe, complete or half planted, without touching the process. 0, -ENOENT, -ESRCH,
+ * -EPROTO: one that another version of pyleak planted. */
+int pl_probe_find(pid_t pid, struct pl_probe *ret);
+bool pl_probe_present(pid_t pid);
+
+/* What an engine wants planted. */
+struct pl_probe_plan {
+	enum pl_probe_engine engine;
+	const uint8_t *image;   /* code_size bytes; its first PL_PROBE_CODE_OFFSET are overwritten */
+	uint64_t code_size, data_size;
+	uint32_t armed_offset, inside_offset;        /* into the data */
+	uint32_t scratch_offset;                     /* into the data: two struct pl_kernel_sigaction */
+	uint32_t trap_handler_offset, restorer_offset; /* into the code; trap_handler_offset 0: none wanted */
+	struct {
+		uint64_t address, original; /* the word, and what it holds now */
+		uint32_t entry_offset;      /* into the code */
+	} hooks[PL_PROBE_MAX_HOOKS]; /* redirected in this order */
+	uint32_t hook_count;
+};
+
+/* Maps, fills, installs the SIGTRAP handler, arms, and redirects every word. All threads of the
+ * tracee are stopped before and after. On failure what was done is undone. */
+int pl_probe_plant(struct pl_tracee *tracee, const struct pl_maps *maps, const struct pl_gadgets *gadgets,
+		   const struct pl_probe_plan *plan, struct pl_probe *ret, struct pl_error *err);
+
+/*
+ * Removes a probe from a stopped tracee: puts every word back (copies of our entries that another
+ * hook saved in static data too), disarms, and waits until all of this holds for every thread: no
+ * register and no pending signal frame points into the code, and no thread will return into it.
+ * Then the SIGTRAP action is restored and the pages are unmapped. The tracee is let go for moments
+ * in between, for `patience_ns` at most.
+ * -EBUSY: it could not be proven, or another hook sits on top of ours: a pass-through stays behind,
+ * err says so, and a later call can finish. The tracee is stopped when this returns.
+ */
+int pl_probe_remove(struct pl_tracee *tracee, const struct pl_probe *probe, int64_t patience_ns, struct pl_error *err);
+
+/* Find, seize, remove, let go. 0 also if there is nothing to remove (*ret_found says). */
+int pl_probe_detach(pid_t pid, int64_t patience_ns, bool *ret_found, struct pl_error *err);
+
+/* Whether the stopped threads could be in the probe now or later (exposed for its test). */
+bool pl_probe_quiescent(struct pl_tracee *tracee, const struct pl_probe *probe, const struct pl_maps *maps);
+
+/*
+ * The guardian: a process of our own, in a session of its own, that waits for this one to end. If
+ * it ends without pl_guardian_dismiss(), the guardian removes what was left in `pid`, and ends.
+ * Start it before the process is touched. 0 or -errno. PYLEAK_GUARDIAN=off (tests) starts none.
+ */
+int pl_guardian_start(pid_t pid, uint64_t start_time);
+void pl_guardian_dismiss(void);
+
+#endif

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_PROBE_H
+#define PYLEAK_PROBE_H
+
+/*
+ * What every probe has in common, whichever engine planted it: where it is mapped, how it is
+ * recognised, and what has to be put back. Read by this pyleak, by the guardian, and by the next
+ * pyleak that comes along; also included by assembly (constants only).
+ *
+ *   PL_PROBE_BASE + i × PL_PROBE_STRIDE        r-x, private, anonymous: written from outside only
+ *   ┌───────────────────────────────┐ 0x0000
+ *   │ struct pl_probe_header        │ magic, ABI, the process it was made for, saved SIGTRAP action
+ *   │ struct pl_probe_hook[]        │ one for each redirected word: address, original, entry
+ *   ├───────────────────────────────┤ 0x1000
+ *   │ code of the engine            │
+ *   ├───────────────────────────────┤ code_size
+ *   │ data of the engine            │ rw-, private, anonymous; a forked child sees zeros
+ *   └───────────────────────────────┘ total_size
+ *
+ * The address is far from where the kernel puts anything of its own, so that a mapping which begins
+ * there is known to be pyleak's, even one that was mapped and never filled because pyleak was
+ * killed in between. The header lies in the part that a fork keeps: a child's words can be put back
+ * too.
+ */
+
+#define PL_PROBE_BASE 0x70796c000000 /* "pyl" */
+#define PL_PROBE_STRIDE 0x1000000
+#define PL_PROBE_PLACES 16
+
+#define PL_PROBE_ABI 1
+#define PL_PROBE_MAX_HOOKS 64
+#define PL_PROBE_CODE_OFFSET 0x1000
+
+/* Offsets that assembly needs; the assertions below hold them to the structs. */
+#define PL_PROBE_HOOKS_OFFSET 128
+#define PL_PROBE_HOOK_SIZE 32
+#define PL_PROBE_HOOK_ORIGINAL 8
+#define PL_PROBE_SAVED_HANDLER 56
+
+#ifndef __ASSEMBLER__
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define PL_PROBE_MAGIC "pyleak\0p"
+
+enum pl_probe_engine { PL_PROBE_BREAKPOINT = 1, PL_PROBE_INLINE = 2 };
+
+/* The kernel's struct sigaction, as rt_sigaction takes it. */
+struct pl_kernel_sigaction {
+	uint64_t handler;
+	uint64_t flags;
+	uint64_t restorer;
+	uint64_t mask;
+};
+
+struct pl_probe_header {
+	char magic[8];
+	uint32_t abi;
+	uint32_t engine;     /* enum pl_probe_engine */
+	uint64_t code_size;  /* [base, base + code_size) is r-x */
+	uint64_t total_size; /* all of it, to be unmapped */
+	uint32_t hook_count; /* complete before the first word is redirected */
+	uint32_t pid;        /* the process it was planted in: another one is a forked child */
+	uint64_t trap_handler; /* the probe's SIGTRAP handler, 0: none was installed */
+	uint64_t armed_address;  /* u32 in the data: entries record; 0: they pass through */
+	struct pl_kernel_sigaction saved_trap; /* what rt_sigaction said before; valid if trap_handler */
+	uint64_t inside_address; /* u32 in the data: threads that will return into the code; 0: see the engine */
+	uint64_t reserved[4];
+};
+
+struct pl_probe_hook {
+	uint64_t address;  /* of the redirected word, aligned to 8 */
+	uint64_t original; /* what it held */
+	uint64_t entry;    /* what we put there: an address in the probe's code */
+	uint64_t reserved;
+};
+
+_Static_assert(sizeof(struct pl_probe_header) == PL_PROBE_HOOKS_OFFSET, "the hooks follow the header");
+_Static_assert(sizeof(struct pl_probe_hook) == PL_PROBE_HOOK_SIZE, "read by assembly");
+_Static_assert(offsetof(struct pl_probe_hook, original) == PL_PROBE_HOOK_ORIGINAL, "read by assembly");
+_Static_assert(offsetof(struct pl_probe_header, saved_trap.handler) == PL_PROBE_SAVED_HANDLER, "read by assembly");
+_Static_assert(PL_PROBE_HOOKS_OFFSET + PL_PROBE_MAX_HOOKS * PL_PROBE_HOOK_SIZE <= PL_PROBE_CODE_OFFSET, "they fit");
+
+#endif
+#endif

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <stdbool.h>
+#include <stdlib.h>
+
+#include "copies.h"
+#include "pyleak/cleanup.h"
+#include "pyleak/memory.h"
+
+#define COPIES_MAX 1024
+
+static int add(struct pl_copies *copies, uint64_t address, uint32_t hook)
+{
+	if (copies->count == COPIES_MAX)
+		return 0;
+	if (copies->count == copies->capacity) {
+		size_t capacity = copies->capacity ? 2 * copies->capacity : 16;
+		void *items = reallocarray(copies->items, capacity, sizeof(copies->items[0]));
+
+		if (!items)
+			return -ENOMEM;
+		copies->items = items;
+		copies->capacity = capacity;
+	}
+	copies->items[copies->count].address = address;
+	copies->items[copies->count].hook = hook;
+	copies->count++;
+	return 0;
+}
+
+static int check_word(const struct pl_probe *probe, uint64_t address, uint64_t word, struct pl_copies *copies)
+{
+	if (word < probe->base || word >= probe->base + probe->header.code_size)
+		return 0;
+	for (uint32_t i = 0; i < probe->header.hook_count; i++)
+		if (probe->hooks[i].address == address)
+			return 0;
+	for (uint32_t i = 0; i < probe->header.hook_count; i++)
+		if (probe->hooks[i].entry == word)
+			return add(copies, address, i);
+	return 0;
+}
+
+static int scan_map(const struct pl_probe *probe, const struct pl_map *map, struct pl_copies *copies)
+{
+	enum { CHUNK = 1 << 18 };
+	pl_autofree uint64_t *words = malloc(CHUNK);
+
+	if (!words)
+		return -ENOMEM;
+	for (uint64_t at = map->start; at < map->end; at += CHUNK) {
+		ssize_t got = pl_memory_read_some(probe->pid, at, words, map->end - at < CHUNK ? map->end - at : CHUNK);
+
+		if (got <= 0)
+			break;
+		for (size_t i = 0; i < (size_t)got / 8; i++) {
+			int code = check_word(probe, at + 8 * i, words[i], copies);
+
+			if (code < 0)
+				return code;
+		}
+	}
+	return 0;
+}
+
+int pl_copies_find(const struct pl_probe *probe, const struct pl_maps *maps, struct pl_copies *ret)
+{
+	*ret = (struct pl_copies){0};
+	for (size_t i = 0; i < maps->count; i++) {
+		const struct pl_map *map = &maps->items[i];
+		/* .bss: anonymous, right behind the file's last mapping */
+		bool static_data = map->inode ||
+				   (i > 0 && !map->path[0] && maps->items[i - 1].inode && maps->items[i - 1].end == map->start);
+
+		if (!static_data || (map->flags & (PL_MAP_READ | PL_MAP_WRITE | PL_MAP_SHARED)) != (PL_MAP_READ | PL_MAP_WRITE))
+			continue;
+
+		int code = scan_map(probe, map, ret);
+
+		if (code < 0) {
+			pl_copies_free(ret);
+			return code;
+		}
+	}
+	return 0;
+}
+
+void pl_copies_free(struct pl_copies *copies)
+{
+	free(copies->items);
+	*copies = (struct pl_copies){0};
+}

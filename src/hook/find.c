@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <string.h>
+
+#include "pyleak/hook.h"
+#include "pyleak/memory.h"
+
+static bool is_probe_place(uint64_t address)
+{
+	return address >= PL_PROBE_BASE && (address - PL_PROBE_BASE) % PL_PROBE_STRIDE == 0 &&
+	       (address - PL_PROBE_BASE) / PL_PROBE_STRIDE < PL_PROBE_PLACES;
+}
+
+/* Mappings without a gap from map[i] on belong together: code, data, and what an engine adds. */
+static uint64_t extent(const struct pl_maps *maps, size_t i)
+{
+	uint64_t end = maps->items[i].end;
+
+	for (size_t next = i + 1; next < maps->count && maps->items[next].start == end && !maps->items[next].inode; next++)
+		end = maps->items[next].end;
+	return end - maps->items[i].start;
+}
+
+static int read_header(struct pl_probe *probe)
+{
+	static const char unwritten[sizeof(probe->header.magic)];
+	struct pl_probe_header *header = &probe->header;
+	int code = pl_memory_read(probe->pid, probe->base, header, sizeof(*header));
+
+	if (code < 0)
+		return code;
+	if (memcmp(header->magic, unwritten, sizeof(unwritten)) == 0)
+		return 0; /* mapped, and its pyleak died before it was filled */
+	if (memcmp(header->magic, PL_PROBE_MAGIC, sizeof(header->magic)) != 0)
+		return -ENOENT;
+	if (header->abi != PL_PROBE_ABI)
+		return -EPROTO;
+	if (header->hook_count > PL_PROBE_MAX_HOOKS || header->code_size < PL_PROBE_CODE_OFFSET ||
+		header->code_size > probe->mapped_size)
+		return -EPROTO;
+	code = pl_memory_read(probe->pid, probe->base + PL_PROBE_HOOKS_OFFSET, probe->hooks,
+		header->hook_count * sizeof(probe->hooks[0]));
+	if (code < 0)
+		return code;
+	probe->filled = true;
+	return 0;
+}
+
+int pl_probe_find(pid_t pid, struct pl_probe *ret)
+{
+	struct pl_maps maps;
+	int code = pl_maps_read(pid, &maps);
+
+	if (code < 0)
+		goto out;
+	code = -ENOENT;
+	for (size_t i = 0; i < maps.count; i++) {
+		const struct pl_map *map = &maps.items[i];
+
+		if (!is_probe_place(map->start) || map->inode || (map->flags & PL_MAP_SHARED))
+			continue;
+		*ret = (struct pl_probe){.pid = pid, .base = map->start, .mapped_size = extent(&maps, i)};
+		code = read_header(ret);
+		if (code != -ENOENT)
+			break;
+	}
+out:
+	pl_maps_free(&maps);
+	return code;
+}
+
+bool pl_probe_present(pid_t pid)
+{
+	struct pl_probe probe;
+	int code = pl_probe_find(pid, &probe);
+
+	return code == 0 || code == -EPROTO;
+}

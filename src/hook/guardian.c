@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "pyleak/hook.h"
+#include "pyleak/process.h"
+#include "pyleak/units.h"
+
+#define REMOVE_PATIENCE_NSEC (2 * PL_NSEC_PER_SEC)
+
+static int alive_fd = -1;
+
+/* Ends of pyleak that are not a dismissal close the pipe without a byte. */
+static void guard(int pipe_fd, pid_t pid, uint64_t start_time)
+{
+	char byte;
+	ssize_t got;
+	uint64_t now;
+	bool found;
+
+	do {
+		got = read(pipe_fd, &byte, 1);
+	} while (got < 0 && errno == EINTR);
+	if (got > 0)
+		return;
+	if (pl_process_start_time(pid, &now) < 0 || now != start_time)
+		return;
+	(void)pl_probe_detach(pid, REMOVE_PATIENCE_NSEC, &found, NULL);
+}
+
+/* Nothing of the terminal or of a pipeline may be held open by a process that outlives the command. */
+static void leave_terminal(int keep_fd)
+{
+	int null_fd = open("/dev/null", O_RDWR);
+
+	(void)setsid();
+	(void)signal(SIGINT, SIG_IGN);
+	(void)signal(SIGTERM, SIG_IGN);
+	(void)signal(SIGHUP, SIG_IGN);
+	(void)signal(SIGPIPE, SIG_IGN);
+	for (int fd = 0; fd < 3; fd++)
+		if (null_fd >= 0)
+			(void)dup2(null_fd, fd);
+	for (int fd = 3; fd < 64; fd++)
+		if (fd != keep_fd)
+			(void)close(fd);
+	(void)prctl(PR_SET_NAME, "pyleak-guardian");
+	(void)chdir("/");
+}
+
+int pl_guardian_start(pid_t pid, uint64_t start_time)
+{
+	const char *setting = getenv("PYLEAK_GUARDIAN");
+	int pipe_fds[2];
+
+	if (setting && strcmp(setting, "off") == 0)
+		return 0;
+	if (pipe2(pipe_fds, O_CLOEXEC) < 0)
+		return -errno;
+
+	pid_t child = fork();
+
+	if (child < 0) {
+		int code = -errno;
+
+		(void)close(pipe_fds[0]);
+		(void)close(pipe_fds[1]);
+		return code;
+	}
+	if (child == 0) {
+		/* A second fork, so that the guardian is nobody's child here: waitpid(-1) stays the
+		 * tracer's own. */
+		(void)close(pipe_fds[1]);
+		if (fork() == 0) {
+			(void)unsetenv("PYLEAK_FAULT"); /* the step to die at is the tracer's */
+			leave_terminal(pipe_fds[0]);
+			guard(pipe_fds[0], pid, start_time);
+		}
+		_exit(0);
+	}
+	(void)close(pipe_fds[0]);
+	while (waitpid(child, NULL, 0) < 0 && errno == EINTR)
+		;
+	alive_fd = pipe_fds[1];
+	return 0;
+}
+
+void pl_guardian_dismiss(void)
+{
+	if (alive_fd < 0)
+		return;
+
+	ssize_t written = write(alive_fd, "q", 1);
+
+	(void)written; /* a guardian that is gone needs no dismissal */
+	(void)close(alive_fd);
+	alive_fd = -1;
+}

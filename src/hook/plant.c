@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include "pyleak/cleanup.h"
+#include "pyleak/hook.h"
+#include "pyleak/memory.h"
+#include "pyleak/units.h"
+
+#ifndef MAP_FIXED_NOREPLACE
+#define MAP_FIXED_NOREPLACE 0x100000
+#endif
+#ifndef MADV_WIPEONFORK
+#define MADV_WIPEONFORK 18
+#endif
+#define KERNEL_SA_RESTORER 0x04000000
+#define UNDO_PATIENCE_NSEC (2 * PL_NSEC_PER_SEC)
+
+static uint64_t free_place(const struct pl_maps *maps, uint64_t size)
+{
+	for (unsigned int i = 0; i < PL_PROBE_PLACES; i++) {
+		uint64_t base = PL_PROBE_BASE + (uint64_t)i * PL_PROBE_STRIDE;
+		bool taken = false;
+
+		for (size_t m = 0; m < maps->count && !taken; m++)
+			taken = maps->items[m].start < base + size && maps->items[m].end > base;
+		if (!taken)
+			return base;
+	}
+	return 0;
+}
+
+/* A remote call that must succeed: its own failure becomes ours. */
+static int call(struct pl_remote *remote, long number, const uint64_t arguments[6], int64_t *ret_result)
+{
+	int64_t result;
+	int code = pl_remote_call(remote, number, arguments, &result);
+
+	if (code < 0)
+		return code;
+	if (result < 0 && result > -4096)
+		return (int)result;
+	if (ret_result)
+		*ret_result = result;
+	return 0;
+}
+
+static int map_pages(struct pl_remote *remote, uint64_t base, const struct pl_probe_plan *plan)
+{
+	uint64_t data = base + plan->code_size;
+	int64_t got;
+	/* All of it executable and unwritable first, then the data over its end: never both. */
+	int code = call(remote, SYS_mmap,
+		(const uint64_t[6]){base, plan->code_size + plan->data_size, PROT_READ | PROT_EXEC,
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, (uint64_t)-1, 0},
+		&got);
+
+	if (code < 0)
+		return code;
+	if ((uint64_t)got != base) { /* a kernel before 4.17 takes the address as a hint */
+		(void)call(remote, SYS_munmap,
+			(const uint64_t[6]){(uint64_t)got, plan->code_size + plan->data_size, 0, 0, 0, 0}, NULL);
+		return -EEXIST;
+	}
+	code = call(remote, SYS_mmap,
+		(const uint64_t[6]){data, plan->data_size, PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, (uint64_t)-1, 0},
+		NULL);
+	if (code < 0)
+		return code;
+	/* Before Linux 4.14 there is no WIPEONFORK: a child stays armed, and its breakpoints only cost
+	 * it a signal each. */
+	(void)call(remote, SYS_madvise, (const uint64_t[6]){data, plan->data_size, MADV_WIPEONFORK, 0, 0, 0}, NULL);
+	return 0;
+}
+
+static void fill_header(struct pl_probe *probe, const struct pl_probe_plan *plan)
+{
+	uint64_t data = probe->base + plan->code_size;
+	struct pl_probe_header *header = &probe->header;
+
+	memcpy(header->magic, PL_PROBE_MAGIC, sizeof(header->magic));
+	header->abi = PL_PROBE_ABI;
+	header->engine = plan->engine;
+	header->code_size = plan->code_size;
+	header->total_size = probe->mapped_size;
+	header->hook_count = plan->hook_count;
+	header->pid = (uint32_t)probe->pid;
+	header->armed_address = data + plan->armed_offset;
+	header->inside_address = data + plan->inside_offset;
+	if (plan->trap_handler_offset)
+		header->trap_handler = probe->base + plan->trap_handler_offset;
+	for (uint32_t i = 0; i < plan->hook_count; i++)
+		probe->hooks[i] = (struct pl_probe_hook){
+			.address = plan->hooks[i].address,
+			.original = plan->hooks[i].original,
+			.entry = probe->base + plan->hooks[i].entry_offset,
+		};
+}
+
+static int write_code(struct pl_tracee *tracee, const struct pl_probe *probe, const struct pl_probe_plan *plan)
+{
+	pl_autofree uint8_t *image = malloc(plan->code_size);
+
+	if (!image)
+		return -ENOMEM;
+	memcpy(image, plan->image, plan->code_size);
+	memcpy(image, &probe->header, sizeof(probe->header));
+	memcpy(image + PL_PROBE_HOOKS_OFFSET, probe->hooks, plan->hook_count * sizeof(probe->hooks[0]));
+	return pl_tracee_write(tracee, probe->base, image, plan->code_size);
+}
+
+/* The old action is in the header, and so in pages that outlive us, before the new one is set. */
+static int install_trap_handler(struct pl_tracee *tracee, struct pl_remote *remote, struct pl_probe *probe,
+	const struct pl_probe_plan *plan)
+{
+	uint64_t scratch = probe->base + plan->code_size + plan->scratch_offset;
+	struct pl_kernel_sigaction action = {
+		.handler = probe->base + plan->trap_handler_offset,
+		.flags = SA_SIGINFO | SA_RESTART | SA_NODEFER | KERNEL_SA_RESTORER,
+		.restorer = probe->base + plan->restorer_offset,
+	};
+	int code = call(remote, SYS_rt_sigaction, (const uint64_t[6]){SIGTRAP, 0, scratch, 8, 0, 0}, NULL);
+
+	if (code == 0)
+		code = pl_memory_read(tracee->threads[0].tid, scratch, &probe->header.saved_trap,
+			sizeof(probe->header.saved_trap));
+	if (code == 0)
+		code = write_code(tracee, probe, plan);
+	if (code == 0)
+		code = pl_tracee_write(tracee, scratch, &action, sizeof(action));
+	if (code == 0)
+		code = call(remote, SYS_rt_sigaction, (const uint64_t[6]){SIGTRAP, scratch, 0, 8, 0, 0}, NULL);
+	return code;
+}
+
+static int redirect(struct pl_tracee *tracee, const struct pl_probe *probe)
+{
+	const uint32_t one = 1;
+	int code = pl_tracee_write(tracee, probe->header.armed_address, &one, sizeof(one));
+
+	for (uint32_t i = 0; code == 0 && i < probe->header.hook_count; i++)
+		code = pl_tracee_swap_word(tracee, probe->hooks[i].address, probe->hooks[i].original,
+			probe->hooks[i].entry, NULL);
+	return code;
+}
+
+static int explain(pid_t pid, int code, struct pl_error *err)
+{
+	switch (code) {
+	case -ENOMEM:
+		return pl_fail(err, code,
+			"process %d has no address space left for the probe (a limit such as ulimit -v?)", (int)pid);
+	case -EACCES:
+	case -EPERM:
+		return pl_fail(err, code,
+			"process %d may not map new executable pages (SELinux execmem, or its service manager's "
+			"MemoryDenyWriteExecute): allow that, or leave it",
+			(int)pid);
+	case -ENOSYS:
+		return pl_fail(err, code, "a filter denies process %d the system calls that planting needs", (int)pid);
+	default:
+		return pl_fail(err, code, "the hooks could not be planted in process %d: %s", (int)pid, strerror(-code));
+	}
+}
+
+int pl_probe_plant(struct pl_tracee *tracee, const struct pl_maps *maps, const struct pl_gadgets *gadgets,
+	const struct pl_probe_plan *plan, struct pl_probe *ret, struct pl_error *err)
+{
+	struct pl_remote *remote = NULL;
+	uint64_t size = plan->code_size + plan->data_size;
+
+	*ret = (struct pl_probe){.pid = tracee->pid, .base = free_place(maps, size), .mapped_size = size};
+	if (!ret->base)
+		return pl_fail(err, -EEXIST, "no free place for the probe in process %d", (int)tracee->pid);
+
+	int code = pl_remote_begin(tracee, maps, gadgets, &remote, err);
+
+	if (code < 0)
+		return explain(tracee->pid, code, err);
+	code = map_pages(remote, ret->base, plan);
+	if (code < 0) {
+		(void)pl_remote_end(remote);
+		return explain(tracee->pid, code, err);
+	}
+	fill_header(ret, plan);
+	code = plan->trap_handler_offset ? install_trap_handler(tracee, remote, ret, plan) : write_code(tracee, ret, plan);
+
+	int ended = pl_remote_end(remote);
+
+	if (code == 0)
+		code = ended;
+	ret->filled = true;
+	if (code == 0)
+		code = redirect(tracee, ret);
+	if (code < 0) {
+		(void)explain(tracee->pid, code, err);
+		(void)pl_probe_remove(tracee, ret, UNDO_PATIENCE_NSEC, NULL);
+	}
+	return code;
+}

@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/syscall.h>
+
+#include "copies.h"
+#include "pyleak/hook.h"
+#include "pyleak/log.h"
+#include "pyleak/memory.h"
+#include "pyleak/units.h"
+
+#define STOP_PATIENCE_NSEC (2 * PL_NSEC_PER_SEC)
+
+/* Threads may still stand at breakpoints: they go on behind them. */
+static bool on_own_breakpoint(struct pl_tracee *tracee, struct pl_thread *thread, const pl_registers *regs)
+{
+	const struct pl_probe *probe = tracee->context;
+
+	(void)thread;
+	return pl_registers_ip(regs) - probe->base < probe->header.code_size;
+}
+
+/* Every word that holds our entry gets its original back. The number of words that hold neither:
+ * somebody hooked on top of us. */
+static int restore_words(struct pl_tracee *tracee, const struct pl_probe *probe)
+{
+	int foreign = 0;
+
+	for (uint32_t i = probe->header.hook_count; i-- > 0;) {
+		const struct pl_probe_hook *hook = &probe->hooks[i];
+		uint64_t found = hook->entry;
+		int code = pl_tracee_swap_word(tracee, hook->address, hook->entry, hook->original, &found);
+
+		if (code == -EAGAIN && found != hook->original)
+			foreign++;
+		else if (code < 0 && code != -EAGAIN && code != -EFAULT) /* -EFAULT: its library was unloaded */
+			return code;
+	}
+	return foreign;
+}
+
+static int restore_copies(struct pl_tracee *tracee, const struct pl_probe *probe, const struct pl_copies *copies)
+{
+	for (size_t i = 0; i < copies->count; i++) {
+		const struct pl_probe_hook *hook = &probe->hooks[copies->items[i].hook];
+		int code = pl_tracee_swap_word(tracee, copies->items[i].address, hook->entry, hook->original, NULL);
+
+		if (code < 0 && code != -EAGAIN && code != -EFAULT)
+			return code;
+	}
+	return 0;
+}
+
+static int disarm(struct pl_tracee *tracee, const struct pl_probe *probe)
+{
+	const uint32_t zero = 0;
+
+	return probe->header.armed_address ?
+		       pl_tracee_write(tracee, probe->header.armed_address, &zero, sizeof(zero)) : 0;
+}
+
+/* The action that SIGTRAP had, if it is still ours to give back: the program may have set one of
+ * its own since. The scratch words are in the probe's data, or on its last page. */
+static int restore_trap_handler(struct pl_tracee *tracee, struct pl_remote *remote, const struct pl_probe *probe)
+{
+	uint64_t scratch = probe->base + probe->header.total_size - 2 * sizeof(struct pl_kernel_sigaction);
+	struct pl_kernel_sigaction now;
+	int64_t result;
+	int code = pl_remote_call(remote, SYS_rt_sigaction, (const uint64_t[6]){SIGTRAP, 0, scratch, 8, 0, 0}, &result);
+
+	if (code < 0 || result < 0)
+		return code < 0 ? code : (int)result;
+	code = pl_memory_read(tracee->threads[0].tid, scratch, &now, sizeof(now));
+	if (code < 0 || now.handler != probe->header.trap_handler)
+		return code;
+	code = pl_tracee_write(tracee, scratch, &probe->header.saved_trap, sizeof(probe->header.saved_trap));
+	if (code < 0)
+		return code;
+	code = pl_remote_call(remote, SYS_rt_sigaction, (const uint64_t[6]){SIGTRAP, scratch, 0, 8, 0, 0}, &result);
+	return code < 0 ? code : (int)result;
+}
+
+static int unmap(struct pl_tracee *tracee, const struct pl_probe *probe, const struct pl_maps *maps, struct pl_error *err)
+{
+	struct pl_gadgets gadgets;
+	struct pl_remote *remote = NULL;
+	int64_t result = 0;
+	int code = pl_gadgets_find(tracee->threads[0].tid, maps, &gadgets, err);
+
+	if (code < 0)
+		return code;
+	code = pl_remote_begin(tracee, maps, &gadgets, &remote, err);
+	if (code < 0)
+		return code;
+	if (probe->filled && probe->header.trap_handler)
+		code = restore_trap_handler(tracee, remote, probe);
+	if (code == 0)
+		code = pl_remote_call(remote, SYS_munmap, (const uint64_t[6]){probe->base, probe->mapped_size, 0, 0, 0, 0},
+			&result);
+
+	int ended = pl_remote_end(remote);
+
+	return code < 0 ? code : result < 0 ? (int)result : ended;
+}
+
+/* One try with everything stopped. 0: gone; -EAGAIN: not now; -EBUSY: a hook sits on top. */
+static int remove_once(struct pl_tracee *tracee, const struct pl_probe *probe, struct pl_error *err)
+{
+	struct pl_maps maps = {0};
+	struct pl_copies copies = {0};
+	int foreign = 0;
+	int code = pl_maps_read(tracee->threads[0].tid, &maps);
+
+	if (code == 0 && probe->filled) {
+		code = pl_copies_find(probe, &maps, &copies);
+		if (code == 0)
+			code = foreign = restore_words(tracee, probe);
+		if (code >= 0)
+			code = disarm(tracee, probe);
+		if (code == 0)
+			code = restore_copies(tracee, probe, &copies);
+		/* Another hook on top calls us through a pointer that we put back, or through one that we
+		 * could not find. */
+		if (code == 0 && foreign && !copies.count)
+			code = -EBUSY;
+		if (code == 0 && !pl_probe_quiescent(tracee, probe, &maps))
+			code = -EAGAIN;
+	}
+	if (code == 0)
+		code = unmap(tracee, probe, &maps, err);
+	pl_copies_free(&copies);
+	pl_maps_free(&maps);
+	return code;
+}
+
+int pl_probe_remove(struct pl_tracee *tracee, const struct pl_probe *probe, int64_t patience_ns, struct pl_error *err)
+{
+	int64_t give_up = pl_now_ns() + patience_ns;
+	bool (*const engine)(struct pl_tracee *, struct pl_thread *, const pl_registers *) = tracee->on_breakpoint;
+	void *const context = tracee->context;
+	int code;
+
+	if (!engine && probe->filled) {
+		tracee->on_breakpoint = on_own_breakpoint;
+		tracee->context = (void *)probe;
+	}
+	for (;;) {
+		code = remove_once(tracee, probe, NULL);
+		if (code != -EAGAIN || pl_now_ns() >= give_up)
+			break;
+		pl_tracee_resume(tracee);
+		code = pl_tracee_wait(tracee);
+		if (code == 0)
+			code = pl_tracee_stop(tracee, STOP_PATIENCE_NSEC, err);
+		if (code < 0)
+			break;
+	}
+	tracee->on_breakpoint = engine;
+	tracee->context = context;
+	switch (code) {
+	case 0:
+		return 0;
+	case -EAGAIN:
+		return pl_fail(err, -EBUSY,
+			"a thread of process %d is still inside the probe: it was left in place, switched off; "
+			"'pyleak detach %d' removes it later",
+			(int)tracee->pid, (int)tracee->pid);
+	case -EBUSY:
+		return pl_fail(err, -EBUSY,
+			"another tool has hooked process %d on top of pyleak: a pass-through was left in place, "
+			"'pyleak detach %d' removes it when that tool is gone",
+			(int)tracee->pid, (int)tracee->pid);
+	default:
+		return pl_fail(err, code, "the probe in process %d could not be removed: %s; try 'pyleak detach %d'",
+			(int)tracee->pid, strerror(-code), (int)tracee->pid);
+	}
+}
+
+int pl_probe_detach(pid_t pid, int64_t patience_ns, bool *ret_found, struct pl_error *err)
+{
+	struct pl_probe probe;
+	struct pl_tracee *tracee = NULL;
+
+	*ret_found = false;
+
+	int code = pl_probe_find(pid, &probe);
+
+	if (code == -ENOENT)
+		return 0;
+	*ret_found = true;
+	if (code == -EPROTO)
+		return pl_fail(err, code,
+			"the probe in process %d was planted by another version of pyleak: use that version's 'pyleak detach %d'",
+			(int)pid, (int)pid);
+	if (code < 0)
+		return pl_fail(err, code, "process %d cannot be read: %s", (int)pid, strerror(-code));
+	code = pl_tracee_seize(pid, patience_ns, &tracee, err);
+	if (code < 0)
+		return code;
+	code = pl_probe_remove(tracee, &probe, patience_ns, err);
+	pl_log_debug("removal held process %d stopped for %.1f ms at most", (int)pid, (double)tracee->longest_stop / 1e6);
+	pl_tracee_detach(tracee);
+	return code;
+}
