@@ -51,6 +51,8 @@ int pl_process_list(pid_t **ret_pids, size_t *ret_count);
  * our calls, a shadow stack.
  */
 int pl_process_may_trace(const struct pl_process *process, struct pl_error *err);
+/* For use after ptrace itself said EPERM: the most probable reason that is left. Never 0. */
+int pl_process_explain_denied(const struct pl_process *process, struct pl_error *err);
 
 /* Opens a file as the process itself would see it (through /proc/PID/root). fd or -errno. */
 int pl_process_open_file(pid_t pid, const char *path);

@@ -136,7 +136,7 @@ static int parse_stat(char *text, struct pl_process *process)
 	return 0;
 }
 
-static void parse_status(const char *status, struct pl_process *process)
+void pl_proc_parse_status(const char *status, struct pl_process *process)
 {
 	const char *ids = pl_proc_field(status, "Uid");
 	const char *features = pl_proc_field(status, "x86_Thread_features");
@@ -153,17 +153,6 @@ static void parse_status(const char *status, struct pl_process *process)
 	ids = pl_proc_field(status, "Gid");
 	if (ids)
 		(void)sscanf(ids, "%u %u", &process->gid, &process->egid);
-}
-
-bool pl_proc_same_namespace(pid_t pid, const char *name)
-{
-	char mine[64], its[64];
-	struct stat my_status, its_status;
-
-	(void)snprintf(mine, sizeof(mine), "/proc/self/ns/%s", name);
-	(void)snprintf(its, sizeof(its), "/proc/%d/ns/%s", (int)pid, name);
-	return stat(mine, &my_status) == 0 && stat(its, &its_status) == 0 && my_status.st_ino == its_status.st_ino &&
-		my_status.st_dev == its_status.st_dev;
 }
 
 /* NSpid lists its pid in each namespace from ours inwards: one number means ours. Readable by everybody, unlike ns/. */
@@ -195,7 +184,7 @@ int pl_process_read(pid_t pid, struct pl_process *process)
 	length = pl_proc_read(pid, "status", status, PL_PROC_STATUS_BYTES);
 	if (length < 0)
 		return (int)length;
-	parse_status(status, process);
+	pl_proc_parse_status(status, process);
 	process->same_pid_namespace = in_our_pid_namespace(status);
 	process->rss = pl_process_rss(pid);
 	process->executable = pl_proc_link(pid, "exe");

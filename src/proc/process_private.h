@@ -2,10 +2,7 @@
 #ifndef PYLEAK_PROCESS_PRIVATE_H
 #define PYLEAK_PROCESS_PRIVATE_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <sys/types.h>
+#include "pyleak/process.h"
 
 /* Reading the small text files of /proc/PID, for process.c and permission.c. */
 
@@ -18,7 +15,9 @@ const char *pl_proc_field(const char *status, const char *name);
 uint64_t pl_proc_number(const char *status, const char *name, int base);
 /* Where /proc/PID/name leads, without " (deleted)"; the caller frees. NULL: unreadable. */
 char *pl_proc_link(pid_t pid, const char *name);
-/* False also where ns/ is not ours to look at. */
-bool pl_proc_same_namespace(pid_t pid, const char *name);
+/* Fills in what a status file says: of a process, or of one of its threads. */
+void pl_proc_parse_status(const char *status, struct pl_process *process);
+/* Whether a program that begins with these bytes is one that we can trace. */
+int pl_proc_check_program(pid_t pid, const unsigned char *header, size_t length, struct pl_error *err);
 
 #endif
