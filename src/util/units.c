@@ -34,7 +34,7 @@ static const char *read_decimal(const char *text, struct decimal *number)
 
 		if (__builtin_mul_overflow(number->whole, 10, &number->whole) ||
 			__builtin_add_overflow(number->whole, digit, &number->whole))
-			number->whole = UINT64_MAX / 10; /* stays out of range with every digit that follows */
+			number->whole = UINT64_MAX; /* and every digit that follows leaves it so */
 	}
 	if (*text != '.')
 		return text;
