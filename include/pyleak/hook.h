@@ -42,7 +42,8 @@ struct pl_probe_plan {
 	struct {
 		uint64_t address, original; /* the word, and what it holds now */
 		uint32_t entry_offset;      /* into the code */
-	} hooks[PL_PROBE_MAX_HOOKS]; /* redirected in this order */
+	} hooks[PL_PROBE_MAX_HOOKS];
+	uint32_t order[PL_PROBE_MAX_HOOKS]; /* hooks in the order in which they are redirected */
 	uint32_t hook_count;
 };
 

@@ -138,14 +138,16 @@ static int install_trap_handler(struct pl_tracee *tracee, struct pl_remote *remo
 	return code;
 }
 
-static int redirect(struct pl_tracee *tracee, const struct pl_probe *probe)
+static int redirect(struct pl_tracee *tracee, const struct pl_probe *probe, const struct pl_probe_plan *plan)
 {
 	const uint32_t one = 1;
 	int code = pl_tracee_write(tracee, probe->header.armed_address, &one, sizeof(one));
 
-	for (uint32_t i = 0; code == 0 && i < probe->header.hook_count; i++)
-		code = pl_tracee_swap_word(tracee, probe->hooks[i].address, probe->hooks[i].original,
-			probe->hooks[i].entry, NULL);
+	for (uint32_t i = 0; code == 0 && i < plan->hook_count; i++) {
+		const struct pl_probe_hook *hook = &probe->hooks[plan->order[i]];
+
+		code = pl_tracee_swap_word(tracee, hook->address, hook->original, hook->entry, NULL);
+	}
 	return code;
 }
 
@@ -196,7 +198,7 @@ int pl_probe_plant(struct pl_tracee *tracee, const struct pl_maps *maps, const s
 		code = ended;
 	ret->filled = true;
 	if (code == 0)
-		code = redirect(tracee, ret);
+		code = redirect(tracee, ret, plan);
 	if (code < 0) {
 		(void)explain(tracee->pid, code, err);
 		(void)pl_probe_remove(tracee, ret, UNDO_PATIENCE_NSEC, NULL);

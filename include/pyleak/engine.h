@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_ENGINE_H
+#define PYLEAK_ENGINE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "pyleak/error.h"
+#include "pyleak/python.h"
+#include "pyleak/stats.h"
+
+/*
+ * A recording: hooks in a process, and the sites that they feed. Which engine is behind it is
+ * decided once, at the start.
+ */
+struct pl_recording;
+
+struct pl_recording_options {
+	int frames; /* kept for each allocation, 1 to 128 */
+};
+
+/* The breakpoint engine: each allocation stops its thread. The tracer stays attached. */
+int pl_recording_start_breakpoint(const struct pl_python *python, const struct pl_recording_options *options,
+				  struct pl_recording **ret, struct pl_error *err);
+
+/*
+ * Records until `until_ns` (CLOCK_MONOTONIC), or until *stop is set (checked every 20 ms at least).
+ * 0; -EINTR: *stop; -ESRCH: the process ended (what was recorded still stands); -ECANCELED: the
+ * engine cannot go on safely, err says why.
+ */
+int pl_recording_run(struct pl_recording *recording, int64_t until_ns, const volatile int *stop, struct pl_error *err);
+
+/* The totals as they are now, with the process's RSS and what was lost. NULL: out of memory. */
+struct pl_snapshot *pl_recording_snapshot(struct pl_recording *recording);
+const struct pl_sites *pl_recording_sites(const struct pl_recording *recording);
+/* The longest time that the process was held stopped by planting or removing, so far. */
+int64_t pl_recording_stop_ns(const struct pl_recording *recording);
+
+/* Removes the hooks and lets the process go. The sites stay readable until pl_recording_free(). */
+int pl_recording_finish(struct pl_recording *recording, struct pl_error *err);
+void pl_recording_free(struct pl_recording *recording); /* NULL is allowed */
+
+#endif

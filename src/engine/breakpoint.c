@@ -1,0 +1,427 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "places.h"
+#include "pyleak/breakpoint_probe.h"
+#include "pyleak/cleanup.h"
+#include "pyleak/hook.h"
+#include "pyleak/log.h"
+#include "pyleak/memory.h"
+#include "pyleak/process.h"
+#include "pyleak/table.h"
+#include "pyleak/units.h"
+#include "recording.h"
+
+/*
+ * The engine that stops. Each allocator word leads to an entry of src/probe/breakpoint.S; at its
+ * breakpoint the thread's arguments and result are read, its Python stack is walked in remote
+ * memory, and it goes on.
+ *
+ *   malloc, calloc   after the original: size and result are known
+ *   free             before it: afterwards the address may be another thread's
+ *   realloc          before: the old block's record is taken out and kept with the thread;
+ *                    after: the new one goes in, or the old one back if the call failed
+ *
+ * Domains nest (PyObject_Malloc over 512 bytes asks PyMem_RawMalloc, the debug hooks ask the ones
+ * below them): an entry that finds the mark of another one further up its stack leaves the counting
+ * to that one, as tracemalloc does with its reentrancy flag.
+ */
+
+#define MAX_FRAMES 128
+#define STOP_PATIENCE_NSEC (5 * PL_NSEC_PER_SEC)
+#define REMOVE_PATIENCE_NSEC (2 * PL_NSEC_PER_SEC)
+#define HEALTH_CHECK_NSEC PL_NSEC_PER_SEC
+/* How far up an outer entry's mark can be: the frames between the domains of CPython, its debug
+ * hooks and tracemalloc's take some hundred bytes. */
+#define MARK_SEARCH_BYTES 2048
+
+struct breakpoint_recording {
+	struct pl_recording recording;
+	const struct pl_python *python;
+	struct pl_tracee *tracee; /* NULL when finished */
+	struct pl_probe probe;
+	struct pl_places places;
+	struct pl_table blocks; /* address → site + 1, size */
+	size_t frames;
+	int64_t next_check;
+	int8_t hook_before[PL_BREAKPOINT_CODE_SIZE]; /* offset of rip → hook number + 1 */
+	int8_t hook_after[PL_BREAKPOINT_CODE_SIZE];
+};
+
+static void account_freed(struct breakpoint_recording *self, const uint64_t block[2])
+{
+	struct pl_totals *totals = pl_sites_totals(self->recording.sites, (uint32_t)(block[0] - 1));
+
+	totals->freed_count++;
+	totals->freed_size += block[1];
+}
+
+static void account_allocated(struct breakpoint_recording *self, uint64_t address, uint32_t site, uint64_t size)
+{
+	struct pl_table_entry *entry = pl_table_insert(&self->blocks, address);
+
+	if (!entry)
+		return;
+
+	/* A record under this address means that its free did not come through a hook. */
+	if (entry->value[0])
+		account_freed(self, entry->value);
+
+	struct pl_totals *totals = pl_sites_totals(self->recording.sites, site);
+
+	totals->allocated_count++;
+	totals->allocated_size += size;
+	entry->value[0] = (uint64_t)site + 1;
+	entry->value[1] = size;
+}
+
+static uint32_t current_site(struct breakpoint_recording *self, struct pl_thread *thread, const pl_registers *regs)
+{
+	struct pl_frame_ref stack[MAX_FRAMES];
+	bool more = false;
+	size_t count = 0;
+
+	thread->hint = pl_python_thread(self->python, pl_registers_thread_pointer(regs), thread->hint);
+	if (thread->hint)
+		count = pl_python_stack(self->python, thread->hint, stack, self->frames, &more);
+	return pl_places_site(&self->places, stack, count, more);
+}
+
+/* What an entry keeps on its stack, and whether another entry is active further up. */
+struct call {
+	uint64_t arguments[2];
+	bool nested;
+};
+
+static int read_call(const struct pl_thread *thread, const pl_registers *regs, struct call *ret)
+{
+	uint64_t words[(PL_BREAKPOINT_FRAME_SIZE + MARK_SEARCH_BYTES) / 8];
+	uint64_t sp = pl_registers_sp(regs);
+	ssize_t got = pl_memory_read_some(thread->tid, sp, words, sizeof(words));
+
+	if (got < PL_BREAKPOINT_FRAME_SIZE)
+		return -EFAULT;
+	ret->arguments[0] = words[0];
+	ret->arguments[1] = words[1];
+	ret->nested = false;
+	for (size_t i = PL_BREAKPOINT_FRAME_SIZE / 8; i < (size_t)got / 8 && !ret->nested; i++)
+		ret->nested = (words[i] ^ PL_BREAKPOINT_MARK) == sp + 8 * i;
+	return 0;
+}
+
+static void before_free(struct breakpoint_recording *self, const pl_registers *regs)
+{
+	struct pl_table_entry entry;
+	uint64_t address = regs->rsi;
+
+	if (!address)
+		return;
+	if (pl_table_remove(&self->blocks, address, &entry))
+		account_freed(self, entry.value);
+	pl_places_forget(&self->places, address);
+}
+
+static void before_realloc(struct breakpoint_recording *self, struct pl_thread *thread, const pl_registers *regs)
+{
+	struct pl_table_entry entry = {0};
+	struct call call;
+
+	if (read_call(thread, regs, &call) < 0 || call.nested)
+		return;
+	if (call.arguments[0])
+		(void)pl_table_remove(&self->blocks, call.arguments[0], &entry);
+	thread->aside[0] = entry.key;
+	thread->aside[1] = entry.value[0];
+	thread->aside[2] = entry.value[1];
+}
+
+/* The old block is gone, or, if the call failed, still there. */
+static void after_realloc(struct breakpoint_recording *self, struct pl_thread *thread, bool failed)
+{
+	if (thread->aside[0] && failed) {
+		struct pl_table_entry *entry = pl_table_insert(&self->blocks, thread->aside[0]);
+
+		if (entry) {
+			entry->value[0] = thread->aside[1];
+			entry->value[1] = thread->aside[2];
+		}
+	} else if (thread->aside[0]) {
+		account_freed(self, &thread->aside[1]);
+	}
+	thread->aside[0] = 0;
+}
+
+static void after_call(struct breakpoint_recording *self, struct pl_thread *thread, const pl_registers *regs,
+	enum pl_allocator_function function)
+{
+	uint64_t result = (uint64_t)pl_registers_result(regs), size;
+	struct call call;
+
+	if (read_call(thread, regs, &call) < 0 || call.nested)
+		return;
+	switch (function) {
+	case PL_FN_CALLOC:
+		size = call.arguments[0] * call.arguments[1];
+		break;
+	case PL_FN_REALLOC:
+		size = call.arguments[1];
+		after_realloc(self, thread, !result);
+		break;
+	default:
+		size = call.arguments[0];
+		break;
+	}
+	if (!result)
+		return;
+
+	uint32_t site = current_site(self, thread, regs);
+
+	if (site != UINT32_MAX)
+		account_allocated(self, result, site, size);
+}
+
+static bool on_breakpoint(struct pl_tracee *tracee, struct pl_thread *thread, const pl_registers *regs)
+{
+	struct breakpoint_recording *self = tracee->context;
+	uint64_t offset = pl_registers_ip(regs) - self->probe.base;
+
+	if (offset >= PL_BREAKPOINT_CODE_SIZE)
+		return false;
+
+	int before = self->hook_before[offset] - 1, after = self->hook_after[offset] - 1;
+
+	if (after >= 0)
+		after_call(self, thread, regs, (enum pl_allocator_function)(after % PL_FN_COUNT));
+	else if (before >= 0 && before % PL_FN_COUNT == PL_FN_FREE)
+		before_free(self, regs);
+	else if (before >= 0)
+		before_realloc(self, thread, regs);
+	return true;
+}
+
+static void index_entries(struct breakpoint_recording *self)
+{
+	for (int hook = 0; hook < PL_BREAKPOINT_HOOKS; hook++) {
+		const struct pl_breakpoint_entry *entry = &pl_breakpoint_entries[hook];
+
+		if (entry->before_call)
+			self->hook_before[entry->before_call] = (int8_t)(hook + 1);
+		if (entry->after_call)
+			self->hook_after[entry->after_call] = (int8_t)(hook + 1);
+	}
+}
+
+/* free first and malloc last, so that nothing is counted whose free would go by unseen. */
+static int make_plan(const struct pl_python *python, struct pl_probe_plan *plan)
+{
+	static const enum pl_allocator_function order[] = {PL_FN_FREE, PL_FN_REALLOC, PL_FN_CALLOC, PL_FN_MALLOC};
+
+	*plan = (struct pl_probe_plan){
+		.engine = PL_PROBE_BREAKPOINT,
+		.image = pl_breakpoint_image,
+		.code_size = PL_BREAKPOINT_CODE_SIZE,
+		.data_size = PL_BREAKPOINT_DATA_SIZE,
+		.armed_offset = PL_BREAKPOINT_ARMED,
+		.inside_offset = PL_BREAKPOINT_INSIDE,
+		.scratch_offset = PL_BREAKPOINT_SCRATCH,
+		.trap_handler_offset = pl_breakpoint_trap_handler,
+		.restorer_offset = pl_breakpoint_restorer,
+	};
+	/* The entries know their hook by number: it is the position in the probe's list. */
+	plan->hook_count = PL_BREAKPOINT_HOOKS;
+	for (int domain = 0; domain < PL_DOMAIN_COUNT; domain++)
+		for (int i = 0; i < PL_FN_COUNT; i++) {
+			int hook = domain * PL_FN_COUNT + (int)order[i];
+			uint64_t address = pl_python_slot(python, domain, order[i]);
+
+			plan->hooks[hook].address = address;
+			plan->hooks[hook].entry_offset = pl_breakpoint_entries[hook].entry;
+			plan->order[domain * PL_FN_COUNT + i] = (uint32_t)hook;
+
+			int code = pl_memory_read_u64(python->pid, address, &plan->hooks[hook].original);
+
+			if (code < 0)
+				return code;
+		}
+	return 0;
+}
+
+static bool has_signal(uint64_t set, int signal)
+{
+	return set >> (signal - 1) & 1;
+}
+
+static bool thread_blocks_trap(pid_t tid)
+{
+	struct pl_process process;
+	/* /proc/TID shows a thread's own mask though it is in no listing. */
+	bool blocks = pl_process_read(tid, &process) == 0 && has_signal(process.sig_blocked, SIGTRAP);
+
+	pl_process_free(&process);
+	return blocks;
+}
+
+/* A thread that blocks SIGTRAP would be killed by a breakpoint if this tracer died: the kernel
+ * resets the action and delivers it all the same (kernel/signal.c, force_sig_info_to_task()). */
+static int refuse_blocked_trap(pid_t pid, struct pl_error *err)
+{
+	pl_autofree pid_t *tids = NULL;
+	size_t count;
+	int code = pl_process_threads(pid, &tids, &count);
+
+	if (code < 0)
+		return pl_fail(err, code, "no process %d", (int)pid);
+	for (size_t i = 0; i < count; i++)
+		if (thread_blocks_trap(tids[i]))
+			return pl_fail(err, -EPERM,
+				"thread %d of process %d blocks SIGTRAP, and a breakpoint could kill it: this engine "
+				"cannot be used on it",
+				(int)tids[i], (int)pid);
+	return 0;
+}
+
+static int breakpoint_finish(struct pl_recording *recording, struct pl_error *err)
+{
+	struct breakpoint_recording *self = (struct breakpoint_recording *)recording;
+	int code = 0;
+
+	if (!self->tracee)
+		return 0;
+	if (!self->tracee->ended) {
+		code = pl_tracee_stop(self->tracee, STOP_PATIENCE_NSEC, err);
+		if (code == 0)
+			code = pl_probe_remove(self->tracee, &self->probe, REMOVE_PATIENCE_NSEC, err);
+		/* A process that ends by itself takes the hooks with it. */
+		if (self->tracee->ended)
+			code = 0;
+	}
+	pl_tracee_detach(PL_TAKE(self->tracee));
+	return code;
+}
+
+static void breakpoint_free(struct pl_recording *recording)
+{
+	struct breakpoint_recording *self = (struct breakpoint_recording *)recording;
+
+	(void)breakpoint_finish(recording, NULL);
+	pl_table_free(&self->blocks);
+	pl_places_free(&self->places);
+	pl_sites_free(recording->sites);
+	free(self);
+}
+
+/* The handler that lets a breakpoint outlive us must stay in place; a thread that blocks SIGTRAP
+ * makes the kernel take it away at its first breakpoint. */
+static int check_health(struct breakpoint_recording *self, struct pl_error *err)
+{
+	struct pl_process process;
+	bool lost = pl_process_read(self->tracee->pid, &process) == 0 && !has_signal(process.sig_caught, SIGTRAP);
+
+	pl_process_free(&process);
+	if (!lost)
+		return 0;
+	return pl_fail(err, -ECANCELED,
+		"process %d lost its SIGTRAP handler (a thread blocks SIGTRAP): recording was ended for its safety",
+		(int)self->tracee->pid);
+}
+
+static int breakpoint_run(struct pl_recording *recording, int64_t until_ns, const volatile int *stop, struct pl_error *err)
+{
+	struct breakpoint_recording *self = (struct breakpoint_recording *)recording;
+
+	while (pl_now_ns() < until_ns) {
+		int code;
+
+		if (*stop)
+			return -EINTR;
+		code = pl_tracee_wait(self->tracee);
+		if (code < 0)
+			return code;
+		if (pl_now_ns() < self->next_check)
+			continue;
+		code = check_health(self, err);
+		if (code < 0)
+			return code;
+		self->next_check = pl_now_ns() + HEALTH_CHECK_NSEC;
+	}
+	return 0;
+}
+
+static struct pl_snapshot *breakpoint_snapshot(struct pl_recording *recording)
+{
+	struct breakpoint_recording *self = (struct breakpoint_recording *)recording;
+	struct pl_snapshot *snapshot = pl_snapshot_take(recording->sites);
+
+	if (self->tracee)
+		recording->stop_ns = self->tracee->longest_stop;
+	if (snapshot)
+		snapshot->rss = pl_process_rss(self->python->pid);
+	return snapshot;
+}
+
+static const struct pl_recording_ops breakpoint_ops = {
+	.run = breakpoint_run,
+	.snapshot = breakpoint_snapshot,
+	.finish = breakpoint_finish,
+	.free = breakpoint_free,
+};
+
+static int plant(struct breakpoint_recording *self, struct pl_error *err)
+{
+	struct pl_probe_plan plan;
+	struct pl_maps maps = {0};
+	struct pl_gadgets gadgets;
+	pid_t pid = self->python->pid;
+	int code = refuse_blocked_trap(pid, err);
+
+	/* All that can be read is read before the process is stopped. */
+	if (code == 0)
+		code = pl_maps_read(pid, &maps);
+	if (code == 0)
+		code = pl_gadgets_find(pid, &maps, &gadgets, err);
+	if (code == 0)
+		code = make_plan(self->python, &plan);
+	if (code == 0)
+		code = pl_tracee_seize(pid, STOP_PATIENCE_NSEC, &self->tracee, err);
+	if (code == 0)
+		code = pl_probe_plant(self->tracee, &maps, &gadgets, &plan, &self->probe, err);
+	if (code == 0) {
+		self->tracee->on_breakpoint = on_breakpoint;
+		self->tracee->context = self;
+		code = pl_tracee_follow_threads(self->tracee);
+		pl_tracee_resume(self->tracee);
+		self->recording.stop_ns = self->tracee->longest_stop;
+	}
+	pl_maps_free(&maps);
+	return code;
+}
+
+int pl_recording_start_breakpoint(const struct pl_python *python, const struct pl_recording_options *options,
+	struct pl_recording **ret, struct pl_error *err)
+{
+	struct breakpoint_recording *self = calloc(1, sizeof(*self));
+
+	if (!self)
+		return pl_fail(err, -ENOMEM, "out of memory");
+	self->recording.ops = &breakpoint_ops;
+	self->recording.sites = pl_sites_new();
+	self->python = python;
+	self->frames = (size_t)(options->frames > MAX_FRAMES ? MAX_FRAMES : options->frames);
+	self->next_check = pl_now_ns() + HEALTH_CHECK_NSEC;
+	pl_places_init(&self->places, python, self->recording.sites);
+	index_entries(self);
+
+	int code = self->recording.sites ? plant(self, err) : -ENOMEM;
+
+	if (code < 0) {
+		code = pl_fail(err, code, "process %d cannot be hooked: %s", (int)python->pid, strerror(-code));
+		pl_tracee_detach(PL_TAKE(self->tracee));
+		breakpoint_free(&self->recording);
+		return code;
+	}
+	*ret = &self->recording;
+	return 0;
+}

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: MIT */
+#include "recording.h"
+
+int pl_recording_run(struct pl_recording *recording, int64_t until_ns, const volatile int *stop, struct pl_error *err)
+{
+	return recording->ops->run(recording, until_ns, stop, err);
+}
+
+struct pl_snapshot *pl_recording_snapshot(struct pl_recording *recording)
+{
+	return recording->ops->snapshot(recording);
+}
+
+const struct pl_sites *pl_recording_sites(const struct pl_recording *recording)
+{
+	return recording->sites;
+}
+
+int64_t pl_recording_stop_ns(const struct pl_recording *recording)
+{
+	return recording->stop_ns;
+}
+
+int pl_recording_finish(struct pl_recording *recording, struct pl_error *err)
+{
+	return recording->ops->finish(recording, err);
+}
+
+void pl_recording_free(struct pl_recording *recording)
+{
+	if (recording)
+		recording->ops->free(recording);
+}

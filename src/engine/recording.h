@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_ENGINE_RECORDING_H
+#define PYLEAK_ENGINE_RECORDING_H
+
+#include "pyleak/engine.h"
+
+/* What an engine is, to the rest; each engine's own struct begins with struct pl_recording. */
+struct pl_recording_ops {
+	int (*run)(struct pl_recording *recording, int64_t until_ns, const volatile int *stop, struct pl_error *err);
+	struct pl_snapshot *(*snapshot)(struct pl_recording *recording);
+	int (*finish)(struct pl_recording *recording, struct pl_error *err);
+	void (*free)(struct pl_recording *recording);
+};
+
+struct pl_recording {
+	const struct pl_recording_ops *ops;
+	struct pl_sites *sites;
+	int64_t stop_ns;
+};
+
+#endif
