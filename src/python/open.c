@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "python_private.h"
+
+static int open_object(pid_t pid, const struct pl_maps *maps, struct pl_python *python, struct pl_error *err)
+{
+	struct object object = { 0 };
+	int r = find_interpreter(pid, maps, &object, python, err);
+
+	if (r < 0)
+		return r;
+	if (object.elf && pl_elf_bias(object.elf) != object.bias) {
+		r = pl_fail(err, -EPROTO, "%s: its file and its mapping disagree where it is loaded (%#llx, %#llx)",
+			object.map->path, (unsigned long long)pl_elf_bias(object.elf), (unsigned long long)object.bias);
+		goto out;
+	}
+	r = tables_find(&object, maps, python, err);
+	if (r < 0)
+		goto out;
+	python->object_start = object.map->start;
+	(void)snprintf(python->executable_kind, sizeof(python->executable_kind), "%s",
+		object.has_soname ? "shared" : "static");
+	python->object_path = strdup(object.map->path);
+	if (!python->object_path)
+		r = pl_fail(err, -ENOMEM, "out of memory");
+out:
+	object_release(&object);
+	return r;
+}
+
+int pl_python_open(pid_t pid, struct pl_python **ret, struct pl_error *err)
+{
+	struct pl_maps maps = { 0 };
+	struct pl_python *python = calloc(1, sizeof(*python));
+	int r;
+
+	if (!python)
+		return pl_fail(err, -ENOMEM, "out of memory");
+	python->pid = pid;
+	r = pl_maps_read(pid, &maps);
+	if (r < 0)
+		r = pl_fail(err, r, "cannot read the memory map of process %d: %s", (int)pid, strerror(-r));
+	else
+		r = open_object(pid, &maps, python, err);
+	pl_maps_free(&maps);
+	if (r < 0) {
+		pl_python_close(python);
+		return r;
+	}
+	*ret = python;
+	return 0;
+}
+
+void pl_python_close(struct pl_python *python)
+{
+	if (!python)
+		return;
+	free(python->object_path);
+	free(python);
+}
+
+int pl_python_identify(pid_t pid, char version[32])
+{
+	struct pl_maps maps = { 0 };
+	int r = pl_maps_read(pid, &maps);
+
+	for (size_t i = 0; r == 0 && i < maps.count; i++) {
+		const struct pl_map *map = &maps.items[i];
+		struct pl_python python = { .pid = pid };
+		struct object object;
+
+		if (map->offset != 0 || !map->inode || !(map->flags & PL_MAP_READ) || object_read(pid, map, &object) < 0 ||
+				!object_exports(&object, "PyCode_Type") || object_exports(&object, "PyString_Type") ||
+				version_detect(&object, &python, NULL) < 0)
+			continue;
+		memcpy(version, python.version, sizeof(python.version));
+		pl_maps_free(&maps);
+		return 0;
+	}
+	pl_maps_free(&maps);
+	return r < 0 ? r : -ENOEXEC;
+}

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_PYTHON_PRIVATE_H
+#define PYLEAK_PYTHON_PRIVATE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "pyleak/elf.h"
+#include "pyleak/maps.h"
+#include "pyleak/python.h"
+
+/*
+ * A mapped ELF object, looked at in the process's own memory: what the dynamic linker sees of it.
+ * It needs no file, so a deleted one, or one in another mount namespace, is as good as any.
+ */
+enum { OBJECT_SEGMENTS_MAX = 16 };
+struct object {
+	pid_t pid;
+	const struct pl_map *map;  /* the one with the ELF header */
+	uint64_t bias;
+	uint64_t gnu_hash, sysv_hash, symbols, strings; /* run-time addresses, 0: none */
+	bool has_dynamic, has_soname;
+	struct {
+		uint64_t start, end;
+		bool writable, executable;
+	} segments[OBJECT_SEGMENTS_MAX];
+	size_t segment_count;
+	struct pl_elf *elf; /* for .symtab; NULL where the file cannot be read */
+};
+
+/* Parses the object whose ELF header is at map->start. -ENOEXEC: not a 64-bit ELF for this machine. */
+int object_read(pid_t pid, const struct pl_map *map, struct object *ret);
+void object_release(struct object *object);
+/* Address of a symbol that the object defines, by the dynamic linker's hash table. -ENOENT. */
+int object_export(const struct object *object, const char *name, uint64_t *ret);
+bool object_exports(const struct object *object, const char *name);
+/* The same from .symtab (object->elf), for local names; a compiler's suffix is allowed. -ENOENT. */
+int object_local(const struct object *object, const char *name, uint64_t *ret);
+bool object_is_data(const struct object *object, uint64_t address);
+/* pl_arch_read and pl_arch_is_data with a struct object as context. */
+int object_code_read(void *object, uint64_t address, void *buffer, size_t length);
+bool object_code_is_data(void *object, uint64_t address);
+
+/* The interpreter among the mapped objects. -ENOEXEC with a line in err. */
+int find_interpreter(pid_t pid, const struct pl_maps *maps, struct object *ret, struct pl_python *python,
+		     struct pl_error *err);
+
+/* Version from the interpreter itself: version_hex, minor, version, free_threaded, runtime. */
+int version_detect(const struct object *object, struct pl_python *python, struct pl_error *err);
+
+/* The table for a version. -ENOEXEC: there is none. */
+int layout_table(int minor, int patch, bool free_threaded, struct pl_python_layout *ret);
+/* Compares it with a _Py_DebugOffsets (of a version that has one). -EPROTO with both values. */
+int layout_check(int minor, bool free_threaded, const struct pl_python_layout *layout, const uint8_t *debug_offsets,
+		 size_t size, struct pl_error *err);
+/* Size of _Py_DebugOffsets, 0 where the version has none. */
+size_t layout_debug_offsets_size(int minor);
+/* Offset of a domain's PyMemAllocatorEx in _PyRuntime (3.12+), else PL_NO_FIELD. */
+int32_t layout_allocator(int minor, enum pl_domain domain);
+
+/* Where the interpreters and the current thread state are; then the runtime must be initialised. */
+int roots_find(const struct object *object, struct pl_python *python, struct pl_error *err);
+bool roots_initialised(const struct pl_python *python);
+
+int tables_find(const struct object *object, const struct pl_maps *maps, struct pl_python *python,
+		struct pl_error *err);
+
+/* Unaligned fields of what was read from the tracee. */
+static inline uint64_t field_u64(const uint8_t *bytes, int32_t offset)
+{
+	uint64_t value;
+
+	memcpy(&value, bytes + offset, sizeof(value));
+	return value;
+}
+
+static inline uint32_t field_u32(const uint8_t *bytes, int32_t offset)
+{
+	uint32_t value;
+
+	memcpy(&value, bytes + offset, sizeof(value));
+	return value;
+}
+
+#endif

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+
+#include "pyleak/arch.h"
+#include "pyleak/memory.h"
+#include "python_private.h"
+
+/*
+ * The words from which everything else is reached: the newest interpreter and, up to 3.11, the
+ * thread state of whoever holds the GIL. Each is known from the table of offsets; where the
+ * interpreter exports a function that returns it, that function's code has to agree.
+ */
+
+static int loaded_by(const struct object *object, const char *function, uint64_t *ret)
+{
+	uint64_t address;
+	int r = object_export(object, function, &address);
+
+	return r < 0 ? r : pl_arch_loaded_word(address, object_code_read, (void *)object, ret);
+}
+
+static int agree(const struct object *object, const struct pl_python *python, const char *what, uint64_t known,
+		 const char *function, struct pl_error *err)
+{
+	uint64_t loaded;
+
+	if (loaded_by(object, function, &loaded) < 0 || loaded == known)
+		return 0;
+	return pl_fail(err, -EPROTO, "Python %s: %s should be at %#llx, %s() reads it at %#llx", python->version, what,
+		(unsigned long long)known, function, (unsigned long long)loaded);
+}
+
+static int roots_of_36(const struct object *object, struct pl_python *python, struct pl_error *err)
+{
+	uint64_t local;
+
+	if (loaded_by(object, "PyInterpreterState_Head", &python->interpreters_head) < 0 ||
+			object_export(object, "_PyThreadState_Current", &python->thread_current) < 0)
+		return pl_fail(err, -EPROTO, "Python %s: its list of interpreters was not found", python->version);
+	if (object_local(object, "interp_head", &local) == 0 && local != python->interpreters_head)
+		return pl_fail(err, -EPROTO, "Python %s: interp_head is at %#llx, PyInterpreterState_Head() reads %#llx",
+			python->version, (unsigned long long)local, (unsigned long long)python->interpreters_head);
+	return 0;
+}
+
+static int check_debug_offsets(const struct pl_python *python, struct pl_error *err)
+{
+	uint8_t offsets[1024];
+	size_t size = layout_debug_offsets_size(python->minor);
+	int r;
+
+	if (!size)
+		return 0;
+	r = pl_memory_read(python->pid, python->runtime, offsets, size);
+	if (r < 0)
+		return pl_fail(err, r, "cannot read _PyRuntime of process %d", (int)python->pid);
+	return layout_check(python->minor, python->free_threaded, &python->layout, offsets, size, err);
+}
+
+/* PyCode_Type.tp_name: says whether objects have the header that the table thinks they have. */
+static int check_type(const struct pl_python *python, struct pl_error *err)
+{
+	uint64_t name;
+	char text[5] = "";
+
+	if (pl_memory_read_u64(python->pid, python->code_type + (uint64_t)python->layout.type_name, &name) < 0 ||
+			pl_memory_read(python->pid, name, text, sizeof(text)) < 0 ||
+			memcmp(text, "code", sizeof(text)) != 0)
+		return pl_fail(err, -EPROTO,
+			"Python %s: its objects are not laid out as in a release build (PyCode_Type has no name at %d)",
+			python->version, python->layout.type_name);
+	return 0;
+}
+
+int roots_find(const struct object *object, struct pl_python *python, struct pl_error *err)
+{
+	const struct pl_python_layout *layout = &python->layout;
+	int r;
+
+	/* The one place that decides what is supported; the tables know more than was tried on a live process. */
+	if (python->minor > 13)
+		return pl_fail(err, -ENOEXEC, "Python 3.%d is not supported yet (process %d)", python->minor,
+			(int)python->pid);
+	if (python->free_threaded)
+		return pl_fail(err, -ENOEXEC, "free-threaded Python %s is not supported yet (process %d)",
+			python->version, (int)python->pid);
+	r = layout_table(python->minor, (int)(python->version_hex >> 8 & 0xff), python->free_threaded, &python->layout);
+	if (r < 0)
+		return pl_fail(err, r, "Python %s is not supported", python->version);
+	r = object_export(object, "PyCode_Type", &python->code_type);
+	if (r < 0)
+		return pl_fail(err, -ENOEXEC, "%s does not export PyCode_Type", object->map->path);
+	r = check_type(python, err);
+	if (r < 0)
+		return r;
+	if (python->minor == 6)
+		return roots_of_36(object, python, err);
+	if (!python->runtime)
+		return pl_fail(err, -ENOEXEC, "Python %s in process %d does not export _PyRuntime", python->version,
+			(int)python->pid);
+	r = check_debug_offsets(python, err);
+	if (r < 0)
+		return r;
+	python->interpreters_head = python->runtime + (uint64_t)layout->runtime_interpreters_head;
+	r = agree(object, python, "the list of interpreters", python->interpreters_head, "PyInterpreterState_Head", err);
+	if (r < 0 || layout->runtime_tstate_current == PL_NO_FIELD)
+		return r;
+	python->thread_current = python->runtime + (uint64_t)layout->runtime_tstate_current;
+	return agree(object, python, "the current thread state", python->thread_current,
+		"_PyThreadState_UncheckedGet", err);
+}
+
+bool roots_initialised(const struct pl_python *python)
+{
+	const struct pl_python_layout *layout = &python->layout;
+	uint64_t interpreter, thread, owner;
+
+	return pl_memory_read_u64(python->pid, python->interpreters_head, &interpreter) == 0 && interpreter &&
+		pl_memory_read_u64(python->pid, interpreter + (uint64_t)layout->interpreter_threads_head, &thread) == 0 &&
+		thread &&
+		pl_memory_read_u64(python->pid, thread + (uint64_t)layout->thread_interpreter, &owner) == 0 &&
+		owner == interpreter;
+}

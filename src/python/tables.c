@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+
+#include "pyleak/arch.h"
+#include "pyleak/memory.h"
+#include "python_private.h"
+
+/*
+ * The three PyMemAllocatorEx. Up to 3.11 they are local symbols, which strip removes, so they are
+ * found by following PyMem_GetAllocator(domain); from 3.12 on they are in _PyRuntime. Either way
+ * the code of an exported function that allocates through the table has to use the same words; and
+ * where there is a .symtab, it has to agree too.
+ */
+
+static const struct {
+	const char *symbol;
+	/* Exported, and compiled to little more than a load of ctx and a jump through the slot. */
+	const char *functions[PL_FN_COUNT];
+} domains[PL_DOMAIN_COUNT] = {
+	[PL_DOMAIN_RAW] = { "_PyMem_Raw",
+		{ "PyMem_RawMalloc", "PyMem_RawCalloc", "PyMem_RawRealloc", "PyMem_RawFree" } },
+	[PL_DOMAIN_MEM] = { "_PyMem", { "PyMem_Malloc", "PyMem_Calloc", "PyMem_Realloc", "PyMem_Free" } },
+	[PL_DOMAIN_OBJ] = { "_PyObject",
+		{ "PyObject_Malloc", "PyObject_Calloc", "PyObject_Realloc", "PyObject_Free" } },
+};
+
+static bool contains(const uint64_t *words, size_t count, uint64_t word)
+{
+	for (size_t i = 0; i < count; i++)
+		if (words[i] == word)
+			return true;
+	return false;
+}
+
+/* Whether the code of at least one of the domain's functions uses both ctx and its own slot. */
+static bool used_by_functions(const struct object *object, enum pl_domain domain, uint64_t table)
+{
+	for (int function = 0; function < PL_FN_COUNT; function++) {
+		uint64_t references[64], address;
+		size_t count = 0;
+
+		if (object_export(object, domains[domain].functions[function], &address) == 0 &&
+				pl_arch_data_references(address, object_code_read, object_code_is_data, (void *)object,
+					references, sizeof(references) / sizeof(references[0]), &count) == 0 &&
+				contains(references, count, table) &&
+				contains(references, count, table + 8 + 8 * (uint64_t)function))
+			return true;
+	}
+	return false;
+}
+
+static int walk(const struct object *object, enum pl_domain domain, uint64_t *ret)
+{
+	uint64_t function;
+	int r = object_export(object, "PyMem_GetAllocator", &function);
+
+	return r < 0 ? r : pl_arch_walk_get_allocator(function, (int)domain, object_code_read, object_code_is_data,
+		(void *)object, ret);
+}
+
+/* Functions 1 to 4 of a table in use are code; anything else is not a table, or one that we must not touch. */
+static int check_slots(const struct pl_maps *maps, const struct pl_python *python, enum pl_domain domain,
+		       struct pl_error *err)
+{
+	uint64_t words[1 + PL_FN_COUNT];
+
+	if (python->allocators[domain] % 8 ||
+			pl_memory_read(python->pid, python->allocators[domain], words, sizeof(words)) < 0)
+		return pl_fail(err, -EPROTO, "Python %s: the allocator table %s at %#llx cannot be read", python->version,
+			domains[domain].symbol, (unsigned long long)python->allocators[domain]);
+	for (int function = 0; function < PL_FN_COUNT; function++) {
+		const struct pl_map *map = pl_maps_find(maps, words[1 + function]);
+
+		if (!map || !(map->flags & PL_MAP_EXEC))
+			return pl_fail(err, -EPROTO,
+				"Python %s: the allocator table %s at %#llx holds %#llx, which is not code", python->version,
+				domains[domain].symbol, (unsigned long long)python->allocators[domain],
+				(unsigned long long)words[1 + function]);
+	}
+	return 0;
+}
+
+static int find_table(const struct object *object, struct pl_python *python, enum pl_domain domain,
+		      struct pl_error *err)
+{
+	int32_t offset = layout_allocator(python->minor, domain);
+	uint64_t table = 0, local = 0;
+	int ways = 0;
+
+	if (offset != PL_NO_FIELD) {
+		table = python->runtime + (uint64_t)offset;
+		ways++;
+	} else {
+		if (walk(object, domain, &table) == 0)
+			ways++;
+		if (object_local(object, domains[domain].symbol, &local) == 0) {
+			if (ways && local != table)
+				return pl_fail(err, -EPROTO,
+					"Python %s: the allocator table %s is at %#llx by its symbol, at %#llx by the "
+					"code of PyMem_GetAllocator", python->version, domains[domain].symbol,
+					(unsigned long long)local, (unsigned long long)table);
+			table = local;
+			ways++;
+		}
+	}
+	if (ways && used_by_functions(object, domain, table))
+		ways++;
+	if (ways < 2)
+		return pl_fail(err, -EPROTO, "Python %s: the allocator table %s %s", python->version,
+			domains[domain].symbol, ways ? "was found in one way only, and nothing confirms it" : "was not found");
+	python->allocators[domain] = table;
+	return 0;
+}
+
+int tables_find(const struct object *object, const struct pl_maps *maps, struct pl_python *python, struct pl_error *err)
+{
+	for (int domain = 0; domain < PL_DOMAIN_COUNT; domain++) {
+		int r = find_table(object, python, (enum pl_domain)domain, err);
+
+		if (r == 0)
+			r = check_slots(maps, python, (enum pl_domain)domain, err);
+		if (r < 0)
+			return r;
+		for (int other = 0; other < domain; other++)
+			if (python->allocators[other] == python->allocators[domain])
+				return pl_fail(err, -EPROTO, "Python %s: the allocator tables %s and %s are both at %#llx",
+					python->version, domains[other].symbol, domains[domain].symbol,
+					(unsigned long long)python->allocators[domain]);
+	}
+	return 0;
+}
