@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "pyleak/units.h"
+#include "session.h"
+
+static int report_now(struct pl_session *session, struct pl_error *err)
+{
+	struct pl_snapshot *now = pl_recording_snapshot(session->recording);
+	int code = now ? pl_session_report(session, PL_REPORT_TOP, now, NULL) : -ENOMEM;
+
+	pl_snapshot_free(now);
+	return code < 0 ? pl_fail(err, code, "the report could not be written: %s", strerror(-code)) : 0;
+}
+
+/* On a terminal the report is printed anew after each interval, in the place of the last one. */
+static bool is_live(const struct pl_session *session)
+{
+	return session->options->format == PL_FORMAT_TEXT && !session->output.path &&
+	       pl_output_width(&session->output) > 0;
+}
+
+static int record(struct pl_session *session, struct pl_error *err)
+{
+	const struct pl_options *options = session->options;
+	int64_t end = options->duration_ns ? session->started_ns + options->duration_ns : INT64_MAX;
+	bool live = is_live(session);
+
+	for (;;) {
+		int64_t now = pl_now_ns();
+		int64_t until = live && now < end - options->interval_ns ? now + options->interval_ns : end;
+		int code = pl_session_record(session, until, err);
+
+		if (code < 0 || until == end)
+			return code;
+		fputs("\033[H\033[J", session->output.stream);
+		code = report_now(session, err);
+		if (code < 0)
+			return code;
+	}
+}
+
+int pl_command_attach(const struct pl_options *options)
+{
+	struct pl_session session;
+	struct pl_error err = {0};
+
+	if (pl_session_open(&session, options, &err) == 0) {
+		int code = record(&session, &err);
+
+		/* The process is let go before anything is printed. */
+		if (code == 0 || code == -EINTR || code == -ESRCH || code == -ECANCELED) {
+			(void)pl_session_finish(&session, &err);
+			(void)report_now(&session, &err);
+		}
+	}
+	return pl_session_close(&session, &err);
+}

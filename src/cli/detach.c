@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <string.h>
+
+#include "pyleak/hook.h"
+#include "pyleak/log.h"
+#include "pyleak/options.h"
+#include "pyleak/process.h"
+#include "pyleak/trace.h"
+#include "pyleak/units.h"
+
+#define REMOVE_PATIENCE_NSEC (2 * PL_NSEC_PER_SEC)
+
+static int detach(pid_t pid, struct pl_error *err)
+{
+	struct pl_process process;
+	bool found = false;
+	int code = pl_process_read(pid, &process);
+
+	if (code < 0)
+		code = pl_fail(err, code, "no process %d: see 'pyleak ps'", (int)pid);
+	if (code == 0)
+		code = pl_process_may_trace(&process, err);
+	if (code == 0)
+		code = pl_probe_detach(pid, REMOVE_PATIENCE_NSEC, &found, err);
+	if (code == 0)
+		pl_log_note(found ? "the probe in process %d was removed" : "there is no probe in process %d", (int)pid);
+	pl_process_free(&process);
+	return code;
+}
+
+int pl_command_detach(const struct pl_options *options)
+{
+	struct pl_error err = {0};
+	pid_t pid;
+	int code = pl_choose_process(options, &pid, &err);
+
+	if (code == 0)
+		code = detach(pid, &err);
+	pl_log_debug("%u ptrace steps", pl_trace_steps());
+	if (code < 0)
+		pl_log_error("%s", err.text[0] ? err.text : strerror(-code));
+	return code < 0 ? PL_EXIT_FAILED : PL_EXIT_DONE;
+}

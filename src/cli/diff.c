@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <string.h>
+
+#include "pyleak/units.h"
+#include "session.h"
+
+static int report(struct pl_session *session, const struct pl_snapshot *now, const struct pl_snapshot *before,
+	struct pl_error *err)
+{
+	int code = now ? pl_session_report(session, PL_REPORT_DIFF, now, before) : -ENOMEM;
+
+	return code < 0 ? pl_fail(err, code, "the report could not be written: %s", strerror(-code)) : 0;
+}
+
+/* A window that was cut short, by ^C or because the process ended, is still a window. */
+static bool window_counts(int code)
+{
+	return code == 0 || code == -EINTR || code == -ESRCH || code == -ECANCELED;
+}
+
+static int record(struct pl_session *session, struct pl_error *err)
+{
+	const struct pl_options *options = session->options;
+	struct pl_snapshot *before = NULL;
+	int code = pl_session_record(session, session->started_ns + options->interval_ns, err);
+
+	if (code == 0) {
+		before = pl_recording_snapshot(session->recording);
+		if (!before)
+			return pl_fail(err, -ENOMEM, "out of memory");
+	}
+	for (int64_t i = 0; code == 0 || (i == 0 && window_counts(code)); i++) {
+		struct pl_snapshot *now;
+		bool last;
+
+		if (code == 0)
+			code = pl_session_record(session, pl_now_ns() + options->interval_ns, err);
+		if (!window_counts(code))
+			break;
+		now = pl_recording_snapshot(session->recording);
+		last = code != 0 || i + 1 == options->count;
+		/* The process is let go before the last difference is printed. */
+		if (last)
+			(void)pl_session_finish(session, err);
+
+		int printed = report(session, now, before, err);
+
+		if (options->against_first) {
+			pl_snapshot_free(now);
+		} else {
+			pl_snapshot_free(before);
+			before = now;
+		}
+		if (printed < 0 || last) {
+			code = printed < 0 ? printed : code;
+			break;
+		}
+	}
+	pl_snapshot_free(before);
+	return code;
+}
+
+int pl_command_diff(const struct pl_options *options)
+{
+	struct pl_session session;
+	struct pl_error err = {0};
+
+	if (pl_session_open(&session, options, &err) == 0)
+		(void)record(&session, &err);
+	return pl_session_close(&session, &err);
+}

@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: MIT */
+#include "session.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+
+#include "pyleak/hook.h"
+#include "pyleak/log.h"
+#include "pyleak/process.h"
+#include "pyleak/trace.h"
+#include "pyleak/units.h"
+
+#define LEFTOVER_PATIENCE_NSEC (2 * PL_NSEC_PER_SEC)
+
+static volatile int stop_requested;
+
+static void on_stop_signal(int signal)
+{
+	(void)signal;
+	stop_requested = 1;
+}
+
+/* Without SA_RESTART: a wait must end. A reader of our output that goes away must not kill us while
+ * hooks are planted. */
+static void catch_signals(void)
+{
+	const struct sigaction stop = {.sa_handler = on_stop_signal};
+	const struct sigaction ignore = {.sa_handler = SIG_IGN};
+
+	(void)sigaction(SIGINT, &stop, NULL);
+	(void)sigaction(SIGTERM, &stop, NULL);
+	(void)sigaction(SIGHUP, &stop, NULL);
+	(void)sigaction(SIGPIPE, &ignore, NULL);
+}
+
+static int check_process(pid_t pid, struct pl_process *process, struct pl_error *err)
+{
+	int code = pl_process_read(pid, process);
+
+	if (code == -ESRCH)
+		return pl_fail(err, code, "no process %d: see 'pyleak ps'", (int)pid);
+	if (code < 0)
+		return pl_fail(err, code, "process %d cannot be read: %s", (int)pid, strerror(-code));
+	return pl_process_may_trace(process, err);
+}
+
+/* What a killed pyleak left behind records nothing any more, and is in the way. */
+static int remove_leftover(pid_t pid, struct pl_error *err)
+{
+	bool found;
+	int code = pl_probe_detach(pid, LEFTOVER_PATIENCE_NSEC, &found, err);
+
+	if (code == 0 && found)
+		pl_log_note("removed a probe that was left behind in process %d", (int)pid);
+	return code;
+}
+
+int pl_session_open(struct pl_session *session, const struct pl_options *options, struct pl_error *err)
+{
+	struct pl_process process = {0};
+	const struct pl_recording_options recording = {.frames = options->frames};
+	pid_t pid;
+
+	*session = (struct pl_session){.options = options};
+	catch_signals();
+
+	int code = pl_choose_process(options, &pid, err);
+
+	if (code == 0)
+		code = check_process(pid, &process, err);
+	if (code == 0)
+		code = pl_python_open(pid, &session->python, err);
+	if (code == 0)
+		code = pl_output_open(options, &session->output, err);
+	if (code == 0)
+		code = remove_leftover(pid, err);
+	if (code < 0)
+		goto out;
+	pl_log_note("process %d, Python %s: %s", (int)pid, session->python->version, process.command_line);
+	code = pl_guardian_start(pid, process.start_time);
+	if (code < 0) {
+		code = pl_fail(err, code, "the guardian process cannot be started: %s", strerror(-code));
+		goto out;
+	}
+	session->rss_before = pl_process_rss(pid);
+	code = pl_recording_start_breakpoint(session->python, &recording, &session->recording, err);
+	(void)clock_gettime(CLOCK_REALTIME, &session->started);
+	session->started_ns = pl_now_ns();
+out:
+	pl_process_free(&process);
+	return code;
+}
+
+int pl_session_record(struct pl_session *session, int64_t until_ns, struct pl_error *err)
+{
+	int code = pl_recording_run(session->recording, until_ns, &stop_requested, err);
+
+	if (code == -ESRCH) {
+		session->ended = true;
+		pl_log_error("process %d ended while it was watched; what was recorded until then follows",
+			(int)session->python->pid);
+	}
+	return code;
+}
+
+int pl_session_finish(struct pl_session *session, struct pl_error *err)
+{
+	return session->recording ? pl_recording_finish(session->recording, err) : 0;
+}
+
+static void check_growth(struct pl_session *session, const struct pl_rows *rows, enum pl_report_kind kind)
+{
+	const struct pl_options *options = session->options;
+
+	for (size_t i = 0; options->fail_above_set && i < rows->count; i++) {
+		int64_t growth = kind == PL_REPORT_DIFF ? rows->items[i].size_diff : rows->items[i].size;
+
+		if (growth > 0 && (uint64_t)growth > options->fail_above)
+			session->exceeded = true;
+	}
+}
+
+int pl_session_report(struct pl_session *session, enum pl_report_kind kind, const struct pl_snapshot *now,
+	const struct pl_snapshot *before)
+{
+	const struct pl_options *options = session->options;
+	const struct pl_rows_options selection = {
+		.group_by = options->group_by,
+		.sort = options->sort,
+		.include = options->include,
+		.exclude = options->exclude,
+		.python = options->python,
+		.native = options->native,
+	};
+	const struct pl_report_options form = {
+		.limit = options->limit,
+		.color = pl_output_color(options, &session->output),
+		.traceback = kind == PL_REPORT_TOP || options->group_by == PL_GROUP_TRACEBACK,
+		.source_pid = session->ended ? 0 : session->python->pid,
+	};
+	struct pl_rows rows = {0};
+	int code = pl_rows_make(now, before, &selection, &rows);
+
+	if (code < 0)
+		return code;
+	check_growth(session, &rows, kind);
+
+	const struct pl_report report = {
+		.kind = kind,
+		.pid = session->python->pid,
+		.python = session->python->version,
+		.engine = "breakpoint",
+		.started = session->started,
+		.window_ns = now->taken_ns - (before ? before->taken_ns : session->started_ns),
+		.stop_ns = pl_recording_stop_ns(session->recording),
+		.frames = options->frames,
+		.group_by = options->group_by,
+		.sort = options->sort,
+		.sample = options->sample,
+		.rss_before = before ? before->rss : session->rss_before,
+		.rss_after = now->rss,
+		.lost_events = now->lost_events - (before ? before->lost_events : 0),
+		.lost_sites = now->lost_sites - (before ? before->lost_sites : 0),
+		.sites = pl_recording_sites(session->recording),
+		.rows = &rows,
+	};
+
+	code = options->format == PL_FORMAT_JSON ? pl_report_json(session->output.stream, &report, &form) :
+						   pl_report_text(session->output.stream, &report, &form);
+	if (code == 0 && fflush(session->output.stream) != 0)
+		code = -errno;
+	pl_rows_free(&rows);
+	return code;
+}
+
+int pl_session_close(struct pl_session *session, struct pl_error *err)
+{
+	int code = err->code;
+
+	if (pl_session_finish(session, err) < 0)
+		code = err->code;
+	pl_guardian_dismiss();
+	pl_recording_free(session->recording);
+	pl_python_close(session->python);
+	if (pl_output_close(&session->output, err) < 0)
+		code = err->code;
+	pl_log_debug("%u ptrace steps", pl_trace_steps());
+	if (code < 0)
+		pl_log_error("%s", err->text[0] ? err->text : strerror(-code));
+	if (code < 0 || session->ended)
+		return PL_EXIT_FAILED;
+	return session->exceeded ? PL_EXIT_GREW : PL_EXIT_DONE;
+}

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_CLI_SESSION_H
+#define PYLEAK_CLI_SESSION_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <time.h>
+
+#include "output.h"
+#include "pyleak/engine.h"
+#include "pyleak/options.h"
+#include "pyleak/report.h"
+
+/*
+ * What `attach` and `diff` share: from the command line to a process that is being recorded, and
+ * back to one that nobody touched.
+ */
+struct pl_session {
+	const struct pl_options *options;
+	struct pl_output output;
+	struct pl_python *python;
+	struct pl_recording *recording;
+	struct timespec started; /* CLOCK_REALTIME */
+	int64_t started_ns;      /* CLOCK_MONOTONIC */
+	uint64_t rss_before;
+	bool ended;    /* the process did, while it was watched */
+	bool exceeded; /* --fail-above */
+};
+
+/* Chooses, checks, removes what a killed pyleak left behind, starts the guardian, plants. On failure
+ * everything is as it was, and err has the line to print. Close it in any case. */
+int pl_session_open(struct pl_session *session, const struct pl_options *options, struct pl_error *err);
+
+/* Records for a window. 0: it is over; -EINTR: ^C, SIGTERM or SIGHUP; -ESRCH: the process ended
+ * (session->ended); -ECANCELED: see err. */
+int pl_session_record(struct pl_session *session, int64_t until_ns, struct pl_error *err);
+
+/* Takes the hooks out and lets the process go; what was recorded stays. Again is harmless. */
+int pl_session_finish(struct pl_session *session, struct pl_error *err);
+
+/* Prints `now` against `before` (NULL: since the start). 0 or -errno of the output. */
+int pl_session_report(struct pl_session *session, enum pl_report_kind kind, const struct pl_snapshot *now,
+		      const struct pl_snapshot *before);
+
+/* Finishes, closes the output, and gives the exit status: an error that is in err is printed. */
+int pl_session_close(struct pl_session *session, struct pl_error *err);
+
+#endif
