@@ -31,8 +31,7 @@ static void row_fill(struct row *row, const struct pl_candidate *candidate)
 	(void)snprintf(row->cells[5], CELL, "%s", candidate->probe ? "yes" : "no");
 	row->command = candidate->process.command_line;
 	if (!row->command || !*row->command)
-		(void)snprintf(row->cells[5], CELL, "%s", candidate->probe ? "yes" : "no");
-	row->command = candidate->process.comm;
+		row->command = candidate->process.comm;
 }
 
 /* The longest beginning of UTF-8 text that fills at most `columns`, one for each character. */

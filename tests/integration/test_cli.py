@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: MIT
+"""The command line: --help, the manual page and the completions agree; wrong lines are answered in
+one line; ps and the choice of a process. Nothing here attaches to anything."""
+
+import json
+import os
+import pty
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+
+from helpers import PYLEAK, ROOT, skip_here
+
+MAN_PAGE = ROOT / "man" / "pyleak.1"
+COMMANDS = ["ps", "attach", "diff", "detach"]
+
+
+def pyleak(*arguments, **options):
+    options.setdefault("timeout", 60)
+    return subprocess.run([PYLEAK, *map(str, arguments)], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                          **options)
+
+
+def help_options(*command):
+    """{name: (letter, argument, default, whether any of it is not built yet)} as --help has them, in order."""
+    text = pyleak(*command, "--help").stdout
+    options = {}
+    for entry in re.split(r"\n(?=  (?:-\w|    --))", text)[1:]:
+        entry = re.split(r"\n\n", entry)[0]
+        letter, name, rest = re.match(r"\s+(?:-(\w), )?--([\w-]+)(.*)", entry, re.S).groups()
+        argument = re.match(r" ([A-Z]+|\S+\|\S+)(?=\s)", rest)
+        words = " ".join(rest.split())
+        default = re.search(r"\[([^\]]*)\]$", words)
+        options[name] = (letter, argument and argument[1], default and default[1], "not built yet" in words)
+    return options
+
+
+def man_options():
+    """The same from the manual page, and the commands that take each option."""
+    options, commands = {}, {}
+    body = MAN_PAGE.read_text().split(".Sh OPTIONS")[1].split(".Sh OUTPUT")[0]
+    for entry in re.split(r"\n\.It ", body)[1:]:
+        entry = re.split(r"\n\.(?:El|Ss)", entry)[0]
+        head, text = entry.split("\n", 1)
+        letter, name, argument = re.fullmatch(r"(?:Fl (\w) , )?Fl -([\w-]+)(?: Ar (\S+))?", head).groups()
+        default = re.search(r"^\.Bq (.*)$", text, re.M)
+        options[name] = (letter, argument, default and default[1], "not built yet" in text)
+        takers = re.match(r"\.Pq (.*)\n", text)
+        commands[name] = takers[1].split(", ") if takers else COMMANDS
+    return options, commands
+
+
+def test_help_and_manual_page_have_the_same_options():
+    assert list(help_options().items()) == list(man_options()[0].items())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_manual_page_says_which_command_takes_an_option(command):
+    takers = man_options()[1]
+    assert list(help_options(command)) == [name for name, commands in takers.items() if command in commands]
+
+
+def test_help_and_manual_page_have_the_same_commands():
+    body = MAN_PAGE.read_text().split(".Sh COMMANDS")[1].split(".Sh OPTIONS")[0]
+    listed = pyleak("--help").stdout.split("Commands:\n")[1].split("\n\n")[0]
+    assert re.findall(r"^\.It Cm (\w+)", body, re.M) == COMMANDS
+    assert re.findall(r"^  (\w+) ", listed, re.M) == COMMANDS
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
+def test_help_fits_80_columns_and_goes_to_stdout(command):
+    answer = pyleak(*command, "--help")
+    assert answer.returncode == 0 and not answer.stderr
+    assert max(map(len, answer.stdout.splitlines())) <= 80
+    assert pyleak(*command, "-h").stdout == answer.stdout
+
+
+def test_manual_page_has_no_warnings():
+    if not shutil.which("man"):
+        skip_here("man")
+    answer = subprocess.run(["man", "--warnings", "-E", "UTF-8", "-l", "-Tutf8", "-Z", MAN_PAGE], capture_output=True,
+                            text=True, check=True)
+    assert answer.stderr == ""
+
+
+def completed(command):
+    """The options that completions offer: all but those that are refused whatever their value."""
+    return [f"--{name}" for name, (_, argument, _, planned) in help_options(command).items() if argument or not planned]
+
+
+def bash_completes(*words):
+    script = ('source <("$0" completions bash); COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _pyleak; '
+              'printf "%s\\n" "${COMPREPLY[@]}"')
+    answer = subprocess.run(["bash", "-c", script, PYLEAK, *words], capture_output=True, text=True, check=True)
+    assert answer.stderr == ""
+    return answer.stdout.split()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_bash_completes_options(command):
+    assert bash_completes("pyleak", command, "--") == completed(command)
+
+
+def test_bash_completes_commands_and_values():
+    assert bash_completes("pyleak", "d") == ["diff", "detach"]
+    assert bash_completes("pyleak", "diff", "12", "--sort", "c") == ["count", "count-diff", "churn"]
+    assert bash_completes("pyleak", "attach", "--sort", "=", "s") == ["size"]
+    assert bash_completes("pyleak", "ps", "--format", "=") == ["text", "json"]
+    assert bash_completes("pyleak", "diff", "-g", "f") == ["file", "function"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_fish_completes_options(command):
+    if not shutil.which("fish"):
+        skip_here("fish")
+    script = f"function pyleak; {PYLEAK} $argv; end; pyleak completions fish | source; complete -C 'pyleak {command} --'"
+    answer = subprocess.run(["fish", "--no-config", "-c", script], capture_output=True, text=True, check=True)
+    assert answer.stderr == ""
+    assert sorted(line.split("\t")[0] for line in answer.stdout.splitlines()) == sorted(completed(command))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_zsh_completes_options(command):
+    script = pyleak("completions", "zsh").stdout
+    block = re.search(rf"\n\t{command}\)\n(.*?);;", script, re.S)[1]
+    assert re.findall(r"(?:^\t\t\t'\*?|,)(--[\w-]+)", block, re.M) == completed(command)
+    if shutil.which("zsh"):
+        load = f"autoload -U compinit && compinit -D -u && source <({PYLEAK} completions zsh) && whence -w _pyleak"
+        answer = subprocess.run(["zsh", "-f", "-c", load], capture_output=True, text=True, check=True)
+        assert answer.stderr == "" and "function" in answer.stdout
+
+
+WRONG = [
+    ["nonsense"], ["heap"], ["heap", "1"], ["report", "x"], ["doctor"], ["attach", "foo"], ["attach", "-1"],
+    ["attach", "1", "2"], ["ps", "1"], ["diff", "1", "--nonsense"], ["diff", "1", "-i"], ["diff", "1", "-i", "x"],
+    ["diff", "1", "-f", "1000"], ["diff", "1", "--sample", "1M"], ["diff", "1", "--format", "pprof"],
+    ["attach", "1", "--keep"], ["detach", "1", "--limit", "3"], ["diff", "1", "--f", "3"], ["completions", "ksh"],
+    ["attach", "1", "evil\nline"], ["diff", "1", "-n", "\033[31m"], ["diff", "--sort", "é" * 2000],
+]
+
+
+@pytest.mark.parametrize("arguments", WRONG, ids=lambda arguments: " ".join(arguments)[:30].encode("unicode_escape"))
+def test_wrong_lines_get_one_line(arguments):
+    answer = pyleak(*arguments)
+    assert answer.returncode == 2
+    assert answer.stdout == ""
+    assert answer.stderr.startswith("pyleak: ") and answer.stderr.count("\n") == 1
+    assert "\033" not in answer.stderr
+
+
+def test_alone_it_shows_its_usage():
+    answer = pyleak()
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert answer.stderr.startswith("usage: pyleak COMMAND")
+
+
+def test_a_full_disk_is_an_error():
+    for arguments in (["--help"], ["--version"], ["ps"], ["completions", "bash"]):
+        with open("/dev/full", "w", encoding="ascii") as full:
+            answer = subprocess.run([PYLEAK, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        assert answer.returncode == 1
+        assert answer.stderr == "pyleak: standard output: No space left on device\n"
+
+
+@pytest.fixture
+def sleeper():
+    """A Python that does nothing, of a known version, with a long command line."""
+    command = [sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()", "x" * 300, "tab\there"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        yield process
+        process.stdin.close()
+
+
+def row_of(text, pid):
+    titles, *rows = text.splitlines()
+    assert titles.split() == ["PID", "PYTHON", "RSS", "THREADS", "ATTACHABLE", "PROBE", "COMMAND"]
+    return next(row for row in rows if row.split()[0] == str(pid))
+
+
+def test_ps_text(sleeper):
+    answer = pyleak("ps")
+    row = row_of(answer.stdout, sleeper.pid)
+    version = ".".join(map(str, sys.version_info[:3]))
+    assert answer.returncode == 0
+    cells = rf"\s*{sleeper.pid}  {re.escape(version)}\S*\s+[\d.]+ [KM]iB\s+1  yes\s+no\s+"
+    assert re.match(cells + re.escape(sys.executable), row)
+    assert "x" * 300 in row and "\t" not in row
+
+
+def test_ps_json(sleeper):
+    answer = pyleak("ps", "--format", "json")
+    documents = [json.loads(line) for line in answer.stdout.splitlines()]
+    document = next(document for document in documents if document["pid"] == sleeper.pid)
+    rss = document.pop("rss")
+    command = document.pop("command")
+    assert 1 << 20 < rss < 1 << 30
+    assert command.startswith(sys.executable) and "x" * 300 in command
+    assert document.pop("python").startswith(".".join(map(str, sys.version_info[:3])))
+    assert document == {"schema": 1, "kind": "ps", "pid": sleeper.pid, "threads": 1, "attachable": True,
+                        "reason": None, "probe": False}
+    assert list(json.loads(answer.stdout.splitlines()[0])) == [
+        "schema", "kind", "pid", "python", "rss", "threads", "attachable", "reason", "probe", "command"]
+
+
+def test_ps_repairs_what_is_not_utf8():
+    command = [sys.executable, "-c", "print(flush=True); input()", b"\xff\xe9t\xc3\xa9"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        text = subprocess.run([PYLEAK, "ps", "--format", "json"], capture_output=True, check=True).stdout.decode()
+        process.communicate(b"\n")
+    document = next(json.loads(line) for line in text.splitlines() if f'"pid":{process.pid},' in line)
+    assert document["command"].endswith("\ufffd\ufffdt\u00e9")
+
+
+def test_ps_cuts_the_command_on_a_terminal_only(sleeper):
+    master, slave = pty.openpty()
+    subprocess.run(["stty", "cols", "100"], stdin=slave, check=True)
+    environment = {**os.environ, "TERM": "xterm", "NO_COLOR": "1"}
+    with subprocess.Popen([PYLEAK, "ps"], stdout=slave, stderr=slave, env=environment) as process:
+        os.close(slave)
+        text = b""
+        while True:
+            try:
+                piece = os.read(master, 65536)
+            except OSError:
+                break
+            if not piece:
+                break
+            text += piece
+        assert process.wait() == 0
+    os.close(master)
+    lines = text.decode().replace("\r\n", "\n").splitlines()
+    assert max(map(len, lines)) == 100
+    assert row_of("\n".join(lines), sleeper.pid)
+    assert "\033" not in text.decode()
+    assert "\033[1m" in pyleak("ps", "--color", "always").stdout
+
+
+def test_output_is_not_overwritten(tmp_path, sleeper):
+    path = tmp_path / "out"
+    assert pyleak("ps", "-o", path).returncode == 0
+    first = path.read_text()
+    assert str(sleeper.pid) in first
+    path.write_text("precious")
+    answer = pyleak("ps", "-o", path)
+    assert answer.returncode == 1 and answer.stdout == ""
+    assert answer.stderr == f"pyleak: --output {path}: the file exists; --force overwrites it\n"
+    assert path.read_text() == "precious"
+    assert pyleak("ps", "-o", path, "--force").returncode == 0
+    assert row_of(path.read_text(), sleeper.pid)
+
+
+def test_output_elsewhere(tmp_path, sleeper):
+    assert row_of(pyleak("ps", "-o", "-").stdout, sleeper.pid)
+    assert pyleak("ps", "-o", "/dev/null").returncode == 0
+    answer = pyleak("ps", "-o", tmp_path / "no" / "such")
+    assert answer.returncode == 1 and "No such file or directory" in answer.stderr
+    assert pyleak("ps", "-o", "/dev/full").stderr == "pyleak: /dev/full: No space left on device\n"
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    assert pyleak("ps", "-o", tmp_path / "link").returncode == 1
+    assert not (tmp_path / "target").exists()
+
+
+def alone(script):
+    """Runs a shell script where it sees no process but its own: no other test, and no stranger."""
+    unshare = ["unshare", "--pid", "--fork", "--mount-proc"] + ([] if os.geteuid() == 0 else ["--map-root-user"])
+    if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode != 0:
+        skip_here("namespaces")
+    return subprocess.run([*unshare, "sh", "-c", script, PYLEAK, sys.executable], stdin=subprocess.DEVNULL,
+                          capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_without_a_pid_and_without_a_python():
+    answer = alone('"$0" detach')
+    assert answer.returncode == 1
+    assert answer.stderr == "pyleak: no Python process is to be seen from here: give a PID\n"
+
+
+def test_without_a_pid_and_with_several_pythons():
+    answer = alone('''
+        for n in 1 2; do "$1" -c "import time; print(flush=True); time.sleep(30)" "number $n" & eval "p$n=$!"; done
+        sleep 1
+        echo "$p1 $p2"
+        "$0" detach
+        status=$?
+        kill "$p1" "$p2"
+        exit "$status"
+    ''')
+    first, second = answer.stdout.split()
+    assert answer.returncode == 1
+    assert answer.stderr.count("\n") == 1
+    assert re.fullmatch(rf"pyleak: several Python processes can be attached to: {first} \(\S.*\), {second} \(\S.*\); "
+                        r"give a PID, see 'pyleak ps'\n", answer.stderr)
+
+
+def test_ps_is_quick_and_quiet():
+    started = time.monotonic()
+    answer = pyleak("ps", "--quiet")
+    assert answer.returncode == 0 and answer.stderr == ""
+    assert time.monotonic() - started < 10
