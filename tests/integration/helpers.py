@@ -1,0 +1,371 @@
+# SPDX-License-Identifier: MIT
+"""What the integration and torture tests share: pyleak itself, victims, and the look for traces.
+
+PYLEAK_BUILD is the build directory to test (default: build).
+"""
+import json
+import os
+import pathlib
+import re
+import select
+import struct
+import subprocess
+import sys
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ.get("PYLEAK_BUILD", ROOT / "build")).resolve()
+PYLEAK = str(BUILD / "pyleak")
+VICTIMS = ROOT / "tests" / "victims"
+# A sanitized pyleak is several times slower, and so is a machine that builds beside the tests.
+PATIENCE = float(os.environ.get("PYLEAK_PATIENCE", "1"))
+
+# Where a probe may be mapped: 16 places, 16 MiB apart.
+PROBE_FIRST, PROBE_STEP, PROBE_PLACES = 0x70796C000000, 0x1000000, 16
+PROBE_END = PROBE_FIRST + PROBE_STEP * PROBE_PLACES
+HOOKS = 12  # malloc, calloc, realloc, free of the raw, mem and obj domains
+
+
+MAY_LACK = {
+    "user": "this needs root, to become another user",
+    "pythons": "this needs a Python that is not on this machine",
+    "namespaces": "a PID namespace of its own may not be made here",
+    "fish": "fish is not installed",
+    "man": "man is not installed",
+    "32-bit": "32-bit programs do not build or run here",
+}
+
+
+def skip_here(lacks, detail=""):
+    """The one way for a test to skip itself: see conftest.py."""
+    pytest.skip("may skip: %s%s" % (MAY_LACK[lacks], " (%s)" % detail if detail else ""))
+
+
+def library(name):
+    return str(BUILD / "tests" / "victims" / ("victim_%s.so" % name))
+
+
+def wait_until(condition, seconds, what):
+    """Returns the first true value of condition(); fails the test when there is none in time."""
+    deadline = time.monotonic() + seconds * PATIENCE
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError("not within %g s: %s" % (seconds * PATIENCE, what))
+        time.sleep(0.01)
+
+
+# -- processes -------------------------------------------------------------------------------------
+
+def status(pid, tid=None):
+    """/proc/PID/status as a dict; empty when there is no such process."""
+    path = "/proc/%d/status" % pid if tid is None else "/proc/%d/task/%d/status" % (pid, tid)
+    try:
+        with open(path) as file:
+            return dict((line.split(":", 1)[0], line.split(":", 1)[1].strip()) for line in file if ":" in line)
+    except (FileNotFoundError, ProcessLookupError):
+        return {}
+
+
+def state(pid):
+    return status(pid).get("State", "gone")[:1]
+
+
+def threads(pid):
+    try:
+        return sorted(int(name) for name in os.listdir("/proc/%d/task" % pid))
+    except FileNotFoundError:
+        return []
+
+
+class Victim:
+    """A Python (or another program) that a test attaches to; killed at the end of the with block."""
+
+    def __init__(self, python, script="host.py", *arguments, ready="ready", **keywords):
+        command = [python] + ([str(VICTIMS / script)] if script else []) + [str(a) for a in arguments]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **keywords)
+        self.pid = self.process.pid
+        self.buffer = b""
+        if ready:
+            try:
+                assert self.line() == ready
+            except BaseException:
+                self.end()
+                raise
+
+    def line(self, seconds=30):
+        deadline = time.monotonic() + seconds * PATIENCE
+        while b"\n" not in self.buffer:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([self.process.stdout], [], [], left)[0]:
+                raise AssertionError("the victim says nothing (state %s)" % state(self.pid))
+            data = os.read(self.process.stdout.fileno(), 65536)
+            if not data:
+                raise AssertionError("the victim has ended: %s" % self.process.wait())
+            self.buffer += data
+        line, self.buffer = self.buffer.split(b"\n", 1)
+        return line.decode()
+
+    def tell(self, command):
+        self.process.stdin.write(command.encode() + b"\n")
+        self.process.stdin.flush()
+
+    def ask(self, command, seconds=30):
+        self.tell(command)
+        return json.loads(self.line(seconds))
+
+    def check(self, seconds=20):
+        """Asserts that the victim is alive, right, and gets on."""
+        before = self.ask("check", seconds)
+        deadline = time.monotonic() + seconds * PATIENCE
+        while True:
+            now = self.ask("check", seconds)
+            assert not now["broken"], now["broken"]
+            assert not now["library"] or not now["library"][1], now["library"][1]
+            if all(new > old for new, old in zip(now["rounds"], before["rounds"])):
+                return now
+            assert time.monotonic() < deadline, "a thread stands still: %s, %s" % (before, now)
+            time.sleep(0.01)
+
+    def alive(self):
+        return self.process.poll() is None
+
+    def end(self):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self.process.stdin.close()
+        self.process.stdout.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.end()
+
+
+# -- pyleak ----------------------------------------------------------------------------------------
+
+class Result:
+    def __init__(self, process, stdout, stderr):
+        self.status = process.returncode
+        self.stdout = stdout.decode()
+        self.stderr = stderr.decode()
+        for mark in ("ERROR: AddressSanitizer", "ERROR: LeakSanitizer", "runtime error:"):
+            assert mark not in self.stderr, self.stderr
+
+    def json(self):
+        """The last document."""
+        assert self.stdout.strip(), "no report; stderr: " + self.stderr
+        return json.loads(self.stdout.splitlines()[-1])
+
+    def __repr__(self):
+        return "status %d\n-- stdout\n%s\n-- stderr\n%s" % (self.status, self.stdout[:4000], self.stderr[:4000])
+
+
+class Pyleak:
+    """A pyleak that runs beside the test; finish() waits for it, or ends it by a signal first."""
+
+    def __init__(self, *arguments, prefix=(), environment=None, **keywords):
+        env = dict(os.environ, **(environment or {}))
+        keywords.setdefault("stdin", subprocess.DEVNULL)
+        self.process = subprocess.Popen(list(prefix) + [PYLEAK] + [str(a) for a in arguments], env=env,
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, **keywords)
+        self.pid = self.process.pid
+
+    def finish(self, signal=None, seconds=60):
+        if signal is not None and self.process.poll() is None:
+            self.process.send_signal(signal)
+        try:
+            stdout, stderr = self.process.communicate(timeout=seconds * PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            stdout, stderr = self.process.communicate()
+            raise AssertionError("pyleak did not end: %r" % Result(self.process, stdout, stderr))
+        return Result(self.process, stdout, stderr)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.communicate()
+
+
+def pyleak(*arguments, seconds=60, **keywords):
+    with Pyleak(*arguments, **keywords) as running:
+        return running.finish(seconds=seconds)
+
+
+def attach(pid, *arguments, **keywords):
+    return Pyleak("attach", pid, "--engine", "breakpoint", "--format", "json", *arguments, **keywords)
+
+
+def assert_refused(result, *words):
+    """A refusal is one line that says why, nothing on stdout, and status 1."""
+    assert result.status == 1, result
+    assert result.stdout == "", result
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, result
+    for word in words:
+        assert re.search(word, lines[0], re.I), "%r is not in: %s" % (word, lines[0])
+
+
+# -- traces ----------------------------------------------------------------------------------------
+
+def maps(pid):
+    """(start, end, permissions, name) of each mapping."""
+    result = []
+    with open("/proc/%d/maps" % pid) as file:
+        for line in file:
+            fields = line.rstrip("\n").split(None, 5)
+            start, end = (int(part, 16) for part in fields[0].split("-"))
+            result.append((start, end, fields[1], fields[5] if len(fields) > 5 else ""))
+    return result
+
+
+def probe_maps(pid):
+    return [m for m in maps(pid) if PROBE_FIRST <= m[0] < PROBE_END]
+
+
+def hook_words(pid):
+    """Addresses of the words in the interpreter's own data that point into a probe.
+
+    Only the writable data of the program and of libpython is looked at, their .bss included: what a
+    heap or a stack holds may be a stale copy.
+    """
+    found = []
+    previous_end, previous_python = 0, False
+    try:
+        wanted = []
+        for start, end, permissions, name in maps(pid):
+            python = bool(re.search(r"/(lib)?python[^/]*$", name))
+            if not name and start == previous_end:
+                python = previous_python
+            if python and permissions.startswith("rw"):
+                wanted.append((start, end))
+            previous_end, previous_python = end, python
+        with open("/proc/%d/mem" % pid, "rb", buffering=0) as memory:
+            for start, end in wanted:
+                memory.seek(start)
+                data = memory.read(end - start)
+                words = struct.unpack("<%dQ" % (len(data) // 8), data[:len(data) // 8 * 8])
+                found += [start + 8 * i for i, word in enumerate(words) if PROBE_FIRST <= word < PROBE_END]
+    except (FileNotFoundError, ProcessLookupError, OSError):
+        return found
+    return found
+
+
+def wait_hooked(pid, running=None, seconds=20):
+    """Until pyleak has planted its hooks and has let the process go on."""
+    def hooked():
+        if running is not None and running.process.poll() is not None:
+            raise AssertionError("pyleak ended early: %r" % running.finish())
+        return len(hook_words(pid)) >= HOOKS and state(pid) != "t"
+    wait_until(hooked, seconds, "hooks in process %d" % pid)
+
+
+def descriptors(pid):
+    result = {}
+    for name in os.listdir("/proc/%d/fd" % pid):
+        try:
+            result[name] = os.readlink("/proc/%d/fd/%s" % (pid, name))
+        except FileNotFoundError:
+            pass
+    return result
+
+
+class Trace:
+    """All of a process that pyleak must leave as it was."""
+
+    def __init__(self, pid):
+        everything = status(pid)
+        assert everything, "process %d is gone" % pid
+        self.signals = {key: everything[key] for key in ("SigBlk", "SigIgn", "SigCgt")}
+        self.masks = {tid: status(pid, tid).get("SigBlk") for tid in threads(pid)}
+        self.seccomp = everything.get("Seccomp")
+        self.stopped = everything["State"][:1] in "Tt"
+        self.descriptors = descriptors(pid)
+        # The victim's own heap, stacks and thread arenas come and go: anonymous and rw, or a guard.
+        self.maps = {m for m in maps(pid) if m[3] not in ("", "[heap]", "[stack]")}
+        self.code = {m for m in maps(pid) if "x" in m[2]}
+
+    def differences(self, pid):
+        now = Trace(pid)
+        found = []
+        for name in ("signals", "seccomp", "stopped", "descriptors", "maps", "code"):
+            if getattr(self, name) != getattr(now, name):
+                found.append("%s: before %s, after %s" % (name, getattr(self, name), getattr(now, name)))
+        for tid, mask in now.masks.items():
+            if self.masks.get(tid, mask) != mask:
+                found.append("thread %d blocks %s, before %s" % (tid, mask, self.masks[tid]))
+        return found + leftovers(pid)
+
+
+def leftovers(pid):
+    """What of pyleak is in the process now; empty when it is clean."""
+    found = []
+    for tid in threads(pid):
+        fields = status(pid, tid)
+        if fields.get("TracerPid", "0") != "0":
+            found.append("thread %d is traced by %s" % (tid, fields["TracerPid"]))
+    try:
+        found += ["mapping %x-%x %s" % m[:3] for m in probe_maps(pid)]
+    except (FileNotFoundError, ProcessLookupError):
+        return found
+    words = hook_words(pid)
+    if words:
+        found.append("%d hooks: %s" % (len(words), " ".join("%x" % w for w in words)))
+    return found
+
+
+def wait_clean(pid, seconds):
+    """Returns how long it took."""
+    started = time.monotonic()
+    while leftovers(pid):
+        assert time.monotonic() < started + seconds * PATIENCE, "still in process %d: %s" % (pid, leftovers(pid))
+        time.sleep(0.02)
+    return time.monotonic() - started
+
+
+def guardians():
+    """PIDs of the guardian processes that run now."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open("/proc/%s/comm" % name) as file:
+                    if file.read().strip() == "pyleak-guardian":
+                        found.append(int(name))
+            except (FileNotFoundError, ProcessLookupError):
+                pass
+    return found
+
+
+# -- reports ---------------------------------------------------------------------------------------
+
+def rows(document, *suffixes):
+    """Rows by (base name of the file, line), only of files with one of these endings."""
+    result = {}
+    for row in document["stats"]:
+        if row["domain"] == "python" and (not suffixes or row["filename"].endswith(suffixes)):
+            key = (os.path.basename(row["filename"]), row["lineno"])
+            assert key not in result, "two rows for %s" % (key,)
+            result[key] = row
+    return result
+
+
+def line_of(path, marker):
+    """The number of the one line of a file that contains the marker."""
+    lines = [n for n, text in enumerate(pathlib.Path(path).read_text().splitlines(), 1) if marker in text]
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+if sys.version_info < (3, 8):
+    sys.exit("the tests need Python 3.8 or later to run (what they attach to may be older)")

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: MIT
+"""Who can be attached to, who is refused, and what happens when a process ends while it is watched."""
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+
+from helpers import (BUILD, PYLEAK, Pyleak, Trace, Victim, assert_refused, attach, pyleak, skip_here, state, status,
+                     wait_clean, wait_hooked, wait_until)
+
+
+def refused(pid, *words, **keywords):
+    for command in (["attach", "--duration", "1s"], ["diff", "--interval", "1s"]):
+        assert_refused(pyleak(*command, "--engine", "breakpoint", pid, seconds=20, **keywords), *words)
+
+
+def unused_pid():
+    process = subprocess.Popen(["/bin/true"])
+    process.wait()
+    return process.pid
+
+
+def test_no_such_process():
+    refused(unused_pid(), "no such process|there is no process|does not exist")
+
+
+def test_not_python():
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        try:
+            refused(process.pid, "python")
+            assert process.poll() is None
+        finally:
+            process.kill()
+
+
+def test_zombie():
+    process = subprocess.Popen(["/bin/true"])
+    try:
+        wait_until(lambda: state(process.pid) == "Z", 5, "a zombie")
+        refused(process.pid, "zombie|ended|exited|dead|no such process")
+    finally:
+        process.wait()
+
+
+def test_itself():
+    """A process cannot trace itself; init-like and kernel processes are not Python."""
+    refused(2 if os.path.exists("/proc/2") else 1, ".")
+
+
+def test_32_bit():
+    program = BUILD / "tests" / "victims" / "narrow"
+    if not program.exists():
+        skip_here("32-bit", "the compiler cannot")
+    try:
+        process = subprocess.Popen([str(program)])
+    except OSError as error:
+        skip_here("32-bit", str(error))
+    with process:
+        try:
+            refused(process.pid, "32-bit|python|architecture")
+            assert process.poll() is None
+        finally:
+            process.kill()
+
+
+def test_already_traced(host):
+    victim = host()
+    with subprocess.Popen([str(BUILD / "tests" / "victims" / "tracer"), str(victim.pid)],
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as tracer:
+        assert tracer.stdout.readline() == b"traced\n"
+        refused(victim.pid, "traced", str(tracer.pid))
+        assert status(victim.pid)["TracerPid"] == str(tracer.pid)
+        tracer.stdin.close()
+        tracer.wait()
+    victim.check()
+
+
+def test_other_user(host, tmp_path):
+    if os.geteuid() != 0 or not shutil.which("setpriv"):
+        skip_here("user")
+    victim = host()
+    copy = tmp_path / "pyleak"  # the build directory may be closed to others
+    shutil.copy(PYLEAK, copy)
+    for part in [tmp_path, *tmp_path.parents]:
+        if not part.stat().st_mode & 0o005:
+            os.chmod(part, part.stat().st_mode | 0o055)
+        if part.parent.samefile("/tmp"):
+            break
+    for command in (["attach", "--duration", "1s"], ["diff", "--interval", "1s"]):
+        process = subprocess.run(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", str(copy), *command,
+                                  "--engine", "breakpoint", str(victim.pid)], stdin=subprocess.DEVNULL,
+                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=30)
+        assert process.returncode == 1
+        assert process.stdout == b""
+        assert process.stderr.count(b"\n") == 1, process.stderr
+    victim.check()
+
+
+def test_own_user(tmp_path):
+    """Without root, a process of the same user can be attached to."""
+    if os.geteuid() != 0 or not shutil.which("setpriv"):
+        skip_here("user")
+    yama = "/proc/sys/kernel/yama/ptrace_scope"
+    if os.path.exists(yama) and open(yama).read().strip() != "0":
+        skip_here("user", "Yama lets nobody else trace")
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    # /tmp may be closed by the umask of pytest's base directory: use a place of our own.
+    folder = subprocess.run(["mktemp", "-d", "/tmp/pyleak-test-XXXXXX"], stdout=subprocess.PIPE, check=True,
+                            universal_newlines=True).stdout.strip()
+    try:
+        os.chmod(folder, 0o755)
+        shutil.copy(PYLEAK, folder)
+        script = os.path.join(folder, "victim.py")
+        with open(script, "w") as file:
+            file.write("import time\nprint('ready', flush=True)\nkept = []\n"
+                       "while True:\n    kept.append(bytes(1000))\n    time.sleep(0.01)\n")
+        with Victim("setpriv", None, *nobody[1:], "/usr/bin/python3", script) as victim:
+            process = subprocess.run([*nobody, os.path.join(folder, "pyleak"), "attach", "--engine", "breakpoint",
+                                      "--duration", "1s", "--format", "json", str(victim.pid)],
+                                     stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                     timeout=60)
+            assert process.returncode == 0, process.stderr
+            assert b"victim.py" in process.stdout
+            wait_clean(victim.pid, 1)
+            assert victim.alive()
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_stopped(host):
+    """A process stopped by ^Z stays stopped, through attach and after, and goes on when it is told to."""
+    victim = host()
+    before = Trace(victim.pid)
+    os.kill(victim.pid, signal.SIGSTOP)
+    wait_until(lambda: state(victim.pid) == "T", 5, "a stopped process")
+    with attach(victim.pid, "--duration", "1s") as running:
+        wait_until(lambda: running.process.poll() is not None or state(victim.pid) == "T", 5, "still stopped")
+        seen = set()
+        while running.process.poll() is None:
+            seen.add(state(victim.pid))
+            time.sleep(0.01)
+        result = running.finish()
+    assert result.status == 0, result
+    assert seen <= {"T", "t"}, "it ran meanwhile: %s" % seen
+    assert state(victim.pid) == "T"
+    os.kill(victim.pid, signal.SIGCONT)
+    wait_until(lambda: state(victim.pid) in "SR", 5, "a process that goes on")
+    victim.check()
+    assert not before.differences(victim.pid)
+
+
+def test_stopped_while_watched(host):
+    victim = host()
+    with attach(victim.pid) as running:
+        wait_hooked(victim.pid, running)
+        os.kill(victim.pid, signal.SIGSTOP)
+        wait_until(lambda: state(victim.pid) in "Tt", 5, "a stopped process")
+        time.sleep(0.3)
+        assert state(victim.pid) in "Tt"
+        os.kill(victim.pid, signal.SIGCONT)
+        victim.check()
+        os.kill(victim.pid, signal.SIGSTOP)
+        time.sleep(0.2)
+        assert running.finish(signal.SIGTERM).status == 0
+    assert state(victim.pid) == "T"
+    os.kill(victim.pid, signal.SIGCONT)
+    victim.check()
+    wait_clean(victim.pid, 1)
+
+
+@pytest.mark.parametrize("how", ["exit", "kill", "exec"])
+def test_ends_while_watched(host, how):
+    """What was recorded is printed, with a note on stderr, and the status is 1."""
+    victim = host("--threads", 3)
+    with attach(victim.pid) as running:
+        wait_hooked(victim.pid, running)
+        victim.check()
+        if how == "kill":
+            os.kill(victim.pid, signal.SIGKILL)
+        else:
+            victim.tell("quit" if how == "exit" else "exec")
+        result = running.finish(seconds=15)
+    assert result.status == 1, result
+    assert result.stderr.count("\n") == 1, result
+    document = result.json()
+    assert document["kind"] == "top"
+    assert document["total"]["count"] > 0
+    assert any(row["filename"].endswith("host.py") for row in document["stats"]), document
+    if how == "exec":
+        assert open("/proc/%d/comm" % victim.pid).read() == "sleep\n"
+        wait_clean(victim.pid, 1)
+
+
+def test_ends_before_the_second_window(host):
+    victim = host()
+    with Pyleak("diff", victim.pid, "--engine", "breakpoint", "--interval", "30s", "--format", "json") as running:
+        wait_hooked(victim.pid, running)
+        victim.check()
+        os.kill(victim.pid, signal.SIGKILL)
+        result = running.finish(seconds=15)
+    assert result.status == 1, result
+    assert result.stderr.count("\n") >= 1, result
+
+
+def test_two_at_once(host):
+    """A second pyleak is refused while the first one traces; the first is not disturbed."""
+    victim = host()
+    with attach(victim.pid) as running:
+        wait_hooked(victim.pid, running)
+        assert_refused(pyleak("attach", victim.pid, "--engine", "breakpoint", "--duration", "1s", seconds=20))
+        victim.check()
+        assert running.finish(signal.SIGTERM).status == 0
+    victim.check()
+    wait_clean(victim.pid, 1)
+
+
+def test_detach_without_a_probe(host):
+    """Nothing to remove: said in one line, and nothing changes."""
+    victim = host()
+    before = Trace(victim.pid)
+    result = pyleak("detach", victim.pid)
+    assert result.status in (0, 1), result
+    assert result.stderr.count("\n") == 1 or result.status == 0, result
+    assert not before.differences(victim.pid)
+    victim.check()
