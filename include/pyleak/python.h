@@ -26,7 +26,7 @@ struct pl_python_layout {
 	int32_t thread_next, thread_interpreter, thread_id, thread_native_id, thread_status;
 	int32_t thread_frame;       /* tstate: frame, cframe or current_frame */
 	int32_t cframe_frame;       /* 3.11, 3.12: _PyCFrame.current_frame, behind thread_frame */
-	int32_t frame_previous, frame_code, frame_instruction, frame_owner, frame_tlbc_index;
+	int32_t frame_previous, frame_code, frame_instruction, frame_owner, frame_is_entry, frame_tlbc_index;
 	int32_t code_filename, code_name, code_qualname, code_first_line, code_line_table;
 	int32_t code_first_traceable, code_bytecode, code_tlbc;
 	int32_t string_length, string_state, string_ascii_data, string_compact_data, string_data_pointer;
@@ -98,6 +98,11 @@ uint64_t pl_python_thread(const struct pl_python *python, uint64_t thread_pointe
  */
 size_t pl_python_stack(const struct pl_python *python, uint64_t tstate, struct pl_frame_ref *frames, size_t max,
 		       bool *ret_more);
+
+/* Both at once, for every stop at a breakpoint: *tstate is the hint and becomes the answer. While the
+ * thread holds the GIL and the hint is right, two to four small reads. */
+size_t pl_python_thread_stack(const struct pl_python *python, uint64_t thread_pointer, uint64_t *tstate,
+			      struct pl_frame_ref *frames, size_t max, bool *ret_more);
 
 /* What a code object says of itself, copied. Strings are UTF-8; unreadable ones are "<unknown>". */
 struct pl_code {

@@ -14,7 +14,6 @@ enum {
 	PAGE = 4096,
 	FRAME_SPAN = 128, /* more than any field of a frame that is read */
 	BATCH = 64,
-	CODE_SPAN = 256,
 	OWNED_BY_GENERATOR = 1,
 	CODE_UNIT = 2,
 };
@@ -27,6 +26,8 @@ struct window {
 struct raw_frame {
 	uint64_t code, instruction, previous;
 	uint8_t owner;
+	bool entered_from_c;     /* 3.11 says it in the frame, later versions by a shim below it */
+	bool may_be_incomplete;
 };
 
 static const uint8_t *window_get(pid_t pid, struct window *window, uint64_t address, size_t length)
@@ -62,6 +63,7 @@ static bool read_frame(const struct pl_python *python, struct window *window, ui
 	ret->instruction = layout->frame_instruction_is_index ? field_u32(bytes, layout->frame_instruction) :
 								 field_u64(bytes, layout->frame_instruction);
 	ret->owner = layout->frame_owner != PL_NO_FIELD ? bytes[layout->frame_owner] : 0;
+	ret->entered_from_c = layout->frame_is_entry != PL_NO_FIELD && bytes[layout->frame_is_entry];
 	return true;
 }
 
@@ -83,78 +85,79 @@ static int32_t frame_offset(const struct pl_python *python, const struct raw_fra
 /*
  * From 3.11 on a frame is on the stack before it is complete (_PyFrame_IsIncomplete): while the
  * instructions ahead of _co_firsttraceable run. Neither sys._getframe() nor tracemalloc show it.
+ * They make cells and generators, which may run the garbage collector and so, from C, other frames
+ * on top; but no frame that called another one directly is incomplete. That leaves the top frame
+ * and those below an entry from C to look at, with one read for all.
  */
-static bool is_incomplete(const struct pl_python *python, const struct raw_frame *frame, const uint8_t *code)
-{
-	int64_t first = (int32_t)field_u32(code, python->layout.code_first_traceable - python->layout.object_type);
-
-	return frame->owner != OWNED_BY_GENERATOR &&
-		(int64_t)(frame->instruction - (frame->code + (uint64_t)python->layout.code_bytecode)) < first * CODE_UNIT;
-}
-
-/* Of a batch, keeps the frames that Python shows. Stops at what is not a code object: *ret_bad. */
 static size_t keep_complete(const struct pl_python *python, const struct raw_frame *batch, size_t count,
 			    struct pl_frame_ref *frames, bool *ret_bad)
 {
 	const struct pl_python_layout *layout = &python->layout;
-	size_t length = (size_t)(layout->code_first_traceable - layout->object_type) + 4, kept = 0;
-	uint8_t codes[BATCH][CODE_SPAN];
-	struct pl_memory_piece pieces[BATCH];
-	bool all_read;
+	struct code_part {
+		uint64_t type;
+		int32_t first_traceable;
+	} codes[BATCH];
+	struct pl_memory_piece pieces[2 * BATCH];
+	size_t kept = 0, pieces_count = 0;
 
-	for (size_t i = 0; i < count; i++)
-		pieces[i] = (struct pl_memory_piece){ batch[i].code + (uint64_t)layout->object_type, codes[i], length };
-	all_read = pl_memory_read_pieces(python->pid, pieces, count) == 0;
 	for (size_t i = 0; i < count; i++) {
-		if (!all_read && pl_memory_read(python->pid, pieces[i].address, codes[i], length) < 0) {
-			*ret_bad = true;
-			break;
+		if (!batch[i].may_be_incomplete)
+			continue;
+		pieces[pieces_count++] = (struct pl_memory_piece){ batch[i].code + (uint64_t)layout->object_type,
+			&codes[i].type, sizeof(codes[i].type) };
+		pieces[pieces_count++] = (struct pl_memory_piece){ batch[i].code + (uint64_t)layout->code_first_traceable,
+			&codes[i].first_traceable, sizeof(codes[i].first_traceable) };
+	}
+	if (pieces_count && pl_memory_read_pieces(python->pid, pieces, pieces_count) < 0) {
+		*ret_bad = true;
+		return 0;
+	}
+	for (size_t i = 0; i < count; i++) {
+		int64_t offset = (int64_t)(batch[i].instruction - (batch[i].code + (uint64_t)layout->code_bytecode));
+
+		if (batch[i].may_be_incomplete) {
+			if (codes[i].type != python->code_type) {
+				*ret_bad = true;
+				break;
+			}
+			if (batch[i].owner != OWNED_BY_GENERATOR && offset < (int64_t)codes[i].first_traceable * CODE_UNIT)
+				continue;
 		}
-		if (field_u64(codes[i], 0) != python->code_type) {
-			*ret_bad = true;
-			break;
-		}
-		if (!is_incomplete(python, &batch[i], codes[i]))
-			frames[kept++] = (struct pl_frame_ref){ batch[i].code, frame_offset(python, &batch[i]) };
+		frames[kept++] = (struct pl_frame_ref){ batch[i].code, frame_offset(python, &batch[i]) };
 	}
 	return kept;
 }
 
-static uint64_t top_frame(const struct pl_python *python, uint64_t tstate)
+size_t stack_read(const struct pl_python *python, uint64_t frame, struct pl_frame_ref *frames, size_t max,
+		  bool *ret_more)
 {
-	uint64_t frame;
-
-	if (pl_memory_read_u64(python->pid, tstate + (uint64_t)python->layout.thread_frame, &frame) < 0 || !frame)
-		return 0;
-	if (python->layout.cframe_frame != PL_NO_FIELD &&
-			pl_memory_read_u64(python->pid, frame + (uint64_t)python->layout.cframe_frame, &frame) < 0)
-		return 0;
-	return frame;
-}
-
-size_t pl_python_stack(const struct pl_python *python, uint64_t tstate, struct pl_frame_ref *frames, size_t max,
-		       bool *ret_more)
-{
-	uint64_t address = tstate ? top_frame(python, tstate) : 0;
+	uint64_t address = frame;
 	struct window window;
 	size_t count = 0, steps = 4 * max + BATCH; /* shims are fewer than frames: only a bad chain is longer */
-	bool bad = false;
+	bool bad = false, from_c = true;
 
+	if (frame && python->layout.cframe_frame != PL_NO_FIELD &&
+			pl_memory_read_u64(python->pid, frame + (uint64_t)python->layout.cframe_frame, &address) < 0)
+		address = 0;
 	window.start = window.end = 0;
 	while (address && count < max && !bad) {
 		struct raw_frame batch[BATCH];
 		size_t size = 0;
 
 		while (address && size < BATCH && count + size < max) {
-			struct raw_frame *frame = &batch[size];
+			struct raw_frame *next = &batch[size];
 
-			if (!steps-- || !read_frame(python, &window, address, frame)) {
+			if (!steps-- || !read_frame(python, &window, address, next)) {
 				bad = true;
 				break;
 			}
-			address = frame->previous != address ? frame->previous : 0;
-			if (frame->owner < python->layout.owner_skip_min)
+			address = next->previous != address ? next->previous : 0;
+			next->may_be_incomplete = from_c;
+			from_c = next->entered_from_c;
+			if (next->owner < python->layout.owner_skip_min)
 				size++;
+			else
+				from_c = true;
 		}
 		if (python->layout.code_first_traceable != PL_NO_FIELD) {
 			count += keep_complete(python, batch, size, frames + count, &bad);
@@ -166,4 +169,14 @@ size_t pl_python_stack(const struct pl_python *python, uint64_t tstate, struct p
 	if (ret_more)
 		*ret_more = address || bad;
 	return count;
+}
+
+size_t pl_python_stack(const struct pl_python *python, uint64_t tstate, struct pl_frame_ref *frames, size_t max,
+		       bool *ret_more)
+{
+	struct thread_state thread = { 0 };
+
+	if (tstate && thread_read(python, tstate, &thread) < 0)
+		thread.frame = 0;
+	return stack_read(python, thread.frame, frames, max, ret_more);
 }

@@ -27,10 +27,10 @@ enum { FIRST_MINOR = 6, LAST_MINOR = 15 };
 /* Frames that are objects of their own, f_lasti in them. */
 #define FRAME_OBJECTS(lasti) \
 	.frame_previous = 24, .frame_code = 32, .frame_instruction = (lasti), .frame_instruction_is_index = true, \
-	.frame_owner = NONE, .frame_tlbc_index = NONE, .owner_skip_min = 0xff
-#define FRAMES(previous, code, owner, skip) \
+	.frame_owner = NONE, .frame_is_entry = NONE, .frame_tlbc_index = NONE, .owner_skip_min = 0xff
+#define FRAMES(previous, code, owner, entry, skip) \
 	.frame_previous = (previous), .frame_code = (code), .frame_instruction = 56, .frame_owner = (owner), \
-	.frame_tlbc_index = NONE, .owner_skip_min = (skip)
+	.frame_is_entry = (entry), .frame_tlbc_index = NONE, .owner_skip_min = (skip)
 #define CODE_BEFORE_311(filename, line) \
 	.code_filename = (filename), .code_name = (filename) + 8, .code_line_table = (filename) + 16, \
 	.code_first_line = (line), .code_qualname = NONE, .code_first_traceable = NONE, .code_bytecode = NONE, \
@@ -52,16 +52,16 @@ static const struct pl_python_layout layouts[LAST_MINOR - FIRST_MINOR + 1] = {
 	[10 - FIRST_MINOR] = { OBJECTS, STRINGS_WITH_WSTR, INTERPRETERS(32, 568, 0, 24, 8),
 		THREADS(24, NONE, 176, NONE, NONE), FRAME_OBJECTS(96), CODE_BEFORE_311(104, 40) },
 	[11 - FIRST_MINOR] = { OBJECTS, STRINGS_WITH_WSTR, INTERPRETERS(40, 576, 0, 48, 16),
-		THREADS(56, 8, 152, 160, NONE), FRAMES(48, 32, 69, 0xff), CODE(72, 168, 184, 24) },
+		THREADS(56, 8, 152, 160, NONE), FRAMES(48, 32, 69, 68, 0xff), CODE(72, 168, 184, 24) },
 	[12 - FIRST_MINOR] = { OBJECTS, STRINGS, INTERPRETERS(40, NONE, 0, 8, 72),
-		THREADS(56, 0, 136, 144, 24), FRAMES(8, 0, 70, 3), CODE(68, 176, 192, 24) },
+		THREADS(56, 0, 136, 144, 24), FRAMES(8, 0, 70, NONE, 3), CODE(68, 176, 192, 24) },
 	[13 - FIRST_MINOR] = { OBJECTS, STRINGS, INTERPRETERS(632, NONE, 7264, 7272, 7344),
-		THREADS(72, NONE, 152, 160, 32), FRAMES(8, 0, 70, 3), CODE(68, 184, 200, 24) },
+		THREADS(72, NONE, 152, 160, 32), FRAMES(8, 0, 70, NONE, 3), CODE(68, 184, 200, 24) },
 	[14 - FIRST_MINOR] = { OBJECTS, STRINGS, INTERPRETERS(808, NONE, 7272, 7280, 7344),
-		THREADS(72, NONE, 152, 160, 32), FRAMES(8, 0, 74, 3), CODE(68, 192, 208, 32),
+		THREADS(72, NONE, 152, 160, 32), FRAMES(8, 0, 74, NONE, 3), CODE(68, 192, 208, 32),
 		.frame_code_tagged = true },
 	[15 - FIRST_MINOR] = { OBJECTS, STRINGS, INTERPRETERS(936, NONE, 7264, 7272, 7336),
-		THREADS(72, NONE, 176, 184, 32), FRAMES(8, 0, 74, 3), CODE(68, 192, 208, 32),
+		THREADS(72, NONE, 176, 184, 32), FRAMES(8, 0, 74, NONE, 3), CODE(68, 192, 208, 32),
 		.frame_code_tagged = true },
 };
 

@@ -66,6 +66,19 @@ bool roots_initialised(const struct pl_python *python);
 int tables_find(const struct object *object, const struct pl_maps *maps, struct pl_python *python,
 		struct pl_error *err);
 
+/* The fields of a PyThreadState that matter here. */
+enum { THREAD_STATE_SPAN = 256 }; /* more than any of them */
+struct thread_state {
+	uint64_t next, id;
+	uint64_t frame; /* as tstate has it: up to the _PyCFrame in 3.11 and 3.12 */
+	bool active;    /* it holds the GIL (3.12+: its interpreter's) */
+};
+int thread_read(const struct pl_python *python, uint64_t address, struct thread_state *ret);
+
+/* pl_python_stack() from thread_state.frame on. */
+size_t stack_read(const struct pl_python *python, uint64_t frame, struct pl_frame_ref *frames, size_t max,
+		  bool *ret_more);
+
 /* Unaligned fields of what was read from the tracee. */
 static inline uint64_t field_u64(const uint8_t *bytes, int32_t offset)
 {

@@ -5,44 +5,33 @@
 #include "python_private.h"
 
 enum {
-	THREAD_STATE_SPAN = 256, /* more than any field of PyThreadState that is read */
 	STATUS_ACTIVE = 1 << 4,  /* _status.active of 3.12+: attached to the runtime now */
 	INTERPRETERS_MAX = 1024,
 	THREADS_MAX = 1 << 16,
 };
 
-struct thread_state {
-	uint64_t next, interpreter, id, frame;
-	bool active;
-};
-
-static int thread_read(const struct pl_python *python, uint64_t address, struct thread_state *ret)
+int thread_read(const struct pl_python *python, uint64_t address, struct thread_state *ret)
 {
 	const struct pl_python_layout *layout = &python->layout;
-	uint8_t bytes[THREAD_STATE_SPAN];
 	int32_t last = layout->thread_id > layout->thread_frame ? layout->thread_id : layout->thread_frame;
-	int r;
+	uint8_t bytes[THREAD_STATE_SPAN];
+	uint64_t current = 0;
+	struct pl_memory_piece pieces[] = {
+		{ address, bytes, (size_t)last + 8 },
+		{ python->thread_current, &current, sizeof(current) },
+	};
+	int r = pl_memory_read_pieces(python->pid, pieces, python->thread_current ? 2 : 1);
 
-	r = pl_memory_read(python->pid, address, bytes, (size_t)last + 8);
 	if (r < 0)
 		return r;
 	ret->next = field_u64(bytes, layout->thread_next);
-	ret->interpreter = field_u64(bytes, layout->thread_interpreter);
 	ret->id = field_u64(bytes, layout->thread_id);
 	ret->frame = field_u64(bytes, layout->thread_frame);
-	ret->active = layout->thread_status != PL_NO_FIELD &&
-		(field_u32(bytes, layout->thread_status) & STATUS_ACTIVE);
+	if (python->thread_current)
+		ret->active = current == address;
+	else
+		ret->active = field_u32(bytes, layout->thread_status) & STATUS_ACTIVE;
 	return 0;
-}
-
-/* Up to 3.11 one word names the thread state that holds the GIL. */
-static uint64_t current_thread(const struct pl_python *python)
-{
-	uint64_t current;
-
-	if (!python->thread_current || pl_memory_read_u64(python->pid, python->thread_current, &current) < 0)
-		return 0;
-	return current;
 }
 
 /*
@@ -52,7 +41,7 @@ static uint64_t current_thread(const struct pl_python *python)
 static uint64_t search(const struct pl_python *python, uint64_t thread_pointer)
 {
 	const struct pl_python_layout *layout = &python->layout;
-	uint64_t current = current_thread(python), interpreter, best = 0;
+	uint64_t interpreter, best = 0;
 	bool best_has_frame = false;
 	int threads = 0;
 
@@ -73,7 +62,7 @@ static uint64_t search(const struct pl_python *python, uint64_t thread_pointer)
 			if (thread_read(python, address, &thread) < 0)
 				break;
 			if (thread.id == thread_pointer) {
-				if (thread.active || address == current)
+				if (thread.active)
 					return address;
 				if (!best || (thread.frame && !best_has_frame)) {
 					best = address;
@@ -88,29 +77,25 @@ static uint64_t search(const struct pl_python *python, uint64_t thread_pointer)
 }
 
 /*
- * Whether a thread state that was right once still is. A freed one keeps its thread_id, and glibc
- * gives the next thread the same stack, so the same id: only the list says that it is alive.
+ * A thread state that was right once: believed while it is the active one. A freed one is not, but
+ * may keep its thread_id, and glibc gives the next thread the same stack, so the same id.
  */
-static bool still_linked(const struct pl_python *python, uint64_t address, const struct thread_state *thread)
-{
-	const struct pl_python_layout *layout = &python->layout;
-	uint64_t back = 0, previous;
-
-	if (pl_memory_read_u64(python->pid, address, &previous) < 0)
-		return false;
-	if (previous)
-		previous += (uint64_t)layout->thread_next;
-	else
-		previous = thread->interpreter + (uint64_t)layout->interpreter_threads_head;
-	return pl_memory_read_u64(python->pid, previous, &back) == 0 && back == address;
-}
-
 uint64_t pl_python_thread(const struct pl_python *python, uint64_t thread_pointer, uint64_t hint)
 {
 	struct thread_state thread;
 
-	if (hint && thread_read(python, hint, &thread) == 0 && thread.id == thread_pointer &&
-			(thread.active || hint == current_thread(python)) && still_linked(python, hint, &thread))
+	if (hint && thread_read(python, hint, &thread) == 0 && thread.id == thread_pointer && thread.active)
 		return hint;
 	return search(python, thread_pointer);
+}
+
+size_t pl_python_thread_stack(const struct pl_python *python, uint64_t thread_pointer, uint64_t *tstate,
+			      struct pl_frame_ref *frames, size_t max, bool *ret_more)
+{
+	struct thread_state thread;
+
+	if (*tstate && thread_read(python, *tstate, &thread) == 0 && thread.id == thread_pointer && thread.active)
+		return stack_read(python, thread.frame, frames, max, ret_more);
+	*tstate = search(python, thread_pointer);
+	return pl_python_stack(python, *tstate, frames, max, ret_more);
 }

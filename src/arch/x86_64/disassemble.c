@@ -228,9 +228,10 @@ static void compute(struct walk *walk, struct state *state, unsigned int id, con
 		known = operand_value(walk, state, from, &right);
 		if (to->type != X86_OP_REG)
 			return;
+		if (from->type != X86_OP_MEM || !operand_address(state, walk->insn, from, &address))
+			address = 0;
 		set_register(state, to->reg, known, right);
-		if ((to->reg == X86_REG_RAX) && from->type == X86_OP_MEM &&
-				operand_address(state, walk->insn, from, &address))
+		if (to->reg == X86_REG_RAX)
 			state->rax_loaded_from = address;
 		return;
 	case X86_INS_MOVSXD:
