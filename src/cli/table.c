@@ -13,12 +13,11 @@ const struct pl_command_entry pl_command_table[PL_COMMAND_COUNT] = {
 		"it, and its command line."},
 	[PL_COMMAND_ATTACH] = {"attach", true, "record, and show by line what is live",
 		"Hooks the process, records its allocations, and shows by line what of them is still "
-		"live. It ends at ^C, at SIGTERM or after --duration: then it detaches and prints the "
-		"last report."},
+		"live: on a terminal anew after each --interval, otherwise once. It ends at ^C, at SIGTERM "
+		"or after --duration: then it detaches and prints the last report."},
 	[PL_COMMAND_DIFF] = {"diff", true, "record two windows, and show by line what grew",
 		"Records for one --interval, takes a snapshot, records for another, takes a second "
-		"one, and prints the second against the first. If the process carries a probe "
-		"already, that one is used and left in place."},
+		"one, and prints the second against the first."},
 	[PL_COMMAND_DETACH] = {"detach", true, "remove a probe that was left behind",
 		"Removes the probe that a killed pyleak left in the process."},
 };
@@ -64,8 +63,8 @@ static const struct pl_choice color_choices[] = {
 
 /* In the order of --help, which is that of the manual page. */
 const struct pl_option pl_option_table[] = {
-	{'i', "interval", "TIME", .preset = "10s", .commands = PL_FOR(DIFF), .section = PL_SECTION_RECORD,
-		.help = "length of a window: 500ms, 10s, 2m, 1h; a bare number is seconds"},
+	{'i', "interval", "TIME", .preset = "10s", .commands = FOR_RECORDING, .section = PL_SECTION_RECORD,
+		.help = "length of a window (attach: of the live view): 500ms, 10s, 2m, 1h; a bare number is seconds"},
 	{'d', "duration", "TIME", .commands = PL_FOR(ATTACH), .section = PL_SECTION_RECORD,
 		.help = "how long to record; without it until ^C"},
 	{'c', "count", "N", .preset = "1", .commands = PL_FOR(DIFF), .section = PL_SECTION_RECORD,
@@ -101,7 +100,7 @@ const struct pl_option pl_option_table[] = {
 		.help = "write there, not to standard output"},
 	{PL_OPTION_FORCE, "force", .commands = FOR_RESULTS, .section = PL_SECTION_OUTPUT,
 		.help = "let --output overwrite an existing file"},
-	{PL_OPTION_FAIL_ABOVE, "fail-above", "SIZE", .commands = PL_FOR(DIFF), .section = PL_SECTION_OUTPUT,
+	{PL_OPTION_FAIL_ABOVE, "fail-above", "SIZE", .commands = FOR_RECORDING, .section = PL_SECTION_OUTPUT,
 		.help = "exit with status 3 if any row grew by more"},
 	{PL_OPTION_COLOR, "color", .choices = color_choices, .preset = "auto", .commands = FOR_RESULTS,
 		.section = PL_SECTION_OUTPUT, .help = "auto follows the terminal and NO_COLOR"},
