@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: MIT */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "pyleak/breakpoint_probe.h"
+#include "pyleak/hook.h"
+#include "pyleak/memory.h"
+#include "pyleak/units.h"
+
+/*
+ * The breakpoint probe in a child that has allocator tables like an interpreter's and four threads
+ * that call through them without pause, checking every result. The tracer comes and goes, and dies
+ * at each of its steps and at random instants.
+ */
+
+#define THREADS 4
+#define ROUNDS_OF_COMING_AND_GOING 60
+#define RANDOM_DEATHS 60
+
+struct table {
+	void *ctx;
+	void *(*malloc)(void *, size_t);
+	void *(*calloc)(void *, size_t, size_t);
+	void *(*realloc)(void *, void *, size_t);
+	void (*free)(void *, void *);
+};
+
+static struct table tables[3]; /* same address in parent and child */
+static volatile uint64_t *progress;
+
+static void *plain_malloc(void *ctx, size_t size)
+{
+	return ctx == &tables ? malloc(size) : NULL;
+}
+
+static void *plain_calloc(void *ctx, size_t count, size_t size)
+{
+	return ctx == &tables ? calloc(count, size) : NULL;
+}
+
+static void *plain_realloc(void *ctx, void *pointer, size_t size)
+{
+	return ctx == &tables ? realloc(pointer, size) : NULL;
+}
+
+static void plain_free(void *ctx, void *pointer)
+{
+	if (ctx != &tables)
+		_exit(5);
+	free(pointer);
+}
+
+static void *hammer(void *argument)
+{
+	size_t id = (size_t)argument;
+	volatile struct table *table = tables;
+
+	for (uint64_t i = 0;; i++) {
+		volatile struct table *t = &table[i % 3];
+		uint64_t *block = t->malloc(t->ctx, 64);
+
+		if (!block)
+			_exit(6);
+		block[0] = i;
+		block[7] = ~i;
+		block = t->realloc(t->ctx, block, 4096);
+		if (!block || block[0] != i || block[7] != ~i)
+			_exit(7);
+		t->free(t->ctx, block);
+		block = t->calloc(t->ctx, 4, 8);
+		if (!block || block[0] || block[3])
+			_exit(8);
+		t->free(t->ctx, block);
+		progress[id]++;
+	}
+	return NULL;
+}
+
+static pid_t start_child(void)
+{
+	progress = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	for (int i = 0; i < 3; i++)
+		tables[i] = (struct table){&tables, plain_malloc, plain_calloc, plain_realloc, plain_free};
+
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		pthread_t thread;
+
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+		for (size_t i = 0; i < THREADS; i++)
+			pthread_create(&thread, NULL, hammer, (void *)i);
+		for (;;)
+			pause();
+	}
+	while (!progress[THREADS - 1])
+		usleep(1000);
+	return pid;
+}
+
+static void assert_goes_on(pid_t pid, const char *when)
+{
+	for (int t = 0; t < THREADS; t++) {
+		uint64_t before = progress[t];
+		int status;
+
+		for (int i = 0; i < 5000 && progress[t] < before + 2; i++)
+			usleep(500);
+		cr_assert_eq(waitpid(pid, &status, WNOHANG), 0, "the child ended with %#x %s", status, when);
+		cr_assert_geq(progress[t], before + 2, "thread %d does not go on %s", t, when);
+	}
+}
+
+static bool count_hits(struct pl_tracee *tracee, struct pl_thread *thread, const pl_registers *regs)
+{
+	uint64_t *hits = tracee->context;
+
+	(void)thread;
+	if (regs->rip < PL_PROBE_BASE || regs->rip >= PL_PROBE_BASE + PL_PROBE_PLACES * (uint64_t)PL_PROBE_STRIDE)
+		return false;
+	++*hits;
+	return true;
+}
+
+static void fill_plan(struct pl_probe_plan *plan)
+{
+	*plan = (struct pl_probe_plan){
+		.engine = PL_PROBE_BREAKPOINT,
+		.image = pl_breakpoint_image,
+		.code_size = PL_BREAKPOINT_CODE_SIZE,
+		.data_size = PL_BREAKPOINT_DATA_SIZE,
+		.armed_offset = PL_BREAKPOINT_ARMED,
+		.inside_offset = PL_BREAKPOINT_INSIDE,
+		.scratch_offset = PL_BREAKPOINT_SCRATCH,
+		.trap_handler_offset = pl_breakpoint_trap_handler,
+		.restorer_offset = pl_breakpoint_restorer,
+		.hook_count = PL_BREAKPOINT_HOOKS,
+	};
+	for (uint32_t i = 0; i < PL_BREAKPOINT_HOOKS; i++) {
+		uint64_t word = (uint64_t)&tables[i / 4] + 8 + 8 * (i % 4);
+
+		plan->order[i] = i;
+		plan->hooks[i].address = word;
+		plan->hooks[i].original = *(uint64_t *)word;
+		plan->hooks[i].entry_offset = pl_breakpoint_entries[i].entry;
+	}
+}
+
+/* Attach, serve for a moment, remove. The number of breakpoints served, or -errno. */
+static int64_t come_and_go(pid_t pid, int64_t serve_ns, struct pl_error *err)
+{
+	struct pl_probe_plan plan;
+	struct pl_probe probe;
+	struct pl_maps maps = {0};
+	struct pl_gadgets gadgets;
+	struct pl_tracee *tracee = NULL;
+	uint64_t hits = 0;
+	int code = pl_maps_read(pid, &maps);
+
+	fill_plan(&plan);
+	if (code == 0)
+		code = pl_gadgets_find(pid, &maps, &gadgets, err);
+	if (code == 0)
+		code = pl_tracee_seize(pid, PL_NSEC_PER_SEC, &tracee, err);
+	if (code == 0)
+		code = pl_probe_plant(tracee, &maps, &gadgets, &plan, &probe, err);
+	if (code == 0) {
+		tracee->on_breakpoint = count_hits;
+		tracee->context = &hits;
+		code = pl_tracee_follow_threads(tracee);
+		pl_tracee_resume(tracee);
+
+		int64_t end = pl_now_ns() + serve_ns;
+
+		while (code == 0 && pl_now_ns() < end)
+			code = pl_tracee_wait(tracee);
+		if (code == 0)
+			code = pl_tracee_stop(tracee, PL_NSEC_PER_SEC, err);
+		if (code == 0)
+			code = pl_probe_remove(tracee, &probe, 2 * PL_NSEC_PER_SEC, err);
+	}
+	pl_tracee_detach(tracee);
+	pl_maps_free(&maps);
+	return code < 0 ? code : (int64_t)hits;
+}
+
+static void assert_no_trace(pid_t pid, const struct table *before)
+{
+	struct table now[3];
+
+	cr_assert(!pl_probe_present(pid));
+	cr_assert_eq(pl_memory_read(pid, (uint64_t)tables, now, sizeof(now)), 0);
+	cr_assert_eq(memcmp(now, before, sizeof(now)), 0, "a word was not put back");
+}
+
+/* In a process of its own: this one must not have counted a step when it forks the next tracer. */
+static void clean_up(pid_t pid, const struct table *before)
+{
+	pid_t cleaner = fork();
+	int status;
+
+	if (cleaner == 0) {
+		struct pl_error err = {0};
+		bool found;
+		int code = pl_probe_detach(pid, 5 * PL_NSEC_PER_SEC, &found, &err);
+
+		if (code < 0)
+			fprintf(stderr, "%s\n", err.text);
+		_exit(code < 0);
+	}
+	(void)waitpid(cleaner, &status, 0);
+	cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "cleaning up: status %#x", status);
+	assert_no_trace(pid, before);
+}
+
+static void end_child(pid_t pid)
+{
+	(void)kill(pid, SIGKILL);
+	(void)waitpid(pid, NULL, 0);
+}
+
+Test(plant, comes_and_goes_without_a_trace, .timeout = 120)
+{
+	pid_t pid = start_child();
+	struct table before[3];
+
+	memcpy(before, tables, sizeof(before));
+	for (int i = 0; i < ROUNDS_OF_COMING_AND_GOING; i++) {
+		struct pl_error err = {0};
+		int64_t hits = come_and_go(pid, i % 2 ? 0 : 10 * PL_NSEC_PER_MSEC, &err);
+
+		cr_assert_geq(hits, 0, "round %d: %s", i, err.text);
+		cr_assert(i % 2 || hits > 0, "no breakpoint was served");
+		assert_no_trace(pid, before);
+		assert_goes_on(pid, "after a removal");
+	}
+	end_child(pid);
+}
+
+/* The step to die at is counted from the tracer's first; the serving loop makes many, and the steps
+ * of the removal come behind it, so one series dies early and one has no loop to speak of. */
+Test(plant, outlives_its_tracer_at_each_step, .timeout = 300)
+{
+	pid_t pid = start_child();
+	struct table before[3];
+	int step, status = 0;
+
+	memcpy(before, tables, sizeof(before));
+	for (step = 1; step < 2000; step++) {
+		pid_t tracer = fork();
+
+		if (tracer == 0) {
+			char text[16];
+
+			snprintf(text, sizeof(text), "%d", step);
+			setenv("PYLEAK_FAULT", text, 1);
+			_exit(come_and_go(pid, 0, NULL) >= 0 ? 0 : 1);
+		}
+		(void)waitpid(tracer, &status, 0);
+
+		char when[32];
+
+		snprintf(when, sizeof(when), "after step %d", step);
+		assert_goes_on(pid, when);
+		if (WIFEXITED(status))
+			break;
+		cr_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+		clean_up(pid, before);
+		assert_goes_on(pid, when);
+	}
+	cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "no round came through: status %#x", status);
+	cr_assert_gt(step, 60, "only %d steps", step);
+	end_child(pid);
+}
+
+Test(plant, outlives_its_tracer_at_random_instants, .timeout = 300)
+{
+	pid_t pid = start_child();
+	struct table before[3];
+
+	memcpy(before, tables, sizeof(before));
+	srand(1);
+	for (int i = 0; i < RANDOM_DEATHS; i++) {
+		pid_t tracer = fork();
+
+		if (tracer == 0) {
+			for (;;)
+				(void)come_and_go(pid, PL_NSEC_PER_MSEC, NULL);
+		}
+		usleep((unsigned int)rand() % 30000);
+		(void)kill(tracer, SIGKILL);
+		(void)waitpid(tracer, NULL, 0);
+		assert_goes_on(pid, "after a random death");
+		clean_up(pid, before);
+	}
+	end_child(pid);
+}
