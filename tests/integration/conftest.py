@@ -10,6 +10,7 @@ import os
 import pytest
 
 import helpers
+from pythons import pythons
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
@@ -35,8 +36,11 @@ def no_guardian_left():
 
 
 def all_pythons():
-    from pythons import pythons
-    return pythons()
+    """Oldest first; with PYLEAK_ONE_PYTHON=1 the distribution's only."""
+    found = pythons()
+    if os.environ.get("PYLEAK_ONE_PYTHON") == "1":
+        return [entry for entry in found if entry[1].startswith("/usr/bin/")][-1:] or found[-1:]
+    return found
 
 
 def pytest_generate_tests(metafunc):
