@@ -43,9 +43,10 @@ const char *pl_sites_string(struct pl_sites *sites, const char *text);
 uint32_t pl_sites_intern(struct pl_sites *sites, enum pl_site_domain domain, const struct pl_frame *frames,
 			 size_t count, bool more);
 size_t pl_sites_count(const struct pl_sites *sites);
-/* The running totals of a site, to be changed in place by an engine. */
+/* The running totals of a site, to be changed in place by an engine. The address holds until the
+ * next pl_sites_intern(). Sites 0 to pl_sites_count() − 1 stand in a row. */
 struct pl_totals *pl_sites_totals(struct pl_sites *sites, uint32_t site);
-/* Frames of a site, innermost first. */
+/* Frames of a site, innermost first; at least one. ret_more may be NULL. */
 const struct pl_frame *pl_sites_frames(const struct pl_sites *sites, uint32_t site, size_t *ret_count, bool *ret_more);
 enum pl_site_domain pl_sites_domain(const struct pl_sites *sites, uint32_t site);
 
@@ -83,6 +84,7 @@ struct pl_row {
 	int64_t count, count_diff; /* live blocks */
 	struct pl_totals window;   /* allocated and freed between the two (since the start if there is one only) */
 	uint32_t site;             /* the site with most live bytes (diff: most growth) in this row: its traceback */
+	int64_t site_size, site_size_diff, site_count; /* what of this row is that site's alone */
 };
 
 struct pl_rows {
@@ -110,7 +112,10 @@ int pl_rows_make(const struct pl_snapshot *now, const struct pl_snapshot *before
 		 struct pl_rows *ret);
 void pl_rows_free(struct pl_rows *rows);
 
-/* size / count, 0 where count is 0; integer, truncated, as tracemalloc prints it. */
+/* Adds the figures of one row to another's; sums stop at the limits of their type. */
+void pl_row_add(struct pl_row *sum, const struct pl_row *row);
+
+/* size / count, 0 where count is 0; to the nearest integer, as tracemalloc prints it. */
 int64_t pl_row_average(const struct pl_row *row);
 
 #endif

@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <fnmatch.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "order.h"
+#include "pyleak/cleanup.h"
+#include "pyleak/stats.h"
+#include "strings.h"
+
+/* What one site adds to its row. */
+struct figures {
+	int64_t size, size_diff;
+	int64_t count, count_diff;
+	struct pl_totals window;
+};
+
+struct grouping {
+	const struct pl_rows_options *options;
+	bool difference;
+	struct pl_row *items;
+	size_t count, capacity;
+	uint32_t *index; /* item + 1, or 0 */
+	size_t mask;
+};
+
+/* The running totals are read from a process that goes on meanwhile: a free may be seen before its
+ * allocation, and a total may be anything at all if that process is hostile. No figure is negative,
+ * and sums stop at their limits. */
+static int64_t live(uint64_t allocated, uint64_t freed)
+{
+	uint64_t left = allocated > freed ? allocated - freed : 0;
+
+	return left > INT64_MAX ? INT64_MAX : (int64_t)left;
+}
+
+static uint64_t since(uint64_t now, uint64_t before)
+{
+	return now > before ? now - before : 0;
+}
+
+static void add(int64_t *sum, int64_t number)
+{
+	if (__builtin_add_overflow(*sum, number, sum))
+		*sum = number < 0 ? INT64_MIN : INT64_MAX;
+}
+
+static void add_unsigned(uint64_t *sum, uint64_t number)
+{
+	if (__builtin_add_overflow(*sum, number, sum))
+		*sum = UINT64_MAX;
+}
+
+static void add_totals(struct pl_totals *sum, const struct pl_totals *totals)
+{
+	add_unsigned(&sum->allocated_size, totals->allocated_size);
+	add_unsigned(&sum->allocated_count, totals->allocated_count);
+	add_unsigned(&sum->freed_size, totals->freed_size);
+	add_unsigned(&sum->freed_count, totals->freed_count);
+}
+
+void pl_row_add(struct pl_row *sum, const struct pl_row *row)
+{
+	add(&sum->size, row->size);
+	add(&sum->size_diff, row->size_diff);
+	add(&sum->count, row->count);
+	add(&sum->count_diff, row->count_diff);
+	add_totals(&sum->window, &row->window);
+}
+
+static bool compute(
+	const struct pl_totals *now, const struct pl_totals *before, bool difference, struct figures *figures)
+{
+	static const struct pl_totals nothing = {0};
+	const struct pl_totals *from = before ? before : &nothing;
+
+	*figures = (struct figures){
+		.size = live(now->allocated_size, now->freed_size),
+		.count = live(now->allocated_count, now->freed_count),
+		.window = {
+			.allocated_size = since(now->allocated_size, from->allocated_size),
+			.allocated_count = since(now->allocated_count, from->allocated_count),
+			.freed_size = since(now->freed_size, from->freed_size),
+			.freed_count = since(now->freed_count, from->freed_count),
+		},
+	};
+	if (difference) {
+		figures->size_diff = figures->size - live(from->allocated_size, from->freed_size);
+		figures->count_diff = figures->count - live(from->allocated_count, from->freed_count);
+	}
+	return figures->size || figures->count || figures->size_diff || figures->count_diff ||
+	       figures->window.allocated_count || figures->window.allocated_size || figures->window.freed_count ||
+	       figures->window.freed_size;
+}
+
+static struct pl_row describe(
+	const struct pl_sites *sites, uint32_t site, const struct pl_frame *frame, enum pl_group group_by)
+{
+	return (struct pl_row){
+		.domain = pl_sites_domain(sites, site),
+		.filename = frame->filename,
+		.function = group_by == PL_GROUP_FILE ? NULL : frame->function,
+		.line = group_by == PL_GROUP_FILE ? 0 : frame->line,
+		.site = site,
+	};
+}
+
+static bool same_row(const struct pl_row *a, const struct pl_row *b, enum pl_group group_by)
+{
+	if (a->domain != b->domain || a->filename != b->filename)
+		return false;
+	if (group_by == PL_GROUP_LINE)
+		return a->line == b->line;
+	return group_by == PL_GROUP_FILE || (group_by == PL_GROUP_FUNCTION && a->function == b->function);
+}
+
+static uint64_t hash_row(const struct pl_row *row, enum pl_group group_by)
+{
+	uint64_t hash = hash_mix(row->domain, (uint64_t)(uintptr_t)row->filename);
+
+	if (group_by == PL_GROUP_LINE)
+		return hash_mix(hash, (uint64_t)row->line);
+	if (group_by == PL_GROUP_FUNCTION)
+		return hash_mix(hash, (uint64_t)(uintptr_t)row->function);
+	if (group_by == PL_GROUP_TRACEBACK)
+		return hash_mix(hash, row->site);
+	return hash;
+}
+
+static struct pl_row *find_row(struct grouping *grouping, const struct pl_row *key)
+{
+	enum pl_group group_by = grouping->options->group_by;
+	size_t i = hash_row(key, group_by) & grouping->mask;
+
+	for (; grouping->index[i]; i = (i + 1) & grouping->mask)
+		if (same_row(&grouping->items[grouping->index[i] - 1], key, group_by))
+			return &grouping->items[grouping->index[i] - 1];
+	if (grouping->count == grouping->capacity) {
+		size_t capacity = grouping->capacity ? 2 * grouping->capacity : 256;
+		struct pl_row *items = realloc(grouping->items, capacity * sizeof(*items));
+
+		if (!items)
+			return NULL;
+		grouping->items = items;
+		grouping->capacity = capacity;
+	}
+	grouping->items[grouping->count] = *key;
+	grouping->index[i] = (uint32_t)++grouping->count;
+	return &grouping->items[grouping->count - 1];
+}
+
+/* Whether a site stands for its row better than the one that does so far. */
+static bool is_heavier(const struct figures *figures, const struct pl_row *row, bool difference)
+{
+	if (difference && figures->size_diff != row->site_size_diff)
+		return figures->size_diff > row->site_size_diff;
+	if (figures->size != row->site_size)
+		return figures->size > row->site_size;
+	return figures->count > row->site_count;
+}
+
+static int add_site(
+	struct grouping *grouping, const struct pl_sites *sites, uint32_t site, const struct figures *figures)
+{
+	size_t frame_count;
+	const struct pl_frame *frame = pl_sites_frames(sites, site, &frame_count, NULL);
+	const struct pl_row key = describe(sites, site, frame, grouping->options->group_by);
+	struct pl_row *row = find_row(grouping, &key);
+
+	if (!row)
+		return -ENOMEM;
+	if (row->site == site || is_heavier(figures, row, grouping->difference)) {
+		row->site = site;
+		row->site_size = figures->size;
+		row->site_size_diff = figures->size_diff;
+		row->site_count = figures->count;
+		/* A lambda or a comprehension has its line in common with the function around it. */
+		row->function = key.function;
+	}
+	pl_row_add(row, &(struct pl_row){
+		.size = figures->size,
+		.size_diff = figures->size_diff,
+		.count = figures->count,
+		.count_diff = figures->count_diff,
+		.window = figures->window,
+	});
+	return 0;
+}
+
+static bool matches(const char *filename, const char *const *globs)
+{
+	const char *slash = strrchr(filename, '/');
+
+	for (; *globs; globs++) {
+		if (fnmatch(*globs, filename, 0) == 0)
+			return true;
+		if (slash && !strchr(*globs, '/') && fnmatch(*globs, slash + 1, 0) == 0)
+			return true;
+	}
+	return false;
+}
+
+static void select_files(struct grouping *grouping)
+{
+	const char *const *include = grouping->options->include, *const *exclude = grouping->options->exclude;
+	size_t kept = 0;
+
+	for (size_t i = 0; i < grouping->count; i++) {
+		const char *filename = grouping->items[i].filename;
+
+		/* An empty list of globs is none. */
+		if (include && *include && !matches(filename, include))
+			continue;
+		if (exclude && matches(filename, exclude))
+			continue;
+		grouping->items[kept++] = grouping->items[i];
+	}
+	grouping->count = kept;
+}
+
+int pl_rows_make(const struct pl_snapshot *now, const struct pl_snapshot *before, const struct pl_rows_options *options,
+	struct pl_rows *ret)
+{
+	struct grouping grouping = {.options = options, .difference = before != NULL};
+	pl_autofree uint32_t *index = NULL;
+	size_t capacity = 64;
+
+	*ret = (struct pl_rows){0};
+	if (before && before->sites != now->sites)
+		return -EINVAL;
+	while (capacity < 2 * now->count)
+		capacity *= 2;
+	index = calloc(capacity, sizeof(*index));
+	if (!index)
+		return -ENOMEM;
+	grouping.index = index;
+	grouping.mask = capacity - 1;
+	for (size_t site = 0; site < now->count; site++) {
+		const struct pl_totals *old = before && site < before->count ? &before->totals[site] : NULL;
+		bool native = pl_sites_domain(now->sites, (uint32_t)site) == PL_SITE_NATIVE;
+		struct figures figures;
+
+		if (!(native ? options->native : options->python))
+			continue;
+		if (!compute(&now->totals[site], old, grouping.difference, &figures))
+			continue;
+		if (add_site(&grouping, now->sites, (uint32_t)site, &figures) < 0) {
+			free(grouping.items);
+			return -ENOMEM;
+		}
+	}
+	select_files(&grouping);
+	rows_sort(grouping.items, grouping.count, now->sites, options->group_by, options->sort);
+	ret->items = grouping.items;
+	ret->count = grouping.count;
+	ret->total.site = UINT32_MAX;
+	for (size_t i = 0; i < ret->count; i++)
+		pl_row_add(&ret->total, &ret->items[i]);
+	return 0;
+}
+
+void pl_rows_free(struct pl_rows *rows)
+{
+	free(rows->items);
+	*rows = (struct pl_rows){0};
+}
+
+int64_t pl_row_average(const struct pl_row *row)
+{
+	int64_t quotient, rest;
+
+	if (row->count <= 0)
+		return 0;
+	quotient = row->size / row->count;
+	rest = row->size % row->count;
+	/* To the nearest, a half to the even one, as Python's "%.0f" does it. */
+	if (rest > row->count - rest || (rest == row->count - rest && quotient % 2))
+		quotient++;
+	return quotient;
+}

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT */
+#include <stdlib.h>
+#include <string.h>
+
+#include "pyleak/stats.h"
+#include "pyleak/units.h"
+
+struct pl_snapshot *pl_snapshot_take(struct pl_sites *sites)
+{
+	struct pl_snapshot *snapshot = calloc(1, sizeof(*snapshot));
+	size_t count = pl_sites_count(sites);
+
+	if (!snapshot)
+		return NULL;
+	snapshot->totals = calloc(count ? count : 1, sizeof(*snapshot->totals));
+	if (!snapshot->totals) {
+		free(snapshot);
+		return NULL;
+	}
+	if (count)
+		memcpy(snapshot->totals, pl_sites_totals(sites, 0), count * sizeof(*snapshot->totals));
+	snapshot->count = count;
+	snapshot->sites = sites;
+	snapshot->taken_ns = pl_now_ns();
+	return snapshot;
+}
+
+void pl_snapshot_free(struct pl_snapshot *snapshot)
+{
+	if (!snapshot)
+		return;
+	free(snapshot->totals);
+	free(snapshot);
+}
