@@ -16,7 +16,11 @@ static bool looks_like_python(const struct pl_process *process)
 	const char *word = process->command_line ? process->command_line : "";
 	size_t length = strcspn(word, " ");
 
-	for (const char *slash = word; (slash = memchr(word, '/', length));) {
+	for (;;) {
+		const char *slash = memchr(word, '/', length);
+
+		if (!slash)
+			break;
 		length -= (size_t)(slash + 1 - word);
 		word = slash + 1;
 	}
