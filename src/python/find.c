@@ -14,6 +14,16 @@ static enum what classify(const struct object *object)
 	return NOTHING;
 }
 
+static bool read_mapped(pid_t pid, const struct pl_map *map, struct object *ret)
+{
+	return map->offset == 0 && map->inode && (map->flags & PL_MAP_READ) && object_read(pid, map, ret) == 0;
+}
+
+bool find_candidate(pid_t pid, const struct pl_map *map, struct object *ret)
+{
+	return read_mapped(pid, map, ret) && classify(ret) == CPYTHON;
+}
+
 /* Whether one of the object's writable segments is mapped privately from its file: a loaded object,
  * unlike the copy of an executable that someone mapped to read it. */
 static bool is_loaded(const struct pl_maps *maps, const struct object *object)
@@ -48,7 +58,7 @@ int find_interpreter(pid_t pid, const struct pl_maps *maps, struct object *ret, 
 		struct object object;
 		enum what what;
 
-		if (map->offset != 0 || !map->inode || !(map->flags & PL_MAP_READ) || object_read(pid, map, &object) < 0)
+		if (!read_mapped(pid, map, &object))
 			continue;
 		what = classify(&object);
 		python_2 |= what == PYTHON_2;

@@ -17,7 +17,9 @@ static int open_object(pid_t pid, const struct pl_maps *maps, struct pl_python *
 			object.map->path, (unsigned long long)pl_elf_bias(object.elf), (unsigned long long)object.bias);
 		goto out;
 	}
-	r = tables_find(&object, maps, python, err);
+	r = roots_check(&object, python, err);
+	if (r == 0)
+		r = tables_find(&object, maps, python, err);
 	if (r < 0)
 		goto out;
 	python->object_start = object.map->start;
@@ -65,21 +67,23 @@ void pl_python_close(struct pl_python *python)
 int pl_python_identify(pid_t pid, char version[32])
 {
 	struct pl_maps maps = { 0 };
+	bool found = false, certain = false;
 	int r = pl_maps_read(pid, &maps);
 
-	for (size_t i = 0; r == 0 && i < maps.count; i++) {
-		const struct pl_map *map = &maps.items[i];
+	for (size_t i = 0; r == 0 && i < maps.count && !certain; i++) {
 		struct pl_python python = { .pid = pid };
 		struct object object;
 
-		if (map->offset != 0 || !map->inode || !(map->flags & PL_MAP_READ) || object_read(pid, map, &object) < 0 ||
-				!object_exports(&object, "PyCode_Type") || object_exports(&object, "PyString_Type") ||
-				version_detect(&object, &python, NULL) < 0)
+		if (!find_candidate(pid, &maps.items[i], &object) || version_detect(&object, &python, NULL) < 0)
 			continue;
-		memcpy(version, python.version, sizeof(python.version));
-		pl_maps_free(&maps);
-		return 0;
+		/* As find_interpreter() does, but a version that cannot be attached to has its name too. */
+		certain = roots_find(&object, &python, NULL) == 0 && roots_initialised(&python);
+		if (certain || !found)
+			memcpy(version, python.version, sizeof(python.version));
+		found = true;
 	}
 	pl_maps_free(&maps);
-	return r < 0 ? r : -ENOEXEC;
+	if (r < 0)
+		return r;
+	return found ? 0 : -ENOEXEC;
 }

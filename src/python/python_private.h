@@ -46,6 +46,9 @@ bool object_code_is_data(void *object, uint64_t address);
 int find_interpreter(pid_t pid, const struct pl_maps *maps, struct object *ret, struct pl_python *python,
 		     struct pl_error *err);
 
+/* Whether a mapping begins an object that defines a CPython 3 (running or not). */
+bool find_candidate(pid_t pid, const struct pl_map *map, struct object *ret);
+
 /* Version from the interpreter itself: version_hex, minor, version, free_threaded, runtime. */
 int version_detect(const struct object *object, struct pl_python *python, struct pl_error *err);
 
@@ -59,9 +62,12 @@ size_t layout_debug_offsets_size(int minor);
 /* Offset of a domain's PyMemAllocatorEx in _PyRuntime (3.12+), else PL_NO_FIELD. */
 int32_t layout_allocator(int minor, enum pl_domain domain);
 
-/* Where the interpreters and the current thread state are; then the runtime must be initialised. */
+/* The layout; where the interpreters and the current thread state are. */
 int roots_find(const struct object *object, struct pl_python *python, struct pl_error *err);
+/* Whether there is an interpreter with a thread: before, nothing else can be read. */
 bool roots_initialised(const struct pl_python *python);
+/* Whether what was found agrees with the other sources of it. -EPROTO. */
+int roots_check(const struct object *object, const struct pl_python *python, struct pl_error *err);
 
 int tables_find(const struct object *object, const struct pl_maps *maps, struct pl_python *python,
 		struct pl_error *err);

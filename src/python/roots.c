@@ -8,7 +8,8 @@
 /*
  * The words from which everything else is reached: the newest interpreter and, up to 3.11, the
  * thread state of whoever holds the GIL. Each is known from the table of offsets; where the
- * interpreter exports a function that returns it, that function's code has to agree.
+ * interpreter exports a function that returns it, that function's code has to agree. That is looked
+ * at only once the runtime is initialised: before, the code's own pointers are not relocated yet.
  */
 
 static int loaded_by(const struct object *object, const char *function, uint64_t *ret)
@@ -30,16 +31,12 @@ static int agree(const struct object *object, const struct pl_python *python, co
 		(unsigned long long)known, function, (unsigned long long)loaded);
 }
 
+/* 3.6 has no _PyRuntime: the head of the list is a local variable, which only code names. */
 static int roots_of_36(const struct object *object, struct pl_python *python, struct pl_error *err)
 {
-	uint64_t local;
-
 	if (loaded_by(object, "PyInterpreterState_Head", &python->interpreters_head) < 0 ||
 			object_export(object, "_PyThreadState_Current", &python->thread_current) < 0)
 		return pl_fail(err, -EPROTO, "Python %s: its list of interpreters was not found", python->version);
-	if (object_local(object, "interp_head", &local) == 0 && local != python->interpreters_head)
-		return pl_fail(err, -EPROTO, "Python %s: interp_head is at %#llx, PyInterpreterState_Head() reads %#llx",
-			python->version, (unsigned long long)local, (unsigned long long)python->interpreters_head);
 	return 0;
 }
 
@@ -90,24 +87,35 @@ int roots_find(const struct object *object, struct pl_python *python, struct pl_
 	r = object_export(object, "PyCode_Type", &python->code_type);
 	if (r < 0)
 		return pl_fail(err, -ENOEXEC, "%s does not export PyCode_Type", object->map->path);
-	r = check_type(python, err);
-	if (r < 0)
-		return r;
 	if (python->minor == 6)
 		return roots_of_36(object, python, err);
 	if (!python->runtime)
 		return pl_fail(err, -ENOEXEC, "Python %s in process %d does not export _PyRuntime", python->version,
 			(int)python->pid);
-	r = check_debug_offsets(python, err);
-	if (r < 0)
-		return r;
 	python->interpreters_head = python->runtime + (uint64_t)layout->runtime_interpreters_head;
-	r = agree(object, python, "the list of interpreters", python->interpreters_head, "PyInterpreterState_Head", err);
-	if (r < 0 || layout->runtime_tstate_current == PL_NO_FIELD)
-		return r;
-	python->thread_current = python->runtime + (uint64_t)layout->runtime_tstate_current;
-	return agree(object, python, "the current thread state", python->thread_current,
-		"_PyThreadState_UncheckedGet", err);
+	if (layout->runtime_tstate_current != PL_NO_FIELD)
+		python->thread_current = python->runtime + (uint64_t)layout->runtime_tstate_current;
+	return 0;
+}
+
+int roots_check(const struct object *object, const struct pl_python *python, struct pl_error *err)
+{
+	uint64_t local;
+	int r = check_type(python, err);
+
+	if (r == 0)
+		r = check_debug_offsets(python, err);
+	if (r == 0)
+		r = agree(object, python, "the list of interpreters", python->interpreters_head,
+			"PyInterpreterState_Head", err);
+	if (r == 0 && python->thread_current)
+		r = agree(object, python, "the current thread state", python->thread_current,
+			"_PyThreadState_UncheckedGet", err);
+	if (r == 0 && python->minor == 6 && object_local(object, "interp_head", &local) == 0 &&
+			local != python->interpreters_head)
+		r = pl_fail(err, -EPROTO, "Python %s: interp_head is at %#llx, PyInterpreterState_Head() reads it at %#llx",
+			python->version, (unsigned long long)local, (unsigned long long)python->interpreters_head);
+	return r;
 }
 
 bool roots_initialised(const struct pl_python *python)

@@ -160,12 +160,14 @@ def test_tables(version, python, allocator):
 
 SUBINTERPRETER = """
 import threading, time
-try:
-    import _interpreters as interpreters
-except ImportError:
-    import _xxsubinterpreters as interpreters
 def run():
-    interpreters.run_string(interpreters.create(), "import time\\ndef f():\\n    time.sleep(600)\\nf()\\n")
+    source = "import time\\ndef f():\\n    time.sleep(600)\\nf()\\n"
+    try:
+        import _testcapi
+        _testcapi.run_in_subinterp(source)
+    except ImportError:
+        import _xxsubinterpreters as interpreters
+        interpreters.run_string(interpreters.create(), source)
 thread = threading.Thread(target=run, daemon=True)
 thread.start()
 time.sleep(0.5)
@@ -177,8 +179,6 @@ time.sleep(600)
 @each_python
 def test_subinterpreter(version, python):
     """The thread's state in the interpreter that it entered last is the one that shows."""
-    if version < (3, 7):
-        pytest.skip("no module to make one with")
     with Victim([python, "-c", SUBINTERPRETER]) as victim:
         _, threads = dump(victim.process.pid)
         frames = threads[int(victim.line)]["frames"]
@@ -229,9 +229,9 @@ def test_no_process():
 def test_during_start(tmp_path):
     """A process that is only starting is refused or understood, never misread."""
     for _, python in FOUND[-2:]:
-        for delay in range(12):
+        for delay in range(40):
             process = subprocess.Popen([python, "-c", "import time; time.sleep(600)"])
-            time.sleep(delay * 0.002)
+            time.sleep(delay * 0.0005)
             answer = dump(process.pid)
             process.kill()
             process.wait()
