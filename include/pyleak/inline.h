@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_INLINE_H
+#define PYLEAK_INLINE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "pyleak/probe_abi.h"
+#include "pyleak/python.h"
+
+/*
+ * The tracer's half of the recorder, without a process: how large its data are and where each table
+ * lies, and what the tables say.
+ */
+
+struct pl_inline_options {
+	uint32_t frames;      /* 1 … PL_INLINE_FRAMES_MAX */
+	uint64_t sample;      /* 0: record everything */
+	uint64_t chunk_count; /* 64 MiB of the heap each, 16 MiB of address space; 0: as many as the default */
+};
+
+/* The size of the one data mapping, control page first (PL_INLINE_CONTROL at its beginning). */
+uint64_t pl_inline_data_size(const struct pl_inline_options *options);
+
+/*
+ * Fills all of the config but what only the process can tell: original, slot, thread_tls (3.12+),
+ * thread_own (optional), gil, pid and times, which the caller adds.
+ */
+void pl_inline_configure(const struct pl_inline_options *options, const struct pl_python *python, uint64_t data_base,
+			 struct pl_inline_config *ret);
+
+/* Offset of interp.ceval.gil, a pointer; PL_NO_FIELD where there is one GIL for the process or none. */
+int32_t pl_inline_gil_offset(int minor);
+
+#endif

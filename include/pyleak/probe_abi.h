@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_PROBE_ABI_H
+#define PYLEAK_PROBE_ABI_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/*
+ * What the recorder in the tracee (src/probe/inline) and the tracer share: every table that one
+ * writes and the other reads. Both sides are the same architecture, so plain structs.
+ *
+ *   code, r-x                                data, rw, one mapping right behind the code
+ *   ┌──────────────────────────────┐         ┌─ control ──┐ one page: mode, cursors, what was lost
+ *   │ struct pl_probe_header  0    │         ├─ slots ────┤ per thread: caches of the frame walk
+ *   │ (probe.h; with the hooks)    │         ├─ directory ┤ shadow map, level 1: 8 bytes per 64 MiB
+ *   ├──────────────────────────────┤         ├─ pool ─────┤ shadow map, level 2: chunks of 16 MiB
+ *   │ struct pl_inline_image  4096 │         ├─ odd ──────┤ the few blocks that the map cannot hold
+ *   │ struct pl_inline_config 4608 │────────>├─ totals ───┤ struct pl_inline_totals [site]
+ *   ├──────────────────────────────┤         ├─ sites ────┤ struct pl_inline_site [site]
+ *   │ text                    8192 │         ├─ index ────┤ uint32_t, hash -> site
+ *   └──────────────────────────────┘         ├─ frames ───┤ uint64_t, the traces
+ *                                            ├─ codes ────┤ struct pl_inline_code [code]
+ *                                            ├─ code_index┤ uint32_t, hash of the content -> code
+ *                                            ├─ code_map ─┤ struct pl_inline_code_entry, address -> code
+ *                                            └─ arena ────┤ bytes of names and line tables
+ *
+ * Rules for whoever maps it:
+ *  - the data begin zeroed, NORESERVE; addresses and sizes go into the config before the first hook;
+ *    all of the data gets MADV_WIPEONFORK (a forked child sees mode 0 and zeros: it passes through,
+ *    and a child forked from a signal handler in the midst of the recorder finds memory, not a hole)
+ *    and MADV_DONTDUMP;
+ *  - the code mapping is filled from outside, complete with config, before the first hook; what the
+ *    pass-through needs (original functions) lies in it alone. In mode 0 only the code mapping and
+ *    the control page are touched;
+ *  - the order: map, fill, hooks, then mode. To stop: mode 0, hooks back, proof, unmap.
+ *
+ * Proof that no thread is in the code: an instruction pointer, a general register or a signal
+ * frame's saved register within the code mapping means inside. A thread that left the code for an
+ * original function and will return has on its stack, at some 8-aligned address A at or above its
+ * stack pointer, the word PL_INLINE_MARKER ^ A. No other word of the recorder's is needed: at every
+ * instant of a thread's stay either its rip is in the code (or saved in a signal frame) or its
+ * marker stands. The marker is wiped before the return.
+ */
+
+#define PL_INLINE_MAGIC 0x31656e696c6e6970ull /* "pinline1" */
+#define PL_INLINE_ABI 1
+#define PL_INLINE_MARKER 0x6d61726b70796c21ull
+
+enum { PL_INLINE_IMAGE_OFFSET = 4096, PL_INLINE_CONFIG_OFFSET = 4608, PL_INLINE_TEXT_OFFSET = 8192 };
+
+/* The image that is carried in pyleak, with room for the header and an empty config. */
+extern const unsigned char pl_inline_bytes[];
+extern const size_t pl_inline_bytes_size;
+
+/* Domains and functions in the order of python.h; native comes later. Entry = domain × 4 + function. */
+enum pl_inline_domain { PL_INLINE_RAW, PL_INLINE_MEM, PL_INLINE_OBJ, PL_INLINE_DOMAINS };
+enum pl_inline_function { PL_INLINE_MALLOC, PL_INLINE_CALLOC, PL_INLINE_REALLOC, PL_INLINE_FREE, PL_INLINE_FUNCTIONS };
+enum { PL_INLINE_ENTRIES = PL_INLINE_DOMAINS * PL_INLINE_FUNCTIONS, PL_INLINE_ENTRIES_MAX = 64 };
+
+/* At PL_INLINE_IMAGE_OFFSET, filled when the image is linked. */
+struct pl_inline_image {
+	uint64_t magic;
+	uint32_t abi;
+	uint32_t size; /* of the whole image */
+	uint32_t entry_count;
+	uint32_t entry[PL_INLINE_ENTRIES_MAX]; /* offsets in the image */
+};
+
+/* Offsets of the tracee's structs, from struct pl_python_layout. -1: this version has no such field. */
+struct pl_inline_layout {
+	int32_t object_type;
+	int32_t thread_interpreter, thread_id, thread_frame, cframe_frame;
+	int32_t interpreter_gil; /* 3.12+: interp.ceval.gil, a pointer; -1: one GIL for all, or none */
+	int32_t frame_previous, frame_code, frame_instruction, frame_owner, frame_tlbc_index;
+	int32_t code_filename, code_name, code_first_line, code_line_table; /* code_name: qualname where there is one */
+	int32_t code_first_traceable, code_bytecode, code_tlbc;
+	int32_t string_length, string_state, string_ascii_data, string_compact_data, string_data_pointer;
+	int32_t bytes_size, bytes_data;
+	uint32_t owner_skip_min;         /* frames with owner >= this are shims; 256: none */
+	uint32_t owner_generator;        /* 1 */
+	uint32_t instruction_is_index;   /* <= 3.10: an int32_t in the frame, not a pointer */
+	uint32_t instruction_scale;      /* bytes per unit of that index: 1, on 3.10: 2 */
+	uint32_t string_state_wide;      /* 3.14t+ */
+	uint32_t reserved;
+	uint64_t code_mask;              /* and-ed to frame_code: ~0, or ~3 where it is tagged (3.14+) */
+};
+
+/* At PL_INLINE_CONFIG_OFFSET. Constant once the first hook stands. Addresses are the tracee's. */
+struct pl_inline_config {
+	uint64_t original[PL_INLINE_ENTRIES_MAX]; /* by entry: the function word that the hook replaced */
+	uint64_t slot[PL_INLINE_ENTRIES_MAX];     /* by entry: where that word lives; 0: not hooked */
+	struct pl_inline_layout layout;
+	/* The running thread state. thread_current != 0 (<= 3.11): the word with the GIL holder's.
+	 * Else thread_tls is its offset from %fs (a TLS slot, 3.12+), 0 on detached threads. */
+	uint64_t thread_current;
+	int64_t thread_tls;
+	/* <= 3.11, optional (0: unknown): offset from %fs of the thread's own state, GIL held or not
+	 * (the pthread key of PyGILState, inside struct pthread on glibc). For the raw domain. */
+	int64_t thread_own;
+	uint64_t code_type;      /* &PyCode_Type; 0: do not check */
+	uint64_t gil;            /* 3.12+ with a GIL: the main interpreter's GIL; else 0 */
+	uint64_t free_threaded;
+	uint64_t frame_limit;    /* 1 … PL_INLINE_FRAMES_MAX */
+	uint64_t sample;         /* bytes per sample on average; 0: everything */
+	uint64_t control, slots, directory, pool, odd, totals, sites, index, frames, codes, code_index, code_map, arena;
+	uint64_t slot_count;     /* thread slots besides slot 0; a power of two */
+	uint64_t slot_stride;    /* PL_INLINE_SLOT_BYTES(frame_limit) */
+	uint64_t chunk_count;    /* in pool */
+	uint64_t odd_mask;       /* entries − 1; the same for *_mask below */
+	uint64_t site_limit;     /* sites; at most PL_INLINE_SITES_MAX */
+	uint64_t index_mask;
+	uint64_t frames_limit;   /* words in frames */
+	uint64_t code_limit;
+	uint64_t code_index_mask;
+	uint64_t code_map_mask;
+	uint64_t arena_size;
+	/* For whoever finds the probe later; the recorder does not read these. */
+	uint64_t pid, start_time; /* of the tracee, as in /proc/PID/stat, in its own namespace */
+	uint64_t planted_realtime, planted_monotonic; /* ns */
+	uint64_t python_hex;
+	uint64_t data_start, data_size; /* all data mappings lie in here */
+	uint64_t code_size;
+	uint64_t engine[16]; /* the tracer's own */
+};
+
+_Static_assert(PL_INLINE_IMAGE_OFFSET + sizeof(struct pl_inline_image) <= PL_INLINE_CONFIG_OFFSET, "the image header meets the config");
+_Static_assert(PL_INLINE_CONFIG_OFFSET + sizeof(struct pl_inline_config) <= PL_INLINE_TEXT_OFFSET, "the config fits its page");
+
+/* What the recorder does with an event. Written by the tracer (and THREADS by the recorder, when the
+ * first interpreter with its own GIL shows up). */
+enum pl_inline_mode {
+	PL_INLINE_OFF,            /* pass through */
+	PL_INLINE_GIL,            /* the mem and obj domains run under one GIL: plain adds, one slot */
+	PL_INLINE_THREADS,        /* they do not: a slot for each thread, atomic adds */
+};
+
+/*
+ * The control page. Counters of what was lost only grow; every one is a number of events unless it
+ * says otherwise. Cursors count claims: they may run past their limit when a table is full.
+ */
+struct pl_inline_control {
+	uint32_t mode;
+	uint32_t reserved;
+	uint64_t next_chunk;
+	uint64_t next_site;      /* site numbers given are PL_INLINE_SITE_FIRST + 0, 1, … next_site − 1 */
+	uint64_t next_frame;
+	uint64_t next_code;      /* likewise from PL_INLINE_CODE_FIRST */
+	uint64_t next_arena;
+	uint64_t code_generation; /* code objects that died: the caches of other threads look at it */
+	uint64_t lost_events;    /* not recorded: no room in the shadow map or beside it */
+	uint64_t lost_sites;     /* recorded under PL_INLINE_SITE_LOST: the site table is full */
+	uint64_t lost_codes;     /* frames without a name: the code table is full */
+	uint64_t untraced;       /* recorded under PL_INLINE_SITE_UNKNOWN for want of a thread slot */
+	uint64_t freed_unknown;  /* frees of blocks never seen (allocated before the probe) */
+};
+_Static_assert(sizeof(struct pl_inline_control) <= 4096, "one page");
+
+/*
+ * Shadow map. Level 1: directory[address >> 26], 2^21 words, each 0 or the address of a chunk.
+ * Level 2: a chunk holds a 32-bit entry for each 16-byte granule of 64 MiB:
+ *
+ *   31                13 12   11   10         0
+ *   ┌───────────────────┬────┬────┬────────────┐
+ *   │ site              │code│odd │ size       │   0: no block begins here
+ *   └───────────────────┴────┴────┴────────────┘
+ *
+ *   size  2047: it did not fit; the next two entries (a block this large owns them) hold its low and
+ *         high half.
+ *   odd   the block begins 8 bytes before this granule. Blocks at 16k + 8 that are larger than 16
+ *         bytes cover the granule at 16k + 16 whole, so that its entry is theirs; smaller ones, and
+ *         anything not even 8-aligned, go to the `odd` hash.
+ *   code  the block is a code object with an entry in code_map: its free takes the entry out. With
+ *         site 0: a code object from before the probe.
+ *
+ * The thread that owns the block owns the entry: no lock, no atomics.
+ */
+enum {
+	PL_INLINE_CHUNK_SHIFT = 26,
+	PL_INLINE_CHUNK_BYTES = 1 << 24,
+	PL_INLINE_DIRECTORY_ENTRIES = 1 << 21,
+	PL_INLINE_SIZE_BITS = 11,
+	PL_INLINE_SIZE_SPILLED = (1 << PL_INLINE_SIZE_BITS) - 1,
+	PL_INLINE_ENTRY_ODD = 1 << 11,
+	PL_INLINE_ENTRY_CODE = 1 << 12,
+	PL_INLINE_SITE_SHIFT = 13,
+	PL_INLINE_SITES_MAX = 1 << 19,
+};
+
+/* Open addressing on the block's address, at most PL_INLINE_PROBES steps. address: 0 never used, 1 free again. */
+struct pl_inline_odd {
+	uint64_t address;
+	uint32_t entry; /* as in the shadow map */
+	uint32_t size;
+};
+
+/*
+ * Sites. Numbers are given in order and never change their meaning.
+ *
+ * Totals only grow. allocated is added before the block is given out and freed after that, so at any
+ * instant allocated >= freed, in size and in count. Plain fields are written under the main GIL only,
+ * shared ones with atomic adds; the total is their sum. To read without a stop: copy `totals` (frees
+ * lie before allocations in each row, and a row is a cache line, so that a copy in address order
+ * errs towards too much alive by the events of some nanoseconds, never below zero); read rows again
+ * whose two copies differ in anything, until two agree or a few tries are over, and keep the last
+ * copy with allocated >= freed.
+ */
+struct pl_inline_totals {
+	uint64_t freed_size, freed_count;
+	uint64_t shared_freed_size, shared_freed_count;
+	uint64_t allocated_size, allocated_count;
+	uint64_t shared_allocated_size, shared_allocated_count;
+} __attribute__((aligned(64)));
+_Static_assert(sizeof(struct pl_inline_totals) == 64, "a row is a cache line");
+
+enum {
+	PL_INLINE_SITE_NONE,    /* never used */
+	PL_INLINE_SITE_UNKNOWN, /* no Python frame, or none that could be read */
+	PL_INLINE_SITE_LOST,    /* the table was full: whose block it was is lost, not that it lives */
+	PL_INLINE_SITE_FIRST,
+};
+
+/* hash is stored last: a row with hash 0 is not ready (and has no totals yet). UNKNOWN and LOST have
+ * no row. */
+struct pl_inline_site {
+	uint64_t hash;
+	uint32_t frames; /* index of the first (innermost) of `count` words in frames */
+	uint16_t count;
+	uint8_t more;    /* the traceback went on */
+	uint8_t domain;  /* 0: Python; later: native */
+};
+_Static_assert(sizeof(struct pl_inline_site) == 16, "rows do not straddle cache lines");
+
+/* A word of frames: code << 32 | offset, the byte offset of the instruction in the bytecode (int32_t; −1:
+ * not started). Code PL_INLINE_CODE_LOST: the code table was full. */
+static inline uint32_t pl_inline_frame_code(uint64_t frame) { return (uint32_t)(frame >> 32); }
+static inline int32_t pl_inline_frame_offset(uint64_t frame) { return (int32_t)frame; }
+
+enum { PL_INLINE_CODE_NONE, PL_INLINE_CODE_LOST, PL_INLINE_CODE_FIRST };
+enum { PL_INLINE_CODE_CUT_FILENAME = 1, PL_INLINE_CODE_CUT_NAME = 2, PL_INLINE_CODE_CUT_LINES = 4 };
+enum { PL_INLINE_FILENAME_MAX = 4096, PL_INLINE_NAME_MAX = 1024, PL_INLINE_LINES_MAX = 1 << 18 };
+
+/* What a code object said of itself. Equal content, equal number, however often it was compiled.
+ * In the arena from `data` on: file name, name, line table, each *_bytes long. kind: bytes per
+ * character (1: Latin-1, of which ASCII is a part; 2; 4), as CPython stores it. */
+struct pl_inline_code {
+	uint64_t hash; /* stored last */
+	uint64_t data;
+	uint32_t filename_bytes, name_bytes, lines_bytes;
+	int32_t first_line;
+	uint8_t filename_kind, name_kind;
+	uint16_t flags;
+	uint32_t reserved[7];
+};
+_Static_assert(sizeof(struct pl_inline_code) == 64, "rows do not straddle cache lines");
+
+/* address: 0 never used, 1 free again, 2 being written, else the code object. */
+struct pl_inline_code_entry {
+	uint64_t address;
+	uint32_t code;
+	uint32_t reserved;
+};
+
+enum { PL_INLINE_PROBES = 64 }; /* longest search in any hash table */
+
+/*
+ * A slot: what a thread remembers of its last frame walks. Slot 0 belongs to the holder of the main
+ * GIL; the others to the thread whose pthread_self() is in owner, for ever. The tracer need not read them.
+ */
+enum { PL_INLINE_FRAMES_MAX = 128, PL_INLINE_CHAINS = 32, PL_INLINE_TOPS = 512 };
+/* Physical frames that a walk looks at to find `limit` of them: shims and incomplete ones in between. */
+#define PL_INLINE_WALK(limit) ((limit) + (limit) / 2 + 8)
+
+struct pl_inline_link { /* a frame as it was */
+	uint64_t frame, code, instruction;
+	uint32_t record, offset; /* record PL_INLINE_CODE_NONE: a shim or incomplete, not part of the trace */
+};
+
+struct pl_inline_chain { /* the callers of a top frame */
+	uint64_t hash;
+	uint32_t count; /* links; a chain ends at the bottom of the stack if !cut, else at the limit */
+	uint8_t valid, cut, more, reserved;
+	struct pl_inline_link link[];
+};
+
+struct pl_inline_top { /* (callers, top frame) -> site */
+	uint64_t code, instruction, chain;
+	uint32_t site;
+	uint32_t reserved;
+};
+
+struct pl_inline_slot {
+	uint64_t owner;
+	uint64_t outer;      /* the stack marker of the outermost hook that this thread is in, or 0 */
+	uint64_t last_freed; /* by the mem and obj domains */
+	uint64_t interpreter; /* the last one known to share the main GIL */
+	uint64_t code_generation;
+	uint64_t thread;     /* the thread state last seen with this slot */
+	uint64_t reserved[2];
+	struct pl_inline_top top[PL_INLINE_TOPS];
+	/* then PL_INLINE_CHAINS chains of PL_INLINE_CHAIN_BYTES(limit) each */
+};
+#define PL_INLINE_CHAIN_BYTES(limit) \
+	((sizeof(struct pl_inline_chain) + PL_INLINE_WALK(limit) * sizeof(struct pl_inline_link) + 63) & ~(size_t)63)
+#define PL_INLINE_SLOT_BYTES(limit) \
+	((sizeof(struct pl_inline_slot) + PL_INLINE_CHAINS * PL_INLINE_CHAIN_BYTES(limit) + 4095) & ~(size_t)4095)
+
+#endif

@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: MIT */
+#include "record.h"
+#include "walk.h"
+
+/*
+ * Code objects: a number for what one is (file, name, line table), found by its address while it
+ * lives. Its block's entry in the shadow map is marked, so that its free takes the address out again
+ * before another code object can have it.
+ */
+
+enum { ENTRY_NEVER, ENTRY_FREE, ENTRY_BUSY };
+
+static struct pl_inline_code_entry *map_at(u64 at)
+{
+	return (struct pl_inline_code_entry *)pl_config.code_map + (at & pl_config.code_map_mask);
+}
+
+static void copy(u8 *to, const u8 *from, u64 size)
+{
+	__asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(size) : : "memory");
+}
+
+static u64 hash_bytes(u64 hash, const u8 *bytes, u64 size)
+{
+	u64 word, i = 0;
+
+	for (; i + 8 <= size; i += 8) {
+		__builtin_memcpy(&word, bytes + i, 8);
+		hash = mix(hash, word);
+	}
+	for (word = 0; i < size; i++)
+		word = word << 8 | bytes[i];
+	return mix(mix(hash, word), size);
+}
+
+struct piece {
+	const u8 *bytes;
+	u32 size;
+	u8 kind;
+	bool cut;
+};
+
+/* The characters of a str object as they lie in memory (PEP 393). */
+static struct piece string_piece(u64 object, u32 max)
+{
+	struct piece piece = {0};
+	u32 state, kind;
+	bool compact, ascii;
+	u64 length;
+
+	if (!object)
+		return piece;
+	state = load32(object, LAYOUT->string_state);
+	if (LAYOUT->string_state_wide) {
+		kind = state >> 8 & 7;
+		compact = state >> 11 & 1;
+		ascii = state >> 12 & 1;
+	} else {
+		kind = state >> 2 & 7;
+		compact = state >> 5 & 1;
+		ascii = state >> 6 & 1;
+	}
+	if (kind != 1 && kind != 2 && kind != 4)
+		return piece;
+	length = load64(object, LAYOUT->string_length);
+	piece.cut = length > max / kind;
+	if (piece.cut)
+		length = max / kind;
+	piece.kind = (u8)kind;
+	piece.size = (u32)length * kind;
+	if (!compact)
+		piece.bytes = (const u8 *)load64(object, LAYOUT->string_data_pointer);
+	else
+		piece.bytes = (const u8 *)(object + (u64)(ascii ? LAYOUT->string_ascii_data : LAYOUT->string_compact_data));
+	if (!piece.bytes)
+		piece.size = 0;
+	return piece;
+}
+
+static struct piece bytes_piece(u64 object, u32 max)
+{
+	struct piece piece = {0};
+	u64 size;
+
+	if (!object)
+		return piece;
+	size = load64(object, LAYOUT->bytes_size);
+	piece.cut = size > max;
+	piece.size = piece.cut ? max : (u32)size;
+	piece.bytes = (const u8 *)(object + (u64)LAYOUT->bytes_data);
+	return piece;
+}
+
+static u32 content_add(const struct piece piece[3], int32_t first_line, u64 hash)
+{
+	u64 size = (u64)piece[0].size + piece[1].size + piece[2].size, data, number;
+	struct pl_inline_code *row;
+	u8 *to;
+
+	if (PL_INLINE_CODE_FIRST + __atomic_load_n(&control()->next_code, __ATOMIC_RELAXED) >= pl_config.code_limit ||
+		__atomic_load_n(&control()->next_arena, __ATOMIC_RELAXED) + size > pl_config.arena_size)
+		return PL_INLINE_CODE_LOST;
+	number = PL_INLINE_CODE_FIRST + __atomic_fetch_add(&control()->next_code, 1, __ATOMIC_RELAXED);
+	data = __atomic_fetch_add(&control()->next_arena, size, __ATOMIC_RELAXED);
+	if (number >= pl_config.code_limit || data + size > pl_config.arena_size)
+		return PL_INLINE_CODE_LOST;
+	to = (u8 *)pl_config.arena + data;
+	for (u32 i = 0; i < 3; i++) {
+		copy(to, piece[i].bytes, piece[i].size);
+		to += piece[i].size;
+	}
+	row = (struct pl_inline_code *)pl_config.codes + number;
+	row->data = data;
+	row->filename_bytes = piece[0].size;
+	row->name_bytes = piece[1].size;
+	row->lines_bytes = piece[2].size;
+	row->first_line = first_line;
+	row->filename_kind = piece[0].kind;
+	row->name_kind = piece[1].kind;
+	row->flags = (uint16_t)((piece[0].cut ? PL_INLINE_CODE_CUT_FILENAME : 0) |
+				(piece[1].cut ? PL_INLINE_CODE_CUT_NAME : 0) | (piece[2].cut ? PL_INLINE_CODE_CUT_LINES : 0));
+	__atomic_store_n(&row->hash, hash, __ATOMIC_RELEASE);
+	return (u32)number;
+}
+
+/* The number of a code object by its content. */
+static u32 content_find(u64 code)
+{
+	const struct pl_inline_code *codes = (const struct pl_inline_code *)pl_config.codes;
+	int32_t first_line = (int32_t)load32(code, LAYOUT->code_first_line);
+	u32 *index = (u32 *)pl_config.code_index, number = 0;
+	u64 hash = (u32)first_line;
+	struct piece piece[3] = {
+		string_piece(load64(code, LAYOUT->code_filename), PL_INLINE_FILENAME_MAX),
+		string_piece(load64(code, LAYOUT->code_name), PL_INLINE_NAME_MAX),
+		bytes_piece(load64(code, LAYOUT->code_line_table), PL_INLINE_LINES_MAX),
+	};
+
+	for (u32 i = 0; i < 3; i++)
+		hash = hash_bytes(mix(hash, piece[i].kind), piece[i].bytes, piece[i].size);
+	hash |= !hash;
+	for (u32 i = 0; i < PL_INLINE_PROBES; i++) {
+		u32 *word = &index[(hash + i) & pl_config.code_index_mask];
+		u32 found = __atomic_load_n(word, __ATOMIC_ACQUIRE);
+
+		if (!found) {
+			if (!number)
+				number = content_add(piece, first_line, hash);
+			if (number == PL_INLINE_CODE_LOST)
+				break;
+			if (__atomic_compare_exchange_n(word, &found, number, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+				return number;
+		}
+		if (codes[found].hash == hash)
+			return found;
+	}
+	return PL_INLINE_CODE_LOST;
+}
+
+/* Marks the block of a code object, so that its death is seen. */
+static bool code_mark(u64 code)
+{
+	u32 *entry, bits = PL_INLINE_ENTRY_CODE;
+
+	if ((code & 15) == 8)
+		bits |= PL_INLINE_ENTRY_ODD;
+	else if (code & 15)
+		return false;
+	entry = granule_make((code + 8) & ~(u64)15);
+	if (!entry)
+		return false;
+	/* An atomic or: two threads may meet a code object at the same moment. */
+	(void)__atomic_fetch_or(entry, bits, __ATOMIC_RELAXED);
+	return true;
+}
+
+static cold u32 code_learn(u64 code)
+{
+	u64 at = mix(0, code);
+	u32 number = content_find(code);
+
+	if (number == PL_INLINE_CODE_LOST)
+		goto lost;
+	for (u32 i = 0; i < PL_INLINE_PROBES; i++) {
+		struct pl_inline_code_entry *entry = map_at(at + i);
+		u64 found = __atomic_load_n(&entry->address, __ATOMIC_RELAXED);
+
+		if (found > ENTRY_FREE || !__atomic_compare_exchange_n(&entry->address, &found, (u64)ENTRY_BUSY, false,
+						  __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+			continue;
+		if (!code_mark(code)) {
+			__atomic_store_n(&entry->address, (u64)ENTRY_FREE, __ATOMIC_RELEASE);
+			goto lost;
+		}
+		entry->code = number;
+		__atomic_store_n(&entry->address, code, __ATOMIC_RELEASE);
+		return number;
+	}
+lost:
+	count_up(&control()->lost_codes);
+	return PL_INLINE_CODE_LOST;
+}
+
+u32 pl_code_record(u64 code)
+{
+	u64 at = mix(0, code);
+
+	for (u32 i = 0; i < PL_INLINE_PROBES; i++) {
+		const struct pl_inline_code_entry *entry = map_at(at + i);
+		u64 found = __atomic_load_n(&entry->address, __ATOMIC_ACQUIRE);
+
+		if (found == code)
+			return entry->code;
+		if (found == ENTRY_NEVER)
+			break;
+	}
+	return code_learn(code);
+}
+
+/* The caches of the GIL's slot forget the code object. Other slots do so by themselves when they see
+ * the generation change. */
+static void slot_zero_forget(u64 code)
+{
+	struct pl_inline_slot *slot = slot_zero();
+
+	for (u32 i = 0; i < PL_INLINE_TOPS; i++)
+		if (slot->top[i].code == code)
+			slot->top[i].site = 0;
+	for (u32 i = 0; i < PL_INLINE_CHAINS; i++) {
+		struct pl_inline_chain *chain =
+			(struct pl_inline_chain *)((u64)(slot + 1) + i * PL_INLINE_CHAIN_BYTES(pl_config.frame_limit));
+
+		for (u32 k = 0; chain->valid && k < chain->count; k++)
+			if (chain->link[k].code == code)
+				chain->valid = 0;
+	}
+}
+
+void pl_code_died(u64 code)
+{
+	u64 at = mix(0, code);
+
+	/* All of them: two threads that met it at the same moment have made two entries. */
+	for (u32 i = 0; i < PL_INLINE_PROBES; i++) {
+		struct pl_inline_code_entry *entry = map_at(at + i);
+		u64 found = __atomic_load_n(&entry->address, __ATOMIC_ACQUIRE);
+
+		if (found == code)
+			__atomic_store_n(&entry->address, (u64)ENTRY_FREE, __ATOMIC_RELEASE);
+		if (found == ENTRY_NEVER)
+			break;
+	}
+	(void)__atomic_fetch_add(&control()->code_generation, 1, __ATOMIC_ACQ_REL);
+	if (control()->mode == PL_INLINE_GIL)
+		slot_zero_forget(code);
+}

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The first two pages of the image: room for struct pl_probe_header, struct pl_inline_image, and
+ * zeros where the tracer puts the config.
+ */
+	.section .image, "a", @progbits
+	.globl pl_image
+	.hidden pl_image
+pl_image:
+	.org 4096, 0			/* PL_INLINE_IMAGE_OFFSET */
+	.quad 0x31656e696c6e6970	/* PL_INLINE_MAGIC */
+	.long 1				/* PL_INLINE_ABI */
+	.long pl_image_end - pl_image
+	.long 12			/* PL_INLINE_ENTRIES */
+	.irp domain, raw, mem, obj
+	.irp function, malloc, calloc, realloc, free
+	.long pl_\domain\()_\function - pl_image
+	.endr
+	.endr
+	.org 4608, 0			/* PL_INLINE_CONFIG_OFFSET */
+	.globl pl_config
+	.hidden pl_config
+	.type pl_config, @object
+pl_config:
+	.org 8192, 0			/* PL_INLINE_TEXT_OFFSET */
+	.section .note.GNU-stack, "", @progbits

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_PROBE_INLINE_PROBE_H
+#define PYLEAK_PROBE_INLINE_PROBE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "pyleak/probe_abi.h"
+
+/*
+ * The recorder, from the inside. It runs in the tracee's threads, in the middle of an allocation:
+ * no libc, no TLS, no writable data of its own, no system call, no lock, bounded work. What it knows
+ * is pl_config; what it writes are the tables that pl_config names.
+ *
+ *   entries.c  the hooks: pass through, or record around the original
+ *   record.h   one allocation or free: shadow entry and totals          (hot, inlined)
+ *   walk.h     the running thread and its frames -> site                (hot, inlined)
+ *   trace.c    the same when no cache knows the answer; site table      (cold)
+ *   code.c     code objects: first sight, content, death                (cold)
+ *   shadow.c   chunks, large sizes, odd pointers                        (cold)
+ */
+
+typedef uint64_t u64;
+typedef uint32_t u32;
+typedef uint8_t u8;
+
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+#define inlined static inline __attribute__((always_inline))
+#define cold __attribute__((noinline, cold))
+
+/* Filled by the tracer before anything here runs; constant since. */
+extern const struct pl_inline_config pl_config __attribute__((visibility("hidden")));
+
+inlined struct pl_inline_control *control(void) { return (struct pl_inline_control *)pl_config.control; }
+inlined struct pl_inline_slot *slot_zero(void) { return (struct pl_inline_slot *)pl_config.slots; }
+inlined struct pl_inline_totals *totals_of(u32 site) { return (struct pl_inline_totals *)pl_config.totals + site; }
+
+inlined u64 load64(u64 base, int32_t offset) { return *(const u64 *)(base + (u64)(int64_t)offset); }
+inlined u32 load32(u64 base, int32_t offset) { return *(const u32 *)(base + (u64)(int64_t)offset); }
+inlined u8 load8(u64 base, int32_t offset) { return *(const u8 *)(base + (u64)(int64_t)offset); }
+
+/* pthread_self() on glibc and musl. */
+inlined u64 thread_pointer(void)
+{
+	u64 self;
+
+	__asm__("mov %%fs:0, %0" : "=r"(self));
+	return self;
+}
+
+inlined u64 thread_word(int64_t offset)
+{
+	u64 word;
+
+	__asm__ volatile("mov %%fs:(%1), %0" : "=r"(word) : "r"(offset));
+	return word;
+}
+
+inlined void count_up(u64 *counter) { (void)__atomic_fetch_add(counter, 1, __ATOMIC_RELAXED); }
+
+/* Multiply and fold: every bit of x reaches every bit of the upper half. */
+inlined u64 mix(u64 h, u64 x)
+{
+	h = (h ^ x) * 0x9e3779b97f4a7c15ull;
+	return h ^ h >> 32;
+}
+
+/* shadow.c */
+u32 *pl_chunk_install(u64 address);
+struct pl_inline_odd *pl_odd_find(u64 address);
+struct pl_inline_odd *pl_odd_insert(u64 address);
+void pl_spill_write(u64 granule, u64 size);
+u64 pl_spill_take(u64 granule);
+
+/* trace.c */
+u32 pl_trace_slow(struct pl_inline_slot *slot, u64 frame);
+struct pl_inline_slot *pl_thread_slot(void);
+
+/* code.c */
+u32 pl_code_record(u64 code);
+void pl_code_died(u64 code);
+
+#endif

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_PROBE_INLINE_RECORD_H
+#define PYLEAK_PROBE_INLINE_RECORD_H
+
+#include "probe.h"
+
+/*
+ * One block's birth and death. `plain` is a constant of the caller: true under the main GIL.
+ * The layout of an entry is drawn in probe_abi.h.
+ */
+
+#define ENTRY_SIZE(entry) ((entry) & PL_INLINE_SIZE_SPILLED)
+#define ENTRY_SITE(entry) ((entry) >> PL_INLINE_SITE_SHIFT)
+
+inlined u32 entry_make(u32 site, u64 size)
+{
+	return site << PL_INLINE_SITE_SHIFT | (u32)(size < PL_INLINE_SIZE_SPILLED ? size : PL_INLINE_SIZE_SPILLED);
+}
+
+/* The entry of the granule of address, or NULL where nothing was recorded yet. */
+inlined u32 *granule(u64 address)
+{
+	u64 high = address >> PL_INLINE_CHUNK_SHIFT, chunk;
+
+	if (unlikely(high >= PL_INLINE_DIRECTORY_ENTRIES))
+		return NULL;
+	chunk = ((const u64 *)pl_config.directory)[high];
+	if (unlikely(!chunk))
+		return NULL;
+	return (u32 *)(chunk + (address >> 2 & (PL_INLINE_CHUNK_BYTES - 4)));
+}
+
+inlined u32 *granule_make(u64 address)
+{
+	u32 *entry = granule(address);
+
+	return likely(entry) ? entry : pl_chunk_install(address);
+}
+
+inlined void count_allocated(u32 site, u64 size, bool plain)
+{
+	struct pl_inline_totals *totals = totals_of(site);
+
+	/* Size before count and all before the block is given out: see the reader's rule in the ABI. */
+	if (plain) {
+		totals->allocated_size += size;
+		totals->allocated_count++;
+	} else {
+		(void)__atomic_fetch_add(&totals->shared_allocated_size, size, __ATOMIC_RELAXED);
+		(void)__atomic_fetch_add(&totals->shared_allocated_count, 1, __ATOMIC_RELAXED);
+	}
+}
+
+inlined void count_freed(u32 site, u64 size, bool plain)
+{
+	struct pl_inline_totals *totals = totals_of(site);
+
+	if (plain) {
+		totals->freed_size += size;
+		totals->freed_count++;
+	} else {
+		(void)__atomic_fetch_add(&totals->shared_freed_size, size, __ATOMIC_RELAXED);
+		(void)__atomic_fetch_add(&totals->shared_freed_count, 1, __ATOMIC_RELAXED);
+	}
+}
+
+/* What the map knew of a block that is taken out of it. entry 0: nothing. */
+struct taken {
+	u32 entry;
+	u64 size;
+};
+
+struct taken pl_take_odd(u64 address);
+struct taken pl_take_marked(u64 address, u32 *entry);
+void pl_record_odd(u64 address, u64 size, u32 site, bool plain);
+void pl_record_displaced(u64 address, u32 *entry, bool plain);
+
+inlined struct taken take(u64 address)
+{
+	struct taken taken = {0, 0};
+	u32 *entry;
+
+	if (unlikely(address & 15))
+		return pl_take_odd(address);
+	entry = granule(address);
+	if (unlikely(!entry))
+		return taken;
+	taken.entry = *entry;
+	if (unlikely(taken.entry & (PL_INLINE_ENTRY_ODD | PL_INLINE_ENTRY_CODE)))
+		return pl_take_marked(address, entry);
+	if (unlikely(!taken.entry))
+		return taken;
+	*entry = 0;
+	taken.size = ENTRY_SIZE(taken.entry);
+	if (unlikely(taken.size == PL_INLINE_SIZE_SPILLED))
+		taken.size = pl_spill_take(address);
+	return taken;
+}
+
+inlined void record(u64 address, u64 size, u32 site, bool plain)
+{
+	u32 *entry;
+
+	if (unlikely(address & 15)) {
+		pl_record_odd(address, size, site, plain);
+		return;
+	}
+	entry = granule_make(address);
+	if (unlikely(!entry)) {
+		count_up(&control()->lost_events);
+		return;
+	}
+	if (unlikely(*entry))
+		pl_record_displaced(address, entry, plain);
+	*entry = entry_make(site, size);
+	if (unlikely(size >= PL_INLINE_SIZE_SPILLED))
+		pl_spill_write(address, size);
+	count_allocated(site, size, plain);
+}
+
+#endif

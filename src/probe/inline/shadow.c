@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: MIT */
+#include "record.h"
+
+u32 *pl_chunk_install(u64 address)
+{
+	u64 high = address >> PL_INLINE_CHUNK_SHIFT, chunk, number, none = 0;
+	u64 *word;
+
+	/* Beyond the 47 bits of user space (five-level paging): the event counts as lost. */
+	if (high >= PL_INLINE_DIRECTORY_ENTRIES)
+		return NULL;
+	word = (u64 *)pl_config.directory + high;
+	chunk = __atomic_load_n(word, __ATOMIC_ACQUIRE);
+	if (!chunk) {
+		if (__atomic_load_n(&control()->next_chunk, __ATOMIC_RELAXED) >= pl_config.chunk_count)
+			return NULL;
+		number = __atomic_fetch_add(&control()->next_chunk, 1, __ATOMIC_RELAXED);
+		if (number >= pl_config.chunk_count)
+			return NULL;
+		chunk = pl_config.pool + number * PL_INLINE_CHUNK_BYTES;
+		/* Whoever loses this race has wasted a chunk that nobody ever touches: no memory. */
+		if (!__atomic_compare_exchange_n(word, &none, chunk, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+			chunk = none;
+	}
+	return (u32 *)(chunk + (address >> 2 & (PL_INLINE_CHUNK_BYTES - 4)));
+}
+
+/* The two words after a large block's own entry; they may lie in the next chunk. Where that one
+ * cannot be had, the size reads as 0 on both sides: the caller gives up on the block first. */
+void pl_spill_write(u64 address, u64 size)
+{
+	u32 *low = granule_make(address + 16), *high = granule_make(address + 32);
+
+	if (low)
+		*low = (u32)size;
+	if (high)
+		*high = (u32)(size >> 32);
+}
+
+u64 pl_spill_take(u64 address)
+{
+	u32 *low = granule(address + 16), *high = granule(address + 32);
+	u64 size = 0;
+
+	if (low) {
+		size = *low;
+		*low = 0;
+	}
+	if (high) {
+		size |= (u64)*high << 32;
+		*high = 0;
+	}
+	return size;
+}
+
+struct pl_inline_odd *pl_odd_find(u64 address)
+{
+	struct pl_inline_odd *table = (struct pl_inline_odd *)pl_config.odd;
+	u64 at = mix(0, address);
+
+	for (u32 i = 0; i < PL_INLINE_PROBES; i++, at++) {
+		struct pl_inline_odd *odd = &table[at & pl_config.odd_mask];
+		u64 found = __atomic_load_n(&odd->address, __ATOMIC_RELAXED);
+
+		if (found == address)
+			return odd;
+		if (!found)
+			return NULL;
+	}
+	return NULL;
+}
+
+struct pl_inline_odd *pl_odd_insert(u64 address)
+{
+	struct pl_inline_odd *table = (struct pl_inline_odd *)pl_config.odd;
+	u64 at = mix(0, address);
+
+	for (u32 i = 0; i < PL_INLINE_PROBES; i++, at++) {
+		struct pl_inline_odd *odd = &table[at & pl_config.odd_mask];
+		u64 found = __atomic_load_n(&odd->address, __ATOMIC_RELAXED);
+
+		if (found <= 1 &&
+			__atomic_compare_exchange_n(&odd->address, &found, address, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+			return odd;
+	}
+	return NULL;
+}
+
+/* A block at 16k + 8 of more than 16 bytes covers the granule at 16k + 16 whole. */
+static bool owns_next_granule(u64 address, u64 size)
+{
+	return (address & 15) == 8 && size > 16;
+}
+
+struct taken pl_take_odd(u64 address)
+{
+	struct pl_inline_odd *odd = pl_odd_find(address);
+	struct taken taken = {0, 0};
+	u32 *entry;
+
+	if (odd) {
+		taken.entry = odd->entry;
+		taken.size = odd->size;
+		__atomic_store_n(&odd->address, 1, __ATOMIC_RELEASE);
+		return taken;
+	}
+	entry = (address & 15) == 8 ? granule(address + 8) : NULL;
+	if (!entry || !(*entry & PL_INLINE_ENTRY_ODD))
+		return taken;
+	taken.entry = *entry & ~(u32)(PL_INLINE_ENTRY_ODD | PL_INLINE_ENTRY_CODE);
+	if (*entry & PL_INLINE_ENTRY_CODE)
+		pl_code_died(address);
+	*entry = 0;
+	taken.size = ENTRY_SIZE(taken.entry);
+	if (taken.size == PL_INLINE_SIZE_SPILLED)
+		taken.size = pl_spill_take(address + 8);
+	if (!ENTRY_SITE(taken.entry))
+		taken.entry = 0;
+	return taken;
+}
+
+/* An entry with the odd or the code bit, at the granule of an aligned block. */
+struct taken pl_take_marked(u64 address, u32 *entry)
+{
+	struct taken taken = {*entry, 0};
+
+	if (taken.entry & PL_INLINE_ENTRY_ODD)
+		return (struct taken){0, 0};
+	pl_code_died(address);
+	*entry = 0;
+	taken.entry &= ~(u32)PL_INLINE_ENTRY_CODE;
+	if (!ENTRY_SITE(taken.entry))
+		return (struct taken){0, 0};
+	taken.size = ENTRY_SIZE(taken.entry);
+	if (taken.size == PL_INLINE_SIZE_SPILLED)
+		taken.size = pl_spill_take(address);
+	return taken;
+}
+
+/* A block is born where the map still holds another: that one was freed in a way that no hook sees,
+ * or is the inner part of a nested allocation. */
+void pl_record_displaced(u64 address, u32 *entry, bool plain)
+{
+	struct taken old = *entry & PL_INLINE_ENTRY_ODD ? pl_take_odd(address - 8) : take(address);
+
+	*entry = 0;
+	if (old.entry)
+		count_freed(ENTRY_SITE(old.entry), old.size, plain);
+}
+
+void pl_record_odd(u64 address, u64 size, u32 site, bool plain)
+{
+	struct taken old = pl_take_odd(address);
+	struct pl_inline_odd *odd;
+	u32 *entry;
+
+	if (old.entry)
+		count_freed(ENTRY_SITE(old.entry), old.size, plain);
+	if (owns_next_granule(address, size)) {
+		entry = granule_make(address + 8);
+		if (!entry)
+			goto lost;
+		if (*entry)
+			pl_record_displaced(address + 8, entry, plain);
+		*entry = entry_make(site, size) | PL_INLINE_ENTRY_ODD;
+		if (size >= PL_INLINE_SIZE_SPILLED)
+			pl_spill_write(address + 8, size);
+	} else {
+		/* Not even 8-aligned and that large: no allocator that we know of. */
+		odd = size <= UINT32_MAX ? pl_odd_insert(address) : NULL;
+		if (!odd)
+			goto lost;
+		odd->entry = entry_make(site, 0);
+		odd->size = (u32)size;
+	}
+	count_allocated(site, size, plain);
+	return;
+lost:
+	count_up(&control()->lost_events);
+}
