@@ -24,6 +24,8 @@ enum { PL_SIZE_TEXT = 32 };
 
 /* Byte for byte what tracemalloc's _format_size(bytes, sign) returns. */
 void pl_format_size(int64_t bytes, bool sign, char text[PL_SIZE_TEXT]);
+/* What _format_size(size / count, False) returns: the average is no whole number. count is not 0. */
+void pl_format_average(int64_t size, int64_t count, char text[PL_SIZE_TEXT]);
 
 /* "1.9 ms", "10.0 s", "2 min 5 s": for people. */
 void pl_format_duration(int64_t ns, char text[PL_SIZE_TEXT]);

@@ -135,13 +135,10 @@ int pl_parse_number(const char *text, int64_t min, int64_t max, int64_t *ret_num
 	return 0;
 }
 
-void pl_format_size(int64_t bytes, bool sign, char text[PL_SIZE_TEXT])
+static void format_size(double size, bool sign, char text[PL_SIZE_TEXT])
 {
 	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
 	const size_t last = sizeof(units) / sizeof(units[0]) - 1;
-	/* Python divides the int by 1024 with one correct rounding; so does this, for a conversion to double rounds
-	 * once and a division by a power of two is then exact. */
-	double size = (double)bytes;
 
 	for (size_t i = 0;; i++, size /= 1024) {
 		double magnitude = size < 0 ? -size : size;
@@ -152,6 +149,18 @@ void pl_format_size(int64_t bytes, bool sign, char text[PL_SIZE_TEXT])
 		(void)snprintf(text, PL_SIZE_TEXT, sign ? "%+.*f %s" : "%.*f %s", tenths ? 1 : 0, size, units[i]);
 		return;
 	}
+}
+
+void pl_format_size(int64_t bytes, bool sign, char text[PL_SIZE_TEXT])
+{
+	/* Python divides the int by 1024 with one correct rounding; so does this, for a conversion to double rounds
+	 * once and a division by a power of two is then exact. */
+	format_size((double)bytes, sign, text);
+}
+
+void pl_format_average(int64_t size, int64_t count, char text[PL_SIZE_TEXT])
+{
+	format_size((double)size / (double)count, false, text);
 }
 
 void pl_format_duration(int64_t ns, char text[PL_SIZE_TEXT])

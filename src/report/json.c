@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "pyleak/cleanup.h"
+#include "pyleak/report.h"
+#include "utf8.h"
+
+/* The put_ functions add a member to an object that may be NULL. They take what they are given, and
+ * return whether it went wrong, which then is for want of memory. */
+
+static bool put(json_t *object, const char *key, json_t *value)
+{
+	return json_object_set_new(object, key, value) < 0;
+}
+
+static bool put_string(json_t *object, const char *key, const char *text)
+{
+	pl_autofree char *repaired = text ? utf8_repair(text) : NULL;
+
+	if (!text)
+		return put(object, key, json_null());
+	return put(object, key, repaired ? json_string(repaired) : NULL);
+}
+
+static bool put_integer(json_t *object, const char *key, int64_t number)
+{
+	return put(object, key, json_integer(number));
+}
+
+static bool put_unsigned(json_t *object, const char *key, uint64_t number)
+{
+	return put_integer(object, key, number > INT64_MAX ? INT64_MAX : (int64_t)number);
+}
+
+/* To three places: a real that is printed with all its digits reads 10.003000000000000114. */
+static bool put_thousandths(json_t *object, const char *key, int64_t ns, int64_t ns_per_thousandth)
+{
+	int64_t thousandths = (ns + ns_per_thousandth / 2) / ns_per_thousandth;
+
+	return put(object, key, json_real((double)thousandths / 1000));
+}
+
+static json_t *make_amount(uint64_t size, uint64_t count)
+{
+	json_t *amount = json_object();
+	bool failed = put_unsigned(amount, "size", size) | put_unsigned(amount, "count", count);
+
+	if (!failed)
+		return amount;
+	json_decref(amount);
+	return NULL;
+}
+
+static json_t *make_traceback(const struct pl_sites *sites, uint32_t site)
+{
+	json_t *traceback = json_array();
+	size_t count;
+	const struct pl_frame *frames = pl_sites_frames(sites, site, &count, NULL);
+	bool failed = !traceback;
+
+	while (count-- && !failed) {
+		json_t *frame = json_object();
+
+		failed |= put_string(frame, "filename", frames[count].filename);
+		failed |= put_integer(frame, "lineno", frames[count].line);
+		failed |= put_string(frame, "function", frames[count].function);
+		failed |= json_array_append_new(traceback, frame) < 0;
+	}
+	if (!failed)
+		return traceback;
+	json_decref(traceback);
+	return NULL;
+}
+
+static json_t *make_row(const struct pl_report *report, const struct pl_row *row, bool traceback)
+{
+	json_t *item = json_object();
+	const struct pl_totals *window = &row->window;
+	bool failed = false;
+
+	failed |= put_string(item, "domain", row->domain == PL_SITE_NATIVE ? "native" : "python");
+	failed |= put_string(item, "filename", row->filename);
+	failed |= put_integer(item, "lineno", row->line);
+	failed |= put_string(item, "function", row->function);
+	failed |= put_integer(item, "size", row->size);
+	failed |= put_integer(item, "size_diff", row->size_diff);
+	failed |= put_integer(item, "count", row->count);
+	failed |= put_integer(item, "count_diff", row->count_diff);
+	failed |= put_integer(item, "average", pl_row_average(row));
+	failed |= put(item, "allocated", make_amount(window->allocated_size, window->allocated_count));
+	failed |= put(item, "freed", make_amount(window->freed_size, window->freed_count));
+	if (traceback)
+		failed |= put(item, "traceback", make_traceback(report->sites, row->site));
+	if (!failed)
+		return item;
+	json_decref(item);
+	return NULL;
+}
+
+static json_t *make_stats(const struct pl_report *report, size_t limit)
+{
+	const struct pl_rows *rows = report->rows;
+	size_t shown = limit && limit < rows->count ? limit : rows->count;
+	json_t *stats = json_array();
+	bool failed = !stats;
+
+	for (size_t i = 0; i < shown && !failed; i++) {
+		bool traceback = report->group_by == PL_GROUP_TRACEBACK || (report->kind == PL_REPORT_TOP && i == 0);
+
+		failed = json_array_append_new(stats, make_row(report, &rows->items[i], traceback)) < 0;
+	}
+	if (!failed)
+		return stats;
+	json_decref(stats);
+	return NULL;
+}
+
+static json_t *make_total(const struct pl_row *row)
+{
+	json_t *total = json_object();
+	bool failed = false;
+
+	failed |= put_integer(total, "size", row->size);
+	failed |= put_integer(total, "size_diff", row->size_diff);
+	failed |= put_integer(total, "count", row->count);
+	failed |= put_integer(total, "count_diff", row->count_diff);
+	if (!failed)
+		return total;
+	json_decref(total);
+	return NULL;
+}
+
+static json_t *make_pair(const char *first_key, uint64_t first, const char *second_key, uint64_t second)
+{
+	json_t *pair = json_object();
+	bool failed = put_unsigned(pair, first_key, first) | put_unsigned(pair, second_key, second);
+
+	if (!failed)
+		return pair;
+	json_decref(pair);
+	return NULL;
+}
+
+static json_t *make_report(const struct pl_report *report, size_t limit)
+{
+	static const char *const groups[] = {
+		[PL_GROUP_LINE] = "line",
+		[PL_GROUP_FILE] = "file",
+		[PL_GROUP_FUNCTION] = "function",
+		[PL_GROUP_TRACEBACK] = "traceback",
+	};
+	json_t *document = json_object();
+	char started[32] = "";
+	struct tm utc;
+	bool failed = false;
+
+	if (gmtime_r(&report->started.tv_sec, &utc))
+		(void)strftime(started, sizeof(started), "%Y-%m-%dT%H:%M:%SZ", &utc);
+	failed |= put_integer(document, "schema", 1);
+	failed |= put_string(document, "kind", report->kind == PL_REPORT_DIFF ? "diff" : "top");
+	failed |= put_integer(document, "pid", report->pid);
+	failed |= put_string(document, "python", report->python);
+	failed |= put_string(document, "engine", report->engine);
+	failed |= put_string(document, "started", started);
+	failed |= put_thousandths(document, "window_s", report->window_ns, 1000000);
+	failed |= put_thousandths(document, "stop_ms", report->stop_ns, 1000);
+	failed |= put_integer(document, "frames", report->frames);
+	failed |= put_string(document, "group_by", groups[report->group_by]);
+	failed |= put_unsigned(document, "sample", report->sample);
+	failed |= put(document, "rss", make_pair("before", report->rss_before, "after", report->rss_after));
+	failed |= put(document, "total", make_total(&report->rows->total));
+	failed |= put(document, "lost", make_pair("events", report->lost_events, "sites", report->lost_sites));
+	failed |= put(document, "stats", make_stats(report, limit));
+	if (!failed)
+		return document;
+	json_decref(document);
+	return NULL;
+}
+
+int pl_report_json(FILE *out, const struct pl_report *report, const struct pl_report_options *options)
+{
+	json_t *document = make_report(report, options->limit);
+	/* ASCII only: a C1 control character is a whole escape sequence to some terminals. */
+	pl_autofree char *line = document ? json_dumps(document, JSON_ENSURE_ASCII | JSON_REAL_PRECISION(15)) : NULL;
+
+	json_decref(document);
+	if (!line)
+		return -ENOMEM;
+	errno = 0;
+	if (fputs(line, out) != EOF && fputc('\n', out) != EOF && fflush(out) == 0)
+		return 0;
+	return errno ? -errno : -EIO;
+}

@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "pyleak/cleanup.h"
+#include "pyleak/report.h"
+#include "pyleak/units.h"
+#include "utf8.h"
+
+#define MAX_SOURCE_LENGTH 500
+
+struct text {
+	FILE *out;
+	const struct pl_report *report;
+	const struct pl_report_options *options;
+	bool difference;
+};
+
+enum style { STYLE_BOLD, STYLE_GROWN, STYLE_SHRUNK, STYLE_DIM };
+
+static const char *const styles[] = {
+	[STYLE_BOLD] = "\033[1m",
+	[STYLE_GROWN] = "\033[31m",
+	[STYLE_SHRUNK] = "\033[32m",
+	[STYLE_DIM] = "\033[2m",
+};
+
+static void begin(const struct text *text, enum style style)
+{
+	if (text->options->color)
+		(void)fputs(styles[style], text->out);
+}
+
+static void end(const struct text *text)
+{
+	if (text->options->color)
+		(void)fputs("\033[0m", text->out);
+}
+
+static void print_size(const struct text *text, int64_t bytes)
+{
+	char size[PL_SIZE_TEXT];
+
+	pl_format_size(bytes, false, size);
+	begin(text, STYLE_BOLD);
+	(void)fputs(size, text->out);
+	end(text);
+}
+
+static void print_change(const struct text *text, int64_t number, const char *change)
+{
+	if (number == 0) {
+		(void)fputs(change, text->out);
+		return;
+	}
+	begin(text, number > 0 ? STYLE_GROWN : STYLE_SHRUNK);
+	(void)fputs(change, text->out);
+	end(text);
+}
+
+static void print_size_change(const struct text *text, int64_t bytes)
+{
+	char size[PL_SIZE_TEXT];
+
+	pl_format_size(bytes, true, size);
+	print_change(text, bytes, size);
+}
+
+static void print_count_change(const struct text *text, int64_t count)
+{
+	char number[PL_SIZE_TEXT];
+
+	(void)snprintf(number, sizeof(number), "%+" PRId64, count);
+	print_change(text, count, number);
+}
+
+/* What Statistic.__str__() and StatisticDiff.__str__() of tracemalloc print after the place. */
+static void print_figures(const struct text *text, const struct pl_row *row, bool average)
+{
+	char size[PL_SIZE_TEXT];
+
+	(void)fputs("size=", text->out);
+	print_size(text, row->size);
+	if (text->difference) {
+		(void)fputs(" (", text->out);
+		print_size_change(text, row->size_diff);
+		(void)fputc(')', text->out);
+	}
+	(void)fprintf(text->out, ", count=%" PRId64, row->count);
+	if (text->difference) {
+		(void)fputs(" (", text->out);
+		print_count_change(text, row->count_diff);
+		(void)fputc(')', text->out);
+	}
+	if (average && row->count > 0) {
+		pl_format_average(row->size, row->count, size);
+		(void)fprintf(text->out, ", average=%s", size);
+	}
+	if (text->report->sort == PL_SORT_CHURN) {
+		uint64_t bytes = row->window.allocated_size;
+
+		pl_format_size(bytes > INT64_MAX ? INT64_MAX : (int64_t)bytes, false, size);
+		(void)fprintf(text->out, ", churn=%s in %" PRIu64 " blocks", size, row->window.allocated_count);
+	}
+	(void)fputc('\n', text->out);
+}
+
+static void print_source(const struct text *text, const char *filename, int line)
+{
+	pl_autofree char *source = NULL;
+	bool cut;
+
+	if (text->options->source_pid)
+		source = pl_source_line(text->options->source_pid, filename, line);
+	if (!source)
+		return;
+	cut = strlen(source) > MAX_SOURCE_LENGTH;
+	if (cut) {
+		size_t length = MAX_SOURCE_LENGTH;
+
+		while (((unsigned char)source[length] & 0xc0) == 0x80 && length > MAX_SOURCE_LENGTH - 4)
+			length--; /* not within a character */
+		source[length] = '\0';
+	}
+	(void)fputs("    ", text->out);
+	begin(text, STYLE_DIM);
+	utf8_print(text->out, source);
+	if (cut)
+		(void)fputs(" ...", text->out);
+	end(text);
+	(void)fputc('\n', text->out);
+}
+
+static void print_traceback(const struct text *text, const struct pl_row *row)
+{
+	size_t count;
+	const struct pl_frame *frames = pl_sites_frames(text->report->sites, row->site, &count, NULL);
+
+	(void)fprintf(text->out, "memory_blocks=%" PRId64 " size_kB=%.1f\n", row->site_count,
+		(double)row->site_size / 1024);
+	while (count--) {
+		(void)fputs("  File \"", text->out);
+		utf8_print(text->out, frames[count].filename);
+		(void)fprintf(text->out, "\", line %d\n", frames[count].line);
+		print_source(text, frames[count].filename, frames[count].line);
+	}
+}
+
+static void print_row(const struct text *text, const struct pl_row *row)
+{
+	enum pl_group group_by = text->report->group_by;
+
+	utf8_print(text->out, row->filename);
+	if (group_by != PL_GROUP_FILE)
+		(void)fprintf(text->out, ":%d", row->line);
+	if (group_by == PL_GROUP_FUNCTION && row->function) {
+		(void)fputs(" (", text->out);
+		utf8_print(text->out, row->function);
+		(void)fputc(')', text->out);
+	}
+	(void)fputs(": ", text->out);
+	print_figures(text, row, true);
+	if (group_by == PL_GROUP_TRACEBACK && text->options->traceback)
+		print_traceback(text, row);
+	else if (group_by != PL_GROUP_FILE)
+		print_source(text, row->filename, row->line);
+}
+
+static void print_rest(const struct text *text, size_t shown)
+{
+	const struct pl_rows *rows = text->report->rows;
+	struct pl_row rest = {0};
+	size_t count = rows->count - shown;
+
+	if (!count)
+		return;
+	for (size_t i = shown; i < rows->count; i++)
+		pl_row_add(&rest, &rows->items[i]);
+	(void)fprintf(text->out, "%zu more row%s: ", count, count == 1 ? "" : "s");
+	print_figures(text, &rest, false);
+}
+
+static void print_growth(const struct text *text)
+{
+	const struct pl_report *report = text->report;
+	const struct pl_row *total = &report->rows->total;
+	char size[PL_SIZE_TEXT], window[PL_SIZE_TEXT];
+
+	pl_format_duration(report->window_ns, window);
+	(void)fprintf(text->out, "growth in %s: tracked ", window);
+	/* A recording starts with nothing: what is live now is what it saw grow. */
+	print_size_change(text, text->difference ? total->size_diff : total->size);
+	(void)fputs(", RSS ", text->out);
+	if (!report->rss_before || !report->rss_after) {
+		(void)fputs("not known\n", text->out); /* the process has ended */
+		return;
+	}
+	print_size_change(text, (int64_t)(report->rss_after - report->rss_before));
+	pl_format_size((int64_t)report->rss_before, false, size);
+	(void)fprintf(text->out, " (%s to ", size);
+	pl_format_size((int64_t)report->rss_after, false, size);
+	(void)fprintf(text->out, "%s)\n", size);
+}
+
+int pl_report_text(FILE *out, const struct pl_report *report, const struct pl_report_options *options)
+{
+	const struct text text = {out, report, options, report->kind == PL_REPORT_DIFF};
+	const struct pl_rows *rows = report->rows;
+	size_t shown = options->limit && options->limit < rows->count ? options->limit : rows->count;
+
+	errno = 0;
+	for (size_t i = 0; i < shown; i++)
+		print_row(&text, &rows->items[i]);
+	print_rest(&text, shown);
+	(void)fputs("total: ", out);
+	print_figures(&text, &rows->total, true);
+	print_growth(&text);
+	if (report->lost_events || report->lost_sites)
+		(void)fprintf(out, "lost, and in none of these figures: events=%" PRIu64 ", sites=%" PRIu64 "\n",
+			report->lost_events, report->lost_sites);
+	if (options->traceback && report->group_by != PL_GROUP_TRACEBACK && rows->count) {
+		(void)fputc('\n', out);
+		print_traceback(&text, &rows->items[0]);
+	}
+	if (fflush(out) == 0 && !ferror(out))
+		return 0;
+	return errno ? -errno : -EIO;
+}
