@@ -21,6 +21,7 @@ struct pl_probe {
 	pid_t pid;
 	uint64_t base;
 	uint64_t mapped_size; /* what is mapped from base on */
+	uint64_t tables, tables_mapped_size; /* what is mapped in the place for tables that goes with base; 0: nothing */
 	bool filled;          /* the header has been written: header and hooks below are valid */
 	struct pl_probe_header header;
 	struct pl_probe_hook hooks[PL_PROBE_MAX_HOOKS];
@@ -31,12 +32,24 @@ struct pl_probe {
 int pl_probe_find(pid_t pid, struct pl_probe *ret);
 bool pl_probe_present(pid_t pid);
 
+/* Where the tables of a probe at this base are. */
+static inline uint64_t pl_probe_tables_place(uint64_t base)
+{
+	return PL_PROBE_TABLES_BASE + (base - PL_PROBE_BASE) / PL_PROBE_STRIDE * PL_PROBE_TABLES_STRIDE;
+}
+
 /* What an engine wants planted. */
 struct pl_probe_plan {
 	enum pl_probe_engine engine;
 	const uint8_t *image;   /* code_size bytes; its first PL_PROBE_CODE_OFFSET are overwritten */
 	uint64_t code_size, data_size;
-	uint32_t armed_offset, inside_offset;        /* into the data */
+	uint64_t tables_size;  /* 0: none */
+	/* Called when it is known where everything will be, to complete `image`; may be NULL. */
+	void (*place)(void *context, uint8_t *image, uint64_t base, uint64_t tables);
+	void *context;
+	uint32_t armed_offset, armed_value;          /* into the data; what it is set to */
+	uint32_t inside_offset;                      /* into the data; 0: the engine uses marks */
+	uint64_t mark;
 	uint32_t scratch_offset;                     /* into the data: two struct pl_kernel_sigaction */
 	uint32_t trap_handler_offset, restorer_offset; /* into the code; trap_handler_offset 0: none wanted */
 	struct {

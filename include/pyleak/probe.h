@@ -17,6 +17,11 @@
  *   │ data of the engine            │ rw-, private, anonymous; a forked child sees zeros
  *   └───────────────────────────────┘ total_size
  *
+ *   PL_PROBE_TABLES_BASE + i × PL_PROBE_TABLES_STRIDE       rw-, likewise, not reserved
+ *   ┌───────────────────────────────┐
+ *   │ tables of the engine          │ (inline only: sites, traces, the map of live blocks)
+ *   └───────────────────────────────┘ tables_size
+ *
  * The address is far from where the kernel puts anything of its own, so that a mapping which begins
  * there is known to be pyleak's, even one that was mapped and never filled because pyleak was
  * killed in between. The header lies in the part that a fork keeps: a child's words can be put back
@@ -26,9 +31,11 @@
 #define PL_PROBE_BASE 0x70796c000000 /* "pyl" */
 #define PL_PROBE_STRIDE 0x1000000
 #define PL_PROBE_PLACES 16
+#define PL_PROBE_TABLES_BASE 0x707a00000000
+#define PL_PROBE_TABLES_STRIDE 0x4000000000 /* 256 GiB */
 
 #define PL_PROBE_ABI 1
-#define PL_PROBE_MAX_HOOKS 64
+#define PL_PROBE_MAX_HOOKS 120
 #define PL_PROBE_CODE_OFFSET 0x1000
 
 /* Offsets that assembly needs; the assertions below hold them to the structs. */
@@ -65,8 +72,13 @@ struct pl_probe_header {
 	uint64_t trap_handler; /* the probe's SIGTRAP handler, 0: none was installed */
 	uint64_t armed_address;  /* u32 in the data: entries record; 0: they pass through */
 	struct pl_kernel_sigaction saved_trap; /* what rt_sigaction said before; valid if trap_handler */
-	uint64_t inside_address; /* u32 in the data: threads that will return into the code; 0: see the engine */
-	uint64_t reserved[4];
+	/* Threads that left the code for an original function and will return into it: a u32 in the
+	 * data counts them, or each has the word `mark ^ its own address` on its stack meanwhile. */
+	uint64_t inside_address; /* 0: no count */
+	uint64_t mark;           /* 0: no marks */
+	uint64_t tables;         /* 0: none */
+	uint64_t tables_size;
+	uint64_t reserved;
 };
 
 struct pl_probe_hook {

@@ -82,11 +82,9 @@ static uint32_t current_site(struct breakpoint_recording *self, struct pl_thread
 {
 	struct pl_frame_ref stack[MAX_FRAMES];
 	bool more = false;
-	size_t count = 0;
+	size_t count = pl_python_thread_stack(self->python, pl_registers_thread_pointer(regs), &thread->hint, stack,
+		self->frames, &more);
 
-	thread->hint = pl_python_thread(self->python, pl_registers_thread_pointer(regs), thread->hint);
-	if (thread->hint)
-		count = pl_python_stack(self->python, thread->hint, stack, self->frames, &more);
 	return pl_places_site(&self->places, stack, count, more);
 }
 
@@ -225,6 +223,7 @@ static int make_plan(const struct pl_python *python, struct pl_probe_plan *plan)
 		.code_size = PL_BREAKPOINT_CODE_SIZE,
 		.data_size = PL_BREAKPOINT_DATA_SIZE,
 		.armed_offset = PL_BREAKPOINT_ARMED,
+		.armed_value = 1,
 		.inside_offset = PL_BREAKPOINT_INSIDE,
 		.scratch_offset = PL_BREAKPOINT_SCRATCH,
 		.trap_handler_offset = pl_breakpoint_trap_handler,

@@ -21,6 +21,17 @@ static uint64_t extent(const struct pl_maps *maps, size_t i)
 	return end - maps->items[i].start;
 }
 
+static void find_tables(struct pl_probe *probe, const struct pl_maps *maps)
+{
+	uint64_t start = pl_probe_tables_place(probe->base);
+
+	for (size_t i = 0; i < maps->count; i++)
+		if (maps->items[i].start == start && !maps->items[i].inode) {
+			probe->tables = start;
+			probe->tables_mapped_size = extent(maps, i);
+		}
+}
+
 static int read_header(struct pl_probe *probe)
 {
 	static const char unwritten[sizeof(probe->header.magic)];
@@ -60,6 +71,7 @@ int pl_probe_find(pid_t pid, struct pl_probe *ret)
 		if (!is_probe_place(map->start) || map->inode || (map->flags & PL_MAP_SHARED))
 			continue;
 		*ret = (struct pl_probe){.pid = pid, .base = map->start, .mapped_size = extent(&maps, i)};
+		find_tables(ret, &maps);
 		code = read_header(ret);
 		if (code != -ENOENT)
 			break;

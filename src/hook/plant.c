@@ -20,15 +20,20 @@
 #define KERNEL_SA_RESTORER 0x04000000
 #define UNDO_PATIENCE_NSEC (2 * PL_NSEC_PER_SEC)
 
-static uint64_t free_place(const struct pl_maps *maps, uint64_t size)
+static bool is_free(const struct pl_maps *maps, uint64_t start, uint64_t size)
+{
+	for (size_t i = 0; i < maps->count; i++)
+		if (maps->items[i].start < start + size && maps->items[i].end > start)
+			return false;
+	return true;
+}
+
+static uint64_t free_place(const struct pl_maps *maps, uint64_t size, uint64_t tables_size)
 {
 	for (unsigned int i = 0; i < PL_PROBE_PLACES; i++) {
 		uint64_t base = PL_PROBE_BASE + (uint64_t)i * PL_PROBE_STRIDE;
-		bool taken = false;
 
-		for (size_t m = 0; m < maps->count && !taken; m++)
-			taken = maps->items[m].start < base + size && maps->items[m].end > base;
-		if (!taken)
+		if (is_free(maps, base, size) && is_free(maps, pl_probe_tables_place(base), tables_size))
 			return base;
 	}
 	return 0;
@@ -49,33 +54,53 @@ static int call(struct pl_remote *remote, long number, const uint64_t arguments[
 	return 0;
 }
 
-static int map_pages(struct pl_remote *remote, uint64_t base, const struct pl_probe_plan *plan)
+static int map_at(struct pl_remote *remote, uint64_t address, uint64_t size, int protection, int flags)
 {
-	uint64_t data = base + plan->code_size;
 	int64_t got;
-	/* All of it executable and unwritable first, then the data over its end: never both. */
 	int code = call(remote, SYS_mmap,
-		(const uint64_t[6]){base, plan->code_size + plan->data_size, PROT_READ | PROT_EXEC,
-			MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, (uint64_t)-1, 0},
+		(const uint64_t[6]){address, size, (uint64_t)protection,
+			(uint64_t)(MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | flags), (uint64_t)-1, 0},
 		&got);
+
+	if (code < 0 || (uint64_t)got == address)
+		return code;
+	/* A kernel before 4.17 takes the address as a hint. */
+	(void)call(remote, SYS_munmap, (const uint64_t[6]){(uint64_t)got, size, 0, 0, 0, 0}, NULL);
+	return -EEXIST;
+}
+
+/* Before Linux 4.14 there is no WIPEONFORK: a child stays armed. Its breakpoints then only cost it a
+ * signal each; the inline engine is not planted there. */
+static int wipe_on_fork(struct pl_remote *remote, uint64_t address, uint64_t size)
+{
+	return call(remote, SYS_madvise, (const uint64_t[6]){address, size, MADV_WIPEONFORK, 0, 0, 0}, NULL);
+}
+
+static int map_pages(struct pl_remote *remote, const struct pl_probe *probe, const struct pl_probe_plan *plan)
+{
+	uint64_t base = probe->base, data = base + plan->code_size;
+	/* All of it executable and unwritable first, then the data over its end: never both. */
+	int code = map_at(remote, base, plan->code_size + plan->data_size, PROT_READ | PROT_EXEC, 0);
 
 	if (code < 0)
 		return code;
-	if ((uint64_t)got != base) { /* a kernel before 4.17 takes the address as a hint */
-		(void)call(remote, SYS_munmap,
-			(const uint64_t[6]){(uint64_t)got, plan->code_size + plan->data_size, 0, 0, 0, 0}, NULL);
-		return -EEXIST;
-	}
 	code = call(remote, SYS_mmap,
 		(const uint64_t[6]){data, plan->data_size, PROT_READ | PROT_WRITE,
 			MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, (uint64_t)-1, 0},
 		NULL);
 	if (code < 0)
 		return code;
-	/* Before Linux 4.14 there is no WIPEONFORK: a child stays armed, and its breakpoints only cost
-	 * it a signal each. */
-	(void)call(remote, SYS_madvise, (const uint64_t[6]){data, plan->data_size, MADV_WIPEONFORK, 0, 0, 0}, NULL);
-	return 0;
+	code = wipe_on_fork(remote, data, plan->data_size);
+	if (!plan->tables_size)
+		return 0;
+	if (code == 0)
+		code = map_at(remote, probe->tables, plan->tables_size, PROT_READ | PROT_WRITE, MAP_NORESERVE);
+	if (code == 0)
+		code = wipe_on_fork(remote, probe->tables, plan->tables_size);
+	if (code == 0)
+		code = call(remote, SYS_madvise,
+			(const uint64_t[6]){probe->tables, plan->tables_size, MADV_DONTDUMP, 0, 0, 0}, NULL);
+	return code;
 }
 
 static void fill_header(struct pl_probe *probe, const struct pl_probe_plan *plan)
@@ -91,7 +116,10 @@ static void fill_header(struct pl_probe *probe, const struct pl_probe_plan *plan
 	header->hook_count = plan->hook_count;
 	header->pid = (uint32_t)probe->pid;
 	header->armed_address = data + plan->armed_offset;
-	header->inside_address = data + plan->inside_offset;
+	header->inside_address = plan->inside_offset ? data + plan->inside_offset : 0;
+	header->mark = plan->mark;
+	header->tables = probe->tables;
+	header->tables_size = plan->tables_size;
 	if (plan->trap_handler_offset)
 		header->trap_handler = probe->base + plan->trap_handler_offset;
 	for (uint32_t i = 0; i < plan->hook_count; i++)
@@ -109,6 +137,8 @@ static int write_code(struct pl_tracee *tracee, const struct pl_probe *probe, co
 	if (!image)
 		return -ENOMEM;
 	memcpy(image, plan->image, plan->code_size);
+	if (plan->place)
+		plan->place(plan->context, image, probe->base, probe->tables);
 	memcpy(image, &probe->header, sizeof(probe->header));
 	memcpy(image + PL_PROBE_HOOKS_OFFSET, probe->hooks, plan->hook_count * sizeof(probe->hooks[0]));
 	return pl_tracee_write(tracee, probe->base, image, plan->code_size);
@@ -140,14 +170,16 @@ static int install_trap_handler(struct pl_tracee *tracee, struct pl_remote *remo
 
 static int redirect(struct pl_tracee *tracee, const struct pl_probe *probe, const struct pl_probe_plan *plan)
 {
-	const uint32_t one = 1;
-	int code = pl_tracee_write(tracee, probe->header.armed_address, &one, sizeof(one));
+	int code = 0;
 
 	for (uint32_t i = 0; code == 0 && i < plan->hook_count; i++) {
 		const struct pl_probe_hook *hook = &probe->hooks[plan->order[i]];
 
 		code = pl_tracee_swap_word(tracee, hook->address, hook->original, hook->entry, NULL);
 	}
+	if (code == 0)
+		code = pl_tracee_write(tracee, probe->header.armed_address, &plan->armed_value,
+			sizeof(plan->armed_value));
 	return code;
 }
 
@@ -176,7 +208,14 @@ int pl_probe_plant(struct pl_tracee *tracee, const struct pl_maps *maps, const s
 	struct pl_remote *remote = NULL;
 	uint64_t size = plan->code_size + plan->data_size;
 
-	*ret = (struct pl_probe){.pid = tracee->pid, .base = free_place(maps, size), .mapped_size = size};
+	*ret = (struct pl_probe){
+		.pid = tracee->pid,
+		.base = free_place(maps, size, plan->tables_size),
+		.mapped_size = size,
+		.tables_mapped_size = plan->tables_size,
+	};
+	if (ret->base && plan->tables_size)
+		ret->tables = pl_probe_tables_place(ret->base);
 	if (!ret->base)
 		return pl_fail(err, -EEXIST, "no free place for the probe in process %d", (int)tracee->pid);
 
@@ -184,10 +223,12 @@ int pl_probe_plant(struct pl_tracee *tracee, const struct pl_maps *maps, const s
 
 	if (code < 0)
 		return explain(tracee->pid, code, err);
-	code = map_pages(remote, ret->base, plan);
+	code = map_pages(remote, ret, plan);
 	if (code < 0) {
 		(void)pl_remote_end(remote);
-		return explain(tracee->pid, code, err);
+		(void)explain(tracee->pid, code, err);
+		(void)pl_probe_remove(tracee, ret, UNDO_PATIENCE_NSEC, NULL);
+		return code;
 	}
 	fill_header(ret, plan);
 	code = plan->trap_handler_offset ? install_trap_handler(tracee, remote, ret, plan) : write_code(tracee, ret, plan);

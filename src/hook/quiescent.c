@@ -14,7 +14,8 @@
  * have interrupted any of those instructions.
  *
  * Return addresses are not looked for on stacks: dead slots would never let it come to rest. The
- * probe itself counts who will return into it.
+ * probe itself counts who will return into it, or leaves a mark on the stack that names its own
+ * address and is wiped before the return.
  */
 
 #define RED_ZONE 128
@@ -27,6 +28,7 @@ struct scan {
 	pid_t tid;
 	const struct pl_maps *maps;
 	uint64_t code_start, code_end;
+	uint64_t mark; /* 0: the probe counts */
 };
 
 static bool in_code(const struct scan *scan, uint64_t word)
@@ -72,9 +74,12 @@ static bool stack_is_clear(const struct scan *scan, uint64_t start, uint64_t end
 
 		if (got <= 0)
 			break;
-		for (size_t i = 0; i < (size_t)got / 8; i++)
+		for (size_t i = 0; i < (size_t)got / 8; i++) {
+			if (scan->mark && (words[i] ^ scan->mark) == at + 8 * i)
+				return false;
 			if (in_code(scan, words[i]) && word_is_in_sigframe(scan, at + 8 * i))
 				return false;
+		}
 	}
 	return true;
 }
@@ -107,6 +112,7 @@ bool pl_probe_quiescent(struct pl_tracee *tracee, const struct pl_probe *probe, 
 		.maps = maps,
 		.code_start = probe->base,
 		.code_end = probe->base + probe->header.code_size,
+		.mark = probe->header.mark,
 	};
 
 	if (!tracee->count)

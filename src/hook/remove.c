@@ -95,7 +95,11 @@ static int unmap(struct pl_tracee *tracee, const struct pl_probe *probe, const s
 		return code;
 	if (probe->filled && probe->header.trap_handler)
 		code = restore_trap_handler(tracee, remote, probe);
-	if (code == 0)
+	/* The code last: while it is there, the rest is found again. */
+	if (code == 0 && probe->tables)
+		code = pl_remote_call(remote, SYS_munmap,
+			(const uint64_t[6]){probe->tables, probe->tables_mapped_size, 0, 0, 0, 0}, &result);
+	if (code == 0 && result == 0)
 		code = pl_remote_call(remote, SYS_munmap, (const uint64_t[6]){probe->base, probe->mapped_size, 0, 0, 0, 0},
 			&result);
 
