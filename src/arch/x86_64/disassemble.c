@@ -297,7 +297,8 @@ static bool fetch(struct walk *walk, uint64_t ip)
 	if (offset >= walk->window_size || walk->window_size - offset < INSTRUCTION_MAX) {
 		/* Code may end close to the end of a mapping: then less than a window can be read. */
 		walk->window_start = ip;
-		for (walk->window_size = WINDOW; walk->window_size > 0; walk->window_size /= 2)
+		for (walk->window_size = WINDOW; walk->window_size > 0;
+				walk->window_size -= walk->window_size > 16 ? walk->window_size / 2 : 1)
 			if (walk->read(walk->context, ip, walk->window, walk->window_size) == 0)
 				break;
 		offset = 0;
