@@ -334,15 +334,15 @@ def wait_clean(pid, seconds):
 
 
 def guardians():
-    """PIDs of the guardian processes that run now."""
+    """PIDs of the guardian processes that run now, of the pyleak that is tested."""
     found = []
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
                 with open("/proc/%s/comm" % name) as file:
-                    if file.read().strip() == "pyleak-guardian":
+                    if file.read().strip() == "pyleak-guardian" and os.readlink("/proc/%s/exe" % name) == PYLEAK:
                         found.append(int(name))
-            except (FileNotFoundError, ProcessLookupError):
+            except OSError:
                 pass
     return found
 

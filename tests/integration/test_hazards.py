@@ -165,7 +165,7 @@ def test_nosignals(host):
 @pytest.mark.parametrize("threads", [1, 8, 50])
 def test_threads(host, threads):
     """All threads of a process are stopped together, for a short time."""
-    victim = host("--threads", threads, "--pause", 0.05)
+    victim = host("--threads", threads, "--pause", 0.05, "--light")
     with attach(victim.pid) as running:
         wait_hooked(victim.pid, running)
         victim.check()

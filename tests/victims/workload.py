@@ -4,18 +4,20 @@
     workload.py tracemalloc    records itself, prints the figures as JSON
     workload.py watched        says "ready", waits for a line, runs, says "done", waits for the end
 
-Both run it once before, so that caches, interned strings and lazily made code are there already.
-What it keeps comes from the allocators each time, never from a free list: tracemalloc blames a
-reused list, dict, tuple or float on its new owner from 3.8 on, a pure allocator hook cannot.
+Both run it before, so that caches, interned strings and lazily made code are there already, and fill
+CPython's free lists: what comes from them then is unknown to both. tracemalloc blames a reused
+list, dict, tuple or float on its new owner from 3.8 on, which a pure allocator hook cannot.
 Runs on every Python from 3.6 on.
 """
 import gc
 import json
 import sys
 import threading
+import tracemalloc
 import zlib
 
-MADE_UP = "made-up-%d.py"
+# Made once: tracemalloc keeps every file name that it has seen alive.
+MADE_UP = ["made-up-%d.py" % number for number in range(20)]
 
 
 # workload begins
@@ -163,8 +165,8 @@ def in_threads(keep):
 
 def executed(keep):
     """Code that is dead when the figures are read, its address used again."""
-    for number in range(20):
-        code = compile("\n" * number + "for i in range(10): keep('executed %d' % i)", MADE_UP % number, "exec")
+    for number in range(len(MADE_UP)):
+        code = compile("\n" * number + "for i in range(10): keep('executed %d' % i)", MADE_UP[number], "exec")
         exec(code, {"keep": keep, "range": range})
         del code
 
@@ -218,13 +220,24 @@ def figures(snapshot):
     return [[filename, line, row[0], row[1]] for (filename, line), row in rows.items()]
 
 
+def fill_free_lists():
+    plain = Plain()
+    made = [[[] for _ in range(100)], [{} for _ in range(100)], [i / 3 for i in range(150)],
+            [[].append for _ in range(300)], [plain.method for _ in range(300)], [[None] * 5 for _ in range(100)]]
+    for size in range(1, 21):
+        made.append([tuple([None] * size) for _ in range(2100)])
+    while made:
+        made.pop()
+    recursion(bytes, 250)
+
+
 def main():
     for _ in range(2):
         run()
         gc.collect()
     gc.disable()
+    fill_free_lists()
     if sys.argv[1] == "tracemalloc":
-        import tracemalloc
         tracemalloc.start(1)
         places = run()
         snapshot = tracemalloc.take_snapshot()
