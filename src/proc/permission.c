@@ -231,11 +231,11 @@ static int check_yama(pid_t pid, bool privileged, struct pl_error *err)
 
 static int check_dumpable(const struct pl_process *process, const struct credentials *its, struct pl_error *err)
 {
-	char path[32];
+	char path[48];
 	struct stat status;
 
-	/* proc gives the files of what is not dumpable to root (task_dump_owner()). */
-	(void)snprintf(path, sizeof(path), "/proc/%d", (int)process->pid);
+	/* proc gives what is in the directory of a process that is not dumpable to root (task_dump_owner()). */
+	(void)snprintf(path, sizeof(path), "/proc/%d/status", (int)process->pid);
 	if (stat(path, &status) != 0 || status.st_uid == its->ids[1])
 		return 0;
 	return pl_fail(err, -EPERM,

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Says where its landmarks are, and stays until its stdin closes. For test_elf.c and test_process.c. */
+/* Says where its landmarks are, and stays until its stdin closes. For test_elf.c. */
 #include <stdio.h>
 #include <unistd.h>
 
