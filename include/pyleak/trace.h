@@ -45,7 +45,6 @@ struct pl_tracee {
 	struct pl_thread *threads;
 	size_t count, capacity;
 	bool follow_threads;   /* PTRACE_O_TRACECLONE is set: new threads are taken in */
-	bool suspend_seccomp;  /* a filter is in force and we may lift it for our calls */
 	bool ended;            /* the process exited, was killed, or called execve */
 	int64_t stopped_since; /* CLOCK_MONOTONIC, 0 while it runs */
 	int64_t longest_stop;  /* ns */
@@ -87,6 +86,8 @@ int pl_tracee_swap_word(struct pl_tracee *tracee, uint64_t address, uint64_t exp
 /*
  * Remote system calls that restore the thread by themselves if the tracer dies (see
  * pl_arch_remote_frame). Only mmap, munmap, madvise, prctl and rt_sigaction are ever called so.
+ * A seccomp filter of the thread is suspended for the calls; it is in force again if the tracer dies,
+ * so a call that is under way at that moment is judged by it.
  */
 struct pl_gadgets {
 	uint64_t syscall_return, sigreturn;

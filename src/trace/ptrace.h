@@ -9,6 +9,9 @@
 
 #include "pyleak/arch.h"
 
+#define PL_TRACE_OPTIONS PTRACE_O_TRACESYSGOOD
+#define PL_FOLLOW_OPTIONS (PL_TRACE_OPTIONS | PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC)
+
 /* Wrappers that only wrap: each is one step, and returns 0 or -errno. */
 
 int pl_ptrace_seize(pid_t tid, unsigned long options);

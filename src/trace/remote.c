@@ -7,6 +7,7 @@
 
 #include "pyleak/cleanup.h"
 #include "pyleak/memory.h"
+#include "pyleak/process.h"
 #include "pyleak/trace.h"
 #include "pyleak/units.h"
 #include "ptrace.h"
@@ -37,6 +38,7 @@ struct pl_remote {
 	struct pl_remote_frame frame;
 	uint64_t signal_mask;
 	bool redirected;
+	bool filter_suspended;
 };
 
 static int find_bytes(pid_t pid, const struct pl_map *map, const uint8_t *pattern, size_t length, uint64_t *ret)
@@ -172,6 +174,20 @@ static bool has_restart_block(const struct pl_thread *thread)
 	return pl_ptrace_get_registers(thread->tid, &regs) == 0 && pl_registers_result(&regs) == -516;
 }
 
+static bool has_seccomp_filter(const struct pl_thread *thread)
+{
+	struct pl_process process;
+	bool has = pl_process_read(thread->tid, &process) < 0 || process.seccomp;
+
+	pl_process_free(&process);
+	return has;
+}
+
+static unsigned long usual_options(const struct pl_tracee *tracee)
+{
+	return tracee->follow_threads ? PL_FOLLOW_OPTIONS : PL_TRACE_OPTIONS;
+}
+
 int pl_remote_begin(struct pl_tracee *tracee, const struct pl_maps *maps, const struct pl_gadgets *gadgets,
 	struct pl_remote **ret, struct pl_error *err)
 {
@@ -197,10 +213,14 @@ int pl_remote_begin(struct pl_tracee *tracee, const struct pl_maps *maps, const 
 	if (!remote->thread)
 		return pl_fail(err, -EAGAIN, "no thread of process %d can carry a system call at this moment: try again",
 			(int)tracee->pid);
-	if (tracee->suspend_seccomp) {
-		code = pl_ptrace_set_options(remote->thread->tid, PTRACE_O_TRACESYSGOOD | PTRACE_O_SUSPEND_SECCOMP);
-		if (code < 0)
+	if (has_seccomp_filter(remote->thread)) {
+		code = pl_ptrace_set_options(remote->thread->tid, usual_options(tracee) | PTRACE_O_SUSPEND_SECCOMP);
+		if (code < 0) {
+			code = pl_fail(err, code, "the seccomp filter of process %d cannot be suspended: %s",
+				(int)tracee->pid, strerror(-code));
 			goto fail;
+		}
+		remote->filter_suspended = true;
 	}
 	code = pl_tracee_write(tracee, remote->frame.address, remote->frame.bytes, remote->frame.size);
 	if (code < 0)
@@ -318,6 +338,12 @@ int pl_remote_end(struct pl_remote *remote)
 			code = pl_ptrace_set_registers(remote->thread->tid, &remote->original);
 		if (code == 0)
 			code = stop_again(remote->thread);
+	}
+	/* The filter guards the program again while it runs under us. */
+	if (remote->filter_suspended && remote->thread->state == PL_THREAD_STOPPED) {
+		int restored = pl_ptrace_set_options(remote->thread->tid, usual_options(remote->tracee));
+
+		code = code ? code : restored;
 	}
 	free(remote->frame.bytes);
 	free(remote);

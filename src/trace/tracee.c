@@ -20,7 +20,6 @@
 #define TICK_USEC 20000
 #define ONE_STOP_NSEC (50 * PL_NSEC_PER_MSEC) /* how long one try may hold the process */
 #define BETWEEN_STOPS_NSEC (50 * PL_NSEC_PER_MSEC)
-#define BASE_OPTIONS PTRACE_O_TRACESYSGOOD
 
 #ifndef SI_KERNEL
 #define SI_KERNEL 0x80
@@ -254,7 +253,7 @@ static int seize_new_threads(struct pl_tracee *tracee)
 	for (size_t i = 0; i < count; i++) {
 		if (thread_find(tracee, tids[i]))
 			continue;
-		code = pl_ptrace_seize(tids[i], BASE_OPTIONS);
+		code = pl_ptrace_seize(tids[i], PL_TRACE_OPTIONS);
 		if (code < 0) {
 			if (thread_is_dead(tracee->pid, tids[i]))
 				continue;
@@ -447,8 +446,7 @@ void pl_tracee_detach(struct pl_tracee *tracee)
 int pl_tracee_follow_threads(struct pl_tracee *tracee)
 {
 	for (size_t i = 0; i < tracee->count; i++) {
-		int code = pl_ptrace_set_options(tracee->threads[i].tid,
-			BASE_OPTIONS | PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC);
+		int code = pl_ptrace_set_options(tracee->threads[i].tid, PL_FOLLOW_OPTIONS);
 
 		if (code < 0 && code != -ESRCH)
 			return code;
