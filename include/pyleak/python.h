@@ -74,7 +74,8 @@ static inline uint64_t pl_python_slot(const struct pl_python *python, enum pl_do
  */
 int pl_python_open(pid_t pid, struct pl_python **ret, struct pl_error *err);
 void pl_python_close(struct pl_python *python);
-/* Cheap: version only (for `pyleak ps`); text gets "3.11.2". -ENOEXEC: no CPython in it. */
+/* Cheap: version only (for `pyleak ps`); text gets "3.11.2", also of a version that cannot be opened.
+ * -ENOEXEC: no CPython in it; -EPERM: it may not be read, so nobody knows; -ESRCH. */
 int pl_python_identify(pid_t pid, char version[32]);
 
 /* One entry of a stack. Two frames are the same place if all three are equal. */
@@ -103,6 +104,16 @@ size_t pl_python_stack(const struct pl_python *python, uint64_t tstate, struct p
  * thread holds the GIL and the hint is right, two to four small reads. */
 size_t pl_python_thread_stack(const struct pl_python *python, uint64_t thread_pointer, uint64_t *tstate,
 			      struct pl_frame_ref *frames, size_t max, bool *ret_more);
+
+/*
+ * 3.12+: where the running thread state is, as an offset from the thread pointer that holds for all
+ * threads (`thread_pointers`, of stopped ones: the word of each is checked). -ENOTSUP: it is not at
+ * a fixed offset (a libpython that was loaded late).
+ */
+int pl_python_current_offset(const struct pl_python *python, const uint64_t *thread_pointers, size_t count,
+			     int64_t *ret_offset, struct pl_error *err);
+/* 3.12+: the GIL of the main interpreter (what its ceval.gil points to); 0 where there is none. */
+uint64_t pl_python_main_gil(const struct pl_python *python);
 
 /* What a code object says of itself, copied. Strings are UTF-8; unreadable ones are "<unknown>". */
 struct pl_code {

@@ -14,14 +14,18 @@ static enum what classify(const struct object *object)
 	return NOTHING;
 }
 
-static bool read_mapped(pid_t pid, const struct pl_map *map, struct object *ret)
+static int read_mapped(pid_t pid, const struct pl_map *map, struct object *ret)
 {
-	return map->offset == 0 && map->inode && (map->flags & PL_MAP_READ) && object_read(pid, map, ret) == 0;
+	if (map->offset != 0 || !map->inode || !(map->flags & PL_MAP_READ))
+		return -ENOEXEC;
+	return object_read(pid, map, ret);
 }
 
-bool find_candidate(pid_t pid, const struct pl_map *map, struct object *ret)
+int find_candidate(pid_t pid, const struct pl_map *map, struct object *ret)
 {
-	return read_mapped(pid, map, ret) && classify(ret) == CPYTHON;
+	int r = read_mapped(pid, map, ret);
+
+	return r < 0 ? r : classify(ret) == CPYTHON ? 0 : -ENOEXEC;
 }
 
 /* Whether one of the object's writable segments is mapped privately from its file: a loaded object,
@@ -57,8 +61,15 @@ int find_interpreter(pid_t pid, const struct pl_maps *maps, struct object *ret, 
 		struct pl_error why = { 0 };
 		struct object object;
 		enum what what;
+		int r;
 
-		if (!read_mapped(pid, map, &object))
+		r = read_mapped(pid, map, &object);
+		if (r == -EPERM)
+			return pl_fail(err, r, "may not read the memory of process %d: run pyleak as its user or with sudo",
+				(int)pid);
+		if (r == -ESRCH)
+			return pl_fail(err, r, "process %d has ended", (int)pid);
+		if (r < 0)
 			continue;
 		what = classify(&object);
 		python_2 |= what == PYTHON_2;

@@ -58,8 +58,11 @@ int object_read(pid_t pid, const struct pl_map *map, struct object *ret)
 	Elf64_Ehdr ehdr;
 	size_t count;
 	bool first = true;
+	int r = pl_memory_read(pid, map->start, &ehdr, sizeof(ehdr));
 
-	if (pl_memory_read(pid, map->start, &ehdr, sizeof(ehdr)) < 0 || memcmp(ehdr.e_ident, ELFMAG, SELFMAG) ||
+	if (r == -EPERM || r == -ESRCH)
+		return r;
+	if (r < 0 || memcmp(ehdr.e_ident, ELFMAG, SELFMAG) ||
 			ehdr.e_ident[EI_CLASS] != ELFCLASS64 || ehdr.e_ident[EI_DATA] != ELFDATA2LSB ||
 			ehdr.e_machine != EM_X86_64 || ehdr.e_phentsize != sizeof(headers[0]))
 		return -ENOEXEC;

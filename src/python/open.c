@@ -43,7 +43,10 @@ int pl_python_open(pid_t pid, struct pl_python **ret, struct pl_error *err)
 		return pl_fail(err, -ENOMEM, "out of memory");
 	python->pid = pid;
 	r = pl_maps_read(pid, &maps);
-	if (r < 0)
+	if (r == -EPERM || r == -EACCES)
+		r = pl_fail(err, -EPERM, "may not read the memory of process %d: run pyleak as its user or with sudo",
+			(int)pid);
+	else if (r < 0)
 		r = pl_fail(err, r, "cannot read the memory map of process %d: %s", (int)pid, strerror(-r));
 	else
 		r = open_object(pid, &maps, python, err);
@@ -74,8 +77,13 @@ int pl_python_identify(pid_t pid, char version[32])
 		struct pl_python python = { .pid = pid };
 		struct object object;
 
-		if (!find_candidate(pid, &maps.items[i], &object) || version_detect(&object, &python, NULL) < 0)
+		r = find_candidate(pid, &maps.items[i], &object);
+		if (r == -EPERM || r == -ESRCH)
+			break;
+		if (r < 0 || version_detect(&object, &python, NULL) < 0) {
+			r = 0;
 			continue;
+		}
 		/* As find_interpreter() does, but a version that cannot be attached to has its name too. */
 		certain = roots_find(&object, &python, NULL) == 0 && roots_initialised(&python);
 		if (certain || !found)

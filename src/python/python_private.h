@@ -29,7 +29,8 @@ struct object {
 	struct pl_elf *elf; /* for .symtab; NULL where the file cannot be read */
 };
 
-/* Parses the object whose ELF header is at map->start. -ENOEXEC: not a 64-bit ELF for this machine. */
+/* Parses the object whose ELF header is at map->start. -ENOEXEC: not a 64-bit ELF for this machine;
+ * -EPERM; -ESRCH. */
 int object_read(pid_t pid, const struct pl_map *map, struct object *ret);
 void object_release(struct object *object);
 /* Address of a symbol that the object defines, by the dynamic linker's hash table. -ENOENT. */
@@ -46,8 +47,8 @@ bool object_code_is_data(void *object, uint64_t address);
 int find_interpreter(pid_t pid, const struct pl_maps *maps, struct object *ret, struct pl_python *python,
 		     struct pl_error *err);
 
-/* Whether a mapping begins an object that defines a CPython 3 (running or not). */
-bool find_candidate(pid_t pid, const struct pl_map *map, struct object *ret);
+/* Reads the object that a mapping begins, if it defines a CPython 3 (running or not). -ENOEXEC. */
+int find_candidate(pid_t pid, const struct pl_map *map, struct object *ret);
 
 /* Version from the interpreter itself: version_hex, minor, version, free_threaded, runtime. */
 int version_detect(const struct object *object, struct pl_python *python, struct pl_error *err);
@@ -75,7 +76,7 @@ int tables_find(const struct object *object, const struct pl_maps *maps, struct 
 /* The fields of a PyThreadState that matter here. */
 enum { THREAD_STATE_SPAN = 256 }; /* more than any of them */
 struct thread_state {
-	uint64_t next, id;
+	uint64_t previous, next, interpreter, id;
 	uint64_t frame; /* as tstate has it: up to the _PyCFrame in 3.11 and 3.12 */
 	bool active;    /* it holds the GIL (3.12+: its interpreter's) */
 };

@@ -24,7 +24,9 @@ int thread_read(const struct pl_python *python, uint64_t address, struct thread_
 
 	if (r < 0)
 		return r;
+	ret->previous = field_u64(bytes, layout->thread_next - 8);
 	ret->next = field_u64(bytes, layout->thread_next);
+	ret->interpreter = field_u64(bytes, layout->thread_interpreter);
 	ret->id = field_u64(bytes, layout->thread_id);
 	ret->frame = field_u64(bytes, layout->thread_frame);
 	if (python->thread_current)
@@ -77,16 +79,38 @@ static uint64_t search(const struct pl_python *python, uint64_t thread_pointer)
 }
 
 /*
- * A thread state that was right once: believed while it is the active one. A freed one is not, but
- * may keep its thread_id, and glibc gives the next thread the same stack, so the same id.
+ * Whether a thread state that was right once still is the one. A freed one may keep its thread_id,
+ * and glibc gives the next thread the same stack, so the same id: being active proves that it
+ * lives. One that is not (the thread is outside of the GIL) must still be in the list, and there
+ * must be no other interpreter in which the thread could have an active one.
  */
+static bool still_right(const struct pl_python *python, uint64_t address, uint64_t thread_pointer,
+			struct thread_state *thread)
+{
+	const struct pl_python_layout *layout = &python->layout;
+	uint64_t back, head, next;
+	struct pl_memory_piece pieces[] = {
+		{ 0, &back, sizeof(back) },
+		{ python->interpreters_head, &head, sizeof(head) },
+		{ 0, &next, sizeof(next) },
+	};
+
+	if (!address || thread_read(python, address, thread) < 0 || thread->id != thread_pointer)
+		return false;
+	if (thread->active)
+		return true;
+	pieces[0].address = thread->previous ? thread->previous + (uint64_t)layout->thread_next :
+					       thread->interpreter + (uint64_t)layout->interpreter_threads_head;
+	pieces[2].address = thread->interpreter + (uint64_t)layout->interpreter_next;
+	return pl_memory_read_pieces(python->pid, pieces, sizeof(pieces) / sizeof(pieces[0])) == 0 && back == address &&
+		head == thread->interpreter && !next;
+}
+
 uint64_t pl_python_thread(const struct pl_python *python, uint64_t thread_pointer, uint64_t hint)
 {
 	struct thread_state thread;
 
-	if (hint && thread_read(python, hint, &thread) == 0 && thread.id == thread_pointer && thread.active)
-		return hint;
-	return search(python, thread_pointer);
+	return still_right(python, hint, thread_pointer, &thread) ? hint : search(python, thread_pointer);
 }
 
 size_t pl_python_thread_stack(const struct pl_python *python, uint64_t thread_pointer, uint64_t *tstate,
@@ -94,7 +118,7 @@ size_t pl_python_thread_stack(const struct pl_python *python, uint64_t thread_po
 {
 	struct thread_state thread;
 
-	if (*tstate && thread_read(python, *tstate, &thread) == 0 && thread.id == thread_pointer && thread.active)
+	if (still_right(python, *tstate, thread_pointer, &thread))
 		return stack_read(python, thread.frame, frames, max, ret_more);
 	*tstate = search(python, thread_pointer);
 	return pl_python_stack(python, *tstate, frames, max, ret_more);

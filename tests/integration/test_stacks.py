@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+import helpers
 from pythons import pythons
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -81,8 +82,6 @@ def test_stacks(version, python, tmp_path):
 
 @each_python
 def test_started_through_the_loader(version, python, tmp_path):
-    if not os.path.exists(LOADER):
-        pytest.skip("no " + LOADER)
     home = subprocess.check_output([python, "-c", "import sys; print(sys.prefix)"]).decode().strip()
     with Victim([LOADER, python, str(HERE / "stacks_victim.py"), str(tmp_path)], PYTHONHOME=home) as victim:
         compare(victim)
@@ -105,12 +104,9 @@ def test_stripped_renamed_and_deleted(version, python, tmp_path):
     assert interpreter["object"] == str(copy)
 
 
-@each_python
-def test_second_interpreter_mapped(version, python, tmp_path):
+@pytest.mark.parametrize("python,library", [(python, library_of(python)) for _, python in FOUND if library_of(python)])
+def test_second_interpreter_mapped(python, library, tmp_path):
     """A libpython that was opened but never initialised is not the one that runs."""
-    library = library_of(python)
-    if not library:
-        pytest.skip("a static Python cannot be opened as a library")
     copies = [tmp_path / "liba.so", tmp_path / "libb.so"]
     for copy in copies:
         shutil.copy(library, str(copy))
@@ -215,9 +211,22 @@ def test_not_python():
 def test_python_2():
     path = os.path.expanduser("~/.pyenv/versions/2.7.18/bin/python")
     if not os.path.exists(path):
-        pytest.skip("no Python 2")
+        helpers.skip_here("pythons", "2.7")
     with Victim([path, "-c", "import time, sys; print 'up'; sys.stdout.flush(); time.sleep(600)"]) as victim:
         assert "runs Python 2" in dump(victim.process.pid)
+
+
+def test_another_users_process():
+    if os.getuid():
+        helpers.skip_here("user")
+    with Victim([FOUND[-1][1], "-c", "import time; print('up', flush=True); time.sleep(600)"]) as victim:
+        shutil.copy(STACK_DUMP, "/tmp/stack_dump.%d" % victim.process.pid)
+        try:
+            result = subprocess.run(["/tmp/stack_dump.%d" % victim.process.pid, str(victim.process.pid)],
+                                    stderr=subprocess.PIPE, preexec_fn=lambda: os.setuid(65534))
+        finally:
+            os.unlink("/tmp/stack_dump.%d" % victim.process.pid)
+    assert b"may not read the memory of process" in result.stderr
 
 
 def test_no_process():
