@@ -32,7 +32,7 @@ static bool same_identity(int fd, const struct pl_map *map)
 	struct stat status;
 
 	return fstat(fd, &status) == 0 && status.st_ino == map->inode && major(status.st_dev) == map->dev_major &&
-		minor(status.st_dev) == map->dev_minor;
+	       minor(status.st_dev) == map->dev_minor;
 }
 
 /*
@@ -54,8 +54,8 @@ static bool same_first_page(pid_t pid, const struct pl_maps *maps, const struct 
 		return false;
 	length = pread(fd, stored, sizeof(stored), 0);
 	return length >= (ssize_t)sizeof(Elf64_Ehdr) &&
-		pl_memory_read(pid, first->start, mapped, (size_t)length) == 0 &&
-		memcmp(mapped, stored, (size_t)length) == 0;
+	       pl_memory_read(pid, first->start, mapped, (size_t)length) == 0 &&
+	       memcmp(mapped, stored, (size_t)length) == 0;
 }
 
 static int open_map_file(pid_t pid, const struct pl_map *map)
@@ -126,8 +126,8 @@ static int header_from_file(Elf *file, struct pl_elf_header *header)
 	GElf_Ehdr ehdr;
 	size_t count;
 
-	if (elf_kind(file) != ELF_K_ELF || !gelf_getehdr(file, &ehdr) || elf_getphdrnum(file, &count) != 0 || count == 0 ||
-		count > MAX_SEGMENTS)
+	if (elf_kind(file) != ELF_K_ELF || !gelf_getehdr(file, &ehdr) || elf_getphdrnum(file, &count) != 0 ||
+		count == 0 || count > MAX_SEGMENTS)
 		return -ENOEXEC;
 	header->segments = calloc(count, sizeof(*header->segments));
 	if (!header->segments)
@@ -175,8 +175,8 @@ static int place_memory(struct pl_elf *elf, const struct pl_maps *maps, const st
 	return r;
 }
 
-int pl_elf_open(pid_t pid, const struct pl_maps *maps, const struct pl_map *map, struct pl_elf **ret,
-	struct pl_error *err)
+int pl_elf_open(
+	pid_t pid, const struct pl_maps *maps, const struct pl_map *map, struct pl_elf **ret, struct pl_error *err)
 {
 	struct pl_elf *elf;
 	int r;
@@ -205,11 +205,13 @@ int pl_elf_open(pid_t pid, const struct pl_maps *maps, const struct pl_map *map,
 	} else if (elf->fd < 0) {
 		r = place_memory(elf, maps, map);
 		if (r == -EPERM)
-			r = pl_fail(err, r, "may not read the memory of process %d: run pyleak as its user or with sudo", (int)pid);
+			r = pl_fail(err, r,
+				"may not read the memory of process %d: run pyleak as its user or with sudo", (int)pid);
 		else if (r == -ESRCH)
 			r = pl_fail(err, r, "process %d has ended", (int)pid);
 		else if (r < 0)
-			r = pl_fail(err, -ENOEXEC, "cannot open %s of process %d, and its memory shows no loaded ELF object there",
+			r = pl_fail(err, -ENOEXEC,
+				"cannot open %s of process %d, and its memory shows no loaded ELF object there",
 				map->path[0] ? map->path : "the mapping", (int)pid);
 	} else {
 		r = pl_fail(err, -ENOEXEC, "%s of process %d is not an ELF object", map->path, (int)pid);
@@ -269,8 +271,8 @@ static const struct pl_elf_symbols *table(const struct pl_elf *elf, bool full)
 	return symbols;
 }
 
-static int answer(const struct pl_elf *elf, const struct pl_elf_symbol_entry *entry, uint64_t *ret_address,
-	uint64_t *ret_size)
+static int answer(
+	const struct pl_elf *elf, const struct pl_elf_symbol_entry *entry, uint64_t *ret_address, uint64_t *ret_size)
 {
 	if (!entry)
 		return -ENOENT;

@@ -185,8 +185,8 @@ static int read_dynamic(const struct image *image, const struct pl_elf_header *h
 	return 0;
 }
 
-static int read_symbols(const struct image *image, const struct dynamic *dynamic, uint32_t count,
-	struct pl_elf_symbols *symbols)
+static int read_symbols(
+	const struct image *image, const struct dynamic *dynamic, uint32_t count, struct pl_elf_symbols *symbols)
 {
 	pl_autofree Elf64_Sym *raw = calloc(SYMBOLS_AT_ONCE, sizeof(*raw));
 	pl_autofree uint16_t *versions = calloc(SYMBOLS_AT_ONCE, sizeof(*versions));
@@ -223,8 +223,8 @@ static int read_symbols(const struct image *image, const struct dynamic *dynamic
 	return pl_elf_symbols_index(symbols);
 }
 
-int pl_elf_symbols_from_memory(pid_t pid, const struct pl_elf_header *header, uint64_t bias,
-	struct pl_elf_symbols *symbols)
+int pl_elf_symbols_from_memory(
+	pid_t pid, const struct pl_elf_header *header, uint64_t bias, struct pl_elf_symbols *symbols)
 {
 	struct image image = {.pid = pid, .bias = bias};
 	struct dynamic dynamic;

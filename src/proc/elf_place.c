@@ -39,7 +39,7 @@ static bool shows(const struct pl_maps *maps, const struct pl_map *object, uint6
 	const struct pl_map *map = pl_maps_find(maps, address);
 
 	return map && (map == object || pl_map_same_file(map, object)) &&
-		map->offset + (address - map->start) == offset;
+	       map->offset + (address - map->start) == offset;
 }
 
 /*
@@ -48,8 +48,8 @@ static bool shows(const struct pl_maps *maps, const struct pl_map *object, uint6
  * found where it would be from there. `strict` false leaves out what programs do to themselves: text moved to huge
  * pages is no longer a mapping of the file.
  */
-static bool fits(const struct pl_elf_header *header, const struct pl_maps *maps, const struct pl_map *map, uint64_t bias,
-	bool strict)
+static bool fits(const struct pl_elf_header *header, const struct pl_maps *maps, const struct pl_map *map,
+	uint64_t bias, bool strict)
 {
 	bool holds_map = false;
 
@@ -74,8 +74,8 @@ static bool fits(const struct pl_elf_header *header, const struct pl_maps *maps,
 	return holds_map;
 }
 
-int pl_elf_place(const struct pl_elf_header *header, const struct pl_maps *maps, const struct pl_map *map,
-	uint64_t *ret_bias)
+int pl_elf_place(
+	const struct pl_elf_header *header, const struct pl_maps *maps, const struct pl_map *map, uint64_t *ret_bias)
 {
 	const GElf_Phdr *first = NULL;
 
@@ -92,7 +92,8 @@ int pl_elf_place(const struct pl_elf_header *header, const struct pl_maps *maps,
 
 			if (base->start != map->start && !pl_map_same_file(base, map))
 				continue;
-			if (base->offset != pl_elf_page_start(first->p_offset) || (header->type == ET_EXEC && bias != 0))
+			if (base->offset != pl_elf_page_start(first->p_offset) ||
+				(header->type == ET_EXEC && bias != 0))
 				continue;
 			if (fits(header, maps, map, bias, strict)) {
 				*ret_bias = bias;

@@ -37,12 +37,12 @@ struct pl_elf_symbol_entry {
 
 struct pl_elf {
 	pid_t pid;
-	int fd;    /* -1: read from memory */
+	int fd;	   /* -1: read from memory */
 	Elf *file; /* NULL: read from memory */
 	struct pl_elf_header header;
 	uint64_t bias;
 	struct pl_elf_symbols *dynamic; /* .dynsym */
-	struct pl_elf_symbols *full;    /* .symtab */
+	struct pl_elf_symbols *full;	/* .symtab */
 };
 
 /* elf_place.c */
@@ -51,8 +51,8 @@ uint64_t pl_elf_page_start(uint64_t address);
 bool pl_elf_extent(const struct pl_elf_header *header, uint64_t *ret_start, uint64_t *ret_end);
 /* Where the kernel or ld.so put the object with this header that `map` is a part of. -ENOENT: it is not loaded
  * (a file can be mapped as plain data too). */
-int pl_elf_place(const struct pl_elf_header *header, const struct pl_maps *maps, const struct pl_map *map,
-		 uint64_t *ret_bias);
+int pl_elf_place(
+	const struct pl_elf_header *header, const struct pl_maps *maps, const struct pl_map *map, uint64_t *ret_bias);
 
 /* elf_symbols.c */
 /* Offers one entry of a symbol table; undefined ones and what is no address are passed over. */
@@ -67,7 +67,7 @@ void pl_elf_symbols_free(struct pl_elf_symbols *symbols);
 /* elf_memory.c */
 /* Header and program headers of an image whose first byte is mapped at address. -ENOEXEC: it is no 64-bit ELF. */
 int pl_elf_header_from_memory(pid_t pid, uint64_t address, struct pl_elf_header *header);
-int pl_elf_symbols_from_memory(pid_t pid, const struct pl_elf_header *header, uint64_t bias,
-			       struct pl_elf_symbols *symbols);
+int pl_elf_symbols_from_memory(
+	pid_t pid, const struct pl_elf_header *header, uint64_t bias, struct pl_elf_symbols *symbols);
 
 #endif

@@ -49,7 +49,7 @@ int pl_elf_symbols_add(struct pl_elf_symbols *symbols, const GElf_Sym *symbol, b
 		.size = symbol->st_size,
 		.name = symbol->st_name,
 		.rank = GELF_ST_BIND(symbol->st_info) == STB_LOCAL ? RANK_LOCAL
-			: hidden_version                           ? RANK_HIDDEN_VERSION
+			: hidden_version			   ? RANK_HIDDEN_VERSION
 								   : RANK_GLOBAL,
 	};
 	return 0;
@@ -68,7 +68,8 @@ int pl_elf_symbols_index(struct pl_elf_symbols *symbols)
 		return -ENOMEM;
 	symbols->mask = size - 1;
 	for (uint32_t i = symbols->count; i-- > 0;) {
-		uint32_t *bucket = &symbols->buckets[hash_name(symbols->strings + symbols->items[i].name) & symbols->mask];
+		uint32_t *bucket =
+			&symbols->buckets[hash_name(symbols->strings + symbols->items[i].name) & symbols->mask];
 
 		symbols->items[i].next = *bucket;
 		*bucket = i + 1;

@@ -76,7 +76,7 @@ static bool take_flags(const char **cursor, const char *end, unsigned int *ret)
 	if (end - at < 5 || at[4] != ' ')
 		return false;
 	*ret = (at[0] == 'r' ? PL_MAP_READ : 0) | (at[1] == 'w' ? PL_MAP_WRITE : 0) | (at[2] == 'x' ? PL_MAP_EXEC : 0) |
-		(at[3] == 's' ? PL_MAP_SHARED : 0);
+	       (at[3] == 's' ? PL_MAP_SHARED : 0);
 	*cursor = at + 5;
 	return true;
 }

@@ -32,7 +32,7 @@ enum { MAX_ANCESTORS = 64, MAX_NAMESPACES = 33 };
 
 struct credentials {
 	uint64_t effective, permitted; /* capabilities */
-	uid_t ids[3];                  /* real, effective, saved */
+	uid_t ids[3];		       /* real, effective, saved */
 	gid_t group_ids[3];
 	int seccomp;
 };
@@ -174,15 +174,18 @@ static int check_owner(const struct pl_process *process, const struct credential
 	int pid = (int)process->pid;
 
 	if (its->ids[0] != its->ids[1] || its->ids[0] != its->ids[2])
-		return pl_fail(err, -EPERM, "process %d has changed its user (real %u, effective %u): run pyleak with sudo",
-			pid, its->ids[0], its->ids[1]);
+		return pl_fail(err, -EPERM,
+			"process %d has changed its user (real %u, effective %u): run pyleak with sudo", pid,
+			its->ids[0], its->ids[1]);
 	if (its->ids[0] != uid)
 		return uid == 0 ? pl_fail(err, -EPERM,
 					  "process %d belongs to user %u and you are root without CAP_SYS_PTRACE: run "
-					  "pyleak as that user, or give the container the capability (" HOW_IN_CONTAINER ")",
+					  "pyleak as that user, or give the container the capability (" HOW_IN_CONTAINER
+					  ")",
 					  pid, its->ids[0])
 				: pl_fail(err, -EPERM,
-					  "process %d belongs to user %u and you are user %u: run pyleak as that user or with sudo",
+					  "process %d belongs to user %u and you are user %u: run pyleak as that user "
+					  "or with sudo",
 					  pid, its->ids[0], uid);
 	for (int i = 0; i < 3; i++) {
 		if (its->group_ids[i] != gid)
@@ -224,8 +227,8 @@ static int check_yama(pid_t pid, bool privileged, struct pl_error *err)
 	if (privileged || (scope == 1 && is_descendant(pid)))
 		return 0;
 	return pl_fail(err, -EPERM,
-		"%s is %d, so process %d may be traced %s: run pyleak with sudo, or `sudo sysctl kernel.yama.ptrace_scope=0`, "
-		"in a container " HOW_IN_CONTAINER,
+		"%s is %d, so process %d may be traced %s: run pyleak with sudo, or "
+		"`sudo sysctl kernel.yama.ptrace_scope=0`, in a container " HOW_IN_CONTAINER,
 		file, scope, (int)pid, scope == 1 ? "by its parents and by root only" : "by root only");
 }
 
@@ -239,8 +242,8 @@ static int check_dumpable(const struct pl_process *process, const struct credent
 	if (stat(path, &status) != 0 || status.st_uid == its->ids[1])
 		return 0;
 	return pl_fail(err, -EPERM,
-		"process %d is not dumpable (it said so with prctl, or its program is setuid, has capabilities, or may not be "
-		"read): run pyleak with sudo",
+		"process %d is not dumpable (it said so with prctl, or its program is setuid, has capabilities, or may "
+		"not be read): run pyleak with sudo",
 		(int)process->pid);
 }
 
@@ -257,8 +260,8 @@ static int read_label(pid_t pid, char *label, size_t size)
 static int fail_filtered(pid_t pid, struct pl_error *err)
 {
 	return pl_fail(err, -EPERM,
-		"a seccomp filter around pyleak refuses to trace process %d: run pyleak on the host, or in a container with "
-		"--cap-add=SYS_PTRACE --security-opt seccomp=unconfined",
+		"a seccomp filter around pyleak refuses to trace process %d: run pyleak on the host, or in a container "
+		"with --cap-add=SYS_PTRACE --security-opt seccomp=unconfined",
 		(int)pid);
 }
 
@@ -276,7 +279,8 @@ static int explain(const struct pl_process *process, struct pl_error *err)
 	privileged = counts && has(mine.effective, CAP_SYS_PTRACE);
 	if (!counts)
 		return pl_fail(err, -EPERM,
-			"process %d is in a user namespace that pyleak has no power over: run pyleak outside of its own, on the host",
+			"process %d is in a user namespace that pyleak has no power over: run pyleak outside of its "
+			"own, on the host",
 			(int)pid);
 	r = privileged ? 0 : check_owner(process, &its, err);
 	if (r == 0)
@@ -287,18 +291,19 @@ static int explain(const struct pl_process *process, struct pl_error *err)
 		return r;
 	if (!privileged && (its.permitted & ~mine.permitted))
 		return pl_fail(err, -EPERM,
-			"process %d has capabilities that pyleak has not (%#llx): run pyleak with sudo, in a container " HOW_IN_CONTAINER,
+			"process %d has capabilities that pyleak has not (%#llx): run pyleak with sudo, in a "
+			"container " HOW_IN_CONTAINER,
 			(int)pid, (unsigned long long)(its.permitted & ~mine.permitted));
 	if (mine.seccomp)
 		return fail_filtered(pid, err);
 	if (read_label(getpid(), label, sizeof(label)) == 0)
 		return pl_fail(err, -EPERM,
-			"a security module does not let pyleak (%s) trace process %d (%s): run pyleak unconfined, on the host, or "
-			"with --security-opt apparmor=unconfined",
+			"a security module does not let pyleak (%s) trace process %d (%s): run pyleak unconfined, on "
+			"the host, or with --security-opt apparmor=unconfined",
 			label, (int)pid, read_label(pid, its_label, sizeof(its_label)) == 0 ? its_label : "no label");
 	return pl_fail(err, -EPERM,
-		"the kernel does not let process %d be traced, and /proc does not show why: a tracer outside of this container, or "
-		"a security module; run pyleak on the host as root",
+		"the kernel does not let process %d be traced, and /proc does not show why: a tracer outside of this "
+		"container, or a security module; run pyleak on the host as root",
 		(int)pid);
 }
 
@@ -316,12 +321,15 @@ int pl_proc_check_program(pid_t pid, const unsigned char *header, size_t length,
 
 	if (length < EI_NIDENT + 2 * sizeof(machine) || memcmp(header, ELFMAG, SELFMAG) != 0)
 		return 0; /* not for this check to judge */
+
 	memcpy(&machine, header + EI_NIDENT + sizeof(machine), sizeof(machine)); /* e_machine, in both classes */
 	if (header[EI_CLASS] != ELFCLASS64)
-		return pl_fail(err, -ENOEXEC, "process %d runs a 32-bit program: pyleak knows 64-bit ones only", (int)pid);
+		return pl_fail(err, -ENOEXEC, "process %d runs a 32-bit program: pyleak knows 64-bit ones only",
+			(int)pid);
 	if (machine != EM_X86_64)
-		return pl_fail(err, -ENOEXEC, "process %d runs a program for another processor (ELF machine %u, not x86-64)",
-			(int)pid, machine);
+		return pl_fail(err, -ENOEXEC,
+			"process %d runs a program for another processor (ELF machine %u, not x86-64)", (int)pid,
+			machine);
 	return 0;
 }
 
@@ -351,8 +359,9 @@ static int check_alive(const struct pl_process *process, struct pl_error *err)
 		return pl_fail(err, -ESRCH, "process %d has ended, and another one has its number now", pid);
 	/* A leader that called pthread_exit() looks like a zombie too, but its threads live on. */
 	if (now.state == 'X' || now.state == 'x' || (now.state == 'Z' && now.threads <= 1))
-		return pl_fail(err, -ESRCH, "process %d (%s) is a zombie: it has ended, and its parent %d has not noticed",
-			pid, now.comm, (int)now.ppid);
+		return pl_fail(err, -ESRCH,
+			"process %d (%s) is a zombie: it has ended, and its parent %d has not noticed", pid, now.comm,
+			(int)now.ppid);
 	if (process->pid == getpid())
 		return pl_fail(err, -EINVAL, "process %d is pyleak itself", pid);
 	return 0;
@@ -375,12 +384,13 @@ static int check_sandbox(pid_t pid, const struct pl_process *strictest, struct p
 
 	if (strictest->shadow_stack)
 		return pl_fail(err, -EOPNOTSUPP,
-			"process %d runs with a shadow stack (CET), which forbids the calls that pyleak would make in it: start it "
-			"without SHSTK in GLIBC_TUNABLES",
+			"process %d runs with a shadow stack (CET), which forbids the calls that pyleak would make in "
+			"it: start it without SHSTK in GLIBC_TUNABLES",
 			(int)pid);
 	if (strictest->seccomp == 1)
 		return pl_fail(err, -EPERM,
-			"process %d runs under strict seccomp: any call that pyleak made in it would kill it", (int)pid);
+			"process %d runs under strict seccomp: any call that pyleak made in it would kill it",
+			(int)pid);
 	if (strictest->seccomp == 0)
 		return 0;
 	if (read_credentials(getpid(), &mine) < 0 || stat("/proc/self/ns/user", &namespace) != 0)
@@ -389,8 +399,8 @@ static int check_sandbox(pid_t pid, const struct pl_process *strictest, struct p
 	if (has(mine.effective, CAP_SYS_ADMIN) && mine.seccomp == 0 && namespace.st_ino == first_user_namespace)
 		return 0;
 	return pl_fail(err, -EPERM,
-		"process %d runs under a seccomp filter that could kill it for the calls pyleak would make, and %s: run pyleak on "
-		"the host with sudo, or in a container with --privileged (kubectl debug --profile=sysadmin)",
+		"process %d runs under a seccomp filter that could kill it for the calls pyleak would make, and %s: "
+		"run pyleak on the host with sudo, or in a container with --privileged (kubectl debug --profile=sysadmin)",
 		(int)pid,
 		mine.seccomp ? "pyleak, under a filter itself, may not suspend it"
 			     : "only CAP_SYS_ADMIN on the host may suspend it");

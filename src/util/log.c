@@ -67,12 +67,12 @@ static void __attribute__((format(printf, 1, 0))) log_message(const char *format
 	errno = saved_errno;
 }
 
-#define LOG(format)                                \
-	do {                                       \
-		va_list arguments;                 \
-		va_start(arguments, format);       \
-		log_message(format, arguments);    \
-		va_end(arguments);                 \
+#define LOG(format)                                                                                                    \
+	do {                                                                                                           \
+		va_list arguments;                                                                                     \
+		va_start(arguments, format);                                                                           \
+		log_message(format, arguments);                                                                        \
+		va_end(arguments);                                                                                     \
 	} while (0)
 
 void pl_log_error(const char *format, ...)

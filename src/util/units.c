@@ -178,7 +178,8 @@ void pl_format_duration(int64_t ns, char text[PL_SIZE_TEXT])
 	else if (seconds < 3600)
 		(void)snprintf(text, PL_SIZE_TEXT, "%" PRId64 " min %" PRId64 " s", seconds / 60, seconds % 60);
 	else
-		(void)snprintf(text, PL_SIZE_TEXT, "%" PRId64 " h %" PRId64 " min", seconds / 3600, seconds % 3600 / 60);
+		(void)snprintf(
+			text, PL_SIZE_TEXT, "%" PRId64 " h %" PRId64 " min", seconds / 3600, seconds % 3600 / 60);
 }
 
 int64_t pl_now_ns(void)

@@ -274,6 +274,31 @@ Test(elf, deleted_library_from_memory)
 	(void)dlclose(library);
 }
 
+/* maps may tell of another device and inode than stat(2): overlayfs, btrfs. */
+Test(elf, file_known_by_its_first_page)
+{
+	const uint64_t places[] = {
+		(uint64_t)(uintptr_t)&become_nobody, (uint64_t)(uintptr_t)dlsym(RTLD_DEFAULT, "elf_begin")};
+
+	become_nobody();
+	for (size_t i = 0; i < COUNT(places); i++) {
+		struct pl_elf *elf;
+		struct pl_maps maps;
+		const struct pl_map *map;
+		uint64_t address;
+
+		cr_assert_eq(pl_maps_read(getpid(), &maps), 0);
+		for (size_t k = 0; k < maps.count; k++)
+			maps.items[k].dev_minor += 1000;
+		map = pl_maps_find(&maps, places[i]);
+		cr_assert_eq(pl_elf_open(getpid(), &maps, map, &elf, NULL), 0);
+		cr_assert_eq(pl_elf_section(elf, ".text", &address, NULL), 0, "memory alone would not show it");
+		cr_assert(address >= map->start && address < map->end);
+		pl_elf_close(elf);
+		pl_maps_free(&maps);
+	}
+}
+
 Test(elf, libc_as_dlsym_sees_it)
 {
 	/* pthread_cond_wait has two versions, and only the newer one is meant. */
@@ -325,7 +350,8 @@ Test(elf, mapped_as_data)
 	cr_assert_eq(pl_maps_read(getpid(), &maps), 0);
 	cr_assert_eq(pl_elf_open(getpid(), &maps, pl_maps_find(&maps, (uint64_t)(uintptr_t)low), &elf, &err), -ENOEXEC);
 	cr_assert_not_null(strstr(err.text, "not loaded"), "%s", err.text);
-	cr_assert_eq(pl_elf_open(getpid(), &maps, pl_maps_find(&maps, (uint64_t)(uintptr_t)high), &elf, NULL), -ENOEXEC);
+	cr_assert_eq(
+		pl_elf_open(getpid(), &maps, pl_maps_find(&maps, (uint64_t)(uintptr_t)high), &elf, NULL), -ENOEXEC);
 	pl_maps_free(&maps);
 	(void)close(fd);
 }
@@ -343,7 +369,8 @@ Test(elf, not_elf)
 	memory = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, fd, 0);
 	cr_assert_eq(unlink(name), 0);
 	cr_assert_eq(pl_maps_read(getpid(), &maps), 0);
-	cr_assert_eq(pl_elf_open(getpid(), &maps, pl_maps_find(&maps, (uint64_t)(uintptr_t)memory), &elf, &err), -ENOEXEC);
+	cr_assert_eq(
+		pl_elf_open(getpid(), &maps, pl_maps_find(&maps, (uint64_t)(uintptr_t)memory), &elf, &err), -ENOEXEC);
 	cr_assert_not_null(strstr(err.text, name), "%s", err.text);
 	pl_maps_free(&maps);
 	(void)close(fd);
@@ -368,8 +395,10 @@ Test(elf, hostile_memory)
 	enum { SIZE = 8192 };
 	const unsigned char *vdso = (const unsigned char *)getauxval(AT_SYSINFO_EHDR);
 	unsigned char *image = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	struct pl_map map = {.start = (uint64_t)(uintptr_t)image, .end = (uint64_t)(uintptr_t)image + SIZE,
-		.flags = PL_MAP_READ | PL_MAP_EXEC, .path = (char *)"[vdso]"};
+	struct pl_map map = {.start = (uint64_t)(uintptr_t)image,
+		.end = (uint64_t)(uintptr_t)image + SIZE,
+		.flags = PL_MAP_READ | PL_MAP_EXEC,
+		.path = (char *)"[vdso]"};
 	struct pl_maps maps = {&map, 1};
 	struct pl_elf *elf;
 	uint64_t address;
@@ -419,7 +448,7 @@ Test(elf, hostile_file)
 			unsigned char byte = rand() % 2 ? (unsigned char)rand() : 0xff;
 
 			places[i] = rand() % 3 == 0 ? rand() % 1024
-				: rand() % 2        ? status.st_size - 1 - rand() % 2560
+				    : rand() % 2    ? status.st_size - 1 - rand() % 2560
 						    : rand() % status.st_size;
 			cr_assert_eq(pwrite(fd, &byte, 1, places[i]), 1);
 		}

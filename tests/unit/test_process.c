@@ -397,7 +397,8 @@ Test(permission, traced_by_another)
 	need_root();
 	quarry = start(NULL);
 	tracer = start(trace_quarry);
-	(void)snprintf(part, sizeof(part), "already traced by process %d (othertracer): detach that first", (int)tracer);
+	(void)snprintf(
+		part, sizeof(part), "already traced by process %d (othertracer): detach that first", (int)tracer);
 	expect_refusal(quarry, -EBUSY, part, "");
 	stop(tracer);
 	stop(quarry);
@@ -410,8 +411,8 @@ Test(permission, of_another_user)
 	need_root();
 	child = start(become_nobody);
 	become_somebody();
-	expect_refusal(child, -EPERM, "belongs to user 65534 and you are user 65533",
-		"run pyleak as that user or with sudo");
+	expect_refusal(
+		child, -EPERM, "belongs to user 65534 and you are user 65533", "run pyleak as that user or with sudo");
 }
 
 Test(permission, of_root)
@@ -438,7 +439,8 @@ Test(permission, of_another_group)
 	need_root();
 	child = start(change_group_only);
 	become_nobody();
-	expect_refusal(child, -EPERM, "belongs to group 65533 and you are in group 65534", "sudo -u '#65534' -g '#65533'");
+	expect_refusal(
+		child, -EPERM, "belongs to group 65533 and you are in group 65534", "sudo -u '#65534' -g '#65533'");
 }
 
 static void change_effective_user(void)
@@ -491,8 +493,8 @@ Test(permission, root_without_the_capability)
 	need_root();
 	child = start(become_nobody);
 	drop_capability(CAP_SYS_PTRACE);
-	expect_refusal(child, -EPERM, "belongs to user 65534 and you are root without CAP_SYS_PTRACE",
-		"--cap-add=SYS_PTRACE");
+	expect_refusal(
+		child, -EPERM, "belongs to user 65534 and you are root without CAP_SYS_PTRACE", "--cap-add=SYS_PTRACE");
 }
 
 Test(permission, outside_of_our_user_namespace)
@@ -527,8 +529,7 @@ static void allow_everything(void)
 	struct sock_filter filter = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
 	struct sock_fprog program = {1, &filter};
 
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
-		prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0)
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0)
 		abort();
 }
 
@@ -610,10 +611,12 @@ Test(permission, program_of_another_kind)
 
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
 		Elf64_Ehdr header = {.e_ident = {0x7f, 'E', 'L', 'F', rows[i].class, ELFDATA2LSB, EV_CURRENT},
-			.e_type = ET_DYN, .e_machine = rows[i].machine};
+			.e_type = ET_DYN,
+			.e_machine = rows[i].machine};
 		struct pl_error err = {0};
 
-		cr_assert_eq(pl_proc_check_program(1, (const unsigned char *)&header, sizeof(header), &err), rows[i].result);
+		cr_assert_eq(
+			pl_proc_check_program(1, (const unsigned char *)&header, sizeof(header), &err), rows[i].result);
 		cr_assert_not_null(strstr(err.text, rows[i].part), "%s", err.text);
 		cr_assert_eq(pl_proc_check_program(1, (const unsigned char *)&header, 19, NULL), 0, "too short to say");
 	}
@@ -628,11 +631,21 @@ Test(permission, runs_32_bit_code)
 		Elf32_Phdr segment;
 		unsigned char code[sizeof(code)];
 	} program = {
-		.header = {.e_ident = {0x7f, 'E', 'L', 'F', ELFCLASS32, ELFDATA2LSB, EV_CURRENT}, .e_type = ET_EXEC,
-			.e_machine = EM_386, .e_version = EV_CURRENT, .e_entry = 0x8048000 + sizeof(Elf32_Ehdr) + sizeof(Elf32_Phdr),
-			.e_phoff = sizeof(Elf32_Ehdr), .e_ehsize = sizeof(Elf32_Ehdr), .e_phentsize = sizeof(Elf32_Phdr), .e_phnum = 1},
-		.segment = {.p_type = PT_LOAD, .p_vaddr = 0x8048000, .p_filesz = sizeof(program), .p_memsz = sizeof(program),
-			.p_flags = PF_R | PF_X, .p_align = 4096},
+		.header = {.e_ident = {0x7f, 'E', 'L', 'F', ELFCLASS32, ELFDATA2LSB, EV_CURRENT},
+			.e_type = ET_EXEC,
+			.e_machine = EM_386,
+			.e_version = EV_CURRENT,
+			.e_entry = 0x8048000 + sizeof(Elf32_Ehdr) + sizeof(Elf32_Phdr),
+			.e_phoff = sizeof(Elf32_Ehdr),
+			.e_ehsize = sizeof(Elf32_Ehdr),
+			.e_phentsize = sizeof(Elf32_Phdr),
+			.e_phnum = 1},
+		.segment = {.p_type = PT_LOAD,
+			.p_vaddr = 0x8048000,
+			.p_filesz = sizeof(program),
+			.p_memsz = sizeof(program),
+			.p_flags = PF_R | PF_X,
+			.p_align = 4096},
 	};
 	char path[] = "/tmp/pyleak-elf32-XXXXXX";
 	int fd = mkstemp(path), ends[2], status = 0;

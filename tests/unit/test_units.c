@@ -238,6 +238,6 @@ Test(log, levels)
 {
 	cr_assert_str_eq(logged(PL_LOG_QUIET), "pyleak: error 1\n");
 	cr_assert_str_eq(logged(PL_LOG_NORMAL), "pyleak: error 1\npyleak: warning ?[2J\n");
-	cr_assert_str_eq(logged(PL_LOG_VERBOSE),
-		"pyleak: error 1\npyleak: warning ?[2J\npyleak: note\npyleak: debug\n");
+	cr_assert_str_eq(
+		logged(PL_LOG_VERBOSE), "pyleak: error 1\npyleak: warning ?[2J\npyleak: note\npyleak: debug\n");
 }
