@@ -6,18 +6,38 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "pyleak/hook.h"
 #include "pyleak/process.h"
 #include "pyleak/units.h"
 
+#define DEATH_PATIENCE_NSEC PL_NSEC_PER_SEC
 #define REMOVE_PATIENCE_NSEC (2 * PL_NSEC_PER_SEC)
 
 static int alive_fd = -1;
 
+/* A dying process closes its files before it lets go of what it traces (do_exit(): exit_files() comes
+ * before exit_notify(), which detaches and then makes it a zombie). Until then nobody else can seize. */
+static void wait_for_death(pid_t pyleak)
+{
+	const struct timespec pause = {.tv_nsec = PL_NSEC_PER_MSEC};
+	int64_t give_up = pl_now_ns() + DEATH_PATIENCE_NSEC;
+	bool dying = true;
+
+	while (dying && pl_now_ns() < give_up) {
+		struct pl_process process;
+
+		dying = pl_process_read(pyleak, &process) == 0 && !strchr("ZX", process.state);
+		pl_process_free(&process);
+		if (dying)
+			(void)nanosleep(&pause, NULL);
+	}
+}
+
 /* Ends of pyleak that are not a dismissal close the pipe without a byte. */
-static void guard(int pipe_fd, pid_t pid, uint64_t start_time)
+static void guard(int pipe_fd, pid_t pyleak, pid_t pid, uint64_t start_time)
 {
 	char byte;
 	ssize_t got;
@@ -29,9 +49,10 @@ static void guard(int pipe_fd, pid_t pid, uint64_t start_time)
 	} while (got < 0 && errno == EINTR);
 	if (got > 0)
 		return;
+	wait_for_death(pyleak);
 	if (pl_process_start_time(pid, &now) < 0 || now != start_time)
 		return;
-	(void)pl_probe_detach(pid, REMOVE_PATIENCE_NSEC, &found, NULL);
+	(void)pl_probe_detach(pid, REMOVE_PATIENCE_NSEC, &found, NULL, NULL);
 }
 
 /* Nothing of the terminal or of a pipeline may be held open by a process that outlives the command. */
@@ -57,6 +78,7 @@ static void leave_terminal(int keep_fd)
 int pl_guardian_start(pid_t pid, uint64_t start_time)
 {
 	const char *setting = getenv("PYLEAK_GUARDIAN");
+	pid_t pyleak = getpid();
 	int pipe_fds[2];
 
 	if (setting && strcmp(setting, "off") == 0)
@@ -80,7 +102,7 @@ int pl_guardian_start(pid_t pid, uint64_t start_time)
 		if (fork() == 0) {
 			(void)unsetenv("PYLEAK_FAULT"); /* the step to die at is the tracer's */
 			leave_terminal(pipe_fds[0]);
-			guard(pipe_fds[0], pid, start_time);
+			guard(pipe_fds[0], pyleak, pid, start_time);
 		}
 		_exit(0);
 	}
