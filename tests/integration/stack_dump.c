@@ -63,7 +63,7 @@ static void dump_thread(const struct pl_python *python, pid_t tid, int rounds)
 	json_t *list = json_array(), *line;
 	double search, hinted, stack;
 	uint64_t pointer, tstate = 0;
-	pl_registers regs;
+	pl_registers regs = { 0 };
 	bool more = false;
 	size_t count = 0;
 	int r = hold(tid, &regs);
