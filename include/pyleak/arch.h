@@ -68,6 +68,15 @@ int pl_arch_walk_get_allocator(uint64_t function, int domain, pl_arch_read read,
  * its first `ret`/`jmp`: the cross-check of a table by PyObject_Calloc and its like. */
 int pl_arch_data_references(uint64_t function, pl_arch_read read, pl_arch_is_data is_data, void *context,
 			    uint64_t *references, size_t max, size_t *ret_count);
+/*
+ * How a function that returns a thread-local word reaches it: at a fixed offset from the thread
+ * pointer, or through the pair {module, offset} that __tls_get_addr() takes. -ENOENT: neither.
+ */
+struct pl_thread_local {
+	int64_t offset; /* from the thread pointer, if pair is 0 */
+	uint64_t pair;  /* address of the two words */
+};
+int pl_arch_thread_local(uint64_t function, pl_arch_read read, void *context, struct pl_thread_local *ret);
 /* For `mov disp(%rip),%rax; ret` (PyInterpreterState_Head of 3.6): the address loaded. -ENOENT. */
 int pl_arch_loaded_word(uint64_t function, pl_arch_read read, void *context, uint64_t *ret_address);
 

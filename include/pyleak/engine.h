@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "pyleak/error.h"
+#include "pyleak/hook.h"
 #include "pyleak/python.h"
 #include "pyleak/stats.h"
 
@@ -16,12 +17,21 @@
 struct pl_recording;
 
 struct pl_recording_options {
-	int frames; /* kept for each allocation, 1 to 128 */
+	int frames;      /* kept for each allocation, 1 to 128 */
+	uint64_t sample; /* inline: one allocation per so many bytes on average; 0: every one */
+	bool keep;       /* inline: finishing leaves the probe in place */
 };
 
 /* The breakpoint engine: each allocation stops its thread. The tracer stays attached. */
 int pl_recording_start_breakpoint(const struct pl_python *python, const struct pl_recording_options *options,
 				  struct pl_recording **ret, struct pl_error *err);
+
+/* The inline engine: the probe records, the tracer comes only to plant and to remove. */
+int pl_recording_start_inline(const struct pl_python *python, const struct pl_recording_options *options,
+			      struct pl_recording **ret, struct pl_error *err);
+/* Reads what a probe that is there has recorded and goes on recording; finishing leaves it in place. */
+int pl_recording_adopt(const struct pl_python *python, const struct pl_probe *probe, struct pl_recording **ret,
+		       struct pl_error *err);
 
 /*
  * Records until `until_ns` (CLOCK_MONOTONIC), or until *stop is set (checked every 20 ms at least).

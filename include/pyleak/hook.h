@@ -42,7 +42,8 @@ static inline uint64_t pl_probe_tables_place(uint64_t base)
 struct pl_probe_plan {
 	enum pl_probe_engine engine;
 	const uint8_t *image;   /* code_size bytes; its first PL_PROBE_CODE_OFFSET are overwritten */
-	uint64_t code_size, data_size;
+	uint64_t code_size;
+	uint64_t data_size;    /* behind the code; 0: the tables are all the data there is */
 	uint64_t tables_size;  /* 0: none */
 	/* Called when it is known where everything will be, to complete `image`; may be NULL. */
 	void (*place)(void *context, uint8_t *image, uint64_t base, uint64_t tables);
@@ -76,8 +77,9 @@ int pl_probe_plant(struct pl_tracee *tracee, const struct pl_maps *maps, const s
  */
 int pl_probe_remove(struct pl_tracee *tracee, const struct pl_probe *probe, int64_t patience_ns, struct pl_error *err);
 
-/* Find, seize, remove, let go. 0 also if there is nothing to remove (*ret_found says). */
-int pl_probe_detach(pid_t pid, int64_t patience_ns, bool *ret_found, struct pl_error *err);
+/* Find, seize, remove, let go. 0 also if there is nothing to remove (*ret_found says). *ret_stop_ns
+ * (may be NULL) is the longest time that the process was held. */
+int pl_probe_detach(pid_t pid, int64_t patience_ns, bool *ret_found, int64_t *ret_stop_ns, struct pl_error *err);
 
 /* Whether the stopped threads could be in the probe now or later (exposed for its test). */
 bool pl_probe_quiescent(struct pl_tracee *tracee, const struct pl_probe *probe, const struct pl_maps *maps);

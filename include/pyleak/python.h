@@ -112,6 +112,8 @@ size_t pl_python_thread_stack(const struct pl_python *python, uint64_t thread_po
  */
 int pl_python_current_offset(const struct pl_python *python, const uint64_t *thread_pointers, size_t count,
 			     int64_t *ret_offset, struct pl_error *err);
+/* Offset of an interpreter's pointer to its GIL; PL_NO_FIELD where they share one or there is none. */
+int32_t pl_python_gil_offset(const struct pl_python *python);
 /* 3.12+: the GIL of the main interpreter (what its ceval.gil points to); 0 where there is none. */
 uint64_t pl_python_main_gil(const struct pl_python *python);
 

@@ -62,8 +62,8 @@ int pl_tracee_seize(pid_t pid, int64_t patience_ns, struct pl_tracee **ret, stru
 int pl_tracee_stop(struct pl_tracee *tracee, int64_t patience_ns, struct pl_error *err);
 /* Lets all threads go on, still traced. A group-stopped process stays stopped. */
 void pl_tracee_resume(struct pl_tracee *tracee);
-/* Lets go of every thread and frees the tracee. NULL is allowed. */
-void pl_tracee_detach(struct pl_tracee *tracee);
+/* Lets go of every thread and frees the tracee; returns the longest stop, in ns. NULL is allowed. */
+int64_t pl_tracee_detach(struct pl_tracee *tracee);
 /* New threads are traced from their first instruction on. Call while all are stopped. */
 int pl_tracee_follow_threads(struct pl_tracee *tracee);
 

@@ -22,7 +22,7 @@ static int detach(pid_t pid, struct pl_error *err)
 	if (code == 0)
 		code = pl_process_may_trace(&process, err);
 	if (code == 0)
-		code = pl_probe_detach(pid, REMOVE_PATIENCE_NSEC, &found, err);
+		code = pl_probe_detach(pid, REMOVE_PATIENCE_NSEC, &found, NULL, err);
 	if (code == 0)
 		pl_log_note(found ? "the probe in process %d was removed" : "there is no probe in process %d", (int)pid);
 	pl_process_free(&process);

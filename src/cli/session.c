@@ -49,7 +49,7 @@ static int check_process(pid_t pid, struct pl_process *process, struct pl_error 
 static int remove_leftover(pid_t pid, struct pl_error *err)
 {
 	bool found;
-	int code = pl_probe_detach(pid, LEFTOVER_PATIENCE_NSEC, &found, err);
+	int code = pl_probe_detach(pid, LEFTOVER_PATIENCE_NSEC, &found, NULL, err);
 
 	if (code == 0 && found)
 		pl_log_note("removed a probe that was left behind in process %d", (int)pid);
@@ -59,7 +59,11 @@ static int remove_leftover(pid_t pid, struct pl_error *err)
 int pl_session_open(struct pl_session *session, const struct pl_options *options, struct pl_error *err)
 {
 	struct pl_process process = {0};
-	const struct pl_recording_options recording = {.frames = options->frames};
+	const struct pl_recording_options recording = {
+		.frames = options->frames,
+		.sample = options->sample,
+		.keep = options->keep,
+	};
 	pid_t pid;
 
 	*session = (struct pl_session){.options = options};
@@ -84,7 +88,9 @@ int pl_session_open(struct pl_session *session, const struct pl_options *options
 		goto out;
 	}
 	session->rss_before = pl_process_rss(pid);
-	code = pl_recording_start_breakpoint(session->python, &recording, &session->recording, err);
+	code = options->engine == PL_ENGINE_INLINE ?
+		       pl_recording_start_inline(session->python, &recording, &session->recording, err) :
+		       pl_recording_start_breakpoint(session->python, &recording, &session->recording, err);
 	(void)clock_gettime(CLOCK_REALTIME, &session->started);
 	session->started_ns = pl_now_ns();
 out:
@@ -150,7 +156,7 @@ int pl_session_report(struct pl_session *session, enum pl_report_kind kind, cons
 		.kind = kind,
 		.pid = session->python->pid,
 		.python = session->python->version,
-		.engine = "breakpoint",
+		.engine = options->engine == PL_ENGINE_INLINE ? "inline" : "breakpoint",
 		.started = session->started,
 		.window_ns = now->taken_ns - (before ? before->taken_ns : session->started_ns),
 		.stop_ns = pl_recording_stop_ns(session->recording),

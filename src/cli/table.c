@@ -49,7 +49,7 @@ static const struct pl_choice sort_choices[] = {
 /* The values are bits: 1 python, 2 native. */
 static const struct pl_choice domain_choices[] = {{"python", 1}, {"native", 2, .planned = true}, {"all", 3}, {NULL}};
 static const struct pl_choice engine_choices[] = {
-	{"inline", PL_ENGINE_INLINE, .planned = true},
+	{"inline", PL_ENGINE_INLINE},
 	{"breakpoint", PL_ENGINE_BREAKPOINT},
 	{NULL},
 };

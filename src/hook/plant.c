@@ -84,20 +84,20 @@ static int map_pages(struct pl_remote *remote, const struct pl_probe *probe, con
 
 	if (code < 0)
 		return code;
-	code = call(remote, SYS_mmap,
-		(const uint64_t[6]){data, plan->data_size, PROT_READ | PROT_WRITE,
-			MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, (uint64_t)-1, 0},
-		NULL);
-	if (code < 0)
-		return code;
-	code = wipe_on_fork(remote, data, plan->data_size);
-	if (!plan->tables_size)
-		return 0;
-	if (code == 0)
+	if (plan->data_size) {
+		code = call(remote, SYS_mmap,
+			(const uint64_t[6]){data, plan->data_size, PROT_READ | PROT_WRITE,
+				MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, (uint64_t)-1, 0},
+			NULL);
+		if (code < 0)
+			return code;
+		(void)wipe_on_fork(remote, data, plan->data_size);
+	}
+	if (plan->tables_size)
 		code = map_at(remote, probe->tables, plan->tables_size, PROT_READ | PROT_WRITE, MAP_NORESERVE);
-	if (code == 0)
+	if (code == 0 && plan->tables_size)
 		code = wipe_on_fork(remote, probe->tables, plan->tables_size);
-	if (code == 0)
+	if (code == 0 && plan->tables_size)
 		code = call(remote, SYS_madvise,
 			(const uint64_t[6]){probe->tables, plan->tables_size, MADV_DONTDUMP, 0, 0, 0}, NULL);
 	return code;
@@ -105,7 +105,7 @@ static int map_pages(struct pl_remote *remote, const struct pl_probe *probe, con
 
 static void fill_header(struct pl_probe *probe, const struct pl_probe_plan *plan)
 {
-	uint64_t data = probe->base + plan->code_size;
+	uint64_t data = plan->data_size ? probe->base + plan->code_size : probe->tables;
 	struct pl_probe_header *header = &probe->header;
 
 	memcpy(header->magic, PL_PROBE_MAGIC, sizeof(header->magic));

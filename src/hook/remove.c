@@ -181,7 +181,7 @@ int pl_probe_remove(struct pl_tracee *tracee, const struct pl_probe *probe, int6
 	}
 }
 
-int pl_probe_detach(pid_t pid, int64_t patience_ns, bool *ret_found, struct pl_error *err)
+int pl_probe_detach(pid_t pid, int64_t patience_ns, bool *ret_found, int64_t *ret_stop_ns, struct pl_error *err)
 {
 	struct pl_probe probe;
 	struct pl_tracee *tracee = NULL;
@@ -203,7 +203,11 @@ int pl_probe_detach(pid_t pid, int64_t patience_ns, bool *ret_found, struct pl_e
 	if (code < 0)
 		return code;
 	code = pl_probe_remove(tracee, &probe, patience_ns, err);
-	pl_log_debug("removal held process %d stopped for %.1f ms at most", (int)pid, (double)tracee->longest_stop / 1e6);
-	pl_tracee_detach(tracee);
+
+	int64_t stop_ns = pl_tracee_detach(tracee);
+
+	pl_log_debug("removal held process %d stopped for %.1f ms at most", (int)pid, (double)stop_ns / 1e6);
+	if (ret_stop_ns)
+		*ret_stop_ns = stop_ns;
 	return code;
 }

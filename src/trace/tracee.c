@@ -426,10 +426,10 @@ void pl_tracee_resume(struct pl_tracee *tracee)
 	count_stop(tracee);
 }
 
-void pl_tracee_detach(struct pl_tracee *tracee)
+int64_t pl_tracee_detach(struct pl_tracee *tracee)
 {
 	if (!tracee)
-		return;
+		return 0;
 	if (!tracee->ended && any_running(tracee)) {
 		interrupt_running(tracee);
 		(void)collect_stops(tracee, pl_now_ns() + ONE_STOP_NSEC);
@@ -438,9 +438,14 @@ void pl_tracee_detach(struct pl_tracee *tracee)
 	for (size_t i = 0; i < tracee->count; i++)
 		if (tracee->threads[i].state == PL_THREAD_STOPPED)
 			(void)pl_ptrace_detach(tracee->threads[i].tid, 0);
+	count_stop(tracee);
+
+	int64_t longest = tracee->longest_stop;
+
 	tick(false);
 	free(tracee->threads);
 	free(tracee);
+	return longest;
 }
 
 int pl_tracee_follow_threads(struct pl_tracee *tracee)

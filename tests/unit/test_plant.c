@@ -211,7 +211,7 @@ static void clean_up(pid_t pid, const struct table *before)
 	if (cleaner == 0) {
 		struct pl_error err = {0};
 		bool found;
-		int code = pl_probe_detach(pid, 5 * PL_NSEC_PER_SEC, &found, &err);
+		int code = pl_probe_detach(pid, 5 * PL_NSEC_PER_SEC, &found, NULL, &err);
 
 		if (code < 0)
 			fprintf(stderr, "%s\n", err.text);

@@ -1,0 +1,354 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "inline_read.h"
+#include "pyleak/cleanup.h"
+#include "pyleak/hook.h"
+#include "pyleak/log.h"
+#include "pyleak/memory.h"
+#include "pyleak/process.h"
+#include "pyleak/units.h"
+#include "recording.h"
+
+/*
+ * The engine that does not stop. The probe records by itself; the tracer is attached for the
+ * milliseconds of planting and of removing, and reads the probe's tables from outside in between.
+ */
+
+#define STOP_PATIENCE_NSEC (5 * PL_NSEC_PER_SEC)
+#define REMOVE_PATIENCE_NSEC (2 * PL_NSEC_PER_SEC)
+#define LOOK_NSEC (20 * PL_NSEC_PER_MSEC)
+/* What is read while nobody asks, so that a process that ends leaves something to report. */
+#define PASS_NSEC (500 * PL_NSEC_PER_MSEC)
+#define PAGE 4096ULL
+
+struct inline_recording {
+	struct pl_recording recording;
+	const struct pl_python *python;
+	struct pl_probe probe;
+	struct pl_inline_reader reader;
+	uint64_t start_time;
+	int process_fd; /* a pidfd: becomes readable when the process ends; -1 before Linux 5.3 */
+	bool planted;   /* by us, or adopted: there is something to remove */
+	bool keep;
+	bool gone;      /* the process ended, or runs another program */
+};
+
+static int read_tracee(void *context, uint64_t address, void *buffer, size_t length)
+{
+	const struct pl_python *python = context;
+
+	return pl_memory_read(python->pid, address, buffer, length);
+}
+
+/* What planting needs to know of the process, gathered while it is stopped. */
+struct placing {
+	const struct pl_python *python;
+	struct pl_inline_options options;
+	const struct pl_probe_plan *plan;
+	int64_t thread_tls;
+	uint64_t gil;
+};
+
+static uint64_t clock_ns(clockid_t clock)
+{
+	struct timespec now;
+
+	(void)clock_gettime(clock, &now);
+	return (uint64_t)now.tv_sec * 1000000000ULL + (uint64_t)now.tv_nsec;
+}
+
+static void place(void *context, uint8_t *image, uint64_t base, uint64_t tables)
+{
+	const struct placing *placing = context;
+	struct pl_inline_config config;
+
+	(void)base;
+	pl_inline_configure(&placing->options, placing->python, tables, &config);
+	config.thread_tls = placing->thread_tls;
+	config.gil = placing->gil;
+	config.planted_realtime = clock_ns(CLOCK_REALTIME);
+	config.planted_monotonic = clock_ns(CLOCK_MONOTONIC);
+	for (uint32_t i = 0; i < placing->plan->hook_count; i++) {
+		config.original[i] = placing->plan->hooks[i].original;
+		config.slot[i] = placing->plan->hooks[i].address;
+	}
+	memcpy(image + PL_INLINE_CONFIG_OFFSET, &config, sizeof(config));
+}
+
+/* free first and malloc last, so that nothing is counted whose free would go by unseen. */
+static int make_plan(const struct pl_python *python, struct placing *placing, const uint8_t *image, struct pl_probe_plan *plan)
+{
+	static const enum pl_allocator_function order[] = {PL_FN_FREE, PL_FN_REALLOC, PL_FN_CALLOC, PL_FN_MALLOC};
+	const struct pl_inline_image *header = (const void *)(image + PL_INLINE_IMAGE_OFFSET);
+
+	*plan = (struct pl_probe_plan){
+		.engine = PL_PROBE_INLINE,
+		.image = image,
+		.code_size = (pl_inline_bytes_size + PAGE - 1) & ~(PAGE - 1),
+		.tables_size = pl_inline_data_size(&placing->options),
+		.place = place,
+		.context = placing,
+		.armed_value = python->free_threaded ? PL_INLINE_THREADS : PL_INLINE_GIL,
+		.mark = PL_INLINE_MARKER,
+		.hook_count = PL_INLINE_ENTRIES,
+	};
+	placing->plan = plan;
+	for (int domain = 0; domain < PL_DOMAIN_COUNT; domain++)
+		for (int i = 0; i < PL_FN_COUNT; i++) {
+			int hook = domain * PL_FN_COUNT + (int)order[i];
+			uint64_t address = pl_python_slot(python, domain, order[i]);
+
+			plan->hooks[hook].address = address;
+			plan->hooks[hook].entry_offset = header->entry[hook];
+			plan->order[domain * PL_FN_COUNT + i] = (uint32_t)hook;
+
+			int code = pl_memory_read_u64(python->pid, address, &plan->hooks[hook].original);
+
+			if (code < 0)
+				return code;
+		}
+	return 0;
+}
+
+/* Where the running thread state is, checked in every thread. */
+static int find_current(struct pl_tracee *tracee, struct placing *placing, struct pl_error *err)
+{
+	pl_autofree uint64_t *pointers = NULL;
+	size_t count = 0;
+
+	if (placing->python->thread_current)
+		return 0;
+	pointers = calloc(tracee->count, sizeof(*pointers));
+	if (!pointers)
+		return -ENOMEM;
+	for (size_t i = 0; i < tracee->count; i++) {
+		pl_registers regs;
+
+		if (pl_thread_registers(&tracee->threads[i], &regs) == 0)
+			pointers[count++] = pl_registers_thread_pointer(&regs);
+	}
+	return pl_python_current_offset(placing->python, pointers, count, &placing->thread_tls, err);
+}
+
+static int adopt_config(struct inline_recording *self)
+{
+	int code = pl_memory_read(self->python->pid, self->probe.base + PL_INLINE_CONFIG_OFFSET, &self->reader.config,
+		sizeof(self->reader.config));
+
+	if (code == 0)
+		code = pl_inline_reader_init(&self->reader);
+	return code;
+}
+
+static int plant(struct inline_recording *self, const struct pl_recording_options *options, struct pl_error *err)
+{
+	const struct pl_python *python = self->python;
+	struct placing placing = {.python = python, .options = {.frames = (uint32_t)options->frames, .sample = options->sample}};
+	struct pl_probe_plan plan;
+	struct pl_maps maps = {0};
+	struct pl_gadgets gadgets;
+	struct pl_tracee *tracee = NULL;
+	uint64_t image_size = (pl_inline_bytes_size + PAGE - 1) & ~(PAGE - 1);
+	pl_autofree uint8_t *image = calloc(1, image_size);
+	int code;
+
+	if (!image)
+		return pl_fail(err, -ENOMEM, "out of memory");
+	memcpy(image, pl_inline_bytes, pl_inline_bytes_size);
+	/* All that can be read is read before the process is stopped. */
+	placing.gil = pl_python_main_gil(python);
+	code = pl_maps_read(python->pid, &maps);
+	if (code == 0)
+		code = pl_gadgets_find(python->pid, &maps, &gadgets, err);
+	if (code == 0)
+		code = make_plan(python, &placing, image, &plan);
+	if (code == 0)
+		code = pl_tracee_seize(python->pid, STOP_PATIENCE_NSEC, &tracee, err);
+	if (code == 0)
+		code = find_current(tracee, &placing, err);
+	if (code == 0)
+		code = pl_probe_plant(tracee, &maps, &gadgets, &plan, &self->probe, err);
+	self->recording.stop_ns = pl_tracee_detach(tracee);
+	pl_maps_free(&maps);
+	if (code == 0) {
+		self->planted = true;
+		code = adopt_config(self);
+	}
+	return code;
+}
+
+/* A program that was started in this process since has none of our pages. */
+static bool still_there(const struct inline_recording *self)
+{
+	char magic[sizeof(self->probe.header.magic)];
+	uint64_t start_time;
+
+	return pl_process_start_time(self->python->pid, &start_time) == 0 && start_time == self->start_time &&
+	       pl_memory_read(self->python->pid, self->probe.base, magic, sizeof(magic)) == 0 &&
+	       memcmp(magic, PL_PROBE_MAGIC, sizeof(magic)) == 0;
+}
+
+static int inline_pass(struct inline_recording *self)
+{
+	if (self->gone || !still_there(self)) {
+		self->gone = true;
+		return -ESRCH;
+	}
+	return pl_inline_reader_pass(&self->reader);
+}
+
+static int inline_run(struct pl_recording *recording, int64_t until_ns, const volatile int *stop, struct pl_error *err)
+{
+	struct inline_recording *self = (struct inline_recording *)recording;
+	int64_t next_pass = pl_now_ns() + PASS_NSEC;
+
+	(void)err;
+	for (int64_t now = pl_now_ns(); now < until_ns; now = pl_now_ns()) {
+		int64_t left = until_ns - now < LOOK_NSEC ? until_ns - now : LOOK_NSEC;
+		const struct timespec timeout = {0, left};
+		struct pollfd process = {.fd = self->process_fd, .events = POLLIN};
+
+		if (*stop)
+			return -EINTR;
+		if (ppoll(&process, self->process_fd >= 0, &timeout, NULL) > 0) {
+			self->gone = true;
+			return -ESRCH;
+		}
+		if (now >= next_pass) {
+			if (inline_pass(self) == -ESRCH)
+				return -ESRCH;
+			next_pass = now + PASS_NSEC;
+		}
+	}
+	return 0;
+}
+
+static struct pl_snapshot *inline_snapshot(struct pl_recording *recording)
+{
+	struct inline_recording *self = (struct inline_recording *)recording;
+	int code = inline_pass(self);
+
+	if (code < 0 && code != -ESRCH)
+		pl_log_debug("the tables could not be read: %s", strerror(-code));
+
+	struct pl_snapshot *snapshot = pl_snapshot_take(recording->sites);
+
+	if (snapshot) {
+		snapshot->rss = pl_process_rss(self->python->pid);
+		snapshot->lost_events = self->reader.control.lost_events;
+		snapshot->lost_sites = self->reader.control.lost_sites;
+	}
+	return snapshot;
+}
+
+static int inline_finish(struct pl_recording *recording, struct pl_error *err)
+{
+	struct inline_recording *self = (struct inline_recording *)recording;
+	int64_t stop_ns = 0;
+	bool found;
+	int code = 0;
+
+	if (self->planted && !self->keep && !self->gone) {
+		code = pl_probe_detach(self->python->pid, REMOVE_PATIENCE_NSEC, &found, &stop_ns, err);
+		/* A process that ends by itself takes the hooks with it. */
+		if (code < 0 && !still_there(self))
+			code = 0;
+		if (stop_ns > recording->stop_ns)
+			recording->stop_ns = stop_ns;
+	}
+	self->planted = false;
+	return code;
+}
+
+static void inline_free(struct pl_recording *recording)
+{
+	struct inline_recording *self = (struct inline_recording *)recording;
+
+	(void)inline_finish(recording, NULL);
+	pl_inline_reader_free(&self->reader);
+	pl_sites_free(recording->sites);
+	if (self->process_fd >= 0)
+		(void)close(self->process_fd);
+	free(self);
+}
+
+static const struct pl_recording_ops inline_ops = {
+	.run = inline_run,
+	.snapshot = inline_snapshot,
+	.finish = inline_finish,
+	.free = inline_free,
+};
+
+static struct inline_recording *recording_new(const struct pl_python *python, struct pl_error *err)
+{
+	struct inline_recording *self = calloc(1, sizeof(*self));
+
+	if (!self) {
+		(void)pl_fail(err, -ENOMEM, "out of memory");
+		return NULL;
+	}
+	self->recording.ops = &inline_ops;
+	self->recording.sites = pl_sites_new();
+	self->python = python;
+	self->process_fd = (int)syscall(SYS_pidfd_open, python->pid, 0);
+	self->reader.read = read_tracee;
+	self->reader.context = (void *)python;
+	self->reader.minor = python->minor;
+	self->reader.sites = self->recording.sites;
+	if (!self->recording.sites || pl_process_start_time(python->pid, &self->start_time) < 0) {
+		(void)pl_fail(err, -ENOMEM, "process %d cannot be recorded", (int)python->pid);
+		inline_free(&self->recording);
+		return NULL;
+	}
+	return self;
+}
+
+int pl_recording_start_inline(const struct pl_python *python, const struct pl_recording_options *options,
+	struct pl_recording **ret, struct pl_error *err)
+{
+	struct inline_recording *self = recording_new(python, err);
+
+	if (!self)
+		return err->code;
+	self->keep = options->keep;
+
+	int code = plant(self, options, err);
+
+	if (code < 0) {
+		self->keep = false;
+		code = pl_fail(err, code, "process %d cannot be hooked: %s", (int)python->pid, strerror(-code));
+		inline_free(&self->recording);
+		return code;
+	}
+	*ret = &self->recording;
+	return 0;
+}
+
+int pl_recording_adopt(const struct pl_python *python, const struct pl_probe *probe, struct pl_recording **ret,
+	struct pl_error *err)
+{
+	struct inline_recording *self = recording_new(python, err);
+
+	if (!self)
+		return err->code;
+	self->probe = *probe;
+	self->keep = true;
+
+	int code = adopt_config(self);
+
+	if (code < 0) {
+		code = pl_fail(err, code, "the probe in process %d cannot be read: %s; 'pyleak detach %d' removes it",
+			(int)python->pid, strerror(-code), (int)python->pid);
+		inline_free(&self->recording);
+		return code;
+	}
+	*ret = &self->recording;
+	return 0;
+}

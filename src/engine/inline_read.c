@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: MIT */
+#include "inline_read.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "pyleak/cleanup.h"
+
+/* A row whose two copies differ is in the middle of an event; it comes to rest within nanoseconds. */
+#define SETTLE_TRIES 8
+#define SITES_AT_ONCE 4096
+
+struct inline_code {
+	const char *filename, *function; /* interned */
+	int first_line;
+	uint8_t *lines;
+	size_t lines_size;
+};
+
+int pl_inline_reader_init(struct pl_inline_reader *reader)
+{
+	const struct pl_inline_config *config = &reader->config;
+
+	if (config->site_limit > PL_INLINE_SITES_MAX || config->code_limit > 1U << 24 || config->frame_limit < 1 ||
+		config->frame_limit > PL_INLINE_FRAMES_MAX)
+		return -EPROTO;
+	reader->codes = calloc(config->code_limit, sizeof(struct inline_code *));
+	return reader->codes ? 0 : -ENOMEM;
+}
+
+void pl_inline_reader_free(struct pl_inline_reader *reader)
+{
+	for (uint64_t i = 0; reader->codes && i < reader->config.code_limit; i++)
+		if (reader->codes[i]) {
+			free(reader->codes[i]->lines);
+			free(reader->codes[i]);
+		}
+	free(reader->codes);
+	free(reader->local);
+	free(reader->totals);
+}
+
+static int reader_read(const struct pl_inline_reader *reader, uint64_t address, void *buffer, size_t length)
+{
+	return reader->read(reader->context, address, buffer, length);
+}
+
+static size_t put_utf8(char *out, uint32_t c)
+{
+	if (c >= 0x110000 || (c >= 0xd800 && c < 0xe000) || c == 0)
+		c = 0xfffd;
+	if (c < 0x80) {
+		out[0] = (char)c;
+		return 1;
+	}
+	if (c < 0x800) {
+		out[0] = (char)(0xc0 | c >> 6);
+		out[1] = (char)(0x80 | (c & 0x3f));
+		return 2;
+	}
+	if (c < 0x10000) {
+		out[0] = (char)(0xe0 | c >> 12);
+		out[1] = (char)(0x80 | (c >> 6 & 0x3f));
+		out[2] = (char)(0x80 | (c & 0x3f));
+		return 3;
+	}
+	out[0] = (char)(0xf0 | c >> 18);
+	out[1] = (char)(0x80 | (c >> 12 & 0x3f));
+	out[2] = (char)(0x80 | (c >> 6 & 0x3f));
+	out[3] = (char)(0x80 | (c & 0x3f));
+	return 4;
+}
+
+/* Characters as CPython stores them, `kind` bytes each, to an interned UTF-8 string. */
+static const char *intern_text(struct pl_inline_reader *reader, const uint8_t *bytes, size_t size, unsigned int kind)
+{
+	size_t length = kind ? size / kind : 0, used = 0;
+	pl_autofree char *text = malloc(4 * length + 1);
+
+	if (!text)
+		return NULL;
+	if (!length)
+		return pl_sites_string(reader->sites, "<unknown>");
+	for (size_t i = 0; i < length; i++) {
+		uint32_t c = 0;
+
+		memcpy(&c, bytes + i * kind, kind);
+		used += put_utf8(text + used, c);
+	}
+	text[used] = '\0';
+	return pl_sites_string(reader->sites, text);
+}
+
+/* 0; -EAGAIN: the row is not ready yet. */
+static int read_code(struct pl_inline_reader *reader, uint32_t number, struct inline_code **ret)
+{
+	const struct pl_inline_config *config = &reader->config;
+	struct pl_inline_code row;
+	int code = reader_read(reader, config->codes + number * sizeof(row), &row, sizeof(row));
+
+	if (code < 0)
+		return code;
+
+	uint64_t size = (uint64_t)row.filename_bytes + row.name_bytes + row.lines_bytes;
+
+	if (!row.hash)
+		return -EAGAIN;
+	if (row.filename_bytes > PL_INLINE_FILENAME_MAX || row.name_bytes > PL_INLINE_NAME_MAX ||
+		row.lines_bytes > PL_INLINE_LINES_MAX || row.filename_kind > 4 || row.name_kind > 4 ||
+		row.data > config->arena_size || size > config->arena_size - row.data)
+		return -EPROTO;
+
+	pl_autofree uint8_t *bytes = malloc(size + 1);
+	struct inline_code *entry = calloc(1, sizeof(*entry));
+
+	if (!bytes || !entry) {
+		free(entry);
+		return -ENOMEM;
+	}
+	code = size ? reader_read(reader, config->arena + row.data, bytes, size) : 0;
+	entry->filename = intern_text(reader, bytes, row.filename_bytes, row.filename_kind);
+	entry->function = intern_text(reader, bytes + row.filename_bytes, row.name_bytes, row.name_kind);
+	entry->first_line = row.first_line;
+	entry->lines_size = row.lines_bytes;
+	entry->lines = malloc(entry->lines_size + 1);
+	if (code == 0 && (!entry->filename || !entry->function || !entry->lines))
+		code = -ENOMEM;
+	if (code < 0) {
+		free(entry->lines);
+		free(entry);
+		return code;
+	}
+	memcpy(entry->lines, bytes + row.filename_bytes + row.name_bytes, entry->lines_size);
+	*ret = entry;
+	return 0;
+}
+
+static int resolve_frame(struct pl_inline_reader *reader, uint64_t word, struct pl_frame *ret)
+{
+	uint32_t number = pl_inline_frame_code(word);
+
+	if (number < PL_INLINE_CODE_FIRST || number >= reader->config.code_limit) {
+		ret->filename = ret->function = pl_sites_string(reader->sites, "<unknown>");
+		ret->line = 0;
+		return ret->filename ? 0 : -ENOMEM;
+	}
+	if (!reader->codes[number]) {
+		int code = read_code(reader, number, &reader->codes[number]);
+
+		if (code < 0)
+			return code;
+	}
+
+	const struct inline_code *entry = reader->codes[number];
+
+	ret->filename = entry->filename;
+	ret->function = entry->function;
+	ret->line = pl_line_lookup(reader->minor, entry->lines, entry->lines_size, entry->first_line,
+		pl_inline_frame_offset(word));
+	return 0;
+}
+
+/* One site that the recorder has made since the last pass. 0; -EAGAIN: not ready. */
+static int translate(struct pl_inline_reader *reader, uint64_t number, const struct pl_inline_site *row)
+{
+	uint64_t words[PL_INLINE_FRAMES_MAX];
+	struct pl_frame frames[PL_INLINE_FRAMES_MAX];
+	int code;
+
+	if (!row->hash)
+		return -EAGAIN;
+	if (row->count > PL_INLINE_FRAMES_MAX || row->frames + (uint64_t)row->count > reader->config.frames_limit)
+		return -EPROTO;
+	code = reader_read(reader, reader->config.frames + 8 * (uint64_t)row->frames, words, 8 * (size_t)row->count);
+	for (unsigned int i = 0; code == 0 && i < row->count; i++)
+		code = resolve_frame(reader, words[i], &frames[i]);
+	if (code < 0)
+		return code;
+	reader->local[number] = pl_sites_intern(reader->sites, PL_SITE_PYTHON, frames, row->count, row->more);
+	return reader->local[number] == UINT32_MAX ? -ENOMEM : 0;
+}
+
+/* Sites without a row: what had no Python frame, and what came when the table was full. */
+static int translate_special(struct pl_inline_reader *reader)
+{
+	struct pl_frame lost = {pl_sites_string(reader->sites, "<lost>"), pl_sites_string(reader->sites, "<lost>"), 0};
+
+	if (!lost.filename || !lost.function)
+		return -ENOMEM;
+	reader->local[PL_INLINE_SITE_NONE] = UINT32_MAX;
+	reader->local[PL_INLINE_SITE_UNKNOWN] = pl_sites_intern(reader->sites, PL_SITE_PYTHON, NULL, 0, false);
+	reader->local[PL_INLINE_SITE_LOST] = UINT32_MAX;
+	if (reader->control.lost_sites)
+		reader->local[PL_INLINE_SITE_LOST] = pl_sites_intern(reader->sites, PL_SITE_PYTHON, &lost, 1, false);
+	return 0;
+}
+
+static int make_room(struct pl_inline_reader *reader, uint64_t count)
+{
+	uint64_t capacity = reader->capacity ? reader->capacity : SITES_AT_ONCE;
+
+	if (count <= reader->capacity)
+		return 0;
+	while (capacity < count)
+		capacity *= 2;
+
+	uint32_t *local = reallocarray(reader->local, capacity, sizeof(*local));
+
+	if (!local)
+		return -ENOMEM;
+	reader->local = local;
+
+	struct pl_inline_totals *totals = aligned_alloc(64, capacity * sizeof(*totals));
+
+	if (!totals)
+		return -ENOMEM;
+	memset(totals, 0, capacity * sizeof(*totals));
+	if (reader->totals)
+		memcpy(totals, reader->totals, reader->capacity * sizeof(*totals));
+	free(reader->totals);
+	reader->totals = totals;
+	for (uint64_t i = reader->capacity; i < capacity; i++)
+		local[i] = UINT32_MAX;
+	reader->capacity = capacity;
+	return 0;
+}
+
+/* New sites in the order of their numbers; one that is not ready is looked at again the next time. */
+static int translate_new(struct pl_inline_reader *reader, uint64_t count)
+{
+	struct pl_inline_site rows[256];
+	bool gap = false;
+
+	for (uint64_t at = reader->known; at < count;) {
+		uint64_t part = count - at < 256 ? count - at : 256;
+		int code = reader_read(reader, reader->config.sites + at * sizeof(rows[0]), rows, part * sizeof(rows[0]));
+
+		if (code < 0)
+			return code;
+		for (uint64_t i = 0; i < part; i++) {
+			code = reader->local[at + i] == UINT32_MAX ? translate(reader, at + i, &rows[i]) : 0;
+			if (code == -ENOMEM || code == -EFAULT || code == -ESRCH)
+				return code;
+			gap |= code < 0;
+			if (!gap)
+				reader->known = at + i + 1;
+		}
+		at += part;
+	}
+	return 0;
+}
+
+static uint64_t allocated_count(const struct pl_inline_totals *row)
+{
+	return row->allocated_count + row->shared_allocated_count;
+}
+
+static uint64_t allocated_size(const struct pl_inline_totals *row)
+{
+	return row->allocated_size + row->shared_allocated_size;
+}
+
+static uint64_t freed_count(const struct pl_inline_totals *row)
+{
+	return row->freed_count + row->shared_freed_count;
+}
+
+static uint64_t freed_size(const struct pl_inline_totals *row)
+{
+	return row->freed_size + row->shared_freed_size;
+}
+
+static bool is_sane(const struct pl_inline_totals *row)
+{
+	return freed_count(row) <= allocated_count(row) && freed_size(row) <= allocated_size(row);
+}
+
+/*
+ * A row is a cache line that several adds of one event reach one after the other. It is copied until
+ * two copies agree; a row so busy that they never do is taken as it is if it makes sense, else as it
+ * was the last time.
+ */
+static int settle(struct pl_inline_reader *reader, uint64_t number, struct pl_inline_totals *row)
+{
+	uint64_t address = reader->config.totals + number * sizeof(*row);
+	struct pl_inline_totals again;
+
+	for (int i = 0; i < SETTLE_TRIES; i++) {
+		int code = reader_read(reader, address, &again, sizeof(again));
+
+		if (code < 0)
+			return code;
+		if (memcmp(&again, row, sizeof(again)) == 0)
+			break;
+		*row = again;
+	}
+	return 0;
+}
+
+/* What was added since the row was accepted the last time goes to its site: several of the recorder's
+ * sites can be one trace by line. */
+static void accept(struct pl_inline_reader *reader, uint64_t number, const struct pl_inline_totals *row)
+{
+	struct pl_totals *totals = pl_sites_totals(reader->sites, reader->local[number]);
+	struct pl_inline_totals *last = &reader->totals[number];
+
+	totals->allocated_size += allocated_size(row) - allocated_size(last);
+	totals->allocated_count += allocated_count(row) - allocated_count(last);
+	totals->freed_size += freed_size(row) - freed_size(last);
+	totals->freed_count += freed_count(row) - freed_count(last);
+	*last = *row;
+}
+
+static int read_totals(struct pl_inline_reader *reader, uint64_t count)
+{
+	size_t size = count * sizeof(struct pl_inline_totals);
+	pl_autofree struct pl_inline_totals *first = malloc(size);
+	pl_autofree struct pl_inline_totals *second = malloc(size);
+
+	if (!first || !second)
+		return -ENOMEM;
+
+	int code = reader_read(reader, reader->config.totals, first, size);
+
+	if (code == 0)
+		code = reader_read(reader, reader->config.totals, second, size);
+	for (uint64_t i = 0; code == 0 && i < count; i++) {
+		if (reader->local[i] == UINT32_MAX)
+			continue;
+		if (memcmp(&second[i], &first[i], sizeof(first[i])) != 0)
+			code = settle(reader, i, &second[i]);
+		if (code == 0 && is_sane(&second[i]))
+			accept(reader, i, &second[i]);
+	}
+	return code;
+}
+
+int pl_inline_reader_pass(struct pl_inline_reader *reader)
+{
+	int code = reader_read(reader, reader->config.control, &reader->control, sizeof(reader->control));
+
+	if (code < 0)
+		return code;
+
+	uint64_t count = PL_INLINE_SITE_FIRST + reader->control.next_site;
+
+	if (count > reader->config.site_limit)
+		count = reader->config.site_limit;
+	code = make_room(reader, count);
+	if (code == 0)
+		code = translate_special(reader);
+	if (code == 0 && reader->known < PL_INLINE_SITE_FIRST)
+		reader->known = PL_INLINE_SITE_FIRST;
+	if (code == 0)
+		code = translate_new(reader, count);
+	return code < 0 ? code : read_totals(reader, count);
+}

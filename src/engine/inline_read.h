@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_ENGINE_INLINE_READ_H
+#define PYLEAK_ENGINE_INLINE_READ_H
+
+#include "pyleak/inline.h"
+#include "pyleak/stats.h"
+
+/*
+ * The recorder's tables, read from outside while the recorder goes on, and turned into sites. What
+ * was translated once is kept: a pass reads the new sites, and every site's totals.
+ */
+struct pl_inline_reader {
+	int (*read)(void *context, uint64_t address, void *buffer, size_t length); /* 0 or -errno */
+	void *context;
+	int minor;                       /* of the Python: its line tables */
+	struct pl_inline_config config;  /* as it was found in the probe */
+	struct pl_inline_control control; /* as of the last pass */
+	struct pl_sites *sites;          /* borrowed */
+	uint32_t *local;                 /* recorder's site number → number in sites, or UINT32_MAX: not yet */
+	struct inline_code **codes;      /* by code number, NULL: not read yet */
+	struct pl_inline_totals *totals; /* by the recorder's number: what `sites` has of each */
+	uint64_t known;                  /* recorder's numbers below this are in `local` */
+	uint64_t capacity;
+};
+
+/* Checks the config (hostile) and allocates. 0, -EPROTO, -ENOMEM. */
+int pl_inline_reader_init(struct pl_inline_reader *reader);
+void pl_inline_reader_free(struct pl_inline_reader *reader);
+
+/* One pass: the sites' totals are those of the process now. 0 or -errno of reading; the sites then
+ * hold what they held. */
+int pl_inline_reader_pass(struct pl_inline_reader *reader);
+
+#endif
