@@ -54,7 +54,8 @@ int pl_process_may_trace(const struct pl_process *process, struct pl_error *err)
 /* For use after ptrace itself said EPERM: the most probable reason that is left. Never 0. */
 int pl_process_explain_denied(const struct pl_process *process, struct pl_error *err);
 
-/* Opens a file as the process itself would see it (through /proc/PID/root). fd or -errno. */
+/* Opens a regular file as the process itself would see it (through /proc/PID/root). fd or -errno;
+ * -EINVAL: it is something else. */
 int pl_process_open_file(pid_t pid, const char *path);
 
 #endif

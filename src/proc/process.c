@@ -120,9 +120,8 @@ static int parse_stat(char *text, struct pl_process *process)
 
 	if (!open_bracket || !close_bracket || close_bracket < open_bracket)
 		return -EPROTO;
-	if (sscanf(close_bracket + 1,
-		    " %c %d %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %d %*s %llu", &process->state,
-		    &ppid, &threads, &start_time) != 4)
+	if (sscanf(close_bracket + 1, " %c %d %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %d %*s %llu",
+		    &process->state, &ppid, &threads, &start_time) != 4)
 		return -EPROTO;
 	process->ppid = ppid;
 	process->threads = threads;
@@ -295,26 +294,43 @@ int pl_process_list(pid_t **ret_pids, size_t *ret_count)
 	return r;
 }
 
+/* The tracee names the file: to open a device may already do something (/dev/watchdog), so it is
+ * looked at first and only then opened for reading. */
+static int reopen_regular(int found)
+{
+	char path[48];
+	struct stat status;
+	int fd;
+
+	if (fstat(found, &status) < 0)
+		return -errno;
+	if (!S_ISREG(status.st_mode))
+		return -EINVAL;
+	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", found);
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	return fd < 0 ? -errno : fd;
+}
+
 int pl_process_open_file(pid_t pid, const char *path)
 {
 	struct open_how how = {
-		.flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY,
+		.flags = O_PATH | O_CLOEXEC,
 		.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
 	};
 	char root_path[48];
 	pl_autoclose int root = -1;
-	int fd;
+	pl_autoclose int found = -1;
 
 	(void)snprintf(root_path, sizeof(root_path), "/proc/%d/root", (int)pid);
 	root = open(root_path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (root < 0)
 		return errno == ENOENT ? -ESRCH : -errno;
 	/* An absolute symbolic link in a container must not lead out of it into our own files. */
-	fd = (int)syscall(SYS_openat2, root, path, &how, sizeof(how));
-	if (fd < 0 && (errno == ENOSYS || errno == EPERM)) {
+	found = (int)syscall(SYS_openat2, root, path, &how, sizeof(how));
+	if (found < 0 && (errno == ENOSYS || errno == EPERM)) {
 		/* Before Linux 5.6, or a seccomp filter that predates it. Links are then followed as ours. */
 		path += strspn(path, "/");
-		fd = openat(root, *path ? path : ".", (int)how.flags);
+		found = openat(root, *path ? path : ".", (int)how.flags);
 	}
-	return fd < 0 ? -errno : fd;
+	return found < 0 ? -errno : reopen_regular(found);
 }
