@@ -102,6 +102,7 @@ struct pl_inline_config {
 	uint64_t free_threaded;
 	uint64_t frame_limit;    /* 1 … PL_INLINE_FRAMES_MAX */
 	uint64_t sample;         /* bytes per sample on average; 0: everything */
+	uint64_t nested_size;    /* mem and obj requests larger than this reach the raw domain: 512; 0 with debug */
 	uint64_t control, slots, directory, pool, odd, totals, sites, index, frames, codes, code_index, code_map, arena;
 	uint64_t slot_count;     /* thread slots besides slot 0; a power of two */
 	uint64_t slot_stride;    /* PL_INLINE_SLOT_BYTES(frame_limit) */
@@ -127,11 +128,12 @@ _Static_assert(PL_INLINE_IMAGE_OFFSET + sizeof(struct pl_inline_image) <= PL_INL
 _Static_assert(PL_INLINE_CONFIG_OFFSET + sizeof(struct pl_inline_config) <= PL_INLINE_TEXT_OFFSET, "the config fits its page");
 
 /* What the recorder does with an event. Written by the tracer (and THREADS by the recorder, when the
- * first interpreter with its own GIL shows up). */
+ * first interpreter with its own GIL shows up; in that mode it samples if config.sample is set). */
 enum pl_inline_mode {
 	PL_INLINE_OFF,            /* pass through */
 	PL_INLINE_GIL,            /* the mem and obj domains run under one GIL: plain adds, one slot */
 	PL_INLINE_THREADS,        /* they do not: a slot for each thread, atomic adds */
+	PL_INLINE_SAMPLE,         /* as GIL, but only about one allocation in each `sample` bytes */
 };
 
 /*
@@ -164,8 +166,8 @@ _Static_assert(sizeof(struct pl_inline_control) <= 4096, "one page");
  *   │ site              │code│odd │ size       │   0: no block begins here
  *   └───────────────────┴────┴────┴────────────┘
  *
- *   size  2047: it did not fit; the next two entries (a block this large owns them) hold its low and
- *         high half.
+ *   size  2047: it did not fit; the next five entries (a block this large owns them) hold it, 11 bits
+ *         each, lowest first, in the place of the size. With site 0 they can never be taken for blocks.
  *   odd   the block begins 8 bytes before this granule. Blocks at 16k + 8 that are larger than 16
  *         bytes cover the granule at 16k + 16 whole, so that its entry is theirs; smaller ones, and
  *         anything not even 8-aligned, go to the `odd` hash.
@@ -180,6 +182,7 @@ enum {
 	PL_INLINE_DIRECTORY_ENTRIES = 1 << 21,
 	PL_INLINE_SIZE_BITS = 11,
 	PL_INLINE_SIZE_SPILLED = (1 << PL_INLINE_SIZE_BITS) - 1,
+	PL_INLINE_SPILL_WORDS = 5,
 	PL_INLINE_ENTRY_ODD = 1 << 11,
 	PL_INLINE_ENTRY_CODE = 1 << 12,
 	PL_INLINE_SITE_SHIFT = 13,
@@ -203,6 +206,12 @@ struct pl_inline_odd {
  * errs towards too much alive by the events of some nanoseconds, never below zero); read rows again
  * whose two copies differ in anything, until two agree or a few tries are over, and keep the last
  * copy with allocated >= freed.
+ *
+ * Sampled: an allocation of s bytes is taken with p(s) = 1 − exp(−s / sample), each on its own. The
+ * rows then are of (trace, class of size), so that every block of a row has about the same p:
+ * p of the row's average allocated size. An unbiased estimate of a trace is the sum over its rows of
+ * n / p (blocks) and bytes / p; its variance the sum of n (1 − p) / p² and n s² (1 − p) / p², for the
+ * live ones n = allocated − freed. PL_INLINE_SITE_UNKNOWN is not used; rows may have no frames.
  */
 struct pl_inline_totals {
 	uint64_t freed_size, freed_count;
@@ -295,7 +304,8 @@ struct pl_inline_slot {
 	uint64_t interpreter; /* the last one known to share the main GIL */
 	uint64_t code_generation;
 	uint64_t thread;     /* the thread state last seen with this slot */
-	uint64_t reserved[2];
+	int64_t countdown;   /* bytes until the next sample */
+	uint64_t random;     /* 0: not seeded */
 	struct pl_inline_top top[PL_INLINE_TOPS];
 	/* then PL_INLINE_CHAINS chains of PL_INLINE_CHAIN_BYTES(limit) each */
 };

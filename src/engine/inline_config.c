@@ -33,6 +33,7 @@ static uint64_t lay_out(const struct pl_inline_options *options, uint64_t at, st
 {
 	config->frame_limit = options->frames;
 	config->sample = options->sample;
+	config->nested_size = 512;
 	config->slot_count = SLOTS;
 	config->slot_stride = PL_INLINE_SLOT_BYTES(options->frames);
 	config->chunk_count = options->chunk_count ? options->chunk_count : CHUNKS;

@@ -251,6 +251,6 @@ void pl_code_died(u64 code)
 			break;
 	}
 	(void)__atomic_fetch_add(&control()->code_generation, 1, __ATOMIC_ACQ_REL);
-	if (control()->mode == PL_INLINE_GIL)
+	if (control()->mode != PL_INLINE_THREADS)
 		slot_zero_forget(code);
 }

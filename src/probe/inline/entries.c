@@ -110,21 +110,59 @@ static u64 raw_thread(void)
 	return own && own->thread == thread && load64(thread, LAYOUT->thread_id) == thread_pointer() ? thread : 0;
 }
 
+/* Whether this allocation is one of the sample; its size has been taken off the countdown. A block of
+ * no bytes counts as one byte, or it could never be found. */
+static cold bool sample_fires(struct pl_inline_slot *slot, u64 size)
+{
+	if (!slot->random) {
+		slot->countdown = pl_sample_draw(slot) - (int64_t)(size | !size);
+		if (slot->countdown >= 0)
+			return false;
+	}
+	/* Memoryless: how far it went below zero does not matter. */
+	slot->countdown = pl_sample_draw(slot);
+	return true;
+}
+
+inlined bool sample_counts_down(struct pl_inline_slot *slot, u64 size)
+{
+	slot->countdown -= (int64_t)(size | !size);
+	return slot->countdown < 0;
+}
+
+/* Tells apart the rows of one trace by the size of their blocks: to the byte below 1 KiB, to 1/64
+ * above, so that one probability holds for all blocks of a row. */
+static cold u64 sample_salt(u64 size)
+{
+	u32 shift = size < 1024 ? 0 : 57 - (u32)__builtin_clzll(size);
+
+	return mix(mix(4, shift), size >> shift) | 1;
+}
+
 static __attribute__((noinline)) void *alloc_shared(u32 entry, u64 context, u64 a, u64 b)
 {
 	u32 function = entry % PL_INLINE_FUNCTIONS, mode = control()->mode, site = PL_INLINE_SITE_UNKNOWN;
-	struct pl_inline_slot *slot = slot_zero();
+	struct pl_inline_slot *slot = slot_zero(), *own = NULL;
+	u64 thread, size = requested(function, a, b), salt = 0;
 	struct taken old = {0, 0};
 	struct marker marker;
-	u64 thread, size;
+	bool wanted = true;
 	void *result;
 
+	if (mode == PL_INLINE_THREADS || pl_config.sample)
+		own = pl_thread_slot();
 	if (mode == PL_INLINE_THREADS)
-		slot = pl_thread_slot();
+		slot = own;
 	if (slot && slot->outer - (u64)&marker < NESTED_REACH)
 		return call_original(entry, function, context, a, b);
+	if (pl_config.sample) {
+		wanted = own && sample_counts_down(own, size) && sample_fires(own, size);
+		if (!wanted && function != PL_INLINE_REALLOC &&
+			(entry < PL_INLINE_FUNCTIONS || size <= pl_config.nested_size))
+			return call_original(entry, function, context, a, b);
+	}
 	marker_set(&marker);
-	/* In mode GIL the raw domain does not own slot 0; it calls no other hook either. */
+	/* Under the GIL the raw domain does not own slot 0; it calls no other hook either. */
 	if (mode == PL_INLINE_THREADS && slot)
 		slot->outer = (u64)&marker;
 	if (function == PL_INLINE_REALLOC && a)
@@ -139,40 +177,38 @@ static __attribute__((noinline)) void *alloc_shared(u32 entry, u64 context, u64 
 	}
 	if (old.entry)
 		count_freed(ENTRY_SITE(old.entry), old.size, false);
+	if (!wanted)
+		goto out;
 	thread = mode == PL_INLINE_THREADS ? current_thread() : raw_thread();
-	if (thread && mode == PL_INLINE_GIL && pl_config.gil) {
+	if (thread && mode != PL_INLINE_THREADS && pl_config.gil) {
 		u64 interpreter = load64(thread, LAYOUT->thread_interpreter);
 
 		if (interpreter != slot->interpreter && !interpreter_shares(slot, interpreter))
 			slot = pl_thread_slot();
 	}
-	if (thread && slot)
-		site = trace(slot, thread);
-	else if (thread)
+	if (pl_config.sample)
+		salt = sample_salt(size);
+	if (thread && !slot)
 		count_up(&control()->untraced);
-	size = requested(function, a, b);
+	site = thread && slot ? trace(slot, thread, salt) : pl_trace_nowhere(salt);
 	record((u64)result, size, site, false);
 out:
 	marker_wipe(&marker);
 	return result;
 }
 
-inlined void *alloc_hook(const u32 domain, const u32 function, u64 context, u64 a, u64 b)
+/* Under the main GIL, in the mem and obj domains. `entry` and `function` are constants but for the
+ * sampled ones, which are rare. */
+inlined void *alloc_gil(u32 entry, u32 function, u64 context, u64 a, u64 b, const bool sampled)
 {
-	const u32 entry = ENTRY_OF(domain, function);
-	u32 mode = __atomic_load_n(&control()->mode, __ATOMIC_RELAXED), site;
 	struct pl_inline_slot *slot = slot_zero();
+	u64 thread = current_thread(), size = requested(function, a, b);
 	struct taken old = {0, 0};
 	struct marker marker;
+	bool wanted = true;
 	void *result;
-	u64 thread;
+	u32 site;
 
-	if (unlikely(mode != PL_INLINE_GIL || domain == PL_INLINE_RAW)) {
-		if (mode == PL_INLINE_OFF)
-			return call_original(entry, function, context, a, b);
-		return alloc_shared(entry, context, a, b);
-	}
-	thread = current_thread();
 	if (unlikely(!thread))
 		return alloc_shared(entry, context, a, b);
 	if (pl_config.gil) {
@@ -185,6 +221,10 @@ inlined void *alloc_hook(const u32 domain, const u32 function, u64 context, u64 
 		return call_original(entry, function, context, a, b);
 	if (unlikely(slot->thread != thread))
 		thread_changed(slot, thread);
+	if (sampled) {
+		wanted = function == PL_INLINE_REALLOC ? sample_counts_down(slot, size) : slot->countdown < 0;
+		wanted = wanted && sample_fires(slot, size);
+	}
 	marker_set(&marker);
 	slot->outer = (u64)&marker;
 	if (function == PL_INLINE_REALLOC && a)
@@ -197,11 +237,40 @@ inlined void *alloc_hook(const u32 domain, const u32 function, u64 context, u64 
 	} else {
 		if (function == PL_INLINE_REALLOC && old.entry)
 			count_freed(ENTRY_SITE(old.entry), old.size, true);
-		site = trace(slot, thread);
-		record((u64)result, requested(function, a, b), site, true);
+		if (wanted) {
+			site = trace(slot, thread, sampled ? sample_salt(size) : 0);
+			record((u64)result, size, site, true);
+		}
 	}
 	marker_wipe(&marker);
 	return result;
+}
+
+static __attribute__((noinline)) void *alloc_sampled(u32 entry, u64 context, u64 a, u64 b)
+{
+	return alloc_gil(entry, entry % PL_INLINE_FUNCTIONS, context, a, b, true);
+}
+
+typedef void *(*alloc_exact)(u64 context, u64 a, u64 b);
+
+/* No stack frame here: whatever is not recorded costs a look at the mode and a jump. */
+inlined void *alloc_hook(const u32 domain, const u32 function, u64 context, u64 a, u64 b, alloc_exact exact)
+{
+	const u32 entry = ENTRY_OF(domain, function);
+	u32 mode = __atomic_load_n(&control()->mode, __ATOMIC_RELAXED);
+	u64 size;
+
+	if (likely(mode == PL_INLINE_GIL) && domain != PL_INLINE_RAW)
+		return exact(context, a, b);
+	if (mode == PL_INLINE_OFF)
+		return call_original(entry, function, context, a, b);
+	if (mode != PL_INLINE_SAMPLE || domain == PL_INLINE_RAW)
+		return alloc_shared(entry, context, a, b);
+	size = requested(function, a, b);
+	/* A large block reaches the raw hook too, which must see that its outer one has counted it. */
+	if (function != PL_INLINE_REALLOC && !sample_counts_down(slot_zero(), size) && size <= pl_config.nested_size)
+		return call_original(entry, function, context, a, b);
+	return alloc_sampled(entry, context, a, b);
 }
 
 /* Not in the map. The inner free of a pair (the raw one below obj, with PYTHONMALLOC=debug 16 bytes
@@ -210,7 +279,7 @@ static cold void free_unknown(u32 domain, u64 pointer)
 {
 	struct pl_inline_slot *slot = control()->mode == PL_INLINE_THREADS ? pl_thread_slot() : slot_zero();
 
-	if (slot && domain == PL_INLINE_RAW && slot->last_freed - pointer <= 64)
+	if ((slot && domain == PL_INLINE_RAW && slot->last_freed - pointer <= 64) || pl_config.sample)
 		return;
 	count_up(&control()->freed_unknown);
 }
@@ -224,54 +293,60 @@ static __attribute__((noinline)) void free_shared(u32 domain, u64 pointer)
 		count_freed(ENTRY_SITE(old.entry), old.size, false);
 	else
 		free_unknown(domain, pointer);
-	if (domain != PL_INLINE_RAW && control()->mode == PL_INLINE_THREADS) {
+	if (domain != PL_INLINE_RAW && control()->mode == PL_INLINE_THREADS && !pl_config.sample) {
 		slot = pl_thread_slot();
 		if (slot)
 			slot->last_freed = pointer;
 	}
 }
 
+/* Under the main GIL, in the mem and obj domains. */
+inlined void free_gil(u32 domain, u64 pointer, const bool sampled)
+{
+	struct taken old = take(pointer);
+
+	if (likely(old.entry))
+		count_freed(ENTRY_SITE(old.entry), old.size, true);
+	else if (!sampled)
+		free_unknown(domain, pointer);
+	if (!sampled)
+		slot_zero()->last_freed = pointer;
+}
+
 inlined void free_hook(const u32 domain, u64 context, u64 pointer)
 {
 	u32 mode = __atomic_load_n(&control()->mode, __ATOMIC_RELAXED);
-	struct taken old;
 
 	if (likely(pointer)) {
-		if (unlikely(mode != PL_INLINE_GIL || domain == PL_INLINE_RAW)) {
-			if (mode != PL_INLINE_OFF)
-				free_shared(domain, pointer);
-		} else {
-			old = take(pointer);
-			if (likely(old.entry))
-				count_freed(ENTRY_SITE(old.entry), old.size, true);
-			else
-				free_unknown(domain, pointer);
-			slot_zero()->last_freed = pointer;
-		}
+		if (likely(mode == PL_INLINE_GIL) && domain != PL_INLINE_RAW)
+			free_gil(domain, pointer, false);
+		else if (mode == PL_INLINE_SAMPLE && domain != PL_INLINE_RAW)
+			free_gil(domain, pointer, true);
+		else if (mode != PL_INLINE_OFF)
+			free_shared(domain, pointer);
 	}
 	((release)pl_config.original[ENTRY_OF(domain, PL_INLINE_FREE)])(context, pointer);
 }
 
 #define HOOKS(name, domain)                                                                                    \
-	void *pl_##name##_malloc(u64 context, u64 size);                                                       \
-	void *pl_##name##_calloc(u64 context, u64 count, u64 size);                                            \
-	void *pl_##name##_realloc(u64 context, u64 pointer, u64 size);                                         \
+	HOOK(name, domain, malloc, PL_INLINE_MALLOC, (u64 context, u64 size), context, size, 0)                \
+	HOOK(name, domain, calloc, PL_INLINE_CALLOC, (u64 context, u64 count, u64 size), context, count, size) \
+	HOOK(name, domain, realloc, PL_INLINE_REALLOC, (u64 context, u64 block, u64 size), context, block, size) \
 	void pl_##name##_free(u64 context, u64 pointer);                                                       \
-	void *pl_##name##_malloc(u64 context, u64 size)                                                        \
-	{                                                                                                      \
-		return alloc_hook(domain, PL_INLINE_MALLOC, context, size, 0);                                  \
-	}                                                                                                      \
-	void *pl_##name##_calloc(u64 context, u64 count, u64 size)                                             \
-	{                                                                                                      \
-		return alloc_hook(domain, PL_INLINE_CALLOC, context, count, size);                              \
-	}                                                                                                      \
-	void *pl_##name##_realloc(u64 context, u64 pointer, u64 size)                                          \
-	{                                                                                                      \
-		return alloc_hook(domain, PL_INLINE_REALLOC, context, pointer, size);                           \
-	}                                                                                                      \
 	void pl_##name##_free(u64 context, u64 pointer)                                                        \
 	{                                                                                                      \
 		free_hook(domain, context, pointer);                                                           \
+	}
+
+#define HOOK(name, domain, call, function, parameters, context, a, b)                                          \
+	static __attribute__((noinline)) void *name##_##call##_exact(u64 c, u64 x, u64 y)                      \
+	{                                                                                                      \
+		return alloc_gil(ENTRY_OF(domain, function), function, c, x, y, false);                        \
+	}                                                                                                      \
+	void *pl_##name##_##call parameters;                                                                   \
+	void *pl_##name##_##call parameters                                                                    \
+	{                                                                                                      \
+		return alloc_hook(domain, function, context, a, b, name##_##call##_exact);                     \
 	}
 
 HOOKS(raw, PL_INLINE_RAW)

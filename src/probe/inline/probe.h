@@ -17,6 +17,7 @@
  *   record.h   one allocation or free: shadow entry and totals          (hot, inlined)
  *   walk.h     the running thread and its frames -> site                (hot, inlined)
  *   trace.c    the same when no cache knows the answer; site table      (cold)
+ *   sample.c   random intervals                                         (cold)
  *   code.c     code objects: first sight, content, death                (cold)
  *   shadow.c   chunks, large sizes, odd pointers                        (cold)
  */
@@ -71,11 +72,13 @@ inlined u64 mix(u64 h, u64 x)
 u32 *pl_chunk_install(u64 address);
 struct pl_inline_odd *pl_odd_find(u64 address);
 struct pl_inline_odd *pl_odd_insert(u64 address);
-void pl_spill_write(u64 granule, u64 size);
+bool pl_spill_write(u64 granule, u64 size);
 u64 pl_spill_take(u64 granule);
 
 /* trace.c */
-u32 pl_trace_slow(struct pl_inline_slot *slot, u64 frame);
+u32 pl_trace_slow(struct pl_inline_slot *slot, u64 frame, u64 salt);
+u32 pl_trace_nowhere(u64 salt);
+int64_t pl_sample_draw(struct pl_inline_slot *slot);
 struct pl_inline_slot *pl_thread_slot(void);
 
 /* code.c */

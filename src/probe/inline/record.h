@@ -88,8 +88,11 @@ inlined struct taken take(u64 address)
 	taken.entry = *entry;
 	if (unlikely(taken.entry & (PL_INLINE_ENTRY_ODD | PL_INLINE_ENTRY_CODE)))
 		return pl_take_marked(address, entry);
-	if (unlikely(!taken.entry))
+	/* Nothing, or a word of a large block's size. */
+	if (unlikely(!ENTRY_SITE(taken.entry))) {
+		taken.entry = 0;
 		return taken;
+	}
 	*entry = 0;
 	taken.size = ENTRY_SIZE(taken.entry);
 	if (unlikely(taken.size == PL_INLINE_SIZE_SPILLED))
@@ -106,16 +109,17 @@ inlined void record(u64 address, u64 size, u32 site, bool plain)
 		return;
 	}
 	entry = granule_make(address);
-	if (unlikely(!entry)) {
-		count_up(&control()->lost_events);
-		return;
-	}
+	if (unlikely(!entry))
+		goto lost;
 	if (unlikely(*entry))
 		pl_record_displaced(address, entry, plain);
+	if (unlikely(size >= PL_INLINE_SIZE_SPILLED) && !pl_spill_write(address, size))
+		goto lost;
 	*entry = entry_make(site, size);
-	if (unlikely(size >= PL_INLINE_SIZE_SPILLED))
-		pl_spill_write(address, size);
 	count_allocated(site, size, plain);
+	return;
+lost:
+	count_up(&control()->lost_events);
 }
 
 #endif

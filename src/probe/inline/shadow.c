@@ -25,30 +25,33 @@ u32 *pl_chunk_install(u64 address)
 	return (u32 *)(chunk + (address >> 2 & (PL_INLINE_CHUNK_BYTES - 4)));
 }
 
-/* The two words after a large block's own entry; they may lie in the next chunk. Where that one
- * cannot be had, the size reads as 0 on both sides: the caller gives up on the block first. */
-void pl_spill_write(u64 address, u64 size)
+/* The words after a large block's own entry; the last ones may lie in the next chunk. False: that one
+ * cannot be had. */
+bool pl_spill_write(u64 address, u64 size)
 {
-	u32 *low = granule_make(address + 16), *high = granule_make(address + 32);
+	u32 *word;
 
-	if (low)
-		*low = (u32)size;
-	if (high)
-		*high = (u32)(size >> 32);
+	for (u32 i = 1; i <= PL_INLINE_SPILL_WORDS; i++) {
+		word = granule_make(address + 16 * i);
+		if (!word)
+			return false;
+		*word = (u32)size & PL_INLINE_SIZE_SPILLED;
+		size >>= PL_INLINE_SIZE_BITS;
+	}
+	return true;
 }
 
 u64 pl_spill_take(u64 address)
 {
-	u32 *low = granule(address + 16), *high = granule(address + 32);
 	u64 size = 0;
+	u32 *word;
 
-	if (low) {
-		size = *low;
-		*low = 0;
-	}
-	if (high) {
-		size |= (u64)*high << 32;
-		*high = 0;
+	for (u32 i = 1; i <= PL_INLINE_SPILL_WORDS; i++) {
+		word = granule(address + 16 * i);
+		if (!word)
+			break;
+		size |= (u64)(*word & PL_INLINE_SIZE_SPILLED) << (i - 1) * PL_INLINE_SIZE_BITS;
+		*word = 0;
 	}
 	return size;
 }
@@ -162,9 +165,9 @@ void pl_record_odd(u64 address, u64 size, u32 site, bool plain)
 			goto lost;
 		if (*entry)
 			pl_record_displaced(address + 8, entry, plain);
+		if (size >= PL_INLINE_SIZE_SPILLED && !pl_spill_write(address + 8, size))
+			goto lost;
 		*entry = entry_make(site, size) | PL_INLINE_ENTRY_ODD;
-		if (size >= PL_INLINE_SIZE_SPILLED)
-			pl_spill_write(address + 8, size);
 	} else {
 		/* Not even 8-aligned and that large: no allocator that we know of. */
 		odd = size <= UINT32_MAX ? pl_odd_insert(address) : NULL;

@@ -92,7 +92,7 @@ static bool site_fill(u32 site, u64 hash, const struct pl_inline_link *top, cons
 {
 	struct pl_inline_site *row = (struct pl_inline_site *)pl_config.sites + site;
 	u64 *frames = (u64 *)pl_config.frames;
-	u64 count = 1, first;
+	u64 count = top != NULL, first;
 
 	for (u32 i = 0; chain && i < chain->count; i++)
 		count += chain->link[i].record != PL_INLINE_CODE_NONE;
@@ -103,7 +103,8 @@ static bool site_fill(u32 site, u64 hash, const struct pl_inline_link *top, cons
 	row->count = (uint16_t)count;
 	row->more = more;
 	row->domain = 0;
-	frames[first++] = link_word(top);
+	if (top)
+		frames[first++] = link_word(top);
 	for (u32 i = 0; chain && i < chain->count; i++)
 		if (chain->link[i].record != PL_INLINE_CODE_NONE)
 			frames[first++] = link_word(&chain->link[i]);
@@ -146,13 +147,19 @@ static u32 site_find(u64 hash, const struct pl_inline_link *top, const struct pl
 	return PL_INLINE_SITE_LOST;
 }
 
-u32 pl_trace_slow(struct pl_inline_slot *slot, u64 frame)
+/* The site of what has no Python frame. */
+u32 pl_trace_nowhere(u64 salt)
+{
+	return salt ? site_find(mix(3, salt), NULL, NULL, false) : PL_INLINE_SITE_UNKNOWN;
+}
+
+u32 pl_trace_slow(struct pl_inline_slot *slot, u64 frame, u64 salt)
 {
 	u32 walk = (u32)PL_INLINE_WALK(pl_config.frame_limit);
 
 	for (u32 i = 0; i < walk && frame; i++) {
 		struct pl_inline_chain *chain = NULL;
-		u64 caller = frame_previous(frame), hash = 0;
+		u64 caller = frame_previous(frame), hash = salt;
 		struct pl_inline_link link;
 		struct pl_inline_top *top;
 
@@ -165,7 +172,7 @@ u32 pl_trace_slow(struct pl_inline_slot *slot, u64 frame)
 			chain = chain_of(slot, caller);
 			if (!chain_holds(chain, caller))
 				chain_walk(chain, caller);
-			hash = chain->hash;
+			hash = chain->hash ^ salt;
 		}
 		top = top_of(slot, link.code, link.instruction, hash);
 		if (top->code == link.code && top->instruction == link.instruction && top->chain == hash && top->site)
@@ -177,7 +184,7 @@ u32 pl_trace_slow(struct pl_inline_slot *slot, u64 frame)
 		top->site = site_find(mix(mix(2, hash), link_word(&link)), &link, chain, chain ? chain->more : caller != 0);
 		return top->site;
 	}
-	return PL_INLINE_SITE_UNKNOWN;
+	return pl_trace_nowhere(salt);
 }
 
 static void slot_forget(struct pl_inline_slot *slot)

@@ -71,13 +71,14 @@ inlined u64 thread_frame(u64 thread)
 	return frame;
 }
 
-inlined u32 trace(struct pl_inline_slot *slot, u64 thread)
+/* salt: 0, or what tells apart the rows of one trace (sampling). */
+inlined u32 trace(struct pl_inline_slot *slot, u64 thread, u64 salt)
 {
-	u64 frame = thread_frame(thread), code, instruction, hash = 0;
+	u64 frame = thread_frame(thread), code, instruction, hash = salt;
 	const struct pl_inline_top *top;
 
 	if (unlikely(!frame))
-		return PL_INLINE_SITE_UNKNOWN;
+		return pl_trace_nowhere(salt);
 	code = frame_code(frame);
 	instruction = frame_instruction(frame);
 	if (pl_config.frame_limit > 1) {
@@ -85,13 +86,13 @@ inlined u32 trace(struct pl_inline_slot *slot, u64 thread)
 		const struct pl_inline_chain *chain = chain_of(slot, caller);
 
 		if (unlikely(!chain_holds(chain, caller)))
-			return pl_trace_slow(slot, frame);
-		hash = chain->hash;
+			return pl_trace_slow(slot, frame, salt);
+		hash = chain->hash ^ salt;
 	}
 	top = top_of(slot, code, instruction, hash);
 	if (likely(top->code == code && top->instruction == instruction && top->chain == hash && top->site))
 		return top->site;
-	return pl_trace_slow(slot, frame);
+	return pl_trace_slow(slot, frame, salt);
 }
 
 #endif

@@ -5,23 +5,23 @@ import os
 import struct
 import sys
 
-OFF, GIL, THREADS = range(3)
+OFF, GIL, THREADS, SAMPLE = range(4)
 PAGE_CONTROL = struct.Struct("<II11Q")
 CONTROL_NAMES = ("next_chunk next_site next_frame next_code next_arena code_generation lost_events lost_sites "
                  "lost_codes untraced freed_unknown").split()
 
-library = ctypes.CDLL(os.environ.get("SELFLOAD", "/tmp/build-probe/tests/bench/selfload/selfload.so"))
+library = ctypes.PyDLL(os.environ.get("SELFLOAD", "/tmp/build-probe/tests/bench/selfload/selfload.so"))
 library.selfload_config.restype = ctypes.c_void_p
 library.selfload_error.restype = ctypes.c_char_p
 # The table addresses follow the fixed part of struct pl_inline_config.
 ADDRESSES = ("control slots directory pool odd totals sites index frames codes code_index code_map arena").split()
 
 
-def plant(frames=1, sample=0, mode=GIL):
+def plant(frames=1, sample=0, mode=None):
     result = library.selfload_plant(frames, ctypes.c_ulong(sample))
     if result:
         raise SystemExit("plant: %d %s" % (result, library.selfload_error()))
-    library.selfload_mode(mode)
+    library.selfload_mode(mode if mode is not None else SAMPLE if sample else GIL)
 
 
 def set_mode(mode):
@@ -35,7 +35,7 @@ def remove():
 def config():
     base = library.selfload_config()
     raw = ctypes.string_at(base, 3000)
-    start = 2 * 64 * 8 + LAYOUT_BYTES + 8 * 8
+    start = 2 * 64 * 8 + LAYOUT_BYTES + 9 * 8
     return dict(zip(ADDRESSES, struct.unpack_from("<13Q", raw, start)))
 
 
