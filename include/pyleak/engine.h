@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <time.h>
 
 #include "pyleak/error.h"
 #include "pyleak/hook.h"
@@ -20,6 +21,17 @@ struct pl_recording_options {
 	int frames;      /* kept for each allocation, 1 to 128 */
 	uint64_t sample; /* inline: one allocation per so many bytes on average; 0: every one */
 	bool keep;       /* inline: finishing leaves the probe in place */
+	uint64_t rss;    /* of the process before it was touched: told again to who adopts the probe */
+};
+
+/* What a recording turned out to be: an adopted probe keeps the settings it was planted with. */
+struct pl_recording_facts {
+	const char *engine; /* "inline", "breakpoint" */
+	int frames;
+	uint64_t sample;
+	int64_t since_ns;      /* CLOCK_MONOTONIC: when it began */
+	struct timespec since; /* the same, CLOCK_REALTIME */
+	uint64_t rss;          /* then */
 };
 
 /* The breakpoint engine: each allocation stops its thread. The tracer stays attached. */
@@ -42,6 +54,7 @@ int pl_recording_run(struct pl_recording *recording, int64_t until_ns, const vol
 
 /* The totals as they are now, with the process's RSS and what was lost. NULL: out of memory. */
 struct pl_snapshot *pl_recording_snapshot(struct pl_recording *recording);
+void pl_recording_facts(const struct pl_recording *recording, struct pl_recording_facts *ret);
 const struct pl_sites *pl_recording_sites(const struct pl_recording *recording);
 /* The longest time that the process was held stopped by planting or removing, so far. */
 int64_t pl_recording_stop_ns(const struct pl_recording *recording);

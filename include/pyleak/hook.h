@@ -31,6 +31,9 @@ struct pl_probe {
  * -EPROTO: one that another version of pyleak planted. */
 int pl_probe_find(pid_t pid, struct pl_probe *ret);
 bool pl_probe_present(pid_t pid);
+/* Whether it was planted to stay and records: not so in a forked child, whose probe is switched off,
+ * nor if pyleak was killed before it was complete. */
+bool pl_probe_is_kept(const struct pl_probe *probe);
 
 /* Where the tables of a probe at this base are. */
 static inline uint64_t pl_probe_tables_place(uint64_t base)
@@ -51,6 +54,7 @@ struct pl_probe_plan {
 	uint32_t armed_offset, armed_value;          /* into the data; what it is set to */
 	uint32_t inside_offset;                      /* into the data; 0: the engine uses marks */
 	uint64_t mark;
+	bool kept;                                   /* --keep: see struct pl_probe_header */
 	uint32_t scratch_offset;                     /* into the data: two struct pl_kernel_sigaction */
 	uint32_t trap_handler_offset, restorer_offset; /* into the code; trap_handler_offset 0: none wanted */
 	struct {

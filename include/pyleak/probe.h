@@ -78,7 +78,7 @@ struct pl_probe_header {
 	uint64_t mark;           /* 0: no marks */
 	uint64_t tables;         /* 0: none */
 	uint64_t tables_size;
-	uint64_t reserved;
+	uint64_t kept; /* 1: planted to stay (--keep); 0: its pyleak is at work, or was killed */
 };
 
 struct pl_probe_hook {

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "pyleak/log.h"
 #include "pyleak/units.h"
 #include "session.h"
 
@@ -49,7 +50,7 @@ int pl_command_attach(const struct pl_options *options)
 	struct pl_session session;
 	struct pl_error err = {0};
 
-	if (pl_session_open(&session, options, &err) == 0) {
+	if (pl_session_open(&session, options, &err) == 0 && !options->keep) {
 		int code = record(&session, &err);
 
 		/* The process is let go before anything is printed. */
@@ -58,5 +59,9 @@ int pl_command_attach(const struct pl_options *options)
 			(void)report_now(&session, &err);
 		}
 	}
+	if (options->keep && session.recording)
+		pl_log_note("process %d is being recorded%s; 'pyleak diff %d' reads the probe, 'pyleak detach %d' removes it",
+			(int)session.python->pid, session.adopted ? " since before" : "", (int)session.python->pid,
+			(int)session.python->pid);
 	return pl_session_close(&session, &err);
 }

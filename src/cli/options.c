@@ -182,7 +182,13 @@ static int fill(int argc, char **argv, const struct spelling *spelling, struct c
 		if (r < 0)
 			return r;
 	}
-	return walk(argc, argv, spelling, line, options, err);
+
+	int r = walk(argc, argv, spelling, line, options, err);
+
+	/* A probe whose breakpoints nobody serves would only slow the process down. */
+	if (r == 0 && options->keep && options->engine == PL_ENGINE_BREAKPOINT)
+		return pl_fail(err, -EINVAL, "--keep needs --engine inline: breakpoints must be served");
+	return r;
 }
 
 /* -1: go on, *options is filled; else an exit status, after an answer or with *err filled. */

@@ -45,25 +45,53 @@ static int check_process(pid_t pid, struct pl_process *process, struct pl_error 
 	return pl_process_may_trace(process, err);
 }
 
-/* What a killed pyleak left behind records nothing any more, and is in the way. */
-static int remove_leftover(pid_t pid, struct pl_error *err)
+/* A probe that is there: one that was planted to stay is adopted (*ret_recording is set); what a
+ * killed pyleak left behind, or a fork inherited, is in the way and goes. */
+static int take_over(const struct pl_session *session, struct pl_recording **ret_recording, struct pl_error *err)
 {
+	pid_t pid = session->python->pid;
+	struct pl_probe probe;
 	bool found;
-	int code = pl_probe_detach(pid, LEFTOVER_PATIENCE_NSEC, &found, NULL, err);
+	int code = pl_probe_find(pid, &probe);
 
+	if (code == -ENOENT)
+		return 0;
+	if (code == 0 && pl_probe_is_kept(&probe)) {
+		if (session->options->engine == PL_ENGINE_INLINE)
+			return pl_recording_adopt(session->python, &probe, ret_recording, err);
+		return pl_fail(err, -EBUSY,
+			"process %d is being recorded by a probe that was left in it: give --engine inline to read it, or "
+			"remove it with 'pyleak detach %d'",
+			(int)pid, (int)pid);
+	}
+	code = pl_probe_detach(pid, LEFTOVER_PATIENCE_NSEC, &found, NULL, err);
 	if (code == 0 && found)
 		pl_log_note("removed a probe that was left behind in process %d", (int)pid);
 	return code;
 }
 
-int pl_session_open(struct pl_session *session, const struct pl_options *options, struct pl_error *err)
+/* Hooks the process itself; the guardian is there first. */
+static int plant(struct pl_session *session, uint64_t start_time, struct pl_error *err)
 {
-	struct pl_process process = {0};
+	const struct pl_options *options = session->options;
 	const struct pl_recording_options recording = {
 		.frames = options->frames,
 		.sample = options->sample,
 		.keep = options->keep,
+		.rss = pl_process_rss(session->python->pid),
 	};
+	int code = pl_guardian_start(session->python->pid, start_time);
+
+	if (code < 0)
+		return pl_fail(err, code, "the guardian process cannot be started: %s", strerror(-code));
+	return options->engine == PL_ENGINE_INLINE ?
+		       pl_recording_start_inline(session->python, &recording, &session->recording, err) :
+		       pl_recording_start_breakpoint(session->python, &recording, &session->recording, err);
+}
+
+int pl_session_open(struct pl_session *session, const struct pl_options *options, struct pl_error *err)
+{
+	struct pl_process process = {0};
 	pid_t pid;
 
 	*session = (struct pl_session){.options = options};
@@ -78,22 +106,17 @@ int pl_session_open(struct pl_session *session, const struct pl_options *options
 	if (code == 0)
 		code = pl_output_open(options, &session->output, err);
 	if (code == 0)
-		code = remove_leftover(pid, err);
-	if (code < 0)
-		goto out;
-	pl_log_note("process %d, Python %s: %s", (int)pid, session->python->version, process.command_line);
-	code = pl_guardian_start(pid, process.start_time);
-	if (code < 0) {
-		code = pl_fail(err, code, "the guardian process cannot be started: %s", strerror(-code));
-		goto out;
+		code = take_over(session, &session->recording, err);
+	if (code == 0) {
+		pl_log_note("process %d, Python %s: %s", (int)pid, session->python->version, process.command_line);
+		session->adopted = session->recording != NULL;
+		if (!session->adopted)
+			code = plant(session, process.start_time, err);
 	}
-	session->rss_before = pl_process_rss(pid);
-	code = options->engine == PL_ENGINE_INLINE ?
-		       pl_recording_start_inline(session->python, &recording, &session->recording, err) :
-		       pl_recording_start_breakpoint(session->python, &recording, &session->recording, err);
-	(void)clock_gettime(CLOCK_REALTIME, &session->started);
-	session->started_ns = pl_now_ns();
-out:
+	if (code == 0) {
+		pl_recording_facts(session->recording, &session->facts);
+		session->started_ns = pl_now_ns();
+	}
 	pl_process_free(&process);
 	return code;
 }
@@ -156,15 +179,15 @@ int pl_session_report(struct pl_session *session, enum pl_report_kind kind, cons
 		.kind = kind,
 		.pid = session->python->pid,
 		.python = session->python->version,
-		.engine = options->engine == PL_ENGINE_INLINE ? "inline" : "breakpoint",
-		.started = session->started,
-		.window_ns = now->taken_ns - (before ? before->taken_ns : session->started_ns),
+		.engine = session->facts.engine,
+		.started = session->facts.since,
+		.window_ns = now->taken_ns - (before ? before->taken_ns : session->facts.since_ns),
 		.stop_ns = pl_recording_stop_ns(session->recording),
-		.frames = options->frames,
+		.frames = session->facts.frames,
 		.group_by = options->group_by,
 		.sort = options->sort,
-		.sample = options->sample,
-		.rss_before = before ? before->rss : session->rss_before,
+		.sample = session->facts.sample,
+		.rss_before = before ? before->rss : session->facts.rss,
 		.rss_after = now->rss,
 		.lost_events = now->lost_events - (before ? before->lost_events : 0),
 		.lost_sites = now->lost_sites - (before ? before->lost_sites : 0),

@@ -4,7 +4,6 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-#include <time.h>
 
 #include "output.h"
 #include "pyleak/engine.h"
@@ -20,15 +19,16 @@ struct pl_session {
 	struct pl_output output;
 	struct pl_python *python;
 	struct pl_recording *recording;
-	struct timespec started; /* CLOCK_REALTIME */
-	int64_t started_ns;      /* CLOCK_MONOTONIC */
-	uint64_t rss_before;
+	struct pl_recording_facts facts;
+	int64_t started_ns; /* CLOCK_MONOTONIC: when this session began to wait */
+	bool adopted;  /* the probe was there before, and stays */
 	bool ended;    /* the process did, while it was watched */
 	bool exceeded; /* --fail-above */
 };
 
-/* Chooses, checks, removes what a killed pyleak left behind, starts the guardian, plants. On failure
- * everything is as it was, and err has the line to print. Close it in any case. */
+/* Chooses, checks, adopts a probe that was planted to stay or removes what a killed pyleak left
+ * behind, starts the guardian, plants. On failure everything is as it was, and err has the line to
+ * print. Close it in any case. */
 int pl_session_open(struct pl_session *session, const struct pl_options *options, struct pl_error *err);
 
 /* Records for a window. 0: it is over; -EINTR: ^C, SIGTERM or SIGHUP; -ESRCH: the process ended

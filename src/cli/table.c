@@ -80,7 +80,7 @@ const struct pl_option pl_option_table[] = {
 	{PL_OPTION_SAMPLE, "sample", "SIZE", .preset = "0", .planned = "other than 0", .commands = FOR_RECORDING,
 		.section = PL_SECTION_RECORD,
 		.help = "record one allocation per SIZE bytes on average (64KiB, 1M); 0 records every one"},
-	{PL_OPTION_KEEP, "keep", .planned = "", .commands = PL_FOR(ATTACH), .section = PL_SECTION_RECORD,
+	{PL_OPTION_KEEP, "keep", .commands = PL_FOR(ATTACH), .section = PL_SECTION_RECORD,
 		.help = "leave the probe in place and return"},
 
 	{'n', "limit", "N", .preset = "10", .commands = FOR_RECORDING, .section = PL_SECTION_ROWS,

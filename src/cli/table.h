@@ -12,7 +12,7 @@
  * shows in brackets is the text that is parsed when the option is not given.
  */
 
-#define PL_ENGINE_DEFAULT "breakpoint"
+#define PL_ENGINE_DEFAULT "inline"
 
 /* One of the words that an option accepts. A list ends with a NULL name. */
 struct pl_choice {

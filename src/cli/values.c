@@ -135,7 +135,8 @@ int pl_option_apply(const struct pl_option *option, const char *value, struct pl
 			return pl_fail(err, -ENOSYS, "--sample %s is not built yet: 0 records every allocation", value);
 		return r;
 	case PL_OPTION_KEEP:
-		return pl_fail(err, -ENOSYS, "--keep is not built yet");
+		options->keep = true;
+		return 0;
 	case 'n':
 		r = parse_whole(option, value, 0, INT_MAX, &number, err);
 		options->limit = (size_t)number;

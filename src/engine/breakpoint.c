@@ -391,6 +391,8 @@ static int plant(struct breakpoint_recording *self, struct pl_error *err)
 		self->tracee->on_breakpoint = on_breakpoint;
 		self->tracee->context = self;
 		code = pl_tracee_follow_threads(self->tracee);
+		self->recording.facts.since_ns = pl_now_ns();
+		(void)clock_gettime(CLOCK_REALTIME, &self->recording.facts.since);
 		pl_tracee_resume(self->tracee);
 		self->recording.stop_ns = self->tracee->longest_stop;
 	}
@@ -407,6 +409,8 @@ int pl_recording_start_breakpoint(const struct pl_python *python, const struct p
 		return pl_fail(err, -ENOMEM, "out of memory");
 	self->recording.ops = &breakpoint_ops;
 	self->recording.sites = pl_sites_new();
+	self->recording.facts =
+		(struct pl_recording_facts){.engine = "breakpoint", .frames = options->frames, .rss = options->rss};
 	self->python = python;
 	self->frames = (size_t)(options->frames > MAX_FRAMES ? MAX_FRAMES : options->frames);
 	self->next_check = pl_now_ns() + HEALTH_CHECK_NSEC;

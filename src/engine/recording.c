@@ -11,6 +11,11 @@ struct pl_snapshot *pl_recording_snapshot(struct pl_recording *recording)
 	return recording->ops->snapshot(recording);
 }
 
+void pl_recording_facts(const struct pl_recording *recording, struct pl_recording_facts *ret)
+{
+	*ret = recording->facts;
+}
+
 const struct pl_sites *pl_recording_sites(const struct pl_recording *recording)
 {
 	return recording->sites;

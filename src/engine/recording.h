@@ -16,6 +16,7 @@ struct pl_recording {
 	const struct pl_recording_ops *ops;
 	struct pl_sites *sites;
 	int64_t stop_ns;
+	struct pl_recording_facts facts;
 };
 
 #endif

@@ -88,3 +88,12 @@ bool pl_probe_present(pid_t pid)
 
 	return code == 0 || code == -EPROTO;
 }
+
+bool pl_probe_is_kept(const struct pl_probe *probe)
+{
+	uint32_t armed = 0;
+
+	/* Arming comes after the last word: an armed probe is a complete one. */
+	return probe->filled && probe->header.kept && probe->header.armed_address &&
+	       pl_memory_read(probe->pid, probe->header.armed_address, &armed, sizeof(armed)) == 0 && armed;
+}

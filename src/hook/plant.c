@@ -120,6 +120,7 @@ static void fill_header(struct pl_probe *probe, const struct pl_probe_plan *plan
 	header->mark = plan->mark;
 	header->tables = probe->tables;
 	header->tables_size = plan->tables_size;
+	header->kept = plan->kept;
 	if (plan->trap_handler_offset)
 		header->trap_handler = probe->base + plan->trap_handler_offset;
 	for (uint32_t i = 0; i < plan->hook_count; i++)
