@@ -54,14 +54,18 @@ struct placing {
 	const struct pl_probe_plan *plan;
 	int64_t thread_tls;
 	uint64_t gil;
+	uint64_t rss;
 };
 
-static uint64_t clock_ns(clockid_t clock)
+/* In config.engine[], which is the tracer's own. */
+enum { CONFIG_RSS };
+
+static uint64_t realtime_ns(void)
 {
 	struct timespec now;
 
-	(void)clock_gettime(clock, &now);
-	return (uint64_t)now.tv_sec * 1000000000ULL + (uint64_t)now.tv_nsec;
+	(void)clock_gettime(CLOCK_REALTIME, &now);
+	return (uint64_t)now.tv_sec * PL_NSEC_PER_SEC + (uint64_t)now.tv_nsec;
 }
 
 static void place(void *context, uint8_t *image, uint64_t base, uint64_t tables)
@@ -73,8 +77,9 @@ static void place(void *context, uint8_t *image, uint64_t base, uint64_t tables)
 	pl_inline_configure(&placing->options, placing->python, tables, &config);
 	config.thread_tls = placing->thread_tls;
 	config.gil = placing->gil;
-	config.planted_realtime = clock_ns(CLOCK_REALTIME);
-	config.planted_monotonic = clock_ns(CLOCK_MONOTONIC);
+	config.planted_realtime = realtime_ns();
+	config.planted_monotonic = (uint64_t)pl_now_ns();
+	config.engine[CONFIG_RSS] = placing->rss;
 	for (uint32_t i = 0; i < placing->plan->hook_count; i++) {
 		config.original[i] = placing->plan->hooks[i].original;
 		config.slot[i] = placing->plan->hooks[i].address;
@@ -139,12 +144,29 @@ static int find_current(struct pl_tracee *tracee, struct placing *placing, struc
 
 static int adopt_config(struct inline_recording *self)
 {
-	int code = pl_memory_read(self->python->pid, self->probe.base + PL_INLINE_CONFIG_OFFSET, &self->reader.config,
-		sizeof(self->reader.config));
+	const struct pl_inline_config *config = &self->reader.config;
+	struct pl_inline_image image;
+	int code = pl_memory_read(self->python->pid, self->probe.base + PL_INLINE_IMAGE_OFFSET, &image, sizeof(image));
 
+	if (code == 0 && (image.magic != PL_INLINE_MAGIC || image.abi != PL_INLINE_ABI))
+		code = -EPROTO;
+	if (code == 0)
+		code = pl_memory_read(self->python->pid, self->probe.base + PL_INLINE_CONFIG_OFFSET, &self->reader.config,
+			sizeof(self->reader.config));
 	if (code == 0)
 		code = pl_inline_reader_init(&self->reader);
-	return code;
+	if (code < 0)
+		return code;
+	self->recording.facts = (struct pl_recording_facts){
+		.engine = "inline",
+		.frames = (int)config->frame_limit,
+		.sample = config->sample,
+		.since_ns = (int64_t)config->planted_monotonic,
+		.since = {(time_t)(config->planted_realtime / PL_NSEC_PER_SEC),
+			(long)(config->planted_realtime % PL_NSEC_PER_SEC)},
+		.rss = config->engine[CONFIG_RSS],
+	};
+	return 0;
 }
 
 static int plant(struct inline_recording *self, const struct pl_recording_options *options, struct pl_error *err)
@@ -164,11 +186,13 @@ static int plant(struct inline_recording *self, const struct pl_recording_option
 	memcpy(image, pl_inline_bytes, pl_inline_bytes_size);
 	/* All that can be read is read before the process is stopped. */
 	placing.gil = pl_python_main_gil(python);
+	placing.rss = options->rss;
 	code = pl_maps_read(python->pid, &maps);
 	if (code == 0)
 		code = pl_gadgets_find(python->pid, &maps, &gadgets, err);
 	if (code == 0)
 		code = make_plan(python, &placing, image, &plan);
+	plan.kept = options->keep;
 	if (code == 0)
 		code = pl_tracee_seize(python->pid, STOP_PATIENCE_NSEC, &tracee, err);
 	if (code == 0)
@@ -345,6 +369,11 @@ int pl_recording_adopt(const struct pl_python *python, const struct pl_probe *pr
 
 	int code = adopt_config(self);
 
+	if (code == -EPROTO)
+		code = pl_fail(err, code,
+			"the probe in process %d was planted by another version of pyleak: read it with that version, or "
+			"remove it with 'pyleak detach %d'",
+			(int)python->pid, (int)python->pid);
 	if (code < 0) {
 		code = pl_fail(err, code, "the probe in process %d cannot be read: %s; 'pyleak detach %d' removes it",
 			(int)python->pid, strerror(-code), (int)python->pid);
