@@ -196,6 +196,8 @@ static int explain(pid_t pid, int code, struct pl_error *err)
 			"process %d may not map new executable pages (SELinux execmem, or its service manager's "
 			"MemoryDenyWriteExecute): allow that, or leave it",
 			(int)pid);
+	case -EINVAL:
+		return pl_fail(err, code, "the kernel cannot hide the probe's memory from forked children (Linux 4.14 can)");
 	case -ENOSYS:
 		return pl_fail(err, code, "a filter denies process %d the system calls that planting needs", (int)pid);
 	default:
