@@ -65,8 +65,8 @@ static int open_relative(pid_t pid, const char *filename)
 
 static void load(struct source *source)
 {
-	pl_autoclose int fd = source->filename[0] == '/' ? pl_process_open_file(source->pid, source->filename) :
-							   open_relative(source->pid, source->filename);
+	pl_autoclose int fd = source->filename[0] == '/' ? pl_process_open_file(source->pid, source->filename)
+							 : open_relative(source->pid, source->filename);
 	pl_autofree char *text = NULL;
 	struct stat status;
 	size_t size = 0;

@@ -137,8 +137,8 @@ static void print_traceback(const struct text *text, const struct pl_row *row)
 	size_t count;
 	const struct pl_frame *frames = pl_sites_frames(text->report->sites, row->site, &count, NULL);
 
-	(void)fprintf(text->out, "memory_blocks=%" PRId64 " size_kB=%.1f\n", row->site_count,
-		(double)row->site_size / 1024);
+	(void)fprintf(
+		text->out, "memory_blocks=%" PRId64 " size_kB=%.1f\n", row->site_count, (double)row->site_size / 1024);
 	while (count--) {
 		(void)fputs("  File \"", text->out);
 		utf8_print(text->out, frames[count].filename);

@@ -78,12 +78,13 @@ static bool compute(
 	*figures = (struct figures){
 		.size = live(now->allocated_size, now->freed_size),
 		.count = live(now->allocated_count, now->freed_count),
-		.window = {
-			.allocated_size = since(now->allocated_size, from->allocated_size),
-			.allocated_count = since(now->allocated_count, from->allocated_count),
-			.freed_size = since(now->freed_size, from->freed_size),
-			.freed_count = since(now->freed_count, from->freed_count),
-		},
+		.window =
+			{
+				.allocated_size = since(now->allocated_size, from->allocated_size),
+				.allocated_count = since(now->allocated_count, from->allocated_count),
+				.freed_size = since(now->freed_size, from->freed_size),
+				.freed_count = since(now->freed_count, from->freed_count),
+			},
 	};
 	if (difference) {
 		figures->size_diff = figures->size - live(from->allocated_size, from->freed_size);
@@ -179,12 +180,12 @@ static int add_site(
 		row->function = key.function;
 	}
 	pl_row_add(row, &(struct pl_row){
-		.size = figures->size,
-		.size_diff = figures->size_diff,
-		.count = figures->count,
-		.count_diff = figures->count_diff,
-		.window = figures->window,
-	});
+				.size = figures->size,
+				.size_diff = figures->size_diff,
+				.count = figures->count,
+				.count_diff = figures->count_diff,
+				.window = figures->window,
+			});
 	return 0;
 }
 

@@ -21,7 +21,7 @@ struct pl_sites {
 	struct arena arena;
 	struct strings strings;
 	struct pl_frame unknown;
-	struct site *items;       /* [capacity] */
+	struct site *items;	  /* [capacity] */
 	struct pl_totals *totals; /* [capacity]; apart, so that a snapshot is one copy */
 	size_t count, capacity;
 	uint32_t *index; /* site + 1, or 0; twice as many as capacity, so that probing stays short */

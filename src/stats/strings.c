@@ -32,7 +32,7 @@ static struct strings_entry *find(const struct strings *strings, uint64_t hash, 
 	size_t i = hash & strings->mask;
 
 	while (strings->entries[i].text &&
-	       (strings->entries[i].hash != hash || strcmp(strings->entries[i].text, text) != 0))
+		(strings->entries[i].hash != hash || strcmp(strings->entries[i].text, text) != 0))
 		i = (i + 1) & strings->mask;
 	return &strings->entries[i];
 }

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: MIT */
+#include "sample.h"
+
+Test(sites, equal_text_is_one_string)
+{
+	struct pl_sites *sites = pl_sites_new();
+	char text[] = "/app/formatter.py";
+	const char *first = pl_sites_string(sites, text);
+
+	cr_assert_neq(first, text);
+	text[0] = '\0';
+	cr_assert_str_eq(first, "/app/formatter.py");
+	cr_assert_eq(pl_sites_string(sites, "/app/formatter.py"), first);
+	cr_assert_neq(pl_sites_string(sites, "/app/formatter.pyc"), first);
+	cr_assert_str_eq(pl_sites_string(sites, ""), "");
+	cr_assert_eq(pl_sites_string(sites, ""), pl_sites_string(sites, ""));
+	pl_sites_free(sites);
+}
+
+Test(sites, a_long_string_is_whole)
+{
+	struct pl_sites *sites = pl_sites_new();
+	static char text[1000000];
+	const char *copy;
+
+	memset(text, 'x', sizeof(text) - 1);
+	copy = pl_sites_string(sites, text);
+	cr_assert_str_eq(copy, text);
+	cr_assert_str_eq(pl_sites_string(sites, "short"), "short");
+	cr_assert_eq(pl_sites_string(sites, text), copy);
+	pl_sites_free(sites);
+}
+
+Test(sites, what_makes_a_site)
+{
+	struct pl_sites *sites = pl_sites_new();
+	const char *file = pl_sites_string(sites, "a.py"), *other = pl_sites_string(sites, "b.py");
+	const struct pl_frame frames[] = {{file, file, 1}, {file, file, 2}}, *stored;
+	const struct pl_frame line[] = {{file, file, 3}, {file, file, 2}};
+	const struct pl_frame name[] = {{other, file, 1}, {file, file, 2}};
+	const struct pl_frame function[] = {{file, other, 1}, {file, file, 2}};
+	const struct pl_frame order[] = {{file, file, 2}, {file, file, 1}};
+	size_t count;
+	bool more;
+
+	cr_assert_eq(pl_sites_count(sites), 0);
+	cr_assert_eq(pl_sites_intern(sites, PL_SITE_PYTHON, frames, 2, false), 0);
+	cr_assert_eq(pl_sites_intern(sites, PL_SITE_PYTHON, frames, 2, true), 1);
+	cr_assert_eq(pl_sites_intern(sites, PL_SITE_NATIVE, frames, 2, false), 2);
+	cr_assert_eq(pl_sites_intern(sites, PL_SITE_PYTHON, frames, 1, false), 3);
+	cr_assert_eq(pl_sites_intern(sites, PL_SITE_PYTHON, line, 2, false), 4);
+	cr_assert_eq(pl_sites_intern(sites, PL_SITE_PYTHON, name, 2, false), 5);
+	cr_assert_eq(pl_sites_intern(sites, PL_SITE_PYTHON, function, 2, false), 6);
+	cr_assert_eq(pl_sites_intern(sites, PL_SITE_PYTHON, order, 2, false), 7);
+	cr_assert_eq(pl_sites_intern(sites, PL_SITE_PYTHON, frames, 2, false), 0);
+	cr_assert_eq(pl_sites_count(sites), 8);
+
+	stored = pl_sites_frames(sites, 1, &count, &more);
+	cr_assert_eq(count, 2);
+	cr_assert(more);
+	cr_assert_neq(stored, frames);
+	cr_assert_eq(stored[0].filename, file);
+	cr_assert_eq(stored[0].line, 1);
+	cr_assert_eq(stored[1].line, 2);
+	(void)pl_sites_frames(sites, 0, &count, &more);
+	cr_assert_not(more);
+	cr_assert_eq(pl_sites_domain(sites, 2), PL_SITE_NATIVE);
+	cr_assert_eq(pl_sites_domain(sites, 3), PL_SITE_PYTHON);
+	pl_sites_free(sites);
+}
+
+Test(sites, no_frame_is_the_unknown_one)
+{
+	struct pl_sites *sites = pl_sites_new();
+	const char *unknown = pl_sites_string(sites, "<unknown>");
+	const struct pl_frame frame = {unknown, unknown, 0}, *stored;
+	uint32_t site = pl_sites_intern(sites, PL_SITE_PYTHON, NULL, 0, false);
+	size_t count;
+
+	stored = pl_sites_frames(sites, site, &count, NULL);
+	cr_assert_eq(count, 1);
+	cr_assert_str_eq(stored->filename, "<unknown>");
+	cr_assert_eq(stored->line, 0);
+	cr_assert_eq(pl_sites_intern(sites, PL_SITE_PYTHON, &frame, 1, false), site);
+	pl_sites_free(sites);
+}
+
+Test(sites, many)
+{
+	enum { FILES = 50, LINES = 2000, SITES = FILES * LINES };
+	struct pl_sites *sites = pl_sites_new();
+
+	for (int round = 0; round < 3; round++)
+		for (int i = 0; i < SITES; i++) {
+			char name[32];
+			const struct pl_frame *stored;
+			struct pl_frame frames[3];
+			uint32_t site;
+			size_t count;
+
+			(void)snprintf(name, sizeof(name), "/app/%d.py", i % FILES);
+			for (int j = 0; j < 3; j++)
+				frames[j] = (struct pl_frame){pl_sites_string(sites, name), "f", i / FILES + j};
+			site = pl_sites_intern(sites, PL_SITE_PYTHON, frames, 3, false);
+			cr_assert_eq(site, (uint32_t)i);
+			sample_allocate(sites, site, (uint64_t)i, 1);
+			stored = pl_sites_frames(sites, site, &count, NULL);
+			cr_assert_eq(count, 3);
+			cr_assert(memcmp(stored, frames, sizeof(frames)) == 0);
+		}
+	cr_assert_eq(pl_sites_count(sites), SITES);
+	for (uint32_t i = 0; i < SITES; i++) {
+		cr_assert_eq(pl_sites_totals(sites, i)->allocated_count, 3);
+		cr_assert_eq(pl_sites_totals(sites, i)->allocated_size, 3 * (uint64_t)i);
+		cr_assert_eq(pl_sites_totals(sites, i)->freed_count, 0);
+	}
+	pl_sites_free(sites);
+}
+
+Test(sites, a_snapshot_is_a_copy)
+{
+	struct pl_sites *sites = pl_sites_new();
+	struct pl_snapshot *empty = pl_snapshot_take(sites), *snapshot;
+	uint32_t site = sample_site(sites, PL_SITE_PYTHON, "a.py:1:f");
+
+	sample_allocate(sites, site, 100, 2);
+	snapshot = pl_snapshot_take(sites);
+	sample_allocate(sites, site, 1, 1);
+	(void)sample_site(sites, PL_SITE_PYTHON, "a.py:2:f");
+	cr_assert_eq(empty->count, 0);
+	cr_assert_eq(snapshot->count, 1);
+	cr_assert_eq(snapshot->sites, sites);
+	cr_assert_eq(snapshot->totals[0].allocated_size, 100);
+	cr_assert_eq(snapshot->totals[0].allocated_count, 2);
+	cr_assert_geq(snapshot->taken_ns, empty->taken_ns);
+	cr_assert_eq(snapshot->rss, 0);
+	pl_snapshot_free(empty);
+	pl_snapshot_free(snapshot);
+	pl_snapshot_free(NULL);
+	pl_sites_free(sites);
+	pl_sites_free(NULL);
+}
