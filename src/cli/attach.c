@@ -9,6 +9,9 @@
 #include "pyleak/units.h"
 #include "session.h"
 
+/* A person looks at the screen from the first moment on. */
+#define FIRST_VIEW_NSEC (150 * PL_NSEC_PER_MSEC)
+
 static int report_now(struct pl_session *session, struct pl_error *err)
 {
 	struct pl_snapshot *now = pl_recording_snapshot(session->recording);
@@ -30,10 +33,11 @@ static int record(struct pl_session *session, struct pl_error *err)
 	const struct pl_options *options = session->options;
 	int64_t end = options->duration_ns ? session->started_ns + options->duration_ns : INT64_MAX;
 	bool live = is_live(session);
+	int64_t wait = FIRST_VIEW_NSEC;
 
-	for (;;) {
+	for (;; wait = options->interval_ns) {
 		int64_t now = pl_now_ns();
-		int64_t until = live && now < end - options->interval_ns ? now + options->interval_ns : end;
+		int64_t until = live && now < end - wait ? now + wait : end;
 		int code = pl_session_record(session, until, err);
 
 		if (code < 0 || until == end)
