@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "places.h"
 #include "pyleak/breakpoint_probe.h"
@@ -34,6 +35,8 @@
 #define STOP_PATIENCE_NSEC (5 * PL_NSEC_PER_SEC)
 #define REMOVE_PATIENCE_NSEC (2 * PL_NSEC_PER_SEC)
 #define HEALTH_CHECK_NSEC PL_NSEC_PER_SEC
+#define BIRTH_TRIES 20
+#define BIRTH_PAUSE_NSEC (5 * PL_NSEC_PER_MSEC)
 /* How far up an outer entry's mark can be: the frames between the domains of CPython, its debug
  * hooks and tracemalloc's take some hundred bytes. */
 #define MARK_SEARCH_BYTES 2048
@@ -253,13 +256,22 @@ static bool has_signal(uint64_t set, int signal)
 	return set >> (signal - 1) & 1;
 }
 
+/* The C library blocks all signals around a thread's birth and death (pthread_create(), start_thread()
+ * in glibc; musl does the same): who blocks SIGTRAP by intention still does a little later. */
 static bool thread_blocks_trap(pid_t tid)
 {
-	struct pl_process process;
-	/* /proc/TID shows a thread's own mask though it is in no listing. */
-	bool blocks = pl_process_read(tid, &process) == 0 && has_signal(process.sig_blocked, SIGTRAP);
+	const struct timespec pause = {.tv_nsec = BIRTH_PAUSE_NSEC};
+	bool blocks = true;
 
-	pl_process_free(&process);
+	for (int i = 0; blocks && i < BIRTH_TRIES; i++) {
+		struct pl_process process;
+
+		if (i)
+			(void)nanosleep(&pause, NULL);
+		/* /proc/TID shows a thread's own mask though it is in no listing. */
+		blocks = pl_process_read(tid, &process) == 0 && has_signal(process.sig_blocked, SIGTRAP);
+		pl_process_free(&process);
+	}
 	return blocks;
 }
 

@@ -76,6 +76,8 @@ def one_round(victim, before, round_):
                 raise AssertionError("the guardian is still there")
             time.sleep(0.01)
         one_round.slowest = max(one_round.slowest, took)
+        if took > GUARDIAN_S:
+            print("slow: %s: %.2f s" % (round_, took), flush=True)
     elif leftovers(victim.pid):
         victim.check()  # it lives on with what is left in it
         result_detach = pyleak("detach", victim.pid)
