@@ -9,13 +9,6 @@
 #include "pyleak/stats.h"
 #include "strings.h"
 
-/* What one site adds to its row. */
-struct figures {
-	int64_t size, size_diff;
-	int64_t count, count_diff;
-	struct pl_totals window;
-};
-
 struct grouping {
 	const struct pl_rows_options *options;
 	bool difference;
@@ -69,22 +62,22 @@ void pl_row_add(struct pl_row *sum, const struct pl_row *row)
 	add_totals(&sum->window, &row->window);
 }
 
+/* What one site adds to its row; false: nothing. */
 static bool compute(
-	const struct pl_totals *now, const struct pl_totals *before, bool difference, struct figures *figures)
+	const struct pl_totals *now, const struct pl_totals *before, bool difference, struct pl_row *figures)
 {
 	static const struct pl_totals nothing = {0};
 	const struct pl_totals *from = before ? before : &nothing;
 
-	*figures = (struct figures){
+	*figures = (struct pl_row){
 		.size = live(now->allocated_size, now->freed_size),
 		.count = live(now->allocated_count, now->freed_count),
-		.window =
-			{
-				.allocated_size = since(now->allocated_size, from->allocated_size),
-				.allocated_count = since(now->allocated_count, from->allocated_count),
-				.freed_size = since(now->freed_size, from->freed_size),
-				.freed_count = since(now->freed_count, from->freed_count),
-			},
+	};
+	figures->window = (struct pl_totals){
+		.allocated_size = since(now->allocated_size, from->allocated_size),
+		.allocated_count = since(now->allocated_count, from->allocated_count),
+		.freed_size = since(now->freed_size, from->freed_size),
+		.freed_count = since(now->freed_count, from->freed_count),
 	};
 	if (difference) {
 		figures->size_diff = figures->size - live(from->allocated_size, from->freed_size);
@@ -152,7 +145,7 @@ static struct pl_row *find_row(struct grouping *grouping, const struct pl_row *k
 }
 
 /* Whether a site stands for its row better than the one that does so far. */
-static bool is_heavier(const struct figures *figures, const struct pl_row *row, bool difference)
+static bool is_heavier(const struct pl_row *figures, const struct pl_row *row, bool difference)
 {
 	if (difference && figures->size_diff != row->site_size_diff)
 		return figures->size_diff > row->site_size_diff;
@@ -162,7 +155,7 @@ static bool is_heavier(const struct figures *figures, const struct pl_row *row, 
 }
 
 static int add_site(
-	struct grouping *grouping, const struct pl_sites *sites, uint32_t site, const struct figures *figures)
+	struct grouping *grouping, const struct pl_sites *sites, uint32_t site, const struct pl_row *figures)
 {
 	size_t frame_count;
 	const struct pl_frame *frame = pl_sites_frames(sites, site, &frame_count, NULL);
@@ -179,13 +172,7 @@ static int add_site(
 		/* A lambda or a comprehension has its line in common with the function around it. */
 		row->function = key.function;
 	}
-	pl_row_add(row, &(struct pl_row){
-				.size = figures->size,
-				.size_diff = figures->size_diff,
-				.count = figures->count,
-				.count_diff = figures->count_diff,
-				.window = figures->window,
-			});
+	pl_row_add(row, figures);
 	return 0;
 }
 
@@ -240,7 +227,7 @@ int pl_rows_make(const struct pl_snapshot *now, const struct pl_snapshot *before
 	for (size_t site = 0; site < now->count; site++) {
 		const struct pl_totals *old = before && site < before->count ? &before->totals[site] : NULL;
 		bool native = pl_sites_domain(now->sites, (uint32_t)site) == PL_SITE_NATIVE;
-		struct figures figures;
+		struct pl_row figures;
 
 		if (!(native ? options->native : options->python))
 			continue;

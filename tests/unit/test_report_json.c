@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: MIT */
+#include "report_sample.h"
+
+#include <errno.h>
+#include <jansson.h>
+
+static struct report_sample sample;
+static json_t *document;
+
+static void set_up(void)
+{
+	uint32_t first, second, third;
+
+	sample = report_sample_new();
+	first = sample_site(sample.sites, PL_SITE_PYTHON, "/app/formatter.py:41:encode|/app/app.py:70:infer");
+	second = sample_site(sample.sites, PL_SITE_NATIVE, "/app/formatter.py:50:encode|/app/app.py:71:infer");
+	third = sample_site(sample.sites, PL_SITE_PYTHON, "");
+	sample_allocate(sample.sites, first, 767454105, 16006705);
+	sample_allocate(sample.sites, second, 10, 1);
+	sample.before = pl_snapshot_take(sample.sites);
+	sample_allocate(sample.sites, first, 33658880 + 50, 701235 + 1);
+	sample_free(sample.sites, first, 50, 1);
+	sample_allocate(sample.sites, third, 7, 2);
+	sample_free(sample.sites, second, 10, 1);
+	sample.now = pl_snapshot_take(sample.sites);
+}
+
+static void tear_down(void)
+{
+	json_decref(document);
+	report_sample_free(&sample);
+}
+
+TestSuite(json, .init = set_up, .fini = tear_down);
+
+static const char *print(void)
+{
+	const char *line = report_sample_print(&sample, pl_report_json);
+	json_error_t error;
+
+	cr_assert_eq(strchr(line, '\n'), line + sample.length - 1, "one line");
+	for (const char *c = line; *c != '\n'; c++)
+		cr_assert(*c >= ' ' && *c < 0x7f);
+	json_decref(document);
+	document = json_loads(line, JSON_REJECT_DUPLICATES, &error);
+	cr_assert_not_null(document, "%s: %s", error.text, line);
+	return line;
+}
+
+static void expect_keys(json_t *object, const char *wanted)
+{
+	char keys[500] = "";
+	const char *key;
+	json_t *value;
+
+	cr_assert(json_is_object(object));
+	json_object_foreach(object, key, value)
+	{
+		(void)value;
+		if (keys[0])
+			(void)strcat(keys, " ");
+		(void)strcat(keys, key);
+	}
+	cr_assert_str_eq(keys, wanted, "%s", keys);
+}
+
+/* "{…}" in the notation of JSON. */
+static void expect(json_t *value, const char *wanted)
+{
+	json_t *parsed = json_loads(wanted, JSON_DECODE_ANY, NULL);
+
+	cr_assert_not_null(parsed);
+	cr_assert(json_equal(value, parsed), "%s for %s", json_dumps(value, JSON_ENCODE_ANY), wanted);
+	json_decref(parsed);
+}
+
+Test(json, difference)
+{
+	const char *line = print();
+	json_t *stats = json_object_get(document, "stats");
+
+	expect_keys(document, "schema kind pid python engine started window_s stop_ms frames group_by sample rss total "
+			      "lost stats");
+	expect(json_object_get(document, "schema"), "1");
+	expect(json_object_get(document, "kind"), "\"diff\"");
+	expect(json_object_get(document, "pid"), "4711");
+	expect(json_object_get(document, "python"), "\"3.11.2\"");
+	expect(json_object_get(document, "engine"), "\"inline\"");
+	expect(json_object_get(document, "started"), "\"2026-11-22T10:00:00Z\"");
+	expect(json_object_get(document, "frames"), "16");
+	expect(json_object_get(document, "group_by"), "\"line\"");
+	expect(json_object_get(document, "sample"), "0");
+	expect_keys(json_object_get(document, "rss"), "before after");
+	expect(json_object_get(document, "rss"), "{\"before\": 104857600, \"after\": 146800640}");
+	expect_keys(json_object_get(document, "total"), "size size_diff count count_diff");
+	expect(json_object_get(document, "total"),
+		"{\"size\": 801112992, \"size_diff\": 33658877, \"count\": 16707942, \"count_diff\": 701236}");
+	expect_keys(json_object_get(document, "lost"), "events sites");
+	/* Numbers as a person would write them. */
+	cr_assert_not_null(strstr(line, "\"window_s\": 10.003, \"stop_ms\": 1.9, "));
+
+	cr_assert_eq(json_array_size(stats), 3);
+	expect_keys(json_array_get(stats, 0), "domain filename lineno function size size_diff count count_diff average "
+					      "allocated freed");
+	expect_keys(json_object_get(json_array_get(stats, 0), "allocated"), "size count");
+	expect(json_array_get(stats, 0),
+		"{\"domain\": \"python\", \"filename\": \"/app/formatter.py\", \"lineno\": 41, \"function\": "
+		"\"encode\","
+		" \"size\": 801112985, \"size_diff\": 33658880, \"count\": 16707940, \"count_diff\": 701235,"
+		" \"average\": 48, \"allocated\": {\"size\": 33658930, \"count\": 701236},"
+		" \"freed\": {\"size\": 50, \"count\": 1}}");
+	expect(json_array_get(stats, 1),
+		"{\"domain\": \"native\", \"filename\": \"/app/formatter.py\", \"lineno\": 50, \"function\": "
+		"\"encode\","
+		" \"size\": 0, \"size_diff\": -10, \"count\": 0, \"count_diff\": -1, \"average\": 0,"
+		" \"allocated\": {\"size\": 0, \"count\": 0}, \"freed\": {\"size\": 10, \"count\": 1}}");
+	expect(json_array_get(stats, 2),
+		"{\"domain\": \"python\", \"filename\": \"<unknown>\", \"lineno\": 0, \"function\": \"<unknown>\","
+		" \"size\": 7, \"size_diff\": 7, \"count\": 2, \"count_diff\": 2, \"average\": 4,"
+		" \"allocated\": {\"size\": 7, \"count\": 2}, \"freed\": {\"size\": 0, \"count\": 0}}");
+}
+
+Test(json, the_largest_row_now_has_its_traceback)
+{
+	json_t *stats;
+
+	sample.report.kind = PL_REPORT_TOP;
+	sample.report.sort = PL_SORT_SIZE;
+	sample.report.sample = 65536;
+	sample.report.lost_events = UINT64_MAX;
+	sample.report.lost_sites = 3;
+	(void)print();
+	stats = json_object_get(document, "stats");
+	expect(json_object_get(document, "kind"), "\"top\"");
+	expect(json_object_get(document, "sample"), "65536");
+	expect(json_object_get(document, "lost"), "{\"events\": 9223372036854775807, \"sites\": 3}");
+	expect(json_object_get(json_array_get(stats, 0), "size_diff"), "0");
+	expect_keys(json_array_get(stats, 0), "domain filename lineno function size size_diff count count_diff average "
+					      "allocated freed traceback");
+	expect_keys(
+		json_array_get(json_object_get(json_array_get(stats, 0), "traceback"), 0), "filename lineno function");
+	expect(json_object_get(json_array_get(stats, 0), "traceback"),
+		"[{\"filename\": \"/app/app.py\", \"lineno\": 70, \"function\": \"infer\"},"
+		" {\"filename\": \"/app/formatter.py\", \"lineno\": 41, \"function\": \"encode\"}]");
+	cr_assert_null(json_object_get(json_array_get(stats, 1), "traceback"));
+}
+
+Test(json, every_row_by_traceback_has_one)
+{
+	json_t *stats, *row;
+	size_t i;
+
+	sample.report.group_by = PL_GROUP_TRACEBACK;
+	(void)print();
+	stats = json_object_get(document, "stats");
+	expect(json_object_get(document, "group_by"), "\"traceback\"");
+	json_array_foreach(stats, i, row)
+	{
+		json_t *traceback = json_object_get(row, "traceback");
+		json_t *last = json_array_get(traceback, json_array_size(traceback) - 1);
+
+		cr_assert(json_equal(json_object_get(last, "filename"), json_object_get(row, "filename")));
+		cr_assert(json_equal(json_object_get(last, "lineno"), json_object_get(row, "lineno")));
+	}
+	cr_assert_eq(i, 3);
+}
+
+Test(json, by_file_and_by_function)
+{
+	json_t *row;
+
+	sample.report.group_by = PL_GROUP_FILE;
+	(void)print();
+	row = json_array_get(json_object_get(document, "stats"), 0);
+	expect(json_object_get(document, "group_by"), "\"file\"");
+	expect(json_object_get(row, "lineno"), "0");
+	expect(json_object_get(row, "function"), "null");
+	sample.report.group_by = PL_GROUP_FUNCTION;
+	(void)print();
+	row = json_array_get(json_object_get(document, "stats"), 0);
+	expect(json_object_get(document, "group_by"), "\"function\"");
+	expect(json_object_get(row, "function"), "\"encode\"");
+}
+
+Test(json, a_limit_cuts_rows_and_not_the_total)
+{
+	static const struct {
+		size_t limit, rows;
+	} table[] = {{0, 3}, {1, 1}, {2, 2}, {3, 3}, {4, 3}, {SIZE_MAX, 3}};
+
+	for (size_t i = 0; i < COUNT(table); i++) {
+		sample.options.limit = table[i].limit;
+		(void)print();
+		cr_assert_eq(json_array_size(json_object_get(document, "stats")), table[i].rows);
+		expect(json_object_get(json_object_get(document, "total"), "size"), "801112992");
+	}
+}
+
+/* File names are bytes. */
+Test(json, any_bytes)
+{
+	static const struct {
+		const char *text, *wanted;
+	} table[] = {
+		{"plain", "plain"},
+		{"\xc3\xa9 \xe2\x82\xac \xf0\x9f\x90\x8d \xf4\x8f\xbf\xbf",
+			"\xc3\xa9 \xe2\x82\xac \xf0\x9f\x90\x8d \xf4\x8f\xbf\xbf"},
+		{"\xff", "\xef\xbf\xbd"},
+		{"\x80y", "\xef\xbf\xbdy"},
+		{"a\xc3", "a\xef\xbf\xbd"}, /* cut */
+		{"\xe2\x82", "\xef\xbf\xbd\xef\xbf\xbd"},
+		{"\xf0\x9f\x90", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"},
+		{"\xc0\xaf", "\xef\xbf\xbd\xef\xbf\xbd"}, /* longer than need be */
+		{"\xe0\x80\xaf", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"},
+		{"\xed\xa0\x80", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"}, /* half a surrogate pair */
+		{"\xf4\x90\x80\x80", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"},
+		{"\xf8\x88\x80\x80\x80", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"},
+		{"\xc3(", "\xef\xbf\xbd("},
+		{"\033[2J\n\"\\\x7f", "\033[2J\n\"\\\x7f"},
+	};
+
+	for (size_t i = 0; i < COUNT(table); i++) {
+		struct report_sample own = report_sample_new();
+		const char *text = pl_sites_string(own.sites, table[i].text);
+		const struct pl_frame frame = {text, text, 1};
+		json_t *parsed, *row;
+
+		sample_allocate(own.sites, pl_sites_intern(own.sites, PL_SITE_PYTHON, &frame, 1, false), 1, 1);
+		own.report.group_by = PL_GROUP_TRACEBACK;
+		parsed = json_loads(report_sample_print(&own, pl_report_json), 0, NULL);
+		cr_assert_not_null(parsed, "row %zu: %s", i, own.document);
+		row = json_array_get(json_object_get(parsed, "stats"), 0);
+		cr_assert_str_eq(json_string_value(json_object_get(row, "filename")), table[i].wanted, "row %zu", i);
+		cr_assert_str_eq(json_string_value(json_object_get(row, "function")), table[i].wanted, "row %zu", i);
+		json_decref(parsed);
+		report_sample_free(&own);
+	}
+}
+
+Test(json, no_python_version_is_null)
+{
+	sample.report.python = NULL;
+	(void)print();
+	expect(json_object_get(document, "python"), "null");
+}
+
+Test(json, a_full_disk)
+{
+	FILE *full = fopen("/dev/full", "w");
+
+	(void)print();
+	cr_assert_not_null(full);
+	cr_assert_eq(pl_report_json(full, &sample.report, &sample.options), -ENOSPC);
+	(void)fclose(full);
+}

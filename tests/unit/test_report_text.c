@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: MIT */
+#include "report_sample.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+#include "compare_to.inc"
+
+static struct report_sample sample;
+
+static void set_up(void)
+{
+	sample = report_sample_new();
+}
+
+static void tear_down(void)
+{
+	report_sample_free(&sample);
+}
+
+TestSuite(text, .init = set_up, .fini = tear_down);
+
+static void expect(const char *wanted)
+{
+	const char *printed = report_sample_print(&sample, pl_report_text);
+
+	cr_assert_str_eq(printed, wanted, "printed:\n%s\nwanted:\n%s", printed, wanted);
+}
+
+/* Each row is str() of tracemalloc's own statistic. */
+Test(text, rows_are_tracemallocs)
+{
+	size_t compared = 0;
+
+	for (size_t i = 0; i < COUNT(cases); i++) {
+		const struct sample_case *wanted = &cases[i];
+		struct report_sample own = report_sample_new();
+		struct pl_snapshot *snapshots[2];
+		const char *printed;
+
+		sample_snapshots(own.sites, wanted->traces, wanted->trace_count, snapshots);
+		own.before = snapshots[0];
+		own.now = snapshots[1];
+		own.report.kind = wanted->difference ? PL_REPORT_DIFF : PL_REPORT_TOP;
+		own.report.sort = wanted->difference ? PL_SORT_SIZE_DIFF : PL_SORT_SIZE;
+		if (wanted->group_by == PL_GROUP_LINE) {
+			printed = report_sample_print(&own, pl_report_text);
+			for (size_t j = 0; j < wanted->row_count; j++) {
+				size_t length = strlen(wanted->rows[j].text);
+
+				cr_assert(
+					strncmp(printed, wanted->rows[j].text, length) == 0 && printed[length] == '\n',
+					"case %zu, row %zu: %s", i, j, wanted->rows[j].text);
+				printed += length + 1;
+				compared++;
+			}
+		}
+		report_sample_free(&own);
+	}
+	cr_assert_gt(compared, 100);
+}
+
+Test(text, nothing)
+{
+	sample.report.kind = PL_REPORT_TOP;
+	sample.options.traceback = true;
+	expect("total: size=0 B, count=0\n"
+	       "growth in 10.0 s: tracked +0 B, RSS +40.0 MiB (100 MiB to 140 MiB)\n");
+	sample.report.kind = PL_REPORT_DIFF;
+	expect("total: size=0 B (+0 B), count=0 (+0)\n"
+	       "growth in 10.0 s: tracked +0 B, RSS +40.0 MiB (100 MiB to 140 MiB)\n");
+}
+
+Test(text, figures_between_two_windows)
+{
+	uint32_t site = sample_site(sample.sites, PL_SITE_NATIVE, "/matplotlib/cbook/__init__.py:784:f");
+
+	sample_allocate(sample.sites, site, 2 * 6720512, 2);
+	sample.before = pl_snapshot_take(sample.sites);
+	sample_allocate(sample.sites, site, 4 * 6720512, 4);
+	expect("/matplotlib/cbook/__init__.py:784: size=38.5 MiB (+25.6 MiB), count=6 (+4), average=6563 KiB\n"
+	       "total: size=38.5 MiB (+25.6 MiB), count=6 (+4), average=6563 KiB\n"
+	       "growth in 10.0 s: tracked +25.6 MiB, RSS +40.0 MiB (100 MiB to 140 MiB)\n");
+}
+
+Test(text, where_memory_is_now)
+{
+	uint32_t site = sample_site(sample.sites, PL_SITE_PYTHON, "/app/formatter.py:41:encode|/app/app.py:70:infer");
+	uint32_t other = sample_site(sample.sites, PL_SITE_PYTHON, "/app/formatter.py:41:encode|/app/app.py:99:infer");
+
+	sample_allocate(sample.sites, site, 801424896, 16707940);
+	sample_allocate(sample.sites, other, 48, 1);
+	sample_allocate(sample.sites, sample_site(sample.sites, PL_SITE_PYTHON, "/app/app.py:1:f"), 1, 1);
+	sample_allocate(sample.sites, sample_site(sample.sites, PL_SITE_PYTHON, "/app/app.py:2:f"), 1, 1);
+	sample.report.kind = PL_REPORT_TOP;
+	sample.report.sort = PL_SORT_SIZE;
+	sample.options.limit = 1;
+	sample.options.traceback = true;
+	/* The traceback's own figures: one of two ways to line 41. */
+	expect("/app/formatter.py:41: size=764 MiB, count=16707941, average=48 B\n"
+	       "2 more rows: size=2 B, count=2\n"
+	       "total: size=764 MiB, count=16707943, average=48 B\n"
+	       "growth in 10.0 s: tracked +764 MiB, RSS +40.0 MiB (100 MiB to 140 MiB)\n"
+	       "\n"
+	       "memory_blocks=16707940 size_kB=782641.5\n"
+	       "  File \"/app/app.py\", line 70\n"
+	       "  File \"/app/formatter.py\", line 41\n");
+}
+
+static void two_sites(void)
+{
+	uint32_t first = sample_site(sample.sites, PL_SITE_PYTHON, "/app/x.py:41:encode|/app/main.py:7:run");
+	uint32_t second = sample_site(sample.sites, PL_SITE_PYTHON, "/app/x.py:50:encode");
+
+	sample_allocate(sample.sites, first, 1000, 10);
+	sample_allocate(sample.sites, second, 1, 1);
+	sample.before = pl_snapshot_take(sample.sites);
+	sample_allocate(sample.sites, first, 2048, 2);
+	sample_free(sample.sites, second, 1, 1);
+	sample.now = pl_snapshot_take(sample.sites);
+}
+
+Test(text, by_file)
+{
+	two_sites();
+	sample.report.group_by = PL_GROUP_FILE;
+	expect("/app/x.py: size=3048 B (+2047 B), count=12 (+1), average=254 B\n"
+	       "total: size=3048 B (+2047 B), count=12 (+1), average=254 B\n"
+	       "growth in 10.0 s: tracked +2047 B, RSS +40.0 MiB (100 MiB to 140 MiB)\n");
+}
+
+Test(text, by_function)
+{
+	two_sites();
+	sample.report.group_by = PL_GROUP_FUNCTION;
+	expect("/app/x.py:41 (encode): size=3048 B (+2047 B), count=12 (+1), average=254 B\n"
+	       "total: size=3048 B (+2047 B), count=12 (+1), average=254 B\n"
+	       "growth in 10.0 s: tracked +2047 B, RSS +40.0 MiB (100 MiB to 140 MiB)\n");
+}
+
+Test(text, by_traceback)
+{
+	two_sites();
+	sample.report.group_by = PL_GROUP_TRACEBACK;
+	sample.options.traceback = true;
+	expect("/app/x.py:41: size=3048 B (+2048 B), count=12 (+2), average=254 B\n"
+	       "memory_blocks=12 size_kB=3.0\n"
+	       "  File \"/app/main.py\", line 7\n"
+	       "  File \"/app/x.py\", line 41\n"
+	       "/app/x.py:50: size=0 B (-1 B), count=0 (-1)\n"
+	       "memory_blocks=0 size_kB=0.0\n"
+	       "  File \"/app/x.py\", line 50\n"
+	       "total: size=3048 B (+2047 B), count=12 (+1), average=254 B\n"
+	       "growth in 10.0 s: tracked +2047 B, RSS +40.0 MiB (100 MiB to 140 MiB)\n");
+}
+
+Test(text, by_churn)
+{
+	two_sites();
+	sample.report.sort = PL_SORT_CHURN;
+	sample.options.limit = 1;
+	expect("/app/x.py:41: size=3048 B (+2048 B), count=12 (+2), average=254 B, churn=2048 B in 2 blocks\n"
+	       "1 more row: size=0 B (-1 B), count=0 (-1), churn=0 B in 0 blocks\n"
+	       "total: size=3048 B (+2047 B), count=12 (+1), average=254 B, churn=2048 B in 2 blocks\n"
+	       "growth in 10.0 s: tracked +2047 B, RSS +40.0 MiB (100 MiB to 140 MiB)\n");
+}
+
+Test(text, lost_and_ended)
+{
+	sample.report.kind = PL_REPORT_TOP;
+	sample.report.lost_events = 12;
+	sample.report.rss_after = 0;
+	expect("total: size=0 B, count=0\n"
+	       "growth in 10.0 s: tracked +0 B, RSS not known\n"
+	       "lost, and in none of these figures: events=12, sites=0\n");
+	sample.report.lost_events = 0;
+	sample.report.lost_sites = UINT64_MAX;
+	sample.report.rss_after = 1024;
+	expect("total: size=0 B, count=0\n"
+	       "growth in 10.0 s: tracked +0 B, RSS -100.0 MiB (100 MiB to 1024 B)\n"
+	       "lost, and in none of these figures: events=0, sites=18446744073709551615\n");
+}
+
+Test(text, color)
+{
+	two_sites();
+	sample.options.color = true;
+	expect("/app/x.py:41: size=\033[1m3048 B\033[0m (\033[31m+2048 B\033[0m), count=12 (\033[31m+2\033[0m), "
+	       "average=254 B\n"
+	       "/app/x.py:50: size=\033[1m0 B\033[0m (\033[32m-1 B\033[0m), count=0 (\033[32m-1\033[0m)\n"
+	       "total: size=\033[1m3048 B\033[0m (\033[31m+2047 B\033[0m), count=12 (\033[31m+1\033[0m), average=254 "
+	       "B\n"
+	       "growth in 10.0 s: tracked \033[31m+2047 B\033[0m, RSS \033[31m+40.0 MiB\033[0m "
+	       "(100 MiB to 140 MiB)\n");
+}
+
+/* What a file, a function or a line of source is called must not reach the terminal as a command. */
+Test(text, hostile_names)
+{
+	sample_allocate(sample.sites,
+		sample_site(sample.sites, PL_SITE_PYTHON,
+			"/a\033]0;x\007\n\x7f\xc2\x9b\xff\xe2\x80\xae\t\xc3\xa9\\%n.py"
+			":1:\033[2Jf\xc3"),
+		1, 1);
+	sample.report.kind = PL_REPORT_TOP;
+	sample.report.group_by = PL_GROUP_FUNCTION;
+	sample.options.traceback = true;
+	expect("/a\\x1b]0;x\\x07\\x0a\\x7f\\x9b\\xff\\u202e \xc3\xa9\\%n.py:1 (\\x1b[2Jf\\xc3): "
+	       "size=1 B, count=1, average=1 B\n"
+	       "total: size=1 B, count=1, average=1 B\n"
+	       "growth in 10.0 s: tracked +1 B, RSS +40.0 MiB (100 MiB to 140 MiB)\n"
+	       "\n"
+	       "memory_blocks=1 size_kB=0.0\n"
+	       "  File \"/a\\x1b]0;x\\x07\\x0a\\x7f\\x9b\\xff\\u202e \xc3\xa9\\%n.py\", line 1\n");
+}
+
+Test(text, source_lines)
+{
+	char directory[] = "/tmp/pyleak-text-XXXXXX", path[64], trace[256], wanted[4000], long_line[2001];
+	FILE *file;
+
+	/* 167 characters of three bytes are 501: the cut falls within the last. */
+	for (size_t i = 0; i + 3 <= sizeof(long_line); i += 3)
+		memcpy(long_line + i, "\xe2\x82\xac", 3);
+	long_line[1998] = '\0';
+	cr_assert_not_null(mkdtemp(directory));
+	(void)snprintf(path, sizeof(path), "%s/x.py", directory);
+	file = fopen(path, "w");
+	cr_assert_not_null(file);
+	(void)fprintf(file, "def f():\n\treturn\t\033[31m1\n%s\n", long_line);
+	cr_assert_eq(fclose(file), 0);
+	(void)snprintf(trace, sizeof(trace), "%s:2:f|%s:3:g|%s:1:h", path, path, path);
+	sample_allocate(sample.sites, sample_site(sample.sites, PL_SITE_PYTHON, trace), 1, 1);
+	sample.report.kind = PL_REPORT_TOP;
+	sample.options.traceback = true;
+	sample.options.source_pid = getpid();
+	(void)snprintf(wanted, sizeof(wanted),
+		"%s:2: size=1 B, count=1, average=1 B\n"
+		"    return \\x1b[31m1\n"
+		"total: size=1 B, count=1, average=1 B\n"
+		"growth in 10.0 s: tracked +1 B, RSS +40.0 MiB (100 MiB to 140 MiB)\n"
+		"\n"
+		"memory_blocks=1 size_kB=0.0\n"
+		"  File \"%s\", line 1\n"
+		"    def f():\n"
+		"  File \"%s\", line 3\n"
+		"    %.*s ...\n"
+		"  File \"%s\", line 2\n"
+		"    return \\x1b[31m1\n",
+		path, path, path, 166 * 3, long_line, path);
+	expect(wanted);
+	(void)unlink(path);
+	(void)rmdir(directory);
+}
+
+Test(text, a_full_disk)
+{
+	FILE *full = fopen("/dev/full", "w");
+
+	two_sites();
+	(void)report_sample_print(&sample, pl_report_text);
+	cr_assert_not_null(full);
+	cr_assert_eq(pl_report_text(full, &sample.report, &sample.options), -ENOSPC);
+	(void)fclose(full);
+}
