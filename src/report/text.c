@@ -203,11 +203,29 @@ static void print_growth(const struct text *text)
 	(void)fprintf(text->out, "%s)\n", size);
 }
 
+/* Nothing lives and nothing changed: all that came has gone. Such rows say something by their churn
+ * only, and stand at the end of every other order. */
+static bool is_quiet(const struct pl_row *row)
+{
+	return !row->size && !row->count && !row->size_diff && !row->count_diff;
+}
+
+static size_t rows_shown(const struct pl_report *report, const struct pl_report_options *options)
+{
+	const struct pl_rows *rows = report->rows;
+	size_t shown = options->limit && options->limit < rows->count ? options->limit : rows->count;
+
+	/* --limit 0 asks for all of them. */
+	while (options->limit && report->sort != PL_SORT_CHURN && shown && is_quiet(&rows->items[shown - 1]))
+		shown--;
+	return shown;
+}
+
 int pl_report_text(FILE *out, const struct pl_report *report, const struct pl_report_options *options)
 {
 	const struct text text = {out, report, options, report->kind == PL_REPORT_DIFF};
 	const struct pl_rows *rows = report->rows;
-	size_t shown = options->limit && options->limit < rows->count ? options->limit : rows->count;
+	size_t shown = rows_shown(report, options);
 
 	errno = 0;
 	for (size_t i = 0; i < shown; i++)
