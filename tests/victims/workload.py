@@ -2,6 +2,7 @@
 """The oracle's workload: everything an allocator is used for, recorded by tracemalloc or by pyleak.
 
     workload.py tracemalloc    records itself, prints the figures as JSON
+    workload.py tracemalloc N  the same by traceback, of N frames at most, most recent call first
     workload.py watched        says "ready", waits for a line, runs, says "done", waits for the end
 
 Both run it before, so that caches, interned strings and lazily made code are there already, and fill
@@ -220,6 +221,12 @@ def figures(snapshot):
     return [[filename, line, row[0], row[1]] for (filename, line), row in rows.items()]
 
 
+def figures_by_traceback(snapshot):
+    order = 1 if sys.version_info < (3, 7) else -1
+    return [[[list(frame) for frame in trace.traceback._frames[::order]], trace.size, 1]
+            for trace in snapshot.traces]
+
+
 def fill_free_lists():
     plain = Plain()
     made = [[[] for _ in range(100)], [{} for _ in range(100)], [i / 3 for i in range(150)],
@@ -238,11 +245,11 @@ def main():
     gc.disable()
     fill_free_lists()
     if sys.argv[1] == "tracemalloc":
-        tracemalloc.start(1)
+        tracemalloc.start(int(sys.argv[2]) if sys.argv[2:] else 1)
         places = run()
         snapshot = tracemalloc.take_snapshot()
         tracemalloc.stop()
-        print(json.dumps(figures(snapshot)))
+        print(json.dumps(figures_by_traceback(snapshot) if sys.argv[2:] else figures(snapshot)))
     else:
         print("ready", flush=True)
         sys.stdin.readline()
