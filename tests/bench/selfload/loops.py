@@ -3,8 +3,8 @@
 
     loops.py [--python PYTHON] [--rounds N] [--modes bare,tm1,…] [LOOP…]
 
-A mode is bare, hook (the entries planted, recording off), tmN or plN (N frames) or sN (--sample N
-KiB, 1 frame). Every measurement is a process of its own; the modes take turns. Prints, for each loop,
+A mode is bare, hook (the entries planted, recording off), tmN or plN (N frames), atN (as plN, but
+without trust in the GIL: a slot for each thread, atomic adds) or sN (--sample N KiB, 1 frame). Every measurement is a process of its own; the modes take turns. Prints, for each loop,
 the median over rounds of time / bare time, and the geometric mean.
 """
 import argparse
@@ -123,6 +123,8 @@ def child(mode, name, size):
             selfload.plant(1, mode=selfload.OFF)
         elif mode.startswith("pl"):
             selfload.plant(int(mode[2:]))
+        elif mode.startswith("at"):
+            selfload.plant(int(mode[2:]), mode=selfload.THREADS)
         elif mode.startswith("s"):
             selfload.plant(1, sample=int(mode[1:]) * 1024)
     best = []
