@@ -267,7 +267,9 @@ static struct pl_snapshot *inline_snapshot(struct pl_recording *recording)
 	if (snapshot) {
 		snapshot->rss = pl_process_rss(self->python->pid);
 		snapshot->lost_events = self->reader.control.lost_events;
-		snapshot->lost_sites = self->reader.control.lost_sites;
+		/* Of all of these the blocks are counted, but not where. */
+		snapshot->lost_sites = self->reader.control.lost_sites + self->reader.control.lost_codes +
+				       self->reader.control.untraced;
 	}
 	return snapshot;
 }

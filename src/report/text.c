@@ -235,7 +235,7 @@ int pl_report_text(FILE *out, const struct pl_report *report, const struct pl_re
 	print_figures(&text, &rows->total, true);
 	print_growth(&text);
 	if (report->lost_events || report->lost_sites)
-		(void)fprintf(out, "lost, and in none of these figures: events=%" PRIu64 ", sites=%" PRIu64 "\n",
+		(void)fprintf(out, "lost: events=%" PRIu64 " (in none of these figures), sites=%" PRIu64 " (counted, but not where)\n",
 			report->lost_events, report->lost_sites);
 	if (options->traceback && report->group_by != PL_GROUP_TRACEBACK && rows->count) {
 		(void)fputc('\n', out);

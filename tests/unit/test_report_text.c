@@ -172,13 +172,13 @@ Test(text, lost_and_ended)
 	sample.report.rss_after = 0;
 	expect("total: size=0 B, count=0\n"
 	       "growth in 10.0 s: tracked +0 B, RSS not known\n"
-	       "lost, and in none of these figures: events=12, sites=0\n");
+	       "lost: events=12 (in none of these figures), sites=0 (counted, but not where)\n");
 	sample.report.lost_events = 0;
 	sample.report.lost_sites = UINT64_MAX;
 	sample.report.rss_after = 1024;
 	expect("total: size=0 B, count=0\n"
 	       "growth in 10.0 s: tracked +0 B, RSS -100.0 MiB (100 MiB to 1024 B)\n"
-	       "lost, and in none of these figures: events=0, sites=18446744073709551615\n");
+	       "lost: events=0 (in none of these figures), sites=18446744073709551615 (counted, but not where)\n");
 }
 
 Test(text, color)
