@@ -142,8 +142,10 @@ static void expect(size_t i, const char *filename, int line, const char *functio
 	cr_assert_lt(i, rows.count);
 	cr_assert_str_eq(row->filename, filename, "row %zu: %s", i, row->filename);
 	cr_assert_eq(row->line, line, "row %zu: %d", i, row->line);
-	cr_assert(
-		(!function && !row->function) || strcmp(row->function, function) == 0, "row %zu: %s", i, row->function);
+	if (function)
+		cr_assert_str_eq(row->function, function, "row %zu: %s", i, row->function);
+	else
+		cr_assert_null(row->function);
 	cr_assert_eq(row->size, size, "row %zu: %ld", i, (long)row->size);
 	cr_assert_eq(row->size_diff, size_diff, "row %zu: %ld", i, (long)row->size_diff);
 	cr_assert_eq(row->count, count, "row %zu: %ld", i, (long)row->count);
