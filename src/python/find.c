@@ -94,9 +94,9 @@ int find_interpreter(pid_t pid, const struct pl_maps *maps, struct object *ret, 
 	if (first.code)
 		return pl_fail(err, first.code, "%s", first.text);
 	if (pypy)
-		return pl_fail(err, -ENOEXEC, "process %d runs PyPy; pyleak knows CPython 3.6 to 3.13", (int)pid);
+		return pl_fail(err, -ENOEXEC, "process %d runs PyPy; pyleak knows CPython 3.6 to 3.15", (int)pid);
 	if (python_2)
-		return pl_fail(err, -ENOEXEC, "process %d runs Python 2; pyleak knows CPython 3.6 to 3.13", (int)pid);
+		return pl_fail(err, -ENOEXEC, "process %d runs Python 2; pyleak knows CPython 3.6 to 3.15", (int)pid);
 	return pl_fail(err, -ENOEXEC, "process %d is not a Python process (nothing that it has mapped exports CPython)",
 		(int)pid);
 }

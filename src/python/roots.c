@@ -74,16 +74,10 @@ int roots_find(const struct object *object, struct pl_python *python, struct pl_
 	const struct pl_python_layout *layout = &python->layout;
 	int r;
 
-	/* The one place that decides what is supported; the tables know more than was tried on a live process. */
-	if (python->minor > 13)
-		return pl_fail(err, -ENOEXEC, "Python 3.%d is not supported yet (process %d)", python->minor,
-			(int)python->pid);
-	if (python->free_threaded)
-		return pl_fail(err, -ENOEXEC, "free-threaded Python %s is not supported yet (process %d)",
-			python->version, (int)python->pid);
 	r = layout_table(python->minor, (int)(python->version_hex >> 8 & 0xff), python->free_threaded, &python->layout);
 	if (r < 0)
-		return pl_fail(err, r, "Python %s is not supported", python->version);
+		return pl_fail(err, r, "process %d runs Python %s; pyleak knows CPython 3.6 to 3.15", (int)python->pid,
+			python->version);
 	r = object_export(object, "PyCode_Type", &python->code_type);
 	if (r < 0)
 		return pl_fail(err, -ENOEXEC, "%s does not export PyCode_Type", object->map->path);

@@ -61,7 +61,7 @@ static int from_ladder(const struct object *object, struct pl_python *python, st
 		patch_from_text(object, python);
 		return 0;
 	}
-	return pl_fail(err, -ENOEXEC, "%s in process %d is a Python older than 3.6; pyleak knows 3.6 to 3.13",
+	return pl_fail(err, -ENOEXEC, "%s in process %d is a Python older than 3.6; pyleak knows 3.6 to 3.15",
 		object->map->path, (int)object->pid);
 }
 

@@ -10,7 +10,7 @@ import os
 import pytest
 
 import helpers
-from pythons import pythons
+import pythons
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
@@ -37,24 +37,31 @@ def no_guardian_left():
 
 def all_pythons():
     """Oldest first; with PYLEAK_ONE_PYTHON=1 the distribution's only."""
-    found = pythons()
+    found = pythons.pythons()
     if os.environ.get("PYLEAK_ONE_PYTHON") == "1":
-        return [entry for entry in found if entry[1].startswith("/usr/bin/")][-1:] or found[-1:]
+        return [entry for entry in found if entry.executable.startswith("/usr/bin/")][-1:] or found[-1:]
     return found
 
 
 def pytest_generate_tests(metafunc):
-    """`python` is each Python found."""
-    if "python" in metafunc.fixturenames:
+    """`python` is each Python found, but where a test chooses its own."""
+    chosen = any("python" in mark.args[0].split(",") for mark in metafunc.definition.iter_markers("parametrize"))
+    if "python" in metafunc.fixturenames and not chosen:
         found = all_pythons()
-        metafunc.parametrize("python", [path for _, path in found],
-                             ids=[".".join(map(str, version[:3])) for version, _ in found])
+        metafunc.parametrize("python", [entry.executable for entry in found], ids=[pythons.label(entry) for entry in found])
+
+
+@pytest.fixture(params=helpers.ENGINES)
+def engine(request):
+    """Modules whose tests run with each engine say so by usefixtures."""
+    helpers.engine = request.param
+    return request.param
 
 
 @pytest.fixture(scope="session")
 def one_python():
     """Where one Python is enough: the distribution's own, which is the hardest (stripped, static, LTO)."""
-    return "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else all_pythons()[-1][1]
+    return "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else all_pythons()[-1].executable
 
 
 @pytest.fixture

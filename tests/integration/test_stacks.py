@@ -13,14 +13,24 @@ import time
 import pytest
 
 import helpers
-from pythons import pythons
+from pythons import label, pythons, version_text
 
 HERE = pathlib.Path(__file__).resolve().parent
 BUILD = pathlib.Path(os.environ.get("PYLEAK_BUILD", HERE.parents[1] / "build"))
 STACK_DUMP = str(BUILD / "tests" / "integration" / "stack_dump")
 LOADER = "/lib64/ld-linux-x86-64.so.2"
+ET_DYN = 3
 FOUND = pythons()
-each_python = pytest.mark.parametrize("version,python", FOUND, ids=["%d.%d.%d" % version for version, _ in FOUND])
+OWN = [entry for entry in FOUND if not entry.root]  # whose files this machine's programs can work on
+
+
+def each(entries):
+    return pytest.mark.parametrize("version,python", [(entry, entry.executable) for entry in entries],
+                                   ids=[label(entry) for entry in entries])
+
+
+each_python = each(FOUND)
+each_own_python = each(OWN)
 
 
 class Victim:
@@ -76,18 +86,18 @@ def library_of(python):
 def test_stacks(version, python, tmp_path):
     with Victim([python, str(HERE / "stacks_victim.py"), str(tmp_path)]) as victim:
         interpreter = compare(victim)
-    assert interpreter["version"] == "%d.%d.%d" % version
+    assert interpreter["version"] == version_text(version)
     assert interpreter["kind"] == ("shared" if library_of(python) else "static")
 
 
-@each_python
+@each_own_python
 def test_started_through_the_loader(version, python, tmp_path):
     home = subprocess.check_output([python, "-c", "import sys; print(sys.prefix)"]).decode().strip()
     with Victim([LOADER, python, str(HERE / "stacks_victim.py"), str(tmp_path)], PYTHONHOME=home) as victim:
         compare(victim)
 
 
-@each_python
+@each_own_python
 def test_stripped_renamed_and_deleted(version, python, tmp_path):
     """Neither names nor local symbols nor the file are needed."""
     copy = tmp_path / "something.bin"
@@ -104,7 +114,8 @@ def test_stripped_renamed_and_deleted(version, python, tmp_path):
     assert interpreter["object"] == str(copy)
 
 
-@pytest.mark.parametrize("python,library", [(python, library_of(python)) for _, python in FOUND if library_of(python)])
+@pytest.mark.parametrize("python,library", [(entry.executable, library_of(entry.executable)) for entry in OWN
+                                            if library_of(entry.executable)])
 def test_second_interpreter_mapped(python, library, tmp_path):
     """A libpython that was opened but never initialised is not the one that runs."""
     copies = [tmp_path / "liba.so", tmp_path / "libb.so"]
@@ -121,6 +132,8 @@ def test_second_interpreter_mapped(python, library, tmp_path):
 @pytest.mark.parametrize("allocator", ["default", "debug", "malloc", "tracemalloc"])
 def test_tables(version, python, allocator):
     """The tables hold what .symtab calls the allocators of this mode (where there is a .symtab)."""
+    if version.free_threaded and allocator == "malloc":
+        return  # the interpreter refuses: its collector needs mimalloc's heaps
     environment = {"PYTHONTRACEMALLOC": "1"} if allocator == "tracemalloc" else {}
     if allocator in ("debug", "malloc"):
         environment["PYTHONMALLOC"] = allocator
@@ -128,20 +141,25 @@ def test_tables(version, python, allocator):
         interpreter, _ = dump(victim.process.pid)
     tables = interpreter["tables"]
     assert len({table["address"] for table in tables.values()}) == 3
-    symbols = subprocess.run(["nm", interpreter["object"]], stdout=subprocess.PIPE,
+    path = (version.root or "") + interpreter["object"]
+    symbols = subprocess.run(["nm", path], stdout=subprocess.PIPE,
                              stderr=subprocess.DEVNULL).stdout.decode()
     addresses = {name: int(address, 16) for address, name in re.findall(r"^(\w+) \w (\w+)$", symbols, re.M)}
     if not addresses:
         return
-    bias = interpreter["start"] if interpreter["kind"] == "shared" else 0
+    with open(path, "rb") as file:
+        bias = interpreter["start"] if file.read(18)[16] == ET_DYN else 0
     names = {address + bias: name for name, address in addresses.items()}
     found = {domain: [names.get(word, word) for word in table["words"]] for domain, table in tables.items()}
-    python_allocator = ["_PyObject_Malloc", "_PyObject_Calloc", "_PyObject_Realloc", "_PyObject_Free"]
+    functions = ["Malloc", "Calloc", "Realloc", "Free"]
+    obj = mem = ["_PyObject_" + name for name in functions]
+    if version.free_threaded:
+        obj, mem = ["_PyObject_Mi" + name for name in functions], ["_PyMem_Mi" + name for name in functions]
     raw = ["_PyMem_RawMalloc", "_PyMem_RawCalloc", "_PyMem_RawRealloc", "_PyMem_RawFree"]
     if allocator == "default":
         assert found["raw"][1:] == raw
-        assert found["obj"][1:] == python_allocator
-        assert found["mem"][1:] == python_allocator
+        assert found["obj"][1:] == obj
+        assert found["mem"][1:] == mem
     elif allocator == "malloc":
         assert found["raw"][1:] == found["mem"][1:] == found["obj"][1:] == raw
     elif allocator == "debug":
@@ -149,7 +167,7 @@ def test_tables(version, python, allocator):
         assert all(name.startswith("_PyMem_Debug") for name in found["obj"][1:] + found["mem"][1:])
     else:
         assert all(name.startswith("tracemalloc_") for domain in found for name in found[domain][1:])
-    if version < (3, 12):
+    if version.version < (3, 12):
         for domain, symbol in ("raw", "_PyMem_Raw"), ("mem", "_PyMem"), ("obj", "_PyObject"):
             assert tables[domain]["address"] == addresses[symbol] + bias
 
@@ -219,7 +237,7 @@ def test_python_2():
 def test_another_users_process():
     if os.getuid():
         helpers.skip_here("user")
-    with Victim([FOUND[-1][1], "-c", "import time; print('up', flush=True); time.sleep(600)"]) as victim:
+    with Victim([OWN[-1].executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]) as victim:
         shutil.copy(STACK_DUMP, "/tmp/stack_dump.%d" % victim.process.pid)
         try:
             result = subprocess.run(["/tmp/stack_dump.%d" % victim.process.pid, str(victim.process.pid)],
@@ -237,7 +255,7 @@ def test_no_process():
 
 def test_during_start(tmp_path):
     """A process that is only starting is refused or understood, never misread."""
-    for _, python in FOUND[-2:]:
+    for python in [entry.executable for entry in OWN[-2:]]:
         for delay in range(40):
             process = subprocess.Popen([python, "-c", "import time; time.sleep(600)"])
             time.sleep(delay * 0.0005)
