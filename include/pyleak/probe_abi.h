@@ -106,6 +106,7 @@ struct pl_inline_config {
 	uint64_t control, slots, directory, pool, odd, totals, sites, index, frames, codes, code_index, code_map, arena;
 	uint64_t slot_count;     /* thread slots besides slot 0; a power of two */
 	uint64_t slot_stride;    /* PL_INLINE_SLOT_BYTES(frame_limit) */
+	uint64_t chain_stride;   /* PL_INLINE_CHAIN_BYTES(frame_limit) */
 	uint64_t chunk_count;    /* in pool */
 	uint64_t odd_mask;       /* entries − 1; the same for *_mask below */
 	uint64_t site_limit;     /* sites; at most PL_INLINE_SITES_MAX */
@@ -275,7 +276,7 @@ enum { PL_INLINE_PROBES = 64 }; /* longest search in any hash table */
  * A slot: what a thread remembers of its last frame walks. Slot 0 belongs to the holder of the main
  * GIL; the others to the thread whose pthread_self() is in owner, for ever. The tracer need not read them.
  */
-enum { PL_INLINE_FRAMES_MAX = 128, PL_INLINE_CHAINS = 32, PL_INLINE_TOPS = 512 };
+enum { PL_INLINE_FRAMES_MAX = 128, PL_INLINE_CHAINS = 32, PL_INLINE_TOP_BITS = 9, PL_INLINE_TOPS = 512 };
 /* Physical frames that a walk looks at to find `limit` of them: shims and incomplete ones in between. */
 #define PL_INLINE_WALK(limit) ((limit) + (limit) / 2 + 8)
 

@@ -228,7 +228,7 @@ static void slot_zero_forget(u64 code)
 			slot->top[i].site = 0;
 	for (u32 i = 0; i < PL_INLINE_CHAINS; i++) {
 		struct pl_inline_chain *chain =
-			(struct pl_inline_chain *)((u64)(slot + 1) + i * PL_INLINE_CHAIN_BYTES(pl_config.frame_limit));
+			(struct pl_inline_chain *)((u64)(slot + 1) + i * pl_config.chain_stride);
 
 		for (u32 k = 0; chain->valid && k < chain->count; k++)
 			if (chain->link[k].code == code)

@@ -192,7 +192,7 @@ static void slot_forget(struct pl_inline_slot *slot)
 	for (u32 i = 0; i < PL_INLINE_TOPS; i++)
 		slot->top[i].site = 0;
 	for (u32 i = 0; i < PL_INLINE_CHAINS; i++)
-		((struct pl_inline_chain *)((u64)(slot + 1) + i * PL_INLINE_CHAIN_BYTES(pl_config.frame_limit)))->valid = 0;
+		((struct pl_inline_chain *)((u64)(slot + 1) + i * pl_config.chain_stride))->valid = 0;
 }
 
 /* The calling thread's own slot. A thread pointer is unique among the living, and who gets a dead

@@ -31,18 +31,22 @@ inlined u64 frame_instruction(u64 frame)
 /* Callers differ by their frame and by where in it they are. */
 inlined struct pl_inline_chain *chain_of(struct pl_inline_slot *slot, u64 caller)
 {
-	u64 key = caller ? mix(caller, frame_instruction(caller)) >> 8 : 0;
-	u64 stride = PL_INLINE_CHAIN_BYTES(pl_config.frame_limit);
+	u64 key = caller;
 
-	return (struct pl_inline_chain *)((u64)(slot + 1) + key % PL_INLINE_CHAINS * stride);
+	if (likely(caller))
+		key = caller >> 4 ^ (LAYOUT->instruction_is_index ? load32(caller, LAYOUT->frame_instruction) :
+								    load64(caller, LAYOUT->frame_instruction)) >> 1;
+	return (struct pl_inline_chain *)((u64)(slot + 1) + key % PL_INLINE_CHAINS * pl_config.chain_stride);
 }
 
-inlined bool chain_holds(const struct pl_inline_chain *chain, u64 frame)
+/* The owner of a frame need not be compared here: a frame at the same address with the same code is
+ * still of the same kind (a generator's lies in its object, a shim has other code). */
+inlined bool chain_matches(const struct pl_inline_chain *chain, u64 frame, const bool is_index)
 {
 	const struct pl_inline_link *link = chain->link, *end = link + chain->count;
+	const u64 mask = LAYOUT->code_mask;
+	const int64_t code = LAYOUT->frame_code, instruction = LAYOUT->frame_instruction, previous = LAYOUT->frame_previous;
 
-	if (unlikely(!chain->valid))
-		return false;
 	for (; link < end; link++) {
 		u64 known = link->frame;
 
@@ -50,16 +54,26 @@ inlined bool chain_holds(const struct pl_inline_chain *chain, u64 frame)
 			return false;
 		/* Go on from the known value, not from the loaded one that equals it (see above). */
 		__asm__("" : "+r"(known));
-		if (frame_code(known) != link->code || frame_instruction(known) != link->instruction)
+		if ((*(const u64 *)(known + (u64)code) & mask) != link->code)
 			return false;
-		frame = frame_previous(known);
+		if (is_index ? *(const u32 *)(known + (u64)instruction) != (u32)link->instruction :
+			       (*(const u64 *)(known + (u64)instruction) ^ link->instruction) << (64 - OWNER_SHIFT))
+			return false;
+		frame = *(const u64 *)(known + (u64)previous);
 	}
 	return chain->cut || !frame;
 }
 
+inlined bool chain_holds(const struct pl_inline_chain *chain, u64 frame)
+{
+	if (unlikely(!chain->valid))
+		return false;
+	return LAYOUT->instruction_is_index ? chain_matches(chain, frame, true) : chain_matches(chain, frame, false);
+}
+
 inlined struct pl_inline_top *top_of(struct pl_inline_slot *slot, u64 code, u64 instruction, u64 chain)
 {
-	return &slot->top[mix(code ^ chain, instruction) % PL_INLINE_TOPS];
+	return &slot->top[(code ^ chain ^ instruction << 3) * 0x9e3779b97f4a7c15ull >> (64 - PL_INLINE_TOP_BITS)];
 }
 
 inlined u64 thread_frame(u64 thread)
