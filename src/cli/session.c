@@ -2,8 +2,12 @@
 #include "session.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 #include "pyleak/hook.h"
 #include "pyleak/log.h"
@@ -45,6 +49,26 @@ static int check_process(pid_t pid, struct pl_process *process, struct pl_error 
 	return pl_process_may_trace(process, err);
 }
 
+/* One pyleak at a time plants hooks in a process: a second one would take the first one's probe for a
+ * leftover. The lock ends with this process, however it ends. */
+static int claim(pid_t pid, struct pl_error *err)
+{
+	char path[32];
+
+	(void)snprintf(path, sizeof(path), "/proc/%d", (int)pid);
+
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0)
+		return pl_fail(err, -errno, "process %d cannot be read: %s", (int)pid, strerror(errno));
+	/* A /proc without locks leaves it to chance, as before. */
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK) {
+		(void)close(fd);
+		return pl_fail(err, -EBUSY, "process %d is being recorded by another pyleak: end that one first", (int)pid);
+	}
+	return 0;
+}
+
 /* A probe that is there: one that was planted to stay is adopted (*ret_recording is set); what a
  * killed pyleak left behind, or a fork inherited, is in the way and goes. */
 static int take_over(const struct pl_session *session, struct pl_recording **ret_recording, struct pl_error *err)
@@ -54,8 +78,6 @@ static int take_over(const struct pl_session *session, struct pl_recording **ret
 	bool found;
 	int code = pl_probe_find(pid, &probe);
 
-	if (code == -ENOENT)
-		return 0;
 	if (code == 0 && pl_probe_is_kept(&probe)) {
 		if (session->options->engine == PL_ENGINE_INLINE)
 			return pl_recording_adopt(session->python, &probe, ret_recording, err);
@@ -64,6 +86,9 @@ static int take_over(const struct pl_session *session, struct pl_recording **ret
 			"remove it with 'pyleak detach %d'",
 			(int)pid, (int)pid);
 	}
+	code = claim(pid, err);
+	if (code < 0)
+		return code;
 	code = pl_probe_detach(pid, LEFTOVER_PATIENCE_NSEC, &found, NULL, err);
 	if (code == 0 && found)
 		pl_log_note("removed a probe that was left behind in process %d", (int)pid);

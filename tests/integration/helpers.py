@@ -25,7 +25,10 @@ PATIENCE = float(os.environ.get("PYLEAK_PATIENCE", "1"))
 # Where a probe may be mapped: 16 places, 16 MiB apart.
 PROBE_FIRST, PROBE_STEP, PROBE_PLACES = 0x70796C000000, 0x1000000, 16
 PROBE_END = PROBE_FIRST + PROBE_STEP * PROBE_PLACES
-HOOKS = 12  # malloc, calloc, realloc, free of the raw, mem and obj domains
+HOOKS = 12  # malloc, calloc, realloc, free of the raw, mem and obj domains; an engine may add types' tp_dealloc
+
+ENGINES = os.environ.get("PYLEAK_ENGINES", "breakpoint inline").split()
+engine = ENGINES[0]  # the one that is tested now; the fixture of this name sets it
 
 
 MAY_LACK = {
@@ -203,7 +206,7 @@ def pyleak(*arguments, seconds=60, **keywords):
 
 
 def attach(pid, *arguments, **keywords):
-    return Pyleak("attach", pid, "--engine", "breakpoint", "--format", "json", *arguments, **keywords)
+    return Pyleak("attach", pid, "--engine", engine, "--format", "json", *arguments, **keywords)
 
 
 def assert_refused(result, *words):

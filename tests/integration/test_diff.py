@@ -2,7 +2,12 @@
 """`pyleak diff` names the line that leaks, first, with the exact count."""
 import time
 
+import pytest
+
+import helpers
 from helpers import PATIENCE, VICTIMS, Pyleak, Victim, line_of, wait_clean, wait_hooked
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 INTERVAL = 2.5 * PATIENCE
 
@@ -11,7 +16,7 @@ def test_diff(python):
     with Victim(python, "leak.py") as victim:
         victim.tell("leak 10000")  # before pyleak comes: unknown to it
         assert victim.line() == "leaked"
-        with Pyleak("diff", victim.pid, "--engine", "breakpoint", "--interval", INTERVAL,
+        with Pyleak("diff", victim.pid, "--engine", helpers.engine, "--interval", INTERVAL,
                     "--format", "json") as running:
             wait_hooked(victim.pid, running)
             first_window = time.monotonic()
@@ -27,7 +32,7 @@ def test_diff(python):
         assert result.status == 0, result
         document = result.json()
         assert document["kind"] == "diff"
-        assert document["engine"] == "breakpoint"
+        assert document["engine"] == helpers.engine
         top = document["stats"][0]
         assert top["filename"] == str(VICTIMS / "leak.py")
         assert top["lineno"] == line_of(VICTIMS / "leak.py", "# leaks here")
@@ -47,7 +52,7 @@ def test_diff(python):
 def test_count(one_python):
     """--count N prints N documents."""
     with Victim(one_python, "leak.py") as victim:
-        with Pyleak("diff", victim.pid, "--engine", "breakpoint", "--interval", "500ms", "--count", 3,
+        with Pyleak("diff", victim.pid, "--engine", helpers.engine, "--interval", "500ms", "--count", 3,
                     "--format", "json") as running:
             result = running.finish()
         assert result.status == 0, result
@@ -58,7 +63,7 @@ def test_count(one_python):
 def test_fail_above(one_python):
     """A row that grew by more than the limit makes the status 3, after the report."""
     with Victim(one_python, "leak.py") as victim:
-        with Pyleak("diff", victim.pid, "--engine", "breakpoint", "--interval", "1s", "--format", "json",
+        with Pyleak("diff", victim.pid, "--engine", helpers.engine, "--interval", "1s", "--format", "json",
                     "--fail-above", "10KiB") as running:
             wait_hooked(victim.pid, running)
             while running.process.poll() is None:

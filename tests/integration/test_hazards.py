@@ -8,13 +8,17 @@ import time
 
 import pytest
 
+import helpers
 from helpers import Trace, attach, library, pyleak, wait_clean, wait_hooked, wait_until
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 WATCHED_S = 1.0
 
 
 def watch(victim, times=3):
     """pyleak comes and goes; returns the last report."""
+    victim.check()  # by then no thread is half born, with all signals blocked
     before = Trace(victim.pid)
     for _ in range(times):
         with attach(victim.pid) as running:
@@ -119,7 +123,7 @@ def test_spawn(host):
 def test_leader(host):
     """A process whose main thread has ended: watched all the same, or refused; never harmed."""
     victim = host("--library", library("leader"), "--end-leader")
-    result = pyleak("attach", victim.pid, "--engine", "breakpoint", "--duration", "1s", "--format", "json")
+    result = pyleak("attach", victim.pid, "--engine", helpers.engine, "--duration", "1s", "--format", "json")
     if result.status:
         assert result.status == 1 and result.stdout == "" and result.stderr.count("\n") == 1, result
     else:
@@ -130,7 +134,7 @@ def test_leader(host):
 def test_seccomp(host):
     """A filter that kills on our remote call: suspended where pyleak may, else refused."""
     victim = host("--library", library("seccomp"))
-    result = pyleak("attach", victim.pid, "--engine", "breakpoint", "--duration", "1s", "--format", "json")
+    result = pyleak("attach", victim.pid, "--engine", helpers.engine, "--duration", "1s", "--format", "json")
     if result.status:
         assert result.status == 1 and result.stdout == "" and "seccomp" in result.stderr, result
     else:
@@ -140,9 +144,9 @@ def test_seccomp(host):
 
 
 def refused_or_right(victim, word):
-    before = Trace(victim.pid)
     first = victim.check()
-    result = pyleak("attach", victim.pid, "--engine", "breakpoint", "--duration", "1s", "--format", "json")
+    before = Trace(victim.pid)
+    result = pyleak("attach", victim.pid, "--engine", helpers.engine, "--duration", "1s", "--format", "json")
     if result.status:
         assert result.status == 1 and result.stdout == "" and word in result.stderr, result
         assert result.stderr.count("\n") == 1, result
@@ -157,9 +161,9 @@ def test_sigtrap(host):
 
 
 def test_nosignals(host):
-    """A thread that blocks SIGTRAP would be killed by a breakpoint whose tracer is gone."""
+    """A thread that blocks SIGTRAP would be killed by a breakpoint whose tracer is gone: refused by that engine."""
     result = refused_or_right(host("--library", library("nosignals")), "SIGTRAP")
-    assert result.status == 1, "it was not refused: %r" % result
+    assert result.status == (1 if helpers.engine == "breakpoint" else 0), result
 
 
 @pytest.mark.parametrize("threads", [1, 8, 50])

@@ -8,13 +8,19 @@ import time
 
 import pytest
 
-from helpers import (BUILD, PYLEAK, Pyleak, Trace, Victim, assert_refused, attach, pyleak, skip_here, state, status,
-                     wait_clean, wait_hooked, wait_until)
+import helpers
+from helpers import (BUILD, HOOKS, PATIENCE, PYLEAK, VICTIMS, Pyleak, Trace, Victim, assert_refused, attach, hook_words,
+                     line_of, pyleak, skip_here, state, status, wait_clean, wait_hooked, wait_until)
+
+# The tables of the inline engine die with the process: what is reported is their last reading.
+INLINE_READS_S = 3
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 
 def refused(pid, *words, **keywords):
     for command in (["attach", "--duration", "1s"], ["diff", "--interval", "1s"]):
-        assert_refused(pyleak(*command, "--engine", "breakpoint", pid, seconds=20, **keywords), *words)
+        assert_refused(pyleak(*command, "--engine", helpers.engine, pid, seconds=20, **keywords), *words)
 
 
 def unused_pid():
@@ -91,7 +97,7 @@ def test_other_user(host, tmp_path):
             break
     for command in (["attach", "--duration", "1s"], ["diff", "--interval", "1s"]):
         process = subprocess.run(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", str(copy), *command,
-                                  "--engine", "breakpoint", str(victim.pid)], stdin=subprocess.DEVNULL,
+                                  "--engine", helpers.engine, str(victim.pid)], stdin=subprocess.DEVNULL,
                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=30)
         assert process.returncode == 1
         assert process.stdout == b""
@@ -118,7 +124,7 @@ def test_own_user(tmp_path):
             file.write("import time\nprint('ready', flush=True)\nkept = []\n"
                        "while True:\n    kept.append(bytes(1000))\n    time.sleep(0.01)\n")
         with Victim("setpriv", None, *nobody[1:], "/usr/bin/python3", script) as victim:
-            process = subprocess.run([*nobody, os.path.join(folder, "pyleak"), "attach", "--engine", "breakpoint",
+            process = subprocess.run([*nobody, os.path.join(folder, "pyleak"), "attach", "--engine", helpers.engine,
                                       "--duration", "1s", "--format", "json", str(victim.pid)],
                                      stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                      timeout=60)
@@ -138,13 +144,14 @@ def test_stopped(host):
     wait_until(lambda: state(victim.pid) == "T", 5, "a stopped process")
     with attach(victim.pid, "--duration", "1s") as running:
         wait_until(lambda: running.process.poll() is not None or state(victim.pid) == "T", 5, "still stopped")
-        seen = set()
+        seen = []
         while running.process.poll() is None:
-            seen.add(state(victim.pid))
+            seen.append(state(victim.pid))
             time.sleep(0.01)
         result = running.finish()
     assert result.status == 0, result
-    assert seen <= {"T", "t"}, "it ran meanwhile: %s" % seen
+    # A thread that carries our system calls is running for as long as they take.
+    assert sum(letter in "Tt" for letter in seen) > 0.9 * len(seen), "it ran meanwhile: %s" % "".join(seen)
     assert state(victim.pid) == "T"
     os.kill(victim.pid, signal.SIGCONT)
     wait_until(lambda: state(victim.pid) in "SR", 5, "a process that goes on")
@@ -178,31 +185,34 @@ def test_stopped_while_watched(host):
 
 
 @pytest.mark.parametrize("how", ["exit", "kill", "exec"])
-def test_ends_while_watched(host, how):
+def test_ends_while_watched(one_python, how):
     """What was recorded is printed, with a note on stderr, and the status is 1."""
-    victim = host("--threads", 3)
-    with attach(victim.pid) as running:
-        wait_hooked(victim.pid, running)
-        victim.check()
-        if how == "kill":
-            os.kill(victim.pid, signal.SIGKILL)
-        else:
-            victim.tell("quit" if how == "exit" else "exec")
-        result = running.finish(seconds=15)
-    assert result.status == 1, result
-    assert result.stderr.count("\n") == 1, result
-    document = result.json()
-    assert document["kind"] == "top"
-    assert document["total"]["count"] > 0
-    assert any(row["filename"].endswith("host.py") for row in document["stats"]), document
-    if how == "exec":
-        assert open("/proc/%d/comm" % victim.pid).read() == "sleep\n"
-        wait_clean(victim.pid, 1)
+    with Victim(one_python, "leak.py") as victim:
+        with attach(victim.pid) as running:
+            wait_hooked(victim.pid, running)
+            victim.tell("leak 500")
+            assert victim.line() == "leaked"
+            if helpers.engine == "inline":
+                time.sleep(INLINE_READS_S * PATIENCE)
+            if how == "kill":
+                os.kill(victim.pid, signal.SIGKILL)
+            else:
+                victim.tell("quit" if how == "exit" else "exec")
+            result = running.finish(seconds=15)
+        assert result.status == 1, result
+        assert result.stderr.count("\n") == 1, result
+        document = result.json()
+        assert document["kind"] == "top"
+        line = line_of(VICTIMS / "leak.py", "# leaks here")
+        assert [row["count"] for row in document["stats"] if row["lineno"] == line] == [500], document
+        if how == "exec":
+            assert open("/proc/%d/comm" % victim.pid).read() == "sleep\n"
+            wait_clean(victim.pid, 1)
 
 
 def test_ends_before_the_second_window(host):
     victim = host()
-    with Pyleak("diff", victim.pid, "--engine", "breakpoint", "--interval", "30s", "--format", "json") as running:
+    with Pyleak("diff", victim.pid, "--engine", helpers.engine, "--interval", "30s", "--format", "json") as running:
         wait_hooked(victim.pid, running)
         victim.check()
         os.kill(victim.pid, signal.SIGKILL)
@@ -212,11 +222,12 @@ def test_ends_before_the_second_window(host):
 
 
 def test_two_at_once(host):
-    """A second pyleak is refused while the first one traces; the first is not disturbed."""
+    """A second pyleak is refused while the first one records; the first is not disturbed."""
     victim = host()
     with attach(victim.pid) as running:
         wait_hooked(victim.pid, running)
-        assert_refused(pyleak("attach", victim.pid, "--engine", "breakpoint", "--duration", "1s", seconds=20))
+        assert_refused(pyleak("attach", victim.pid, "--engine", helpers.engine, "--duration", "1s", seconds=20))
+        assert len(hook_words(victim.pid)) >= HOOKS
         victim.check()
         assert running.finish(signal.SIGTERM).status == 0
     victim.check()

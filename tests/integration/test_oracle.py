@@ -5,7 +5,11 @@ import re
 import signal
 import subprocess
 
+import pytest
+
 from helpers import VICTIMS, Victim, attach, rows, wait_hooked
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 WORKLOAD = VICTIMS / "workload.py"
 

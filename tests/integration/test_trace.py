@@ -5,8 +5,11 @@ import signal
 
 import pytest
 
+import helpers
 from helpers import HOOKS, Trace, Victim, attach, hook_words, leftovers, probe_maps, pyleak, status, wait_clean, \
     wait_hooked, wait_until
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 ENDS = {"SIGINT": (signal.SIGINT, []), "SIGTERM": (signal.SIGTERM, []), "duration": (None, ["--duration", "1s"])}
 
@@ -20,10 +23,11 @@ def test_no_trace(python, end):
         with attach(victim.pid, *ENDS[end][1]) as running:
             wait_hooked(victim.pid, running)
             # The look for traces does see them while they are there.
-            assert len(hook_words(victim.pid)) == HOOKS
+            assert len(hook_words(victim.pid)) >= HOOKS
             assert probe_maps(victim.pid)
             assert all("w" not in m[2] or "x" not in m[2] for m in probe_maps(victim.pid))
-            assert status(victim.pid)["TracerPid"] == str(running.pid)
+            traced = status(victim.pid)["TracerPid"]
+            assert traced == (str(running.pid) if helpers.engine == "breakpoint" else "0")
             victim.check()
             result = running.finish(ENDS[end][0])
         assert result.status == 0, result
@@ -35,7 +39,7 @@ def test_no_trace(python, end):
 def test_no_trace_after_diff(host):
     victim = host("--threads", 3)
     before = Trace(victim.pid)
-    result = pyleak("diff", victim.pid, "--engine", "breakpoint", "--interval", "500ms", "--format", "json")
+    result = pyleak("diff", victim.pid, "--engine", helpers.engine, "--interval", "500ms", "--format", "json")
     assert result.status == 0, result
     assert not before.differences(victim.pid)
     victim.check()
@@ -47,7 +51,7 @@ def test_cycles(host):
     victim = host("--threads", 3)
     before = Trace(victim.pid)
     for _ in range(cycles):
-        result = pyleak("attach", victim.pid, "--engine", "breakpoint", "--duration", "100ms", "--format", "json")
+        result = pyleak("attach", victim.pid, "--engine", helpers.engine, "--duration", "100ms", "--format", "json")
         assert result.status == 0, result
         assert result.json()["stats"]
         assert not before.differences(victim.pid)
@@ -66,7 +70,7 @@ def test_killed(python, guardian):
             running.finish(signal.SIGKILL)
         if guardian == "detach":
             victim.check()
-            assert len(hook_words(victim.pid)) == HOOKS
+            assert len(hook_words(victim.pid)) >= HOOKS
             assert probe_maps(victim.pid)
             result = pyleak("detach", victim.pid)
             assert result.status == 0, result
@@ -84,7 +88,7 @@ def test_killed_then_attached_again(host):
         wait_hooked(victim.pid, running)
         running.finish(signal.SIGKILL)
     wait_until(lambda: status(victim.pid)["TracerPid"] == "0", 5, "no tracer")
-    result = pyleak("attach", victim.pid, "--engine", "breakpoint", "--duration", "1s", "--format", "json")
+    result = pyleak("attach", victim.pid, "--engine", helpers.engine, "--duration", "1s", "--format", "json")
     assert result.status == 0, result
     assert any(row["filename"].endswith("host.py") for row in result.json()["stats"])
     assert not before.differences(victim.pid)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A process that leaks ints at a known line, and works at others without leaking.
 
-Commands on stdin: `leak N` leaks N ints and says "leaked"; `quit`. Runs on every Python from 3.6 on.
+Commands on stdin: `leak N` leaks N ints and says "leaked"; `exec` becomes `sleep`; `quit`. Runs on every Python from 3.6 on.
 """
 import os
 import sys
@@ -43,6 +43,8 @@ def main():
         if words[0] == "leak":
             leak(int(words[1]))
             print("leaked", flush=True)
+        elif words[0] == "exec":
+            os.execv("/bin/sleep", ["sleep", "1000"])
         elif words[0] == "quit":
             break
     os._exit(0)
