@@ -44,6 +44,10 @@ static int record(struct pl_session *session, struct pl_error *err)
 		if (last)
 			(void)pl_session_finish(session, err);
 
+		/* One text from the next; JSON is one document a line as it is. */
+		if (i > 0 && options->format == PL_FORMAT_TEXT)
+			(void)fputc('\n', session->output.stream);
+
 		int printed = report(session, now, before, err);
 
 		if (options->against_first) {

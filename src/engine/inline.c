@@ -169,11 +169,16 @@ static int adopt_config(struct inline_recording *self)
 	return 0;
 }
 
-static int plant(struct inline_recording *self, const struct pl_recording_options *options, struct pl_error *err)
+static int plant_sized(struct inline_recording *self, const struct pl_recording_options *options, uint64_t chunk_count,
+	struct pl_error *err)
 {
 	const struct pl_python *python = self->python;
-	struct placing placing = {.python = python, .options = {.frames = (uint32_t)options->frames, .sample = options->sample}};
-	struct pl_probe_plan plan;
+	struct placing placing = {
+		.python = python,
+		.options = {.frames = (uint32_t)options->frames, .sample = options->sample, .chunk_count = chunk_count},
+		.rss = options->rss,
+	};
+	struct pl_probe_plan plan = {0};
 	struct pl_maps maps = {0};
 	struct pl_gadgets gadgets;
 	struct pl_tracee *tracee = NULL;
@@ -186,7 +191,6 @@ static int plant(struct inline_recording *self, const struct pl_recording_option
 	memcpy(image, pl_inline_bytes, pl_inline_bytes_size);
 	/* All that can be read is read before the process is stopped. */
 	placing.gil = pl_python_main_gil(python);
-	placing.rss = options->rss;
 	code = pl_maps_read(python->pid, &maps);
 	if (code == 0)
 		code = pl_gadgets_find(python->pid, &maps, &gadgets, err);
@@ -199,11 +203,30 @@ static int plant(struct inline_recording *self, const struct pl_recording_option
 		code = find_current(tracee, &placing, err);
 	if (code == 0)
 		code = pl_probe_plant(tracee, &maps, &gadgets, &plan, &self->probe, err);
-	self->recording.stop_ns = pl_tracee_detach(tracee);
+
+	int64_t stop_ns = pl_tracee_detach(tracee);
+
+	if (stop_ns > self->recording.stop_ns)
+		self->recording.stop_ns = stop_ns;
 	pl_maps_free(&maps);
 	if (code == 0) {
 		self->planted = true;
 		code = adopt_config(self);
+	}
+	return code;
+}
+
+/* The map of live blocks is address space, not memory, but a process may have a limit to that too
+ * (ulimit -v, vm.overcommit_memory = 2): then it gets a map for a smaller heap, and what does not
+ * fit in is counted as lost. */
+static int plant(struct inline_recording *self, const struct pl_recording_options *options, struct pl_error *err)
+{
+	static const uint64_t chunk_counts[] = {0 /* the default */, 128, 16, 4};
+	int code = -ENOMEM;
+
+	for (size_t i = 0; code == -ENOMEM && i < sizeof(chunk_counts) / sizeof(chunk_counts[0]); i++) {
+		*err = (struct pl_error){0};
+		code = plant_sized(self, options, chunk_counts[i], err);
 	}
 	return code;
 }
