@@ -37,6 +37,10 @@ int pl_maps_read(pid_t pid, struct pl_maps *maps);
 int pl_maps_parse(const char *text, size_t length, struct pl_maps *maps);
 void pl_maps_free(struct pl_maps *maps);
 
+/* Bytes that the process may still map: by its RLIMIT_AS, and by the kernel where it does not
+ * overcommit. UINT64_MAX: no limit. */
+uint64_t pl_address_space_left(pid_t pid);
+
 /* The mapping that contains address, or NULL. */
 const struct pl_map *pl_maps_find(const struct pl_maps *maps, uint64_t address);
 /* Whether two mappings show the same file (device and inode, not the name). */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -216,19 +217,26 @@ static int plant_sized(struct inline_recording *self, const struct pl_recording_
 	return code;
 }
 
-/* The map of live blocks is address space, not memory, but a process may have a limit to that too
- * (ulimit -v, vm.overcommit_memory = 2): then it gets a map for a smaller heap, and what does not
- * fit in is counted as lost. */
+/*
+ * The map of live blocks is address space, not memory, but a process may have a limit to that too
+ * (ulimit -v, vm.overcommit_memory 2): then it gets a map for a smaller heap, and what does not fit
+ * in is counted as lost. At least half of what it has left stays its own.
+ */
 static int plant(struct inline_recording *self, const struct pl_recording_options *options, struct pl_error *err)
 {
 	static const uint64_t chunk_counts[] = {0 /* the default */, 128, 16, 4};
-	int code = -ENOMEM;
+	uint64_t left = pl_address_space_left(self->python->pid);
 
-	for (size_t i = 0; code == -ENOMEM && i < sizeof(chunk_counts) / sizeof(chunk_counts[0]); i++) {
-		*err = (struct pl_error){0};
-		code = plant_sized(self, options, chunk_counts[i], err);
+	for (size_t i = 0; i < sizeof(chunk_counts) / sizeof(chunk_counts[0]); i++) {
+		const struct pl_inline_options sized = {.frames = (uint32_t)options->frames, .chunk_count = chunk_counts[i]};
+
+		if (pl_inline_data_size(&sized) <= left / 2)
+			return plant_sized(self, options, chunk_counts[i], err);
 	}
-	return code;
+	return pl_fail(err, -ENOMEM,
+		"process %d may map only %" PRIu64 " MiB more (ulimit -v, or vm.overcommit_memory 2), too little for the "
+		"recorder: use --engine breakpoint",
+		(int)self->python->pid, left >> 20);
 }
 
 /* A program that was started in this process since has none of our pages. */

@@ -524,13 +524,21 @@ Test(permission, outside_of_our_user_namespace)
 	cr_assert_not_null(strstr(err.text, "user namespace that pyleak has no power over"), "%s", err.text);
 }
 
-static void allow_everything(void)
+/* Takes CAP_SYS_ADMIN. */
+static void allow_everything_with_power(void)
 {
 	struct sock_filter filter = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
 	struct sock_fprog program = {1, &filter};
 
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0)
+	if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0)
 		abort();
+}
+
+static void allow_everything(void)
+{
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
+		abort();
+	allow_everything_with_power();
 }
 
 static void become_strict(void)
@@ -562,6 +570,164 @@ Test(permission, seccomp_filter)
 	}
 	expect_refusal(child, -EPERM, "runs under a seccomp filter that could kill it", "--profile=sysadmin");
 	stop(child);
+}
+
+#define FILTERED "Name:\tpython3\nPPid:\t1\nNSpid:\t700\t7\n"
+#define CAPS_DOCKER "CapBnd:\t00000000a80425fb\n"
+#define CAPS_ALL "CapBnd:\t000001ffffffffff\n"
+
+Test(sandbox, whose_filter)
+{
+	static const struct {
+		const char *what, *status, *first; /* first NULL: it is itself the first process */
+		bool containers;
+	} cases[] = {
+		{"Docker's default", FILTERED CAPS_DOCKER "NoNewPrivs:\t0\nSeccomp:\t2\nSeccomp_filters:\t1\n",
+			"NoNewPrivs:\t0\nSeccomp:\t2\nSeccomp_filters:\t1\n", true},
+		{"its first process", FILTERED CAPS_DOCKER "NoNewPrivs:\t0\nSeccomp:\t2\nSeccomp_filters:\t1\n", NULL, true},
+		{"a filter around the runtime too", FILTERED CAPS_DOCKER "NoNewPrivs:\t0\nSeccomp:\t2\nSeccomp_filters:\t3\n",
+			NULL, true},
+		{"before Linux 5.9", FILTERED CAPS_DOCKER "NoNewPrivs:\t0\nSeccomp:\t2\n", "Seccomp:\t2\n", true},
+		{"before Linux 5.9, no-new-privileges", FILTERED CAPS_DOCKER "NoNewPrivs:\t1\nSeccomp:\t2\n",
+			"NoNewPrivs:\t1\nSeccomp:\t2\n", false},
+		{"before Linux 4.10", FILTERED CAPS_DOCKER "Seccomp:\t2\n", "Seccomp:\t2\n", false},
+		{"no-new-privileges", FILTERED CAPS_DOCKER "NoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n",
+			"NoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n", true},
+		{"no-new-privileges, first", FILTERED CAPS_DOCKER "NoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n", NULL, true},
+		{"its own on top", FILTERED CAPS_DOCKER "NoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t2\n",
+			"NoNewPrivs:\t0\nSeccomp:\t2\nSeccomp_filters:\t1\n", false},
+		{"its own on top, first", FILTERED CAPS_DOCKER "NoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t2\n", NULL, false},
+		{"its own in an open container", FILTERED CAPS_DOCKER "NoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n",
+			"NoNewPrivs:\t0\nSeccomp:\t0\nSeccomp_filters:\t0\n", false},
+		{"it could have done it itself", FILTERED CAPS_ALL "NoNewPrivs:\t0\nSeccomp:\t2\nSeccomp_filters:\t2\n",
+			"NoNewPrivs:\t0\nSeccomp:\t2\nSeccomp_filters:\t1\n", false},
+		{"nothing is said", "", "", false},
+		{"nothing is said of the first", FILTERED CAPS_ALL "NoNewPrivs:\t0\nSeccomp:\t2\nSeccomp_filters:\t1\n", "", false},
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+		cr_assert_eq(pl_proc_filter_is_containers(cases[i].status,
+				     cases[i].first ? cases[i].first : cases[i].status),
+			cases[i].containers, "%s", cases[i].what);
+}
+
+/* What the two processes of a container do to themselves: the first before and after it starts the second. */
+struct container {
+	const char *what;
+	void (*first_begins)(void), (*first_goes_on)(void), (*second)(void);
+	bool first_is_fine, second_is_fine;
+};
+
+static void wait_for_the_end(int ready)
+{
+	(void)write(ready, "!", 1);
+	for (;;)
+		(void)pause();
+}
+
+static void run_container(const struct container *container, int ready)
+{
+	if (container->first_begins)
+		container->first_begins();
+	if (fork() == 0) {
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (container->second)
+			container->second();
+		wait_for_the_end(ready);
+	}
+	if (container->first_goes_on)
+		container->first_goes_on();
+	wait_for_the_end(ready);
+}
+
+static pid_t only_child(pid_t pid)
+{
+	char path[64], text[32] = "";
+	FILE *children;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)pid, (int)pid);
+	children = fopen(path, "re");
+	cr_assert_not_null(children);
+	cr_assert_not_null(fgets(text, sizeof(text), children));
+	(void)fclose(children);
+	return (pid_t)strtol(text, NULL, 10);
+}
+
+/* Returns its first process, whose parent, the runtime, is left outside of the PID namespace. */
+static pid_t start_container(const struct container *container, pid_t *ret_runtime)
+{
+	int ready[2];
+	char bytes[2];
+
+	cr_assert_eq(pipe2(ready, O_CLOEXEC), 0);
+	*ret_runtime = fork();
+	if (*ret_runtime == 0) {
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (unshare(CLONE_NEWPID) != 0)
+			abort();
+		if (fork() == 0) {
+			(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+			run_container(container, ready[1]);
+		}
+		for (;;)
+			(void)pause();
+	}
+	for (size_t got = 0; got < sizeof(bytes);) {
+		ssize_t length = read(ready[0], bytes, sizeof(bytes) - got);
+
+		cr_assert_gt(length, 0);
+		got += (size_t)length;
+	}
+	(void)close(ready[0]);
+	(void)close(ready[1]);
+	return only_child(*ret_runtime);
+}
+
+static void allow_everything_and_lose_power(void)
+{
+	allow_everything_with_power();
+	drop_capability(CAP_SYS_ADMIN);
+	if (prctl(PR_CAPBSET_DROP, CAP_SYS_ADMIN, 0, 0, 0) != 0)
+		abort();
+}
+
+static void expect_filter(const char *what, pid_t pid, bool is_fine)
+{
+	struct pl_error err;
+	int r = may_trace(pid, &err);
+
+	cr_expect_eq(r, is_fine ? 0 : -EPERM, "%s: %s", what, err.text);
+	cr_expect(is_fine || strstr(err.text, "it is not just its container's"), "%s: %s", what, err.text);
+}
+
+static const struct container containers[] = {
+	{"of the runtime only", allow_everything_with_power, NULL, NULL, true, true},
+	{"of the runtime only, no new privileges", allow_everything, NULL, NULL, true, true},
+	{"of the second alone", NULL, NULL, allow_everything, true, false},
+	{"of the second on top", allow_everything_with_power, NULL, allow_everything, true, false},
+	{"of the first, later", allow_everything_with_power, allow_everything, NULL, false, false},
+	{"of each, as many", NULL, allow_everything, allow_everything, true, true},
+	{"by power that is gone", allow_everything_and_lose_power, NULL, NULL, true, true},
+	{"by power that is gone, one on top", allow_everything_and_lose_power, NULL, allow_everything, true, false},
+};
+
+TestSuite(sandbox, .timeout = 60);
+
+Test(sandbox, filters_of_containers)
+{
+	enum { COUNT = sizeof(containers) / sizeof(containers[0]) };
+	pid_t runtimes[COUNT], firsts[COUNT];
+
+	need_root();
+	for (size_t i = 0; i < COUNT; i++)
+		firsts[i] = start_container(&containers[i], &runtimes[i]);
+	drop_capability(CAP_SYS_ADMIN);
+	for (size_t i = 0; i < COUNT; i++) {
+		expect_filter(containers[i].what, firsts[i], containers[i].first_is_fine);
+		expect_filter(containers[i].what, only_child(firsts[i]), containers[i].second_is_fine);
+		cr_assert_eq(kill(firsts[i], SIGKILL), 0);
+		stop(runtimes[i]);
+	}
 }
 
 /* A container's profile that knows neither call, as Docker's before Linux 4.8. */
