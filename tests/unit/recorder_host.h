@@ -91,6 +91,17 @@ static inline void host_free(int domain, uint64_t block)
 	((void (*)(void *, uint64_t))host_entry(domain, PL_INLINE_FREE))(NULL, block);
 }
 
+/* Called by an original: a return address into the probe is only allowed under a marker. */
+#define host_enter()                                                                                           \
+	do {                                                                                                   \
+		uint64_t to = (uint64_t)__builtin_return_address(0) - (uint64_t)host_code_base;                \
+                                                                                                               \
+		host_original_calls++;                                                                         \
+		host_look_for_marker();                                                                        \
+		if (to < pl_inline_bytes_size && !host_marker_seen)                                            \
+			abort();                                                                               \
+	} while (0)
+
 /* As the tracer looks for a thread that will return into the probe. */
 __attribute__((no_sanitize_address)) static inline void host_look_for_marker(void)
 {
@@ -103,15 +114,13 @@ __attribute__((no_sanitize_address)) static inline void host_look_for_marker(voi
 
 static uint64_t original_raw(void *context, uint64_t a, uint64_t b)
 {
-	host_original_calls++;
-	host_look_for_marker();
+	host_enter();
 	return host_next_raw ? host_next_raw : host_next;
 }
 
 static uint64_t original_obj(void *context, uint64_t size, uint64_t b)
 {
-	host_original_calls++;
-	host_look_for_marker();
+	host_enter();
 	if (host_obj_enters_raw && host_next) {
 		host_next_raw = host_next - host_debug_gap;
 		(void)host_malloc(PL_INLINE_RAW, size + host_debug_gap);
@@ -122,8 +131,7 @@ static uint64_t original_obj(void *context, uint64_t size, uint64_t b)
 
 static uint64_t original_obj_realloc(void *context, uint64_t block, uint64_t size)
 {
-	host_original_calls++;
-	host_look_for_marker();
+	host_enter();
 	if (host_obj_enters_raw && host_next) {
 		host_next_raw = host_next - host_debug_gap;
 		(void)host_realloc(PL_INLINE_RAW, block - host_debug_gap, size + host_debug_gap);
@@ -134,12 +142,12 @@ static uint64_t original_obj_realloc(void *context, uint64_t block, uint64_t siz
 
 static void original_raw_free(void *context, uint64_t block)
 {
-	host_original_calls++;
+	host_enter();
 }
 
 static void original_obj_free(void *context, uint64_t block)
 {
-	host_original_calls++;
+	host_enter();
 	if (host_obj_enters_raw)
 		host_free(PL_INLINE_RAW, block - host_debug_gap);
 }

@@ -139,28 +139,19 @@ static cold u64 sample_salt(u64 size)
 	return mix(mix(4, shift), size >> shift) | 1;
 }
 
-static __attribute__((noinline)) void *alloc_shared(u32 entry, u64 context, u64 a, u64 b)
+/* What alloc_shared() decided: the mode may change meanwhile, and with it whose slot 0 is. */
+#define DECIDED(entry, mode, wanted) ((entry) | (mode) << 8 | (u32)(wanted) << 16)
+
+/* The part of alloc_shared() that returns to the caller itself: from here on the marker stands. */
+static __attribute__((noinline)) void *alloc_marked(u32 decided, u64 context, u64 a, u64 b, struct pl_inline_slot *slot)
 {
-	u32 function = entry % PL_INLINE_FUNCTIONS, mode = control()->mode, site = PL_INLINE_SITE_UNKNOWN;
-	struct pl_inline_slot *slot = slot_zero(), *own = NULL;
+	u32 entry = decided & 0xff, mode = decided >> 8 & 0xff, function = entry % PL_INLINE_FUNCTIONS, site;
+	const bool wanted = decided >> 16;
 	u64 thread, size = requested(function, a, b), salt = 0;
 	struct taken old = {0, 0};
 	struct marker marker;
-	bool wanted = true;
 	void *result;
 
-	if (mode == PL_INLINE_THREADS || pl_config.sample)
-		own = pl_thread_slot();
-	if (mode == PL_INLINE_THREADS)
-		slot = own;
-	if (slot && slot->outer - (u64)&marker < NESTED_REACH)
-		return call_original(entry, function, context, a, b);
-	if (pl_config.sample) {
-		wanted = own && sample_counts_down(own, size) && sample_fires(own, size);
-		if (!wanted && function != PL_INLINE_REALLOC &&
-			(entry < PL_INLINE_FUNCTIONS || size <= pl_config.nested_size))
-			return call_original(entry, function, context, a, b);
-	}
 	marker_set(&marker);
 	/* Under the GIL the raw domain does not own slot 0; it calls no other hook either. */
 	if (mode == PL_INLINE_THREADS && slot)
@@ -195,6 +186,30 @@ static __attribute__((noinline)) void *alloc_shared(u32 entry, u64 context, u64 
 out:
 	marker_wipe(&marker);
 	return result;
+}
+
+/* Any domain, any number of GILs. Whatever is passed through ends in a jump, not a call: nothing but a
+ * marked call may leave a return address into this code on a stack (test_recorder looks). */
+static __attribute__((noinline)) void *alloc_shared(u32 entry, u64 context, u64 a, u64 b)
+{
+	u32 function = entry % PL_INLINE_FUNCTIONS, mode = control()->mode;
+	struct pl_inline_slot *slot = slot_zero(), *own = NULL;
+	u64 size = requested(function, a, b);
+	bool wanted = true;
+
+	if (mode == PL_INLINE_THREADS || pl_config.sample)
+		own = pl_thread_slot();
+	if (mode == PL_INLINE_THREADS)
+		slot = own;
+	if (slot && slot->outer - stack_pointer() < NESTED_REACH)
+		return call_original(entry, function, context, a, b);
+	if (pl_config.sample) {
+		wanted = own && sample_counts_down(own, size) && sample_fires(own, size);
+		if (!wanted && function != PL_INLINE_REALLOC &&
+			(entry < PL_INLINE_FUNCTIONS || size <= pl_config.nested_size))
+			return call_original(entry, function, context, a, b);
+	}
+	return alloc_marked(DECIDED(entry, mode, wanted), context, a, b, slot);
 }
 
 /* Under the main GIL, in the mem and obj domains. `entry` and `function` are constants but for the

@@ -51,6 +51,14 @@ inlined u64 thread_pointer(void)
 	return self;
 }
 
+inlined u64 stack_pointer(void)
+{
+	u64 sp;
+
+	__asm__ volatile("mov %%rsp, %0" : "=r"(sp));
+	return sp;
+}
+
 inlined u64 thread_word(int64_t offset)
 {
 	u64 word;
