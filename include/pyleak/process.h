@@ -48,11 +48,14 @@ int pl_process_list(pid_t **ret_pids, size_t *ret_count);
  * one line in *err that names the cause and the remedy: it ended (ESRCH), it is a zombie, it is us,
  * it is 32-bit (ENOEXEC), another tracer has it and which (EBUSY), another user's (EPERM), Yama's
  * ptrace_scope, a container without CAP_SYS_PTRACE, not dumpable, a seccomp filter that may kill on
- * our calls, a shadow stack.
+ * our calls (its own, and we may not suspend it), a shadow stack.
  */
 int pl_process_may_trace(const struct pl_process *process, struct pl_error *err);
 /* For use after ptrace itself said EPERM: the most probable reason that is left. Never 0. */
 int pl_process_explain_denied(const struct pl_process *process, struct pl_error *err);
+/* Whether the seccomp filter of a thread was put on by the runtime of its container and not by the program: such a
+ * one lets our calls through, or answers them with an error. */
+bool pl_process_filter_is_containers(pid_t tid);
 
 /* Opens a regular file as the process itself would see it (through /proc/PID/root). fd or -errno;
  * -EINVAL: it is something else. */

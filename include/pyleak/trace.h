@@ -86,8 +86,9 @@ int pl_tracee_swap_word(struct pl_tracee *tracee, uint64_t address, uint64_t exp
 /*
  * Remote system calls that restore the thread by themselves if the tracer dies (see
  * pl_arch_remote_frame). Only mmap, munmap, madvise, prctl and rt_sigaction are ever called so.
- * A seccomp filter of the thread is suspended for the calls; it is in force again if the tracer dies,
- * so a call that is under way at that moment is judged by it.
+ * A seccomp filter of the thread is suspended for the calls if we may do that; it is in force again if
+ * the tracer dies, so a call that is under way at that moment is judged by it. If we may not, the calls
+ * are made under a container's filter, and none is made under one of the program's own.
  */
 struct pl_gadgets {
 	uint64_t syscall_return, sigreturn;

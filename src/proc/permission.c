@@ -23,9 +23,6 @@
  * which puts what a person can change at once first.
  */
 
-/* Inode of the first user namespace (PROC_USER_INIT_INO). */
-static const ino_t first_user_namespace = 0xEFFFFFFD;
-
 enum { MAX_ANCESTORS = 64, MAX_NAMESPACES = 33 };
 
 #define HOW_IN_CONTAINER "docker run --cap-add=SYS_PTRACE, or kubectl debug --profile=general"
@@ -377,38 +374,9 @@ static int check_kernel_thread(pid_t pid, char state, struct pl_error *err)
 	return 0;
 }
 
-static int check_sandbox(pid_t pid, const struct pl_process *strictest, struct pl_error *err)
-{
-	struct credentials mine;
-	struct stat namespace;
-
-	if (strictest->shadow_stack)
-		return pl_fail(err, -EOPNOTSUPP,
-			"process %d runs with a shadow stack (CET), which forbids the calls that pyleak would make in "
-			"it: start it without SHSTK in GLIBC_TUNABLES",
-			(int)pid);
-	if (strictest->seccomp == 1)
-		return pl_fail(err, -EPERM,
-			"process %d runs under strict seccomp: any call that pyleak made in it would kill it",
-			(int)pid);
-	if (strictest->seccomp == 0)
-		return 0;
-	if (read_credentials(getpid(), &mine) < 0 || stat("/proc/self/ns/user", &namespace) != 0)
-		return pl_fail(err, -EIO, "cannot read pyleak's own entries in /proc");
-	/* What check_ptrace_options() asks of who wants PTRACE_O_SUSPEND_SECCOMP. */
-	if (has(mine.effective, CAP_SYS_ADMIN) && mine.seccomp == 0 && namespace.st_ino == first_user_namespace)
-		return 0;
-	return pl_fail(err, -EPERM,
-		"process %d runs under a seccomp filter that could kill it for the calls pyleak would make, and %s: "
-		"run pyleak on the host with sudo, or in a container with --privileged (kubectl debug --profile=sysadmin)",
-		(int)pid,
-		mine.seccomp ? "pyleak, under a filter itself, may not suspend it"
-			     : "only CAP_SYS_ADMIN on the host may suspend it");
-}
-
 int pl_process_may_trace(const struct pl_process *process, struct pl_error *err)
 {
-	struct pl_process strictest = {0};
+	struct pl_process strictest = {.pid = process->pid};
 	int r = check_alive(process, err);
 
 	if (r == 0)
@@ -427,5 +395,5 @@ int pl_process_may_trace(const struct pl_process *process, struct pl_error *err)
 	case ALLOWED:
 		break;
 	}
-	return check_sandbox(process->pid, &strictest, err);
+	return pl_proc_check_sandbox(&strictest, err);
 }

@@ -4,7 +4,7 @@
 
 #include "pyleak/process.h"
 
-/* Reading the small text files of /proc/PID, for process.c and permission.c. */
+/* Reading the small text files of /proc/PID, for process.c, permission.c and sandbox.c. */
 
 enum { PL_PROC_STATUS_BYTES = 65536 };
 
@@ -19,5 +19,10 @@ char *pl_proc_link(pid_t pid, const char *name);
 void pl_proc_parse_status(const char *status, struct pl_process *process);
 /* Whether a program that begins with these bytes is one that we can trace. */
 int pl_proc_check_program(pid_t pid, const unsigned char *header, size_t length, struct pl_error *err);
+/* Whether what a process has around itself lets our system calls through; strictest is the sum of its threads. */
+int pl_proc_check_sandbox(const struct pl_process *strictest, struct pl_error *err);
+/* Whether a thread's seccomp filters are all its container's, by its status and that of the container's first process
+ * (the same text: it is that process). */
+bool pl_proc_filter_is_containers(const char *status, const char *first_status);
 
 #endif

@@ -215,12 +215,13 @@ int pl_remote_begin(struct pl_tracee *tracee, const struct pl_maps *maps, const 
 			(int)tracee->pid);
 	if (has_seccomp_filter(remote->thread)) {
 		code = pl_ptrace_set_options(remote->thread->tid, usual_options(tracee) | PTRACE_O_SUSPEND_SECCOMP);
-		if (code < 0) {
+		remote->filter_suspended = code == 0;
+		/* Looked at again here: the program may have put on one of its own since it was found harmless. */
+		if (code < 0 && !pl_process_filter_is_containers(remote->thread->tid)) {
 			code = pl_fail(err, code, "the seccomp filter of process %d cannot be suspended: %s",
 				(int)tracee->pid, strerror(-code));
 			goto fail;
 		}
-		remote->filter_suspended = true;
 	}
 	code = pl_tracee_write(tracee, remote->frame.address, remote->frame.bytes, remote->frame.size);
 	if (code < 0)
@@ -289,7 +290,7 @@ int pl_remote_call(struct pl_remote *remote, long number, const uint64_t argumen
 		code = to_syscall_stop(remote);
 	if (code == 0)
 		code = pl_ptrace_get_registers(tid, &after);
-	if (code < 0)
+	if (code)
 		return code;
 	*ret_result = pl_registers_result(&after);
 	return 0;
