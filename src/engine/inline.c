@@ -101,7 +101,9 @@ static int make_plan(const struct pl_python *python, struct placing *placing, co
 		.tables_size = pl_inline_data_size(&placing->options),
 		.place = place,
 		.context = placing,
-		.armed_value = python->free_threaded ? PL_INLINE_THREADS : PL_INLINE_GIL,
+		.armed_value = python->free_threaded   ? PL_INLINE_THREADS :
+			       placing->options.sample ? PL_INLINE_SAMPLE :
+							 PL_INLINE_GIL,
 		.mark = PL_INLINE_MARKER,
 		.hook_count = PL_INLINE_ENTRIES,
 	};

@@ -304,11 +304,14 @@ static void accept(struct pl_inline_reader *reader, uint64_t number, const struc
 {
 	struct pl_totals *totals = pl_sites_totals(reader->sites, reader->local[number]);
 	struct pl_inline_totals *last = &reader->totals[number];
+	struct pl_inline_estimate before, now;
 
-	totals->allocated_size += allocated_size(row) - allocated_size(last);
-	totals->allocated_count += allocated_count(row) - allocated_count(last);
-	totals->freed_size += freed_size(row) - freed_size(last);
-	totals->freed_count += freed_count(row) - freed_count(last);
+	pl_inline_estimate(last, reader->config.sample, &before);
+	pl_inline_estimate(row, reader->config.sample, &now);
+	totals->allocated_size += now.totals.allocated_size - before.totals.allocated_size;
+	totals->allocated_count += now.totals.allocated_count - before.totals.allocated_count;
+	totals->freed_size += now.totals.freed_size - before.totals.freed_size;
+	totals->freed_count += now.totals.freed_count - before.totals.freed_count;
 	*last = *row;
 }
 

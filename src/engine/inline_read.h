@@ -23,6 +23,14 @@ struct pl_inline_reader {
 	uint64_t capacity;
 };
 
+/* What a row of totals stands for: itself, or with a rate (config.sample) an unbiased estimate. The
+ * variances of several rows add up; between windows too, where the rows differ. */
+struct pl_inline_estimate {
+	struct pl_totals totals;
+	double live_size_variance, live_count_variance;
+};
+void pl_inline_estimate(const struct pl_inline_totals *row, uint64_t rate, struct pl_inline_estimate *ret);
+
 /* Checks the config (hostile) and allocates. 0, -EPROTO, -ENOMEM. */
 int pl_inline_reader_init(struct pl_inline_reader *reader);
 void pl_inline_reader_free(struct pl_inline_reader *reader);
