@@ -25,6 +25,8 @@ struct window {
 
 struct raw_frame {
 	uint64_t code, instruction, previous;
+	uint64_t bytecode;       /* where what the instruction is part of begins */
+	uint32_t copy;           /* free-threaded 3.14+: which copy of the bytecode that is */
 	uint8_t owner;
 	bool entered_from_c;     /* 3.11 says it in the frame, later versions by a shim below it */
 	bool may_be_incomplete;
@@ -51,6 +53,8 @@ static bool read_frame(const struct pl_python *python, struct window *window, ui
 
 	if (layout->frame_owner != PL_NO_FIELD && (size_t)layout->frame_owner >= length)
 		length = (size_t)layout->frame_owner + 1;
+	if (layout->frame_tlbc_index != PL_NO_FIELD && (size_t)layout->frame_tlbc_index + 4 > length)
+		length = (size_t)layout->frame_tlbc_index + 4;
 	if (address % 8 || address > INT64_MAX)
 		return false;
 	bytes = window_get(python->pid, window, address, length);
@@ -60,6 +64,8 @@ static bool read_frame(const struct pl_python *python, struct window *window, ui
 	ret->code = field_u64(bytes, layout->frame_code);
 	if (layout->frame_code_tagged)
 		ret->code &= ~UINT64_C(3);
+	ret->bytecode = ret->code + (uint64_t)layout->code_bytecode;
+	ret->copy = layout->frame_tlbc_index != PL_NO_FIELD ? field_u32(bytes, layout->frame_tlbc_index) : 0;
 	ret->instruction = layout->frame_instruction_is_index ? field_u32(bytes, layout->frame_instruction) :
 								 field_u64(bytes, layout->frame_instruction);
 	ret->owner = layout->frame_owner != PL_NO_FIELD ? bytes[layout->frame_owner] : 0;
@@ -76,10 +82,38 @@ static int32_t frame_offset(const struct pl_python *python, const struct raw_fra
 		if (python->minor == 10)
 			offset *= CODE_UNIT;
 	} else {
-		offset = (int64_t)(frame->instruction - (frame->code + (uint64_t)python->layout.code_bytecode));
+		offset = (int64_t)(frame->instruction - frame->bytecode);
 	}
 	/* A frame that has not begun points before its code. */
 	return offset < 0 || offset > INT32_MAX ? -1 : (int32_t)offset;
+}
+
+/*
+ * Without a GIL each thread specializes bytecode of its own: copies, which the code object lists
+ * (co_tlbc, a _PyCodeArray of size and entries) and of which the frame has the number.
+ */
+static int find_bytecode(const struct pl_python *python, struct raw_frame *batch, size_t count)
+{
+	uint64_t lists[BATCH], sizes[BATCH];
+	struct pl_memory_piece pieces[2 * BATCH];
+	int r;
+
+	for (size_t i = 0; i < count; i++)
+		pieces[i] = (struct pl_memory_piece){ batch[i].code + (uint64_t)python->layout.code_tlbc, &lists[i],
+			sizeof(lists[i]) };
+	r = pl_memory_read_pieces(python->pid, pieces, count);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < count; i++) {
+		pieces[2 * i] = (struct pl_memory_piece){ lists[i], &sizes[i], sizeof(sizes[i]) };
+		pieces[2 * i + 1] = (struct pl_memory_piece){ lists[i] + 8 + 8 * (uint64_t)batch[i].copy,
+			&batch[i].bytecode, sizeof(batch[i].bytecode) };
+	}
+	r = pl_memory_read_pieces(python->pid, pieces, 2 * count);
+	for (size_t i = 0; r == 0 && i < count; i++)
+		if (batch[i].copy >= sizes[i])
+			r = -EINVAL;
+	return r;
 }
 
 /*
@@ -113,7 +147,7 @@ static size_t keep_complete(const struct pl_python *python, const struct raw_fra
 		return 0;
 	}
 	for (size_t i = 0; i < count; i++) {
-		int64_t offset = (int64_t)(batch[i].instruction - (batch[i].code + (uint64_t)layout->code_bytecode));
+		int64_t offset = (int64_t)(batch[i].instruction - batch[i].bytecode);
 
 		if (batch[i].may_be_incomplete) {
 			if (codes[i].type != python->code_type) {
@@ -158,6 +192,10 @@ size_t stack_read(const struct pl_python *python, uint64_t frame, struct pl_fram
 				size++;
 			else
 				from_c = true;
+		}
+		if (size && python->layout.code_tlbc != PL_NO_FIELD && find_bytecode(python, batch, size) < 0) {
+			bad = true;
+			break;
 		}
 		if (python->layout.code_first_traceable != PL_NO_FIELD) {
 			count += keep_complete(python, batch, size, frames + count, &bad);

@@ -3,6 +3,7 @@
 
     workload.py tracemalloc    records itself, prints the figures as JSON
     workload.py tracemalloc N  the same by traceback, of N frames at most, most recent call first
+    workload.py allocators     as tracemalloc, but without what it learns of blocks from free lists (3.13+)
     workload.py watched        says "ready", waits for a line, runs, says "done", waits for the end
 
 Both run it before, so that caches, interned strings and lazily made code are there already, and fill
@@ -10,6 +11,7 @@ CPython's free lists: what comes from them then is unknown to both. tracemalloc 
 list, dict, tuple or float on its new owner from 3.8 on, which a pure allocator hook cannot.
 Runs on every Python from 3.6 on.
 """
+import ctypes
 import gc
 import json
 import sys
@@ -235,6 +237,12 @@ def fill_free_lists():
         made.append([tuple([None] * size) for _ in range(2100)])
     while made:
         made.pop()
+    # 3.14 keeps iterators, slices and the writers of texts too, 3.15 those of bytes.
+    for things in [], (), range(3):
+        made = [iter(things) for _ in range(100)]
+    made = [slice(i) for i in range(100)] + [range(i) for i in range(100)]
+    made = zlib.compress(b"a" * 50000)
+    del made
     recursion(bytes, 250)
 
 
@@ -244,8 +252,10 @@ def main():
         gc.collect()
     gc.disable()
     fill_free_lists()
-    if sys.argv[1] == "tracemalloc":
+    if sys.argv[1] in ("tracemalloc", "allocators"):
         tracemalloc.start(int(sys.argv[2]) if sys.argv[2:] else 1)
+        if sys.argv[1] == "allocators" and sys.version_info >= (3, 13):
+            ctypes.pythonapi.PyRefTracer_SetTracer(None, None)
         places = run()
         snapshot = tracemalloc.take_snapshot()
         tracemalloc.stop()
