@@ -232,7 +232,8 @@ inlined void *alloc_gil(u32 entry, u32 function, u64 context, u64 a, u64 b, cons
 		if (unlikely(interpreter != slot->interpreter) && !interpreter_shares(slot, interpreter))
 			return alloc_shared(entry, context, a, b);
 	}
-	if (unlikely(slot->outer))
+	/* Within reach: one that a thread left behind (cancelled inside of an original) does not count. */
+	if (unlikely(slot->outer) && slot->outer - stack_pointer() < NESTED_REACH)
 		return call_original(entry, function, context, a, b);
 	if (unlikely(slot->thread != thread))
 		thread_changed(slot, thread);

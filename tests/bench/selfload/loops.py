@@ -106,8 +106,14 @@ def generators(n):
     return total
 
 
+def evaluated(n):
+    """New code all the time, most of it equal to what was there before."""
+    for i in range(n // 400):
+        eval("x + %d" % (i % 50), {"x": i})
+
+
 LOOPS = [ints_kept, ints_dropped, floats_list, lists_kept, classes, strings, json_loads, json_dumps, dicts, deep,
-         generators]
+         generators, evaluated]
 
 
 def child(mode, name, size):
