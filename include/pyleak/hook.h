@@ -35,6 +35,11 @@ bool pl_probe_present(pid_t pid);
  * nor if pyleak was killed before it was complete. */
 bool pl_probe_is_kept(const struct pl_probe *probe);
 
+/* One pyleak at a time plants in a process, or removes what a dead one left: to a second one, the
+ * first one's probe would look like a leftover. Held until this process ends, however it ends.
+ * -EBUSY: another has it. */
+int pl_probe_claim(pid_t pid);
+
 /* Where the tables of a probe at this base are. */
 static inline uint64_t pl_probe_tables_place(uint64_t base)
 {

@@ -2,12 +2,9 @@
 #include "session.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
-#include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
-#include <unistd.h>
+#include <time.h>
 
 #include "pyleak/hook.h"
 #include "pyleak/log.h"
@@ -16,6 +13,7 @@
 #include "pyleak/units.h"
 
 #define LEFTOVER_PATIENCE_NSEC (2 * PL_NSEC_PER_SEC)
+#define CLAIM_PAUSE_NSEC (20 * PL_NSEC_PER_MSEC)
 
 static volatile int stop_requested;
 
@@ -49,24 +47,18 @@ static int check_process(pid_t pid, struct pl_process *process, struct pl_error 
 	return pl_process_may_trace(process, err);
 }
 
-/* One pyleak at a time plants hooks in a process: a second one would take the first one's probe for a
- * leftover. The lock ends with this process, however it ends. */
+/* The guardian of a killed pyleak has it for a second. */
 static int claim(pid_t pid, struct pl_error *err)
 {
-	char path[32];
+	const struct timespec pause = {.tv_nsec = CLAIM_PAUSE_NSEC};
+	int64_t give_up = pl_now_ns() + LEFTOVER_PATIENCE_NSEC;
+	int code;
 
-	(void)snprintf(path, sizeof(path), "/proc/%d", (int)pid);
-
-	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-	if (fd < 0)
-		return pl_fail(err, -errno, "process %d cannot be read: %s", (int)pid, strerror(errno));
-	/* A /proc without locks leaves it to chance, as before. */
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK) {
-		(void)close(fd);
-		return pl_fail(err, -EBUSY, "process %d is being recorded by another pyleak: end that one first", (int)pid);
-	}
-	return 0;
+	while ((code = pl_probe_claim(pid)) == -EBUSY && pl_now_ns() < give_up && !stop_requested)
+		(void)nanosleep(&pause, NULL);
+	if (code == -EBUSY)
+		return pl_fail(err, code, "process %d is being recorded by another pyleak: end that one first", (int)pid);
+	return code < 0 ? pl_fail(err, code, "process %d cannot be read: %s", (int)pid, strerror(-code)) : 0;
 }
 
 /* A probe that is there: one that was planted to stay is adopted (*ret_recording is set); what a

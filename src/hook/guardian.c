@@ -14,6 +14,8 @@
 #include "pyleak/units.h"
 
 #define DEATH_PATIENCE_NSEC PL_NSEC_PER_SEC
+#define LOOKS 4 /* after 20, 60, 180 and 540 ms more */
+#define LOOK_PAUSE_NSEC (20 * PL_NSEC_PER_MSEC)
 #define REMOVE_PATIENCE_NSEC (2 * PL_NSEC_PER_SEC)
 
 static int alive_fd = -1;
@@ -41,6 +43,7 @@ static void guard(int pipe_fd, pid_t pyleak, pid_t pid, uint64_t start_time)
 {
 	char byte;
 	ssize_t got;
+	struct timespec pause = {.tv_nsec = LOOK_PAUSE_NSEC};
 	uint64_t now;
 	bool found;
 
@@ -50,9 +53,18 @@ static void guard(int pipe_fd, pid_t pyleak, pid_t pid, uint64_t start_time)
 	if (got > 0)
 		return;
 	wait_for_death(pyleak);
-	if (pl_process_start_time(pid, &now) < 0 || now != start_time)
+	/* Held until the end. Whoever has it has found what was left, or will. */
+	if (pl_probe_claim(pid) < 0)
 		return;
-	(void)pl_probe_detach(pid, REMOVE_PATIENCE_NSEC, &found, NULL, NULL);
+	/* A thread that carries a call of the dead pyleak's makes it when it is given a processor: a
+	 * mapping may yet appear. */
+	for (int look = 0; look < LOOKS; look++) {
+		(void)nanosleep(&pause, NULL);
+		pause.tv_nsec *= 3;
+		if (pl_process_start_time(pid, &now) < 0 || now != start_time)
+			return;
+		(void)pl_probe_detach(pid, REMOVE_PATIENCE_NSEC, &found, NULL, NULL);
+	}
 }
 
 /* Nothing of the terminal or of a pipeline may be held open by a process that outlives the command. */

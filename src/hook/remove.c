@@ -52,6 +52,8 @@ static int restore_copies(struct pl_tracee *tracee, const struct pl_probe *probe
 	return 0;
 }
 
+/* -EFAULT: the word is not mapped, because the words were never written, or because a removal died
+ * between its two last calls. Either way nobody is in the code. */
 static int disarm(struct pl_tracee *tracee, const struct pl_probe *probe)
 {
 	const uint32_t zero = 0;
@@ -122,6 +124,10 @@ static int remove_once(struct pl_tracee *tracee, const struct pl_probe *probe, s
 			code = foreign = restore_words(tracee, probe);
 		if (code >= 0)
 			code = disarm(tracee, probe);
+		if (code == -EFAULT) {
+			code = 0;
+			goto proven;
+		}
 		if (code == 0)
 			code = restore_copies(tracee, probe, &copies);
 		/* Another hook on top calls us through a pointer that we put back, or through one that we
@@ -131,6 +137,7 @@ static int remove_once(struct pl_tracee *tracee, const struct pl_probe *probe, s
 		if (code == 0 && !pl_probe_quiescent(tracee, probe, &maps))
 			code = -EAGAIN;
 	}
+proven:
 	if (code == 0)
 		code = unmap(tracee, probe, &maps, err);
 	pl_copies_free(&copies);
@@ -202,7 +209,12 @@ int pl_probe_detach(pid_t pid, int64_t patience_ns, bool *ret_found, int64_t *re
 	code = pl_tracee_seize(pid, patience_ns, &tracee, err);
 	if (code < 0)
 		return code;
-	code = pl_probe_remove(tracee, &probe, patience_ns, err);
+	/* What was seen before may have grown: a thread finishes the call that a dead tracer began. */
+	code = pl_probe_find(pid, &probe);
+	if (code == 0)
+		code = pl_probe_remove(tracee, &probe, patience_ns, err);
+	else if (code == -ENOENT)
+		code = 0;
 
 	int64_t stop_ns = pl_tracee_detach(tracee);
 

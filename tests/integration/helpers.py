@@ -25,6 +25,8 @@ PATIENCE = float(os.environ.get("PYLEAK_PATIENCE", "1"))
 # Where a probe may be mapped: 16 places, 16 MiB apart.
 PROBE_FIRST, PROBE_STEP, PROBE_PLACES = 0x70796C000000, 0x1000000, 16
 PROBE_END = PROBE_FIRST + PROBE_STEP * PROBE_PLACES
+# Where the tables of the inline engine may be.
+TABLES_FIRST, TABLES_END = 0x707A00000000, 0x707A00000000 + 0x4000000000 * PROBE_PLACES
 HOOKS = 12  # malloc, calloc, realloc, free of the raw, mem and obj domains; an engine may add types' tp_dealloc
 
 ENGINES = os.environ.get("PYLEAK_ENGINES", "breakpoint inline").split()
@@ -233,7 +235,7 @@ def maps(pid):
 
 
 def probe_maps(pid):
-    return [m for m in maps(pid) if PROBE_FIRST <= m[0] < PROBE_END]
+    return [m for m in maps(pid) if PROBE_FIRST <= m[0] < PROBE_END or TABLES_FIRST <= m[0] < TABLES_END]
 
 
 def hook_words(pid):

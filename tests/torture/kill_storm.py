@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Kills pyleak at every step it makes, and at random instants; the process must never notice.
 
-    kill_storm.py [--steps N] [--random N] [--seconds S] [--workers N] [--python PATH] [--seed N]
+    kill_storm.py [--engine E] [--steps N] [--random N] [--seconds S] [--workers N] [--python PATH] [--seed N]
 
 Steps: PYLEAK_FAULT=n makes pyleak kill itself at its n-th ptrace request or write into the process.
 n goes over every step of an attach, a short watch and a detach (--steps: that many of them, evenly
@@ -22,6 +22,7 @@ import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "integration"))
+import helpers  # noqa: E402
 from helpers import PATIENCE, Pyleak, Trace, Victim, guardians, leftovers, pyleak, wait_clean  # noqa: E402
 
 DURATION = "200ms"
@@ -40,7 +41,7 @@ class Round:
 
 
 def arguments(pid, *more):
-    return ["attach", pid, "--engine", "breakpoint", "--duration", DURATION, "--format", "json", *more]
+    return ["attach", pid, "--engine", helpers.engine, "--duration", DURATION, "--format", "json", *more]
 
 
 def guards(pid):
@@ -159,6 +160,7 @@ def whole_run(python):
 
 def main():
     parser = argparse.ArgumentParser()
+    parser.add_argument("--engine", default="breakpoint")
     parser.add_argument("--steps", type=int, default=0, help="how many steps to be killed at; 0: every one")
     parser.add_argument("--random", type=int, default=300, help="how many random instants")
     parser.add_argument("--seconds", type=float, default=360, help="time for all; what does not fit counts as skipped")
@@ -166,6 +168,7 @@ def main():
     parser.add_argument("--python", default="/usr/bin/python3")
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "little"))
     options = parser.parse_args()
+    helpers.engine = options.engine
     rng = random.Random(options.seed)
     started = time.monotonic()
 
@@ -178,7 +181,7 @@ def main():
         chosen = sorted(rng.sample(chosen, min(options.steps, last)))
     rng.shuffle(chosen)  # if time ends, what was left out is spread over all
     storm = Storm(options)
-    print("%d steps in %.2f s; killed at %d of them, and at %d random instants; seed %d" % (
+    print(options.engine + ": %d steps in %.2f s; killed at %d of them, and at %d random instants; seed %d" % (
         steps, seconds, len(chosen), options.random, options.seed), flush=True)
     storm.run(LIGHT, [Round("step", n, n % 2) for n in chosen], options.seconds * 0.65)
     print("steps: %d rounds right (%d of them ended before the step), %d failed, %d left out" % (
