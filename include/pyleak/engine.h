@@ -20,6 +20,7 @@ struct pl_recording;
 struct pl_recording_options {
 	int frames;      /* kept for each allocation, 1 to 128 */
 	uint64_t sample; /* inline: one allocation per so many bytes on average; 0: every one */
+	bool park;       /* inline: leave CPython's free lists alone */
 	bool keep;       /* inline: finishing leaves the probe in place */
 	uint64_t rss;    /* of the process before it was touched: told again to who adopts the probe */
 };

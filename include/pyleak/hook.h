@@ -53,18 +53,21 @@ struct pl_probe_plan {
 	uint64_t code_size;
 	uint64_t data_size;    /* behind the code; 0: the tables are all the data there is */
 	uint64_t tables_size;  /* 0: none */
+	uint64_t tables_kept;  /* the last so many bytes of them are not zeroed in a forked child */
 	/* Called when it is known where everything will be, to complete `image`; may be NULL. */
 	void (*place)(void *context, uint8_t *image, uint64_t base, uint64_t tables);
 	void *context;
 	uint32_t armed_offset, armed_value;          /* into the data; what it is set to */
-	uint32_t inside_offset;                      /* into the data; 0: the engine uses marks */
+	uint32_t inside_words;                       /* 0: the engine uses marks only */
+	uint64_t inside_offset;                      /* into the data */
 	uint64_t mark;
 	bool kept;                                   /* --keep: see struct pl_probe_header */
 	uint32_t scratch_offset;                     /* into the data: two struct pl_kernel_sigaction */
 	uint32_t trap_handler_offset, restorer_offset; /* into the code; trap_handler_offset 0: none wanted */
 	struct {
-		uint64_t address, original; /* the word, and what it holds now */
-		uint32_t entry_offset;      /* into the code */
+		uint64_t address, original;   /* the word, and what it holds now */
+		uint32_t entry_offset;        /* into the code */
+		enum pl_probe_hook_kind kind; /* if not a word: entry_offset is the hook's `entry` */
 	} hooks[PL_PROBE_MAX_HOOKS];
 	uint32_t order[PL_PROBE_MAX_HOOKS]; /* hooks in the order in which they are redirected */
 	uint32_t hook_count;

@@ -19,7 +19,9 @@ struct pl_inline_options {
 	uint64_t chunk_count; /* 64 MiB of the heap each, 16 MiB of address space; 0: as many as the default */
 };
 
-/* The size of the one data mapping, control page first (PL_INLINE_CONTROL at its beginning). */
+/* The size of the one data mapping, control page first. All of it is zeroed in a forked child but its
+ * last PL_INLINE_KEPT_SIZE bytes, config.free_lists.inside. */
+enum { PL_INLINE_KEPT_SIZE = 4096 };
 uint64_t pl_inline_data_size(const struct pl_inline_options *options);
 
 /*

@@ -73,19 +73,28 @@ struct pl_probe_header {
 	uint64_t armed_address;  /* u32 in the data: entries record; 0: they pass through */
 	struct pl_kernel_sigaction saved_trap; /* what rt_sigaction said before; valid if trap_handler */
 	/* Threads that left the code for an original function and will return into it: a u32 in the
-	 * data counts them, or each has the word `mark ^ its own address` on its stack meanwhile. */
+	 * data counts them, or each has the word `mark ^ its own address` on its stack meanwhile. Or both:
+	 * the inline engine counts objects that are on their way through a deallocator. */
 	uint64_t inside_address; /* 0: no count */
 	uint64_t mark;           /* 0: no marks */
 	uint64_t tables;         /* 0: none */
 	uint64_t tables_size;
-	uint64_t kept; /* 1: planted to stay (--keep); 0: its pyleak is at work, or was killed */
+	uint32_t kept; /* 1: planted to stay (--keep); 0: its pyleak is at work, or was killed */
+	uint32_t inside_words; /* u32s at inside_address; all of them must be 0 */
+};
+
+enum pl_probe_hook_kind {
+	PL_PROBE_HOOK_WORD,
+	/* The count of a free list, an int32_t, to which the probe may have added a bias so that nothing
+	 * is parked. Put back by counting the chain, which is linked through the word at 8. */
+	PL_PROBE_HOOK_COUNT,
 };
 
 struct pl_probe_hook {
-	uint64_t address;  /* of the redirected word, aligned to 8 */
-	uint64_t original; /* what it held */
-	uint64_t entry;    /* what we put there: an address in the probe's code */
-	uint64_t reserved;
+	uint64_t address;  /* of the redirected word, aligned to 8; or of the count */
+	uint64_t original; /* what it held; or the address of the chain's head */
+	uint64_t entry;    /* what we put there: an address in the probe's code; or the bias */
+	uint64_t kind;     /* enum pl_probe_hook_kind */
 };
 
 _Static_assert(sizeof(struct pl_probe_header) == PL_PROBE_HOOKS_OFFSET, "the hooks follow the header");

@@ -17,12 +17,14 @@
  *   │ struct pl_inline_image  4096 │         ├─ odd ──────┤ the few blocks that the map cannot hold
  *   │ struct pl_inline_config 4608 │────────>├─ totals ───┤ struct pl_inline_totals [site]
  *   ├──────────────────────────────┤         ├─ sites ────┤ struct pl_inline_site [site]
- *   │ text                    8192 │         ├─ index ────┤ uint32_t, hash -> site
- *   └──────────────────────────────┘         ├─ frames ───┤ uint64_t, the traces
+ *   │ type copies             8192 │         ├─ index ────┤ uint32_t, hash -> site
+ *   │ text                   12288 │         ├─ frames ───┤ uint64_t, the traces
+ *   └──────────────────────────────┘         │            │
  *                                            ├─ codes ────┤ struct pl_inline_code [code]
  *                                            ├─ code_index┤ uint32_t, hash of the content -> code
  *                                            ├─ code_map ─┤ struct pl_inline_code_entry, address -> code
- *                                            └─ arena ────┤ bytes of names and line tables
+ *                                            ├─ arena ────┤ bytes of names and line tables
+ *                                            └─ inside ───┤ one page that a forked child keeps
  *
  * Rules for whoever maps it:
  *  - the data begin zeroed, NORESERVE; addresses and sizes go into the config before the first hook;
@@ -46,7 +48,8 @@
 #define PL_INLINE_ABI 1
 #define PL_INLINE_MARKER 0x6d61726b70796c21ull
 
-enum { PL_INLINE_IMAGE_OFFSET = 4096, PL_INLINE_CONFIG_OFFSET = 4608, PL_INLINE_TEXT_OFFSET = 8192 };
+enum { PL_INLINE_IMAGE_OFFSET = 4096, PL_INLINE_CONFIG_OFFSET = 4608, PL_INLINE_TYPES_OFFSET = 8192,
+       PL_INLINE_TEXT_OFFSET = 12288 };
 
 /* The image that is carried in pyleak, with room for the header and an empty config. */
 extern const unsigned char pl_inline_bytes[];
@@ -56,6 +59,16 @@ extern const size_t pl_inline_bytes_size;
 enum pl_inline_domain { PL_INLINE_RAW, PL_INLINE_MEM, PL_INLINE_OBJ, PL_INLINE_DOMAINS };
 enum pl_inline_function { PL_INLINE_MALLOC, PL_INLINE_CALLOC, PL_INLINE_REALLOC, PL_INLINE_FREE, PL_INLINE_FUNCTIONS };
 enum { PL_INLINE_ENTRIES = PL_INLINE_DOMAINS * PL_INLINE_FUNCTIONS, PL_INLINE_ENTRIES_MAX = 64 };
+
+/* Types whose deallocator parks blocks. Their entries follow those of the allocators: for each a
+ * deallocator, then for each the function that frees an object of the copied type. */
+enum pl_inline_type { PL_INLINE_LIST, PL_INLINE_DICT, PL_INLINE_TUPLE, PL_INLINE_FLOAT, PL_INLINE_TYPES };
+enum {
+	PL_INLINE_ENTRY_DEALLOC = PL_INLINE_ENTRIES,
+	PL_INLINE_ENTRY_TYPE_FREE = PL_INLINE_ENTRY_DEALLOC + PL_INLINE_TYPES,
+	PL_INLINE_ENTRY_COUNT = PL_INLINE_ENTRY_TYPE_FREE + PL_INLINE_TYPES,
+	PL_INLINE_TYPE_BYTES = 512,
+};
 
 /* At PL_INLINE_IMAGE_OFFSET, filled when the image is linked. */
 struct pl_inline_image {
@@ -83,6 +96,40 @@ struct pl_inline_layout {
 	uint32_t string_state_wide;      /* 3.14t+ */
 	uint32_t reserved;
 	uint64_t code_mask;              /* and-ed to frame_code: ~0, or ~3 where it is tagged (3.14+) */
+};
+
+/*
+ * Free lists. CPython parks freed blocks of some types and gives them out again without asking the
+ * allocator: they would stay charged to the line that had them first. For each type in `type` the
+ * hook of its tp_dealloc points an object of exactly that type to a byte copy of the type, which lies
+ * in the code mapping, and jumps to the original, which frees what is not of the exact type. The
+ * copy's tp_dealloc is the original, so that the trashcan, which compares it, goes on working, and
+ * its tp_free is an entry of ours that gives the object its type back. In between the object is
+ * counted in `inside`: an object that waits in the trashcan, or whose items' finalizers run Python
+ * code in whatever thread or greenlet, still needs the copy. This is done in every mode, a forked
+ * child's included (a hook that only passed through would hide the type from the trashcan).
+ *
+ * Floats of 3.10 and later have deallocations that do not look at tp_dealloc (_PyFloat_ExactDealloc).
+ * Their list is a chain and a count: the recorder adds `float_bias`, the list's limit, to a count
+ * below it. Nothing is parked then, and what is parked is given out until the chain is empty. A full
+ * collection sets the count to zero; any deallocation that we see adds the bias again.
+ *
+ * Parked key tables of dicts have no type: the next deallocation that we see frees them.
+ */
+struct pl_inline_free_lists {
+	struct {
+		uint64_t type, dealloc; /* 0: not hooked */
+		uint64_t copy, free;    /* free: what the type's own tp_free is */
+	} type[PL_INLINE_TYPES];
+	uint64_t inside;      /* two u32: counted under the main GIL, and elsewhere */
+	uint64_t interpreter; /* 3.10+: the main one, whose lists these are; 0: there is one GIL and one set of lists */
+	uint64_t float_count; /* of an int32_t; 0: unknown */
+	uint64_t keys_count;  /* of an int32_t; 0: unknown */
+	uint64_t keys_list;   /* keys_count pointers, each to be freed by … */
+	uint64_t keys_table;  /* … this allocator */
+	uint32_t float_bias;
+	uint32_t keys_limit;
+	uint32_t dict_watched_offset, dict_watched_mask; /* 3.12+: its watchers may keep it alive; a mask of 0: none */
 };
 
 /* At PL_INLINE_CONFIG_OFFSET. Constant once the first hook stands. Addresses are the tracee's. */
@@ -123,10 +170,12 @@ struct pl_inline_config {
 	uint64_t data_start, data_size; /* all data mappings lie in here */
 	uint64_t code_size;
 	uint64_t engine[16]; /* the tracer's own */
+	struct pl_inline_free_lists free_lists;
 };
 
 _Static_assert(PL_INLINE_IMAGE_OFFSET + sizeof(struct pl_inline_image) <= PL_INLINE_CONFIG_OFFSET, "the image header meets the config");
-_Static_assert(PL_INLINE_CONFIG_OFFSET + sizeof(struct pl_inline_config) <= PL_INLINE_TEXT_OFFSET, "the config fits its page");
+_Static_assert(PL_INLINE_CONFIG_OFFSET + sizeof(struct pl_inline_config) <= PL_INLINE_TYPES_OFFSET, "the config fits its page");
+_Static_assert(PL_INLINE_TYPES_OFFSET + PL_INLINE_TYPES * PL_INLINE_TYPE_BYTES <= PL_INLINE_TEXT_OFFSET, "the copies fit their page");
 
 /* What the recorder does with an event. Written by the tracer (and THREADS by the recorder, when the
  * first interpreter with its own GIL shows up; in that mode it samples if config.sample is set). */

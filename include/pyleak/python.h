@@ -41,6 +41,15 @@ struct pl_python_layout {
 enum pl_domain { PL_DOMAIN_RAW, PL_DOMAIN_MEM, PL_DOMAIN_OBJ, PL_DOMAIN_COUNT };
 enum pl_allocator_function { PL_FN_MALLOC, PL_FN_CALLOC, PL_FN_REALLOC, PL_FN_FREE, PL_FN_COUNT };
 
+/* Types whose freed blocks are parked in free lists, and where the lists are. 0: not known. */
+enum pl_parking_type { PL_PARKING_LIST, PL_PARKING_DICT, PL_PARKING_TUPLE, PL_PARKING_FLOAT, PL_PARKING_TYPES };
+struct pl_python_free_lists {
+	uint64_t types[PL_PARKING_TYPES];
+	uint64_t interpreter;             /* 3.10+: the main one, whose lists these are */
+	uint64_t float_count, float_head; /* an int32_t, and the first of a chain linked through the word at 8 */
+	uint64_t keys_count, keys_list;   /* an int32_t, and the array of that many key tables of dicts */
+};
+
 struct pl_python {
 	pid_t pid;
 	uint32_t version_hex;  /* PY_VERSION_HEX: 0x030b02f0 */
@@ -56,6 +65,7 @@ struct pl_python {
 	char *object_path;          /* the mapped ELF that defines the interpreter, as the tracee names it */
 	uint64_t object_start;      /* where it is mapped */
 	char executable_kind[16];   /* "shared", "static" */
+	struct pl_python_free_lists free_lists; /* not checked: see pl_python_free_lists_check() */
 };
 
 /* The function word of one domain and function: the place that a hook redirects. */
@@ -116,6 +126,13 @@ int pl_python_current_offset(const struct pl_python *python, const uint64_t *thr
 int32_t pl_python_gil_offset(const struct pl_python *python);
 /* 3.12+: the GIL of the main interpreter (what its ceval.gil points to); 0 where there is none. */
 uint64_t pl_python_main_gil(const struct pl_python *python);
+
+/*
+ * While all threads are stopped: forgets in *lists whatever is not proven by what it leads to. The
+ * lists lie deep inside of the interpreter's state, where a patch release can move them.
+ */
+void pl_python_free_lists_check(const struct pl_python *python, struct pl_python_free_lists *lists);
+enum { PL_FLOATS_PARKED_MAX = 100, PL_KEYS_PARKED_MAX = 80 }; /* PyFloat_MAXFREELIST, PyDict_MAXFREELIST */
 
 /* What a code object says of itself, copied. Strings are UTF-8; unreadable ones are "<unknown>". */
 struct pl_code {

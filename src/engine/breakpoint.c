@@ -227,6 +227,7 @@ static int make_plan(const struct pl_python *python, struct pl_probe_plan *plan)
 		.data_size = PL_BREAKPOINT_DATA_SIZE,
 		.armed_offset = PL_BREAKPOINT_ARMED,
 		.armed_value = 1,
+		.inside_words = 1,
 		.inside_offset = PL_BREAKPOINT_INSIDE,
 		.scratch_offset = PL_BREAKPOINT_SCRATCH,
 		.trap_handler_offset = pl_breakpoint_trap_handler,

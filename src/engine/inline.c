@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "free_lists.h"
 #include "inline_read.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/hook.h"
@@ -53,6 +54,7 @@ struct placing {
 	const struct pl_python *python;
 	struct pl_inline_options options;
 	const struct pl_probe_plan *plan;
+	struct free_lists free_lists;
 	int64_t thread_tls;
 	uint64_t gil;
 	uint64_t rss;
@@ -74,14 +76,14 @@ static void place(void *context, uint8_t *image, uint64_t base, uint64_t tables)
 	const struct placing *placing = context;
 	struct pl_inline_config config;
 
-	(void)base;
 	pl_inline_configure(&placing->options, placing->python, tables, &config);
 	config.thread_tls = placing->thread_tls;
 	config.gil = placing->gil;
 	config.planted_realtime = realtime_ns();
 	config.planted_monotonic = (uint64_t)pl_now_ns();
 	config.engine[CONFIG_RSS] = placing->rss;
-	for (uint32_t i = 0; i < placing->plan->hook_count; i++) {
+	free_lists_place(placing->python, &placing->free_lists, image, base, &config.free_lists);
+	for (uint32_t i = 0; i < PL_INLINE_ENTRIES; i++) {
 		config.original[i] = placing->plan->hooks[i].original;
 		config.slot[i] = placing->plan->hooks[i].address;
 	}
@@ -99,12 +101,15 @@ static int make_plan(const struct pl_python *python, struct placing *placing, co
 		.image = image,
 		.code_size = (pl_inline_bytes_size + PAGE - 1) & ~(PAGE - 1),
 		.tables_size = pl_inline_data_size(&placing->options),
+		.tables_kept = PL_INLINE_KEPT_SIZE,
 		.place = place,
 		.context = placing,
 		.armed_value = python->free_threaded   ? PL_INLINE_THREADS :
 			       placing->options.sample ? PL_INLINE_SAMPLE :
 							 PL_INLINE_GIL,
 		.mark = PL_INLINE_MARKER,
+		.inside_words = 2,
+		.inside_offset = pl_inline_data_size(&placing->options) - PL_INLINE_KEPT_SIZE,
 		.hook_count = PL_INLINE_ENTRIES,
 	};
 	placing->plan = plan;
@@ -200,10 +205,14 @@ static int plant_sized(struct inline_recording *self, const struct pl_recording_
 	if (code == 0)
 		code = make_plan(python, &placing, image, &plan);
 	plan.kept = options->keep;
+	if (code == 0 && !options->park)
+		free_lists_plan(python, (const void *)(image + PL_INLINE_IMAGE_OFFSET), &placing.free_lists, &plan);
 	if (code == 0)
 		code = pl_tracee_seize(python->pid, STOP_PATIENCE_NSEC, &tracee, err);
 	if (code == 0)
 		code = find_current(tracee, &placing, err);
+	if (code == 0 && !options->park)
+		free_lists_settle(python, &placing.free_lists, &plan);
 	if (code == 0)
 		code = pl_probe_plant(tracee, &maps, &gadgets, &plan, &self->probe, err);
 

@@ -60,6 +60,8 @@ static uint64_t lay_out(const struct pl_inline_options *options, uint64_t at, st
 	config->code_map = carve(&at, (uint64_t)CODE_MAP * sizeof(struct pl_inline_code_entry));
 	config->arena = carve(&at, ARENA);
 	config->pool = carve(&at, config->chunk_count * PL_INLINE_CHUNK_BYTES);
+	/* The last one: what a child keeps. */
+	config->free_lists.inside = carve(&at, PL_INLINE_KEPT_SIZE);
 	return at;
 }
 

@@ -96,7 +96,7 @@ static int map_pages(struct pl_remote *remote, const struct pl_probe *probe, con
 	if (plan->tables_size)
 		code = map_at(remote, probe->tables, plan->tables_size, PROT_READ | PROT_WRITE, MAP_NORESERVE);
 	if (code == 0 && plan->tables_size)
-		code = wipe_on_fork(remote, probe->tables, plan->tables_size);
+		code = wipe_on_fork(remote, probe->tables, plan->tables_size - plan->tables_kept);
 	if (code == 0 && plan->tables_size)
 		code = call(remote, SYS_madvise,
 			(const uint64_t[6]){probe->tables, plan->tables_size, MADV_DONTDUMP, 0, 0, 0}, NULL);
@@ -116,7 +116,8 @@ static void fill_header(struct pl_probe *probe, const struct pl_probe_plan *plan
 	header->hook_count = plan->hook_count;
 	header->pid = (uint32_t)probe->pid;
 	header->armed_address = data + plan->armed_offset;
-	header->inside_address = plan->inside_offset ? data + plan->inside_offset : 0;
+	header->inside_address = plan->inside_words ? data + plan->inside_offset : 0;
+	header->inside_words = plan->inside_words;
 	header->mark = plan->mark;
 	header->tables = probe->tables;
 	header->tables_size = plan->tables_size;
@@ -127,7 +128,9 @@ static void fill_header(struct pl_probe *probe, const struct pl_probe_plan *plan
 		probe->hooks[i] = (struct pl_probe_hook){
 			.address = plan->hooks[i].address,
 			.original = plan->hooks[i].original,
-			.entry = probe->base + plan->hooks[i].entry_offset,
+			.entry = plan->hooks[i].entry_offset +
+				 (plan->hooks[i].kind == PL_PROBE_HOOK_WORD ? probe->base : 0),
+			.kind = plan->hooks[i].kind,
 		};
 }
 
@@ -176,7 +179,8 @@ static int redirect(struct pl_tracee *tracee, const struct pl_probe *probe, cons
 	for (uint32_t i = 0; code == 0 && i < plan->hook_count; i++) {
 		const struct pl_probe_hook *hook = &probe->hooks[plan->order[i]];
 
-		code = pl_tracee_swap_word(tracee, hook->address, hook->original, hook->entry, NULL);
+		if (hook->kind == PL_PROBE_HOOK_WORD)
+			code = pl_tracee_swap_word(tracee, hook->address, hook->original, hook->entry, NULL);
 	}
 	if (code == 0)
 		code = pl_tracee_write(tracee, probe->header.armed_address, &plan->armed_value,

@@ -107,7 +107,7 @@ static bool stacks_are_clear(const struct scan *scan, const pl_registers *regs, 
 
 bool pl_probe_quiescent(struct pl_tracee *tracee, const struct pl_probe *probe, const struct pl_maps *maps)
 {
-	uint32_t inside = 0;
+	uint32_t inside;
 	struct scan scan = {
 		.maps = maps,
 		.code_start = probe->base,
@@ -117,9 +117,11 @@ bool pl_probe_quiescent(struct pl_tracee *tracee, const struct pl_probe *probe, 
 
 	if (!tracee->count)
 		return false;
-	if (probe->header.inside_address &&
-		(pl_memory_read(tracee->threads[0].tid, probe->header.inside_address, &inside, sizeof(inside)) < 0 || inside))
-		return false;
+	for (uint32_t i = 0; i < probe->header.inside_words; i++)
+		if (pl_memory_read(tracee->threads[0].tid, probe->header.inside_address + i * sizeof(inside), &inside,
+			    sizeof(inside)) < 0 ||
+			inside)
+			return false;
 	for (size_t i = 0; i < tracee->count; i++) {
 		struct pl_thread *thread = &tracee->threads[i];
 		pl_registers regs;

@@ -11,6 +11,7 @@
 #include "pyleak/units.h"
 
 #define STOP_PATIENCE_NSEC (2 * PL_NSEC_PER_SEC)
+#define FREE_LIST_MAX 4096
 
 /* Threads may still stand at breakpoints: they go on behind them. */
 static bool on_own_breakpoint(struct pl_tracee *tracee, struct pl_thread *thread, const pl_registers *regs)
@@ -19,6 +20,22 @@ static bool on_own_breakpoint(struct pl_tracee *tracee, struct pl_thread *thread
 
 	(void)thread;
 	return pl_registers_ip(regs) - probe->base < probe->header.code_size;
+}
+
+/* The count of a free list is what its chain has, not what it was: blocks were taken from it since. */
+static int restore_count(struct pl_tracee *tracee, const struct pl_probe_hook *hook)
+{
+	pid_t tid = tracee->threads[0].tid;
+	uint64_t at, bias = hook->entry < FREE_LIST_MAX ? hook->entry : FREE_LIST_MAX;
+	int32_t count, length = 0;
+
+	if (pl_memory_read(tid, hook->address, &count, sizeof(count)) < 0 || count < 0 || (uint64_t)count < bias ||
+		pl_memory_read_u64(tid, hook->original, &at) < 0)
+		return 0;
+	for (; at && (uint64_t)length < bias; length++)
+		if (pl_memory_read_u64(tid, at + 8, &at) < 0)
+			return 0;
+	return pl_tracee_write(tracee, hook->address, &length, sizeof(length));
 }
 
 /* Every word that holds our entry gets its original back. The number of words that hold neither:
@@ -30,6 +47,15 @@ static int restore_words(struct pl_tracee *tracee, const struct pl_probe *probe)
 	for (uint32_t i = probe->header.hook_count; i-- > 0;) {
 		const struct pl_probe_hook *hook = &probe->hooks[i];
 		uint64_t found = hook->entry;
+
+		if (hook->kind == PL_PROBE_HOOK_COUNT) {
+			int code = restore_count(tracee, hook);
+
+			if (code < 0)
+				return code;
+			continue;
+		}
+
 		int code = pl_tracee_swap_word(tracee, hook->address, hook->entry, hook->original, &found);
 
 		if (code == -EAGAIN && found != hook->original)

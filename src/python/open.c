@@ -22,6 +22,7 @@ static int open_object(pid_t pid, const struct pl_maps *maps, struct pl_python *
 		r = tables_find(&object, maps, python, err);
 	if (r < 0)
 		goto out;
+	free_lists_find(&object, python);
 	python->object_start = object.map->start;
 	(void)snprintf(python->executable_kind, sizeof(python->executable_kind), "%s",
 		object.has_soname ? "shared" : "static");

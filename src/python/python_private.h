@@ -70,6 +70,9 @@ bool roots_initialised(const struct pl_python *python);
 /* Whether what was found agrees with the other sources of it. -EPROTO. */
 int roots_check(const struct object *object, const struct pl_python *python, struct pl_error *err);
 
+/* Fills python->free_lists as far as it can. */
+void free_lists_find(const struct object *object, struct pl_python *python);
+
 int tables_find(const struct object *object, const struct pl_maps *maps, struct pl_python *python,
 		struct pl_error *err);
 

@@ -11,10 +11,15 @@ pl_image:
 	.quad 0x31656e696c6e6970	/* PL_INLINE_MAGIC */
 	.long 1				/* PL_INLINE_ABI */
 	.long pl_image_end - pl_image
-	.long 12			/* PL_INLINE_ENTRIES */
+	.long 20			/* PL_INLINE_ENTRY_COUNT */
 	.irp domain, raw, mem, obj
 	.irp function, malloc, calloc, realloc, free
 	.long pl_\domain\()_\function - pl_image
+	.endr
+	.endr
+	.irp call, dealloc, free
+	.irp type, list, dict, tuple, float
+	.long pl_type_\call\()_\type - pl_image
 	.endr
 	.endr
 	.org 4608, 0			/* PL_INLINE_CONFIG_OFFSET */
@@ -22,5 +27,5 @@ pl_image:
 	.hidden pl_config
 	.type pl_config, @object
 pl_config:
-	.org 8192, 0			/* PL_INLINE_TEXT_OFFSET */
+	.org 12288, 0			/* PL_INLINE_TEXT_OFFSET, behind the copies of types */
 	.section .note.GNU-stack, "", @progbits

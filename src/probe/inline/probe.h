@@ -18,6 +18,7 @@
  *   walk.h     the running thread and its frames -> site                (hot, inlined)
  *   trace.c    the same when no cache knows the answer; site table      (cold)
  *   sample.c   random intervals                                         (cold)
+ *   free_lists.c  deallocators of types that park blocks
  *   code.c     code objects: first sight, content, death                (cold)
  *   shadow.c   chunks, large sizes, odd pointers                        (cold)
  */

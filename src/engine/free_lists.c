@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: MIT */
+#include <string.h>
+
+#include "free_lists.h"
+#include "pyleak/log.h"
+#include "pyleak/memory.h"
+
+_Static_assert((int)PL_PARKING_TYPES == (int)PL_INLINE_TYPES && (int)PL_PARKING_DICT == (int)PL_INLINE_DICT &&
+		       (int)PL_PARKING_TUPLE == (int)PL_INLINE_TUPLE && (int)PL_PARKING_FLOAT == (int)PL_INLINE_FLOAT,
+	"one order");
+
+enum {
+	TYPE_FREE = 320,   /* PyTypeObject.tp_free, 3.6 to 3.15 */
+	TYPE_BYTES = 416,  /* of the largest, 3.13's; behind a smaller one lies other static data */
+	DICT_VERSION = 24, /* PyDictObject.ma_version_tag: its low byte says who watches it */
+};
+_Static_assert((int)TYPE_BYTES <= (int)PL_INLINE_TYPE_BYTES, "room for a copy");
+
+static void add_hook(struct pl_probe_plan *plan, uint64_t address, uint64_t original, uint32_t entry,
+	enum pl_probe_hook_kind kind)
+{
+	uint32_t i = plan->hook_count++;
+
+	plan->hooks[i].address = address;
+	plan->hooks[i].original = original;
+	plan->hooks[i].entry_offset = entry;
+	plan->hooks[i].kind = kind;
+	plan->order[i] = i;
+}
+
+void free_lists_plan(const struct pl_python *python, const struct pl_inline_image *image, struct free_lists *lists,
+	struct pl_probe_plan *plan)
+{
+	memset(lists, 0, sizeof(*lists));
+	lists->known = python->free_lists;
+	for (uint32_t i = 0; i < PL_PARKING_TYPES; i++) {
+		uint64_t type = lists->known.types[i], dealloc, release;
+
+		if (!type || pl_memory_read(python->pid, type, lists->type[i].bytes, TYPE_BYTES) < 0)
+			continue;
+		memcpy(&dealloc, lists->type[i].bytes + python->layout.type_dealloc, sizeof(dealloc));
+		memcpy(&release, lists->type[i].bytes + TYPE_FREE, sizeof(release));
+		if (!dealloc || !release)
+			continue;
+		lists->type[i].dealloc = dealloc;
+		lists->type[i].free = release;
+		add_hook(plan, type + (uint64_t)python->layout.type_dealloc, dealloc,
+			image->entry[PL_INLINE_ENTRY_DEALLOC + i], PL_PROBE_HOOK_WORD);
+	}
+}
+
+void free_lists_settle(const struct pl_python *python, struct free_lists *lists, struct pl_probe_plan *plan)
+{
+	pl_python_free_lists_check(python, &lists->known);
+	if (lists->known.float_count)
+		add_hook(plan, lists->known.float_count, lists->known.float_head, PL_FLOATS_PARKED_MAX, PL_PROBE_HOOK_COUNT);
+	pl_log_debug("free lists: floats %s, key tables %s", lists->known.float_count ? "by their count" : "by their type",
+		lists->known.keys_count ? "too" : "not");
+}
+
+void free_lists_place(const struct pl_python *python, const struct free_lists *lists, uint8_t *image, uint64_t base,
+	struct pl_inline_free_lists *config)
+{
+	const struct pl_inline_image *header = (const void *)(image + PL_INLINE_IMAGE_OFFSET);
+
+	for (uint32_t i = 0; i < PL_PARKING_TYPES; i++) {
+		uint64_t offset = PL_INLINE_TYPES_OFFSET + i * PL_INLINE_TYPE_BYTES;
+		uint64_t free_entry = base + header->entry[PL_INLINE_ENTRY_TYPE_FREE + i];
+
+		if (!lists->type[i].dealloc)
+			continue;
+		memcpy(image + offset, lists->type[i].bytes, TYPE_BYTES);
+		memcpy(image + offset + TYPE_FREE, &free_entry, sizeof(free_entry));
+		config->type[i].type = lists->known.types[i];
+		config->type[i].dealloc = lists->type[i].dealloc;
+		config->type[i].copy = base + offset;
+		config->type[i].free = lists->type[i].free;
+	}
+	config->interpreter = lists->known.interpreter;
+	config->float_count = lists->known.float_count;
+	config->float_bias = PL_FLOATS_PARKED_MAX;
+	config->keys_count = lists->known.keys_count;
+	config->keys_list = lists->known.keys_list;
+	config->keys_limit = PL_KEYS_PARKED_MAX;
+	/* PyObject_Free(), from 3.13 on PyMem_Free(). */
+	config->keys_table = python->allocators[python->minor < 13 ? PL_DOMAIN_OBJ : PL_DOMAIN_MEM];
+	if (python->minor >= 12) {
+		config->dict_watched_offset = DICT_VERSION;
+		config->dict_watched_mask = 0xff;
+	}
+}

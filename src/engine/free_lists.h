@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_ENGINE_FREE_LISTS_H
+#define PYLEAK_ENGINE_FREE_LISTS_H
+
+#include "pyleak/hook.h"
+#include "pyleak/probe_abi.h"
+#include "pyleak/python.h"
+
+/*
+ * The tracer's part of keeping free lists empty (see struct pl_inline_free_lists): which types are
+ * hooked, their copies, and where the lists are.
+ */
+struct free_lists {
+	struct pl_python_free_lists known;
+	struct {
+		uint64_t dealloc, free; /* 0: this type is left alone */
+		uint8_t bytes[PL_INLINE_TYPE_BYTES];
+	} type[PL_PARKING_TYPES];
+};
+
+/* Before the stop: reads the types and adds their hooks to the plan. */
+void free_lists_plan(const struct pl_python *python, const struct pl_inline_image *image, struct free_lists *lists,
+	struct pl_probe_plan *plan);
+/* In the stop, before planting: what cannot be proven is left alone. */
+void free_lists_settle(const struct pl_python *python, struct free_lists *lists, struct pl_probe_plan *plan);
+/* When it is known where the probe will be: the copies, and the probe's configuration. */
+void free_lists_place(const struct pl_python *python, const struct free_lists *lists, uint8_t *image, uint64_t base,
+	struct pl_inline_free_lists *config);
+
+#endif
