@@ -91,6 +91,12 @@ def at(document, program):
     return {name: table.get(("program.py", line), (0, 0)) for name, line in program.lines.items()}
 
 
+def assert_kept(found, size, count):
+    """What the program keeps at a line, and at most three blocks more: CPython may make a frame or a
+    tuple there and park it in a free list, or take it from there for another line."""
+    assert count <= found[1] <= count + 3 and size <= found[0] <= size + 8192, (found, (size, count))
+
+
 def assert_nothing_lost(document):
     assert document["lost"] == {"events": 0, "sites": 0}
 
