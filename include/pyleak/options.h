@@ -43,6 +43,7 @@ struct pl_options {
 	bool force;
 	bool fail_above_set;
 	uint64_t fail_above;
+	bool park; /* --no-free-lists: blocks that CPython parks stay charged to who had them first */
 	bool keep;
 	enum pl_color color;
 	bool quiet, verbose;

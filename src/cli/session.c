@@ -94,6 +94,7 @@ static int plant(struct pl_session *session, uint64_t start_time, struct pl_erro
 	const struct pl_recording_options recording = {
 		.frames = options->frames,
 		.sample = options->sample,
+		.park = options->park,
 		.keep = options->keep,
 		.rss = pl_process_rss(session->python->pid),
 	};

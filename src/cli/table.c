@@ -80,6 +80,8 @@ const struct pl_option pl_option_table[] = {
 	{PL_OPTION_SAMPLE, "sample", "SIZE", .preset = "0", .planned = "other than 0", .commands = FOR_RECORDING,
 		.section = PL_SECTION_RECORD,
 		.help = "record one allocation per SIZE bytes on average (64KiB, 1M); 0 records every one"},
+	{PL_OPTION_NO_FREE_LISTS, "no-free-lists", .commands = FOR_RECORDING, .section = PL_SECTION_RECORD,
+		.help = "leave the lists in which CPython parks freed blocks alone"},
 	{PL_OPTION_KEEP, "keep", .commands = PL_FOR(ATTACH), .section = PL_SECTION_RECORD,
 		.help = "leave the probe in place and return"},
 

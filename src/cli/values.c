@@ -134,6 +134,9 @@ int pl_option_apply(const struct pl_option *option, const char *value, struct pl
 		if (r == 0 && options->sample != 0)
 			return pl_fail(err, -ENOSYS, "--sample %s is not built yet: 0 records every allocation", value);
 		return r;
+	case PL_OPTION_NO_FREE_LISTS:
+		options->park = true;
+		return 0;
 	case PL_OPTION_KEEP:
 		options->keep = true;
 		return 0;
