@@ -48,7 +48,7 @@ static int check_process(pid_t pid, struct pl_process *process, struct pl_error 
 }
 
 /* The guardian of a killed pyleak has it for a second. */
-static int claim(pid_t pid, struct pl_error *err)
+int pl_session_claim(pid_t pid, struct pl_error *err)
 {
 	const struct timespec pause = {.tv_nsec = CLAIM_PAUSE_NSEC};
 	int64_t give_up = pl_now_ns() + LEFTOVER_PATIENCE_NSEC;
@@ -78,7 +78,7 @@ static int take_over(const struct pl_session *session, struct pl_recording **ret
 			"remove it with 'pyleak detach %d'",
 			(int)pid, (int)pid);
 	}
-	code = claim(pid, err);
+	code = pl_session_claim(pid, err);
 	if (code < 0)
 		return code;
 	code = pl_probe_detach(pid, LEFTOVER_PATIENCE_NSEC, &found, NULL, err);
@@ -128,6 +128,7 @@ int pl_session_open(struct pl_session *session, const struct pl_options *options
 	if (code == 0) {
 		pl_log_note("process %d, Python %s: %s", (int)pid, session->python->version, process.command_line);
 		session->adopted = session->recording != NULL;
+		session->start_time = process.start_time;
 		if (!session->adopted)
 			code = plant(session, process.start_time, err);
 	}
@@ -144,9 +145,16 @@ int pl_session_record(struct pl_session *session, int64_t until_ns, struct pl_er
 	int code = pl_recording_run(session->recording, until_ns, &stop_requested, err);
 
 	if (code == -ESRCH) {
+		uint64_t start_time;
+		pid_t pid = session->python->pid;
+
 		session->ended = true;
-		pl_log_error("process %d ended while it was watched; what was recorded until then follows",
-			(int)session->python->pid);
+		if (pl_process_start_time(pid, &start_time) == 0 && start_time == session->start_time)
+			pl_log_error("process %d runs another program now, or its probe was removed; what was recorded until "
+				     "then follows",
+				(int)pid);
+		else
+			pl_log_error("process %d ended while it was watched; what was recorded until then follows", (int)pid);
 	}
 	return code;
 }

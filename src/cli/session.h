@@ -20,6 +20,7 @@ struct pl_session {
 	struct pl_python *python;
 	struct pl_recording *recording;
 	struct pl_recording_facts facts;
+	uint64_t start_time; /* of the process: with its pid, its identity */
 	int64_t started_ns; /* CLOCK_MONOTONIC: when this session began to wait */
 	bool adopted;  /* the probe was there before, and stays */
 	bool ended;    /* the process did, while it was watched */
@@ -30,6 +31,10 @@ struct pl_session {
  * behind, starts the guardian, plants. On failure everything is as it was, and err has the line to
  * print. Close it in any case. */
 int pl_session_open(struct pl_session *session, const struct pl_options *options, struct pl_error *err);
+
+/* One pyleak at a time plants or removes in a process: waits for a guardian that is at work, and
+ * refuses beside a pyleak that records. Held until this process ends. */
+int pl_session_claim(pid_t pid, struct pl_error *err);
 
 /* Records for a window. 0: it is over; -EINTR: ^C, SIGTERM or SIGHUP; -ESRCH: the process ended
  * (session->ended); -ECANCELED: see err. */
