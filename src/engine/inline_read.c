@@ -10,6 +10,10 @@
 /* A row whose two copies differ is in the middle of an event; it comes to rest within nanoseconds. */
 #define SETTLE_TRIES 8
 #define SITES_AT_ONCE 4096
+/* Limits of limits, far above those of inline_config.c. */
+#define CODES_MAX (1U << 24)
+#define FRAME_WORDS_MAX (1ULL << 27)
+#define TEXTS_MAX (1ULL << 30)
 
 struct inline_code {
 	const char *filename, *function; /* interned */
@@ -22,8 +26,9 @@ int pl_inline_reader_init(struct pl_inline_reader *reader)
 {
 	const struct pl_inline_config *config = &reader->config;
 
-	if (config->site_limit > PL_INLINE_SITES_MAX || config->code_limit > 1U << 24 || config->frame_limit < 1 ||
-		config->frame_limit > PL_INLINE_FRAMES_MAX)
+	if (config->site_limit < PL_INLINE_SITE_FIRST || config->site_limit > PL_INLINE_SITES_MAX ||
+		config->frame_limit < 1 || config->frame_limit > PL_INLINE_FRAMES_MAX || config->code_limit > CODES_MAX ||
+		config->frames_limit > FRAME_WORDS_MAX || config->arena_size > TEXTS_MAX)
 		return -EPROTO;
 	reader->codes = calloc(config->code_limit, sizeof(struct inline_code *));
 	return reader->codes ? 0 : -ENOMEM;
@@ -108,7 +113,8 @@ static int read_code(struct pl_inline_reader *reader, uint32_t number, struct in
 		return -EAGAIN;
 	if (row.filename_bytes > PL_INLINE_FILENAME_MAX || row.name_bytes > PL_INLINE_NAME_MAX ||
 		row.lines_bytes > PL_INLINE_LINES_MAX || row.filename_kind > 4 || row.name_kind > 4 ||
-		row.data > config->arena_size || size > config->arena_size - row.data)
+		row.data > config->arena_size || size > config->arena_size - row.data ||
+		size > config->arena_size - reader->texts_read)
 		return -EPROTO;
 
 	pl_autofree uint8_t *bytes = malloc(size + 1);
@@ -119,21 +125,24 @@ static int read_code(struct pl_inline_reader *reader, uint32_t number, struct in
 		return -ENOMEM;
 	}
 	code = size ? reader_read(reader, config->arena + row.data, bytes, size) : 0;
+	if (code < 0)
+		goto fail;
 	entry->filename = intern_text(reader, bytes, row.filename_bytes, row.filename_kind);
 	entry->function = intern_text(reader, bytes + row.filename_bytes, row.name_bytes, row.name_kind);
 	entry->first_line = row.first_line;
 	entry->lines_size = row.lines_bytes;
 	entry->lines = malloc(entry->lines_size + 1);
-	if (code == 0 && (!entry->filename || !entry->function || !entry->lines))
-		code = -ENOMEM;
-	if (code < 0) {
-		free(entry->lines);
-		free(entry);
-		return code;
-	}
+	code = -ENOMEM;
+	if (!entry->filename || !entry->function || !entry->lines)
+		goto fail;
 	memcpy(entry->lines, bytes + row.filename_bytes + row.name_bytes, entry->lines_size);
+	reader->texts_read += size;
 	*ret = entry;
 	return 0;
+fail:
+	free(entry->lines);
+	free(entry);
+	return code;
 }
 
 static int resolve_frame(struct pl_inline_reader *reader, uint64_t word, struct pl_frame *ret)
@@ -170,13 +179,15 @@ static int translate(struct pl_inline_reader *reader, uint64_t number, const str
 
 	if (!row->hash)
 		return -EAGAIN;
-	if (row->count > PL_INLINE_FRAMES_MAX || row->frames + (uint64_t)row->count > reader->config.frames_limit)
+	if (row->count > PL_INLINE_FRAMES_MAX || row->frames + (uint64_t)row->count > reader->config.frames_limit ||
+		row->count > reader->config.frames_limit - reader->frames_read)
 		return -EPROTO;
 	code = reader_read(reader, reader->config.frames + 8 * (uint64_t)row->frames, words, 8 * (size_t)row->count);
 	for (unsigned int i = 0; code == 0 && i < row->count; i++)
 		code = resolve_frame(reader, words[i], &frames[i]);
 	if (code < 0)
 		return code;
+	reader->frames_read += row->count;
 	reader->local[number] = pl_sites_intern(reader->sites, PL_SITE_PYTHON, frames, row->count, row->more);
 	return reader->local[number] == UINT32_MAX ? -ENOMEM : 0;
 }
@@ -271,9 +282,17 @@ static uint64_t freed_size(const struct pl_inline_totals *row)
 	return row->freed_size + row->shared_freed_size;
 }
 
-static bool is_sane(const struct pl_inline_totals *row)
+/* Totals only grow, and nothing is freed that was not allocated. What fields beyond all measure add up to would wrap. */
+static bool is_sane(const struct pl_inline_totals *row, const struct pl_inline_totals *last)
 {
-	return freed_count(row) <= allocated_count(row) && freed_size(row) <= allocated_size(row);
+	static const uint64_t beyond_measure = 1ULL << 56;
+
+	return (row->freed_size | row->freed_count | row->shared_freed_size | row->shared_freed_count |
+		       row->allocated_size | row->allocated_count | row->shared_allocated_size |
+		       row->shared_allocated_count) < beyond_measure &&
+	       freed_count(row) <= allocated_count(row) && freed_size(row) <= allocated_size(row) &&
+	       freed_count(row) >= freed_count(last) && freed_size(row) >= freed_size(last) &&
+	       allocated_count(row) >= allocated_count(last) && allocated_size(row) >= allocated_size(last);
 }
 
 /*
@@ -318,8 +337,8 @@ static void accept(struct pl_inline_reader *reader, uint64_t number, const struc
 static int read_totals(struct pl_inline_reader *reader, uint64_t count)
 {
 	size_t size = count * sizeof(struct pl_inline_totals);
-	pl_autofree struct pl_inline_totals *first = malloc(size);
-	pl_autofree struct pl_inline_totals *second = malloc(size);
+	pl_autofree struct pl_inline_totals *first = aligned_alloc(64, size);
+	pl_autofree struct pl_inline_totals *second = aligned_alloc(64, size);
 
 	if (!first || !second)
 		return -ENOMEM;
@@ -333,7 +352,7 @@ static int read_totals(struct pl_inline_reader *reader, uint64_t count)
 			continue;
 		if (memcmp(&second[i], &first[i], sizeof(first[i])) != 0)
 			code = settle(reader, i, &second[i]);
-		if (code == 0 && is_sane(&second[i]))
+		if (code == 0 && is_sane(&second[i], &reader->totals[i]))
 			accept(reader, i, &second[i]);
 	}
 	return code;
@@ -346,10 +365,11 @@ int pl_inline_reader_pass(struct pl_inline_reader *reader)
 	if (code < 0)
 		return code;
 
-	uint64_t count = PL_INLINE_SITE_FIRST + reader->control.next_site;
+	/* A cursor runs past its limit when the table is full; from a tracee gone wild it may be anything. */
+	uint64_t count = reader->config.site_limit;
 
-	if (count > reader->config.site_limit)
-		count = reader->config.site_limit;
+	if (reader->control.next_site < count - PL_INLINE_SITE_FIRST)
+		count = PL_INLINE_SITE_FIRST + reader->control.next_site;
 	code = make_room(reader, count);
 	if (code == 0)
 		code = translate_special(reader);

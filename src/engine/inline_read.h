@@ -21,6 +21,9 @@ struct pl_inline_reader {
 	struct pl_inline_totals *totals; /* by the recorder's number: what `sites` has of each */
 	uint64_t known;                  /* recorder's numbers below this are in `local` */
 	uint64_t capacity;
+	/* Rows do not share what they point to, so that in sum they cannot be more than the table: a bound for what a
+	 * tracee gone wild can make us keep. */
+	uint64_t texts_read, frames_read;
 };
 
 /* What a row of totals stands for: itself, or with a rate (config.sample) an unbiased estimate. The

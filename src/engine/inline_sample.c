@@ -11,7 +11,7 @@
 
 static uint64_t scaled(uint64_t value, double weight)
 {
-	return (uint64_t)llround((double)value * weight);
+	return (uint64_t)llround(fmin((double)value * weight, 0x1p62));
 }
 
 void pl_inline_estimate(const struct pl_inline_totals *row, uint64_t rate, struct pl_inline_estimate *ret)

@@ -303,6 +303,31 @@ Test(process, open_file_in_its_own_root)
 	cr_assert_eq(rmdir(root_directory), 0);
 }
 
+/* Nothing but a regular file is opened: not a FIFO, which could block, nor a device, which could act. */
+Test(process, open_file_of_another_kind)
+{
+	static char name[] = "/tmp/pyleak-kinds-XXXXXX";
+	char fifo[64], link[64];
+	int fd;
+
+	cr_assert_not_null(mkdtemp(name));
+	(void)snprintf(fifo, sizeof(fifo), "%s/fifo", name);
+	(void)snprintf(link, sizeof(link), "%s/link", name);
+	cr_assert_eq(mkfifo(fifo, 0600), 0);
+	cr_assert_eq(symlink("/dev/null", link), 0);
+	cr_assert_eq(pl_process_open_file(getpid(), fifo), -EINVAL);
+	cr_assert_eq(pl_process_open_file(getpid(), link), -EINVAL);
+	cr_assert_eq(pl_process_open_file(getpid(), "/dev/null"), -EINVAL);
+	cr_assert_eq(pl_process_open_file(getpid(), name), -EINVAL);
+	cr_assert_eq(pl_process_open_file(getpid(), ""), -ENOENT);
+	fd = pl_process_open_file(getpid(), "/proc/version");
+	cr_assert_geq(fd, 0);
+	(void)close(fd);
+	(void)unlink(fifo);
+	(void)unlink(link);
+	cr_assert_eq(rmdir(name), 0);
+}
+
 Test(permission, child_of_ours)
 {
 	pid_t child = start(NULL);

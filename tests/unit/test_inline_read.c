@@ -1,0 +1,718 @@
+/* SPDX-License-Identifier: MIT */
+#include <criterion/criterion.h>
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../src/engine/inline_read.h"
+
+/*
+ * The recorder's tables in memory, as the reader finds them in a tracee: at addresses that are not
+ * pointers of ours, readable for exactly as long as they are, and changing while they are read.
+ */
+
+enum { SITES = 1000, FRAMES = 4000, CODES = 200, ARENA = 1 << 19 };
+enum { CONTROL_AT = 0x10000, TOTALS_AT = 0x1000000, SITES_AT = 0x2000000, FRAMES_AT = 0x3000000, CODES_AT = 0x4000000,
+	ARENA_AT = 0x5000000 };
+enum { MINOR = 11 };
+
+struct tracee {
+	struct pl_inline_totals totals[SITES];
+	struct pl_inline_control control;
+	struct pl_inline_site sites[SITES];
+	uint64_t frames[FRAMES];
+	struct pl_inline_code codes[CODES];
+	uint8_t arena[ARENA];
+	void (*after_read)(struct tracee *tracee, uint64_t address);
+	int fail;             /* this is the answer to reads of fail_at and behind */
+	uint64_t fail_at;
+	int reads;
+};
+
+static struct tracee *tracee;
+static struct pl_inline_reader reader;
+
+static int read_memory(void *context, uint64_t address, void *buffer, size_t length)
+{
+	struct tracee *self = context;
+	const struct {
+		uint64_t address;
+		const void *bytes;
+		size_t size;
+	} tables[] = {
+		{CONTROL_AT, &self->control, sizeof(self->control)},
+		{TOTALS_AT, self->totals, sizeof(self->totals)},
+		{SITES_AT, self->sites, sizeof(self->sites)},
+		{FRAMES_AT, self->frames, sizeof(self->frames)},
+		{CODES_AT, self->codes, sizeof(self->codes)},
+		{ARENA_AT, self->arena, sizeof(self->arena)},
+	};
+
+	self->reads++;
+	if (self->fail && address >= self->fail_at)
+		return self->fail;
+	for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++) {
+		if (address < tables[i].address || address - tables[i].address > tables[i].size)
+			continue;
+		if (length > tables[i].size - (address - tables[i].address))
+			return -EFAULT;
+		memcpy(buffer, (const uint8_t *)tables[i].bytes + (address - tables[i].address), length);
+		if (self->after_read)
+			self->after_read(self, address);
+		return 0;
+	}
+	return -EFAULT;
+}
+
+static struct pl_inline_config good_config(void)
+{
+	return (struct pl_inline_config){
+		.frame_limit = 16,
+		.control = CONTROL_AT,
+		.totals = TOTALS_AT,
+		.sites = SITES_AT,
+		.frames = FRAMES_AT,
+		.codes = CODES_AT,
+		.arena = ARENA_AT,
+		.site_limit = SITES,
+		.frames_limit = FRAMES,
+		.code_limit = CODES,
+		.arena_size = ARENA,
+	};
+}
+
+static void set_up(void)
+{
+	tracee = aligned_alloc(64, (sizeof(*tracee) + 63) & ~(size_t)63);
+	cr_assert_not_null(tracee);
+	memset(tracee, 0, sizeof(*tracee));
+	reader = (struct pl_inline_reader){
+		.read = read_memory,
+		.context = tracee,
+		.minor = MINOR,
+		.config = good_config(),
+		.sites = pl_sites_new(),
+	};
+	cr_assert_not_null(reader.sites);
+	cr_assert_eq(pl_inline_reader_init(&reader), 0);
+}
+
+static void tear_down(void)
+{
+	pl_inline_reader_free(&reader);
+	pl_sites_free(reader.sites);
+	free(tracee);
+}
+
+TestSuite(inline_read, .init = set_up, .fini = tear_down, .timeout = 60);
+
+/* A line table of one entry, for all of the code: the line is first_line itself. */
+static const uint8_t whole_code[] = {0x80 | 10 << 3 | 7, 0x00, 0x00};
+
+static uint64_t put_bytes(const void *bytes, size_t size)
+{
+	uint64_t at = tracee->control.next_arena;
+
+	memcpy(tracee->arena + at, bytes, size);
+	tracee->control.next_arena += size;
+	return at;
+}
+
+/* Returns the number of the code. */
+static uint32_t add_code_of_kind(const void *filename, size_t filename_bytes, uint8_t filename_kind, const void *name,
+	size_t name_bytes, uint8_t name_kind, int first_line)
+{
+	uint32_t number = PL_INLINE_CODE_FIRST + (uint32_t)tracee->control.next_code++;
+	struct pl_inline_code *code = &tracee->codes[number];
+
+	code->data = put_bytes(filename, filename_bytes);
+	(void)put_bytes(name, name_bytes);
+	(void)put_bytes(whole_code, sizeof(whole_code));
+	code->filename_bytes = (uint32_t)filename_bytes;
+	code->name_bytes = (uint32_t)name_bytes;
+	code->lines_bytes = sizeof(whole_code);
+	code->first_line = first_line;
+	code->filename_kind = filename_kind;
+	code->name_kind = name_kind;
+	code->hash = 1000 + number;
+	return number;
+}
+
+static uint32_t add_code(const char *filename, const char *name, int first_line)
+{
+	return add_code_of_kind(filename, strlen(filename), 1, name, strlen(name), 1, first_line);
+}
+
+/* A site with one frame in each of these codes; returns its number. */
+static uint32_t add_site(const uint32_t *codes, uint16_t count)
+{
+	uint32_t number = PL_INLINE_SITE_FIRST + (uint32_t)tracee->control.next_site++;
+	struct pl_inline_site *site = &tracee->sites[number];
+
+	site->frames = (uint32_t)tracee->control.next_frame;
+	site->count = count;
+	for (uint16_t i = 0; i < count; i++)
+		tracee->frames[tracee->control.next_frame++] = (uint64_t)codes[i] << 32 | 4;
+	site->hash = 7000 + number;
+	return number;
+}
+
+static void allocate(uint32_t site, uint64_t count, uint64_t size)
+{
+	tracee->totals[site].allocated_count += count;
+	tracee->totals[site].allocated_size += size;
+}
+
+static void release(uint32_t site, uint64_t count, uint64_t size)
+{
+	tracee->totals[site].freed_count += count;
+	tracee->totals[site].freed_size += size;
+}
+
+/* The totals of the site with this innermost frame; NULL: there is none. */
+static const struct pl_totals *totals_of(const char *filename, int line)
+{
+	for (uint32_t i = 0; i < pl_sites_count(reader.sites); i++) {
+		size_t count;
+		const struct pl_frame *frames = pl_sites_frames(reader.sites, i, &count, NULL);
+
+		if (strcmp(frames[0].filename, filename) == 0 && frames[0].line == line)
+			return pl_sites_totals(reader.sites, i);
+	}
+	return NULL;
+}
+
+static void expect_totals(const char *filename, int line, struct pl_totals expected)
+{
+	const struct pl_totals *found = totals_of(filename, line);
+
+	cr_assert_not_null(found, "%s:%d", filename, line);
+	cr_assert_eq(found->allocated_count, expected.allocated_count, "%s", filename);
+	cr_assert_eq(found->allocated_size, expected.allocated_size, "%s", filename);
+	cr_assert_eq(found->freed_count, expected.freed_count, "%s", filename);
+	cr_assert_eq(found->freed_size, expected.freed_size, "%s", filename);
+}
+
+/* What holds whatever the tables say. */
+static void expect_nothing_negative(void)
+{
+	for (uint32_t i = 0; i < pl_sites_count(reader.sites); i++) {
+		const struct pl_totals *totals = pl_sites_totals(reader.sites, i);
+
+		cr_assert_leq(totals->freed_size, totals->allocated_size, "site %u", i);
+		cr_assert_leq(totals->freed_count, totals->allocated_count, "site %u", i);
+	}
+}
+
+Test(inline_read, empty)
+{
+	cr_assert_eq(pl_inline_reader_pass(&reader), 0);
+	cr_assert_eq(pl_inline_reader_pass(&reader), 0);
+	expect_nothing_negative();
+}
+
+Test(inline_read, sites_and_their_frames)
+{
+	uint32_t inner = add_code("/app/inner.py", "inner", 10), outer = add_code("/app/outer.py", "outer", 20);
+	uint32_t both[] = {inner, outer}, site = add_site(both, 2);
+	const struct pl_frame *frames;
+	size_t count;
+	bool more;
+
+	tracee->sites[site].more = 1;
+	allocate(site, 3, 300);
+	release(site, 1, 100);
+	allocate(PL_INLINE_SITE_UNKNOWN, 5, 50);
+	cr_assert_eq(pl_inline_reader_pass(&reader), 0);
+	expect_totals("/app/inner.py", 10, (struct pl_totals){300, 3, 100, 1});
+	expect_totals("<unknown>", 0, (struct pl_totals){50, 5, 0, 0});
+	frames = pl_sites_frames(reader.sites, reader.local[site], &count, &more);
+	cr_assert_eq(count, 2);
+	cr_assert(more);
+	cr_assert_str_eq(frames[0].function, "inner");
+	cr_assert_str_eq(frames[1].filename, "/app/outer.py");
+	cr_assert_str_eq(frames[1].function, "outer");
+	cr_assert_eq(frames[1].line, 20);
+
+	/* The second pass adds what came since, and the sites that came. */
+	allocate(site, 1, 7);
+	allocate(add_site(&outer, 1), 1, 64);
+	cr_assert_eq(pl_inline_reader_pass(&reader), 0);
+	expect_totals("/app/inner.py", 10, (struct pl_totals){307, 4, 100, 1});
+	expect_totals("/app/outer.py", 20, (struct pl_totals){64, 1, 0, 0});
+	cr_assert_eq(pl_inline_reader_pass(&reader), 0);
+	expect_totals("/app/inner.py", 10, (struct pl_totals){307, 4, 100, 1});
+}
+
+/* Instructions of one line are several of the recorder's sites and one of ours; plain and shared fields add up. */
+Test(inline_read, sites_of_one_line)
+{
+	uint32_t code = add_code("/app/a.py", "f", 10), first = add_site(&code, 1), second = add_site(&code, 1);
+
+	tracee->frames[tracee->sites[second].frames] += 2;
+	allocate(first, 1, 10);
+	allocate(second, 2, 20);
+	tracee->totals[second].shared_allocated_count = 4;
+	tracee->totals[second].shared_allocated_size = 40;
+	tracee->totals[second].shared_freed_count = 1;
+	tracee->totals[second].shared_freed_size = 5;
+	cr_assert_eq(pl_inline_reader_pass(&reader), 0);
+	cr_assert_eq(reader.local[first], reader.local[second]);
+	expect_totals("/app/a.py", 10, (struct pl_totals){70, 7, 5, 1});
+}
+
+Test(inline_read, not_ready_yet)
+{
+	uint32_t code = add_code("/app/late.py", "late", 10), other = add_code("/app/early.py", "early", 20);
+	uint32_t late = add_site(&code, 1), later_site = add_site(&other, 1), early = add_site(&other, 1);
+	uint64_t hash = tracee->sites[later_site].hash;
+
+	tracee->codes[code].hash = 0;
+	tracee->sites[later_site].hash = 0;
+	allocate(late, 1, 11);
+	allocate(early, 2, 22);
+	cr_assert_eq(pl_inline_reader_pass(&reader), 0);
+	cr_assert_null(totals_of("/app/late.py", 10), "the code is not complete");
+	expect_totals("/app/early.py", 20, (struct pl_totals){22, 2, 0, 0});
+	tracee->codes[code].hash = 1;
+	tracee->sites[later_site].hash = hash;
+	allocate(later_site, 1, 1);
+	cr_assert_eq(pl_inline_reader_pass(&reader), 0);
+	expect_totals("/app/late.py", 10, (struct pl_totals){11, 1, 0, 0});
+	expect_totals("/app/early.py", 20, (struct pl_totals){23, 3, 0, 0});
+	cr_assert_eq(reader.known, PL_INLINE_SITE_FIRST + 3, "no gap is left");
+}
+
+Test(inline_read, many_sites)
+{
+	uint32_t numbers[SITES];
+	uint32_t count = 0;
+
+	for (int round = 0; round < 3; round++) {
+		for (int i = 0; i < 60; i++) {
+			char name[32];
+			uint32_t code;
+
+			(void)snprintf(name, sizeof(name), "/app/%d.py", round * 60 + i);
+			code = add_code(name, "f", 1);
+			numbers[count] = add_site(&code, 1);
+			allocate(numbers[count++], 1, 100);
+		}
+		cr_assert_eq(pl_inline_reader_pass(&reader), 0);
+		cr_assert_eq(reader.known, PL_INLINE_SITE_FIRST + count);
+	}
+	for (uint32_t i = 0; i < count; i++) {
+		char name[32];
+
+		(void)snprintf(name, sizeof(name), "/app/%u.py", i);
+		expect_totals(name, 1, (struct pl_totals){100, 1, 0, 0});
+	}
+}
+
+Test(inline_read, strings_of_every_kind)
+{
+	static const uint16_t two[] = {'/', 0x417, 0x43e, '.', 'p', 'y'};
+	static const uint32_t four[] = {'/', 0x1f40d, '.', 'p', 'y'};
+	static const uint16_t surrogate[] = {'a', 0xd83d, 'b'};
+	static const uint32_t beyond[] = {'a', 0x110000, UINT32_MAX, 'b'};
+	static const struct {
+		const void *bytes;
+		size_t size;
+		uint8_t kind;
+		const char *expected;
+	} cases[] = {
+		{"/a.py", 5, 1, "/a.py"},
+		{"/\xe9t\xe9.py", 7, 1, "/\u00e9t\u00e9.py"},
+		{two, sizeof(two), 2, "/\u0417\u043e.py"},
+		{four, sizeof(four), 4, "/\U0001f40d.py"},
+		{surrogate, sizeof(surrogate), 2, "a\ufffdb"},
+		{beyond, sizeof(beyond), 4, "a\ufffd\ufffdb"},
+		{"a\0b", 3, 1, "a\ufffdb"},
+		{"", 0, 1, "<unknown>"},
+		{"what", 4, 0, "<unknown>"},
+		{two, sizeof(two) - 1, 2, "/\u0417\u043e.p"},
+		{four, 3, 4, "<unknown>"},
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		uint32_t code = add_code_of_kind(cases[i].bytes, cases[i].size, cases[i].kind, cases[i].bytes,
+			cases[i].size, cases[i].kind, 10);
+		uint32_t site = add_site(&code, 1);
+		const struct pl_frame *frames;
+		size_t count;
+
+		cr_assert_eq(pl_inline_reader_pass(&reader), 0);
+		frames = pl_sites_frames(reader.sites, reader.local[site], &count, NULL);
+		cr_expect_str_eq(frames[0].filename, cases[i].expected);
+		cr_expect_str_eq(frames[0].function, cases[i].expected);
+		cr_expect_eq(frames[0].line, 10);
+	}
+}
+
+Test(inline_read, tables_that_are_full)
+{
+	uint32_t lost = PL_INLINE_CODE_LOST, none = PL_INLINE_CODE_NONE;
+	const struct pl_frame *frames;
+	uint32_t site = add_site(&lost, 1);
+	size_t count;
+
+	allocate(PL_INLINE_SITE_LOST, 1, 1000);
+	allocate(site, 2, 20);
+	allocate(add_site(&none, 1), 3, 30);
+	cr_assert_eq(pl_inline_reader_pass(&reader), 0);
+	cr_assert_null(totals_of("<lost>", 0), "nothing was lost yet");
+	tracee->control.lost_sites = 1;
+	cr_assert_eq(pl_inline_reader_pass(&reader), 0);
+	expect_totals("<lost>", 0, (struct pl_totals){1000, 1, 0, 0});
+	frames = pl_sites_frames(reader.sites, reader.local[site], &count, NULL);
+	cr_assert_str_eq(frames[0].filename, "<unknown>");
+	/* Both have one frame that nothing is known of. */
+	cr_assert_eq(pl_sites_totals(reader.sites, reader.local[site])->allocated_count, 5);
+}
+
+/* -- totals that change while they are read --------------------------------------------------------- */
+
+static uint32_t busy_site;
+
+/* Each copy of the row differs from the one before; what is read is right at one instant. */
+static void one_event_more(struct tracee *self, uint64_t address)
+{
+	if (address < TOTALS_AT || address >= TOTALS_AT + sizeof(self->totals))
+		return;
+	self->totals[busy_site].allocated_count++;
+	self->totals[busy_site].allocated_size += 8;
+}
+
+Test(inline_read, row_that_never_rests)
+{
+	uint32_t code = add_code("/app/busy.py", "f", 10);
+	const struct pl_totals *totals;
+
+	busy_site = add_site(&code, 1);
+	tracee->after_read = one_event_more;
+	for (int i = 0; i < 5; i++) {
+		cr_assert_eq(pl_inline_reader_pass(&reader), 0);
+		totals = totals_of("/app/busy.py", 10);
+		cr_assert_gt(totals->allocated_count, (uint64_t)i, "it goes up with each pass");
+		cr_assert_eq(totals->allocated_size, 8 * totals->allocated_count);
+		cr_assert_lt(tracee->reads, 20 * (i + 1), "the tries are bounded");
+		expect_nothing_negative();
+	}
+}
+
+/* A torn row, with the free of a block seen and its allocation not: as it was the last time. */
+static void tear(struct tracee *self, uint64_t address)
+{
+	if (address < TOTALS_AT || address >= TOTALS_AT + sizeof(self->totals))
+		return;
+	self->totals[busy_site].freed_count = 10 + (uint64_t)self->reads;
+	self->totals[busy_site].freed_size = 1000;
+}
+
+Test(inline_read, row_that_makes_no_sense)
+{
+	uint32_t code = add_code("/app/torn.py", "f", 10);
+
+	busy_site = add_site(&code, 1);
+	allocate(busy_site, 3, 30);
+	release(busy_site, 1, 10);
+	cr_assert_eq(pl_inline_reader_pass(&reader), 0);
+	expect_totals("/app/torn.py", 10, (struct pl_totals){30, 3, 10, 1});
+	tracee->after_read = tear;
+	cr_assert_eq(pl_inline_reader_pass(&reader), 0);
+	expect_totals("/app/torn.py", 10, (struct pl_totals){30, 3, 10, 1});
+	tracee->after_read = NULL;
+	tracee->totals[busy_site] = (struct pl_inline_totals){.allocated_count = 4, .allocated_size = 40, .freed_count = 2,
+		.freed_size = 20};
+	cr_assert_eq(pl_inline_reader_pass(&reader), 0);
+	expect_totals("/app/torn.py", 10, (struct pl_totals){40, 4, 20, 2});
+}
+
+Test(inline_read, totals_that_shrink_or_are_beyond_all_measure)
+{
+	static const struct pl_inline_totals wrong[] = {
+		{.allocated_count = 2, .allocated_size = 30},
+		{.allocated_count = 3, .allocated_size = 29},
+		{.allocated_count = 3, .allocated_size = 30, .freed_count = 4},
+		{.allocated_count = 3, .allocated_size = 30, .shared_freed_size = 31},
+		{.allocated_count = UINT64_MAX, .allocated_size = UINT64_MAX},
+		{.allocated_count = 1ULL << 63, .shared_allocated_count = 1ULL << 63, .allocated_size = 100},
+		{.allocated_count = 1ULL << 63, .shared_allocated_count = (1ULL << 63) + 100, .allocated_size = 100},
+	};
+	uint32_t code = add_code("/app/wild.py", "f", 10), site = add_site(&code, 1);
+
+	allocate(site, 3, 30);
+	cr_assert_eq(pl_inline_reader_pass(&reader), 0);
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+		tracee->totals[site] = wrong[i];
+		cr_assert_eq(pl_inline_reader_pass(&reader), 0);
+		expect_totals("/app/wild.py", 10, (struct pl_totals){30, 3, 0, 0});
+	}
+}
+
+/* -- what a tracee gone wild may hold ----------------------------------------------------------------- */
+
+static bool accepts(struct pl_inline_config config)
+{
+	struct pl_inline_reader other = reader;
+	int r;
+
+	other.codes = NULL;
+	other.config = config;
+	r = pl_inline_reader_init(&other);
+	cr_assert(r == 0 || r == -EPROTO);
+	if (r == 0)
+		pl_inline_reader_free(&other);
+	return r == 0;
+}
+
+Test(inline_read, limits_of_the_config)
+{
+	static const struct {
+		size_t member;
+		uint64_t largest;
+		uint64_t too_small; /* UINT64_MAX: 0 is fine */
+	} limits[] = {
+		{offsetof(struct pl_inline_config, site_limit), PL_INLINE_SITES_MAX, PL_INLINE_SITE_FIRST - 1},
+		{offsetof(struct pl_inline_config, frame_limit), PL_INLINE_FRAMES_MAX, 0},
+		{offsetof(struct pl_inline_config, code_limit), 1 << 24, UINT64_MAX},
+		{offsetof(struct pl_inline_config, frames_limit), 1 << 27, UINT64_MAX},
+		{offsetof(struct pl_inline_config, arena_size), 1 << 30, UINT64_MAX},
+	};
+
+	cr_assert(accepts(good_config()));
+	for (size_t i = 0; i < sizeof(limits) / sizeof(limits[0]); i++) {
+		struct pl_inline_config config = good_config();
+		uint64_t *member = (uint64_t *)((char *)&config + limits[i].member);
+
+		*member = limits[i].largest;
+		cr_expect(accepts(config), "limit %zu", i);
+		*member = limits[i].largest + 1;
+		cr_expect_not(accepts(config), "limit %zu", i);
+		*member = UINT64_MAX;
+		cr_expect_not(accepts(config), "limit %zu", i);
+		*member = limits[i].too_small;
+		cr_expect_not(accepts(config), "limit %zu", i);
+	}
+}
+
+Test(inline_read, cursor_beyond_everything)
+{
+	static const uint64_t cursors[] = {SITES, SITES - 3, SITES - 2, UINT32_MAX, UINT64_MAX, UINT64_MAX - 1, UINT64_MAX - 2,
+		UINT64_MAX - 3, 1ULL << 63};
+
+	for (size_t i = 0; i < sizeof(cursors) / sizeof(cursors[0]); i++) {
+		tracee->control.next_site = cursors[i];
+		cr_assert_eq(pl_inline_reader_pass(&reader), 0);
+		cr_assert_leq(reader.known, SITES);
+	}
+	expect_nothing_negative();
+}
+
+Test(inline_read, first_cursor_beyond_everything)
+{
+	tracee->control.next_site = UINT64_MAX - 2;
+	cr_assert_eq(pl_inline_reader_pass(&reader), 0);
+}
+
+Test(inline_read, wild_site_rows)
+{
+	static const struct pl_inline_site wild[] = {
+		{.hash = 1, .frames = 0, .count = UINT16_MAX},
+		{.hash = 1, .frames = 0, .count = PL_INLINE_FRAMES_MAX + 1},
+		{.hash = 1, .frames = FRAMES, .count = 1},
+		{.hash = 1, .frames = FRAMES - 1, .count = 2},
+		{.hash = 1, .frames = UINT32_MAX, .count = 1},
+		{.hash = 1, .frames = UINT32_MAX, .count = PL_INLINE_FRAMES_MAX, .more = 255, .domain = 255},
+	};
+	uint32_t code = add_code("/app/good.py", "f", 10), site = add_site(&code, 1);
+
+	allocate(site, 1, 10);
+	for (size_t i = 0; i < sizeof(wild) / sizeof(wild[0]); i++)
+		tracee->sites[PL_INLINE_SITE_FIRST + tracee->control.next_site++] = wild[i];
+	code = add_code("/app/behind.py", "f", 10);
+	site = add_site(&code, 1);
+	allocate(site, 1, 10);
+	cr_assert_eq(pl_inline_reader_pass(&reader), 0);
+	expect_totals("/app/good.py", 10, (struct pl_totals){10, 1, 0, 0});
+	expect_totals("/app/behind.py", 10, (struct pl_totals){10, 1, 0, 0});
+}
+
+Test(inline_read, wild_code_rows)
+{
+	static const struct pl_inline_code wild[] = {
+		{.hash = 1, .filename_bytes = PL_INLINE_FILENAME_MAX + 1, .filename_kind = 1, .name_kind = 1},
+		{.hash = 1, .name_bytes = PL_INLINE_NAME_MAX + 1, .filename_kind = 1, .name_kind = 1},
+		{.hash = 1, .lines_bytes = PL_INLINE_LINES_MAX + 1, .filename_kind = 1, .name_kind = 1},
+		{.hash = 1, .filename_bytes = UINT32_MAX, .name_bytes = UINT32_MAX, .lines_bytes = UINT32_MAX},
+		{.hash = 1, .filename_bytes = 1, .filename_kind = 5},
+		{.hash = 1, .name_bytes = 1, .name_kind = 255},
+		{.hash = 1, .data = ARENA, .filename_bytes = 1, .filename_kind = 1},
+		{.hash = 1, .data = ARENA - 1, .filename_bytes = 1, .name_bytes = 1, .filename_kind = 1, .name_kind = 1},
+		{.hash = 1, .data = UINT64_MAX, .filename_bytes = 1, .filename_kind = 1},
+		{.hash = 1, .data = UINT64_MAX, .filename_bytes = PL_INLINE_FILENAME_MAX, .filename_kind = 4},
+	};
+
+	for (size_t i = 0; i < sizeof(wild) / sizeof(wild[0]); i++) {
+		uint32_t number = PL_INLINE_CODE_FIRST + (uint32_t)tracee->control.next_code++;
+		uint32_t site;
+
+		tracee->codes[number] = wild[i];
+		site = add_site(&number, 1);
+		allocate(site, 1, 10);
+		cr_assert_eq(pl_inline_reader_pass(&reader), 0);
+		cr_assert_eq(reader.local[site], UINT32_MAX, "row %zu", i);
+	}
+}
+
+/* What is at its limit is still read: names of the greatest length in the widest characters, wild lines. */
+Test(inline_read, greatest_code_rows)
+{
+	static const struct pl_inline_code great[] = {
+		{.hash = 1, .filename_bytes = PL_INLINE_FILENAME_MAX, .name_bytes = PL_INLINE_NAME_MAX,
+			.lines_bytes = PL_INLINE_LINES_MAX, .filename_kind = 1, .name_kind = 1, .first_line = INT32_MAX},
+		{.hash = 1, .filename_bytes = PL_INLINE_FILENAME_MAX, .name_bytes = PL_INLINE_NAME_MAX, .filename_kind = 4,
+			.name_kind = 3, .first_line = INT32_MIN},
+		{.hash = 1, .data = ARENA, .filename_kind = 1, .name_kind = 1},
+	};
+
+	for (size_t i = 0; i < ARENA; i++)
+		tracee->arena[i] = (uint8_t)(i * 37 >> 3);
+	for (size_t i = 0; i < sizeof(great) / sizeof(great[0]); i++) {
+		uint32_t number = PL_INLINE_CODE_FIRST + (uint32_t)tracee->control.next_code++;
+		uint32_t site = 0;
+
+		tracee->codes[number] = great[i];
+		for (int offset = -2; offset < 3; offset++) {
+			site = add_site(&number, 1);
+			tracee->frames[tracee->control.next_frame - 1] = (uint64_t)number << 32 | (uint32_t)(INT32_MAX + (unsigned)offset);
+		}
+		cr_assert_eq(pl_inline_reader_pass(&reader), 0);
+		cr_assert_neq(reader.local[site], UINT32_MAX, "row %zu", i);
+	}
+}
+
+/* Rows that all point to the same bytes would make us keep far more than the tracee has. */
+Test(inline_read, rows_that_share_what_they_point_to)
+{
+	uint32_t kept = 0;
+
+	for (uint32_t i = 0; i < 50; i++) {
+		uint32_t number = PL_INLINE_CODE_FIRST + (uint32_t)tracee->control.next_code++;
+
+		tracee->codes[number] = (struct pl_inline_code){.hash = 1, .filename_bytes = 10, .filename_kind = 1,
+			.name_kind = 1, .lines_bytes = 1 << 17};
+		(void)add_site(&number, 1);
+	}
+	cr_assert_eq(pl_inline_reader_pass(&reader), 0);
+	for (uint32_t i = 0; i < CODES; i++)
+		kept += reader.codes[i] != NULL;
+	cr_assert_eq(kept, 3);
+
+	for (uint32_t i = 0; i < 100; i++)
+		tracee->sites[PL_INLINE_SITE_FIRST + tracee->control.next_site++] =
+			(struct pl_inline_site){.hash = 1, .frames = 3000, .count = 100};
+	cr_assert_eq(pl_inline_reader_pass(&reader), 0);
+	cr_assert_leq(reader.frames_read, FRAMES);
+}
+
+Test(inline_read, frames_of_any_value)
+{
+	uint64_t x = 88172645463325252ull;
+
+	(void)add_code("/app/a.py", "f", 10);
+	for (size_t i = 0; i < FRAMES; i++) {
+		x ^= x << 13;
+		x ^= x >> 7;
+		x ^= x << 17;
+		tracee->frames[i] = i % 3 ? x : x & 0x2ffffffffull;
+	}
+	for (uint32_t i = 0; i < 90; i++)
+		tracee->sites[PL_INLINE_SITE_FIRST + tracee->control.next_site++] =
+			(struct pl_inline_site){.hash = x, .frames = i * 40, .count = 40};
+	cr_assert_eq(pl_inline_reader_pass(&reader), 0);
+	cr_assert_eq(reader.known, PL_INLINE_SITE_FIRST + 90);
+}
+
+/* Everything random, in rows that claim to be complete: no crash, and nothing below zero. */
+Test(inline_read, noise)
+{
+	srand(7);
+	for (int round = 0; round < 30; round++) {
+		uint8_t *bytes = (uint8_t *)tracee;
+		size_t size = offsetof(struct tracee, after_read);
+
+		for (size_t i = 0; i < size; i++)
+			bytes[i] = (uint8_t)(rand() >> 7);
+		for (size_t i = 0; i < SITES; i++) {
+			tracee->sites[i].count %= 200;
+			tracee->sites[i].frames %= FRAMES + 50;
+		}
+		for (size_t i = 0; i < FRAMES; i++)
+			tracee->frames[i] &= 0xffffffffffull;
+		for (size_t i = 0; i < CODES; i++) {
+			tracee->codes[i].data %= ARENA;
+			tracee->codes[i].filename_bytes %= 300;
+			tracee->codes[i].name_bytes %= 300;
+			tracee->codes[i].lines_bytes %= 3000;
+			tracee->codes[i].filename_kind %= 6;
+			tracee->codes[i].name_kind %= 6;
+		}
+		for (size_t i = 0; i < SITES; i++) {
+			uint64_t *fields = (uint64_t *)&tracee->totals[i];
+
+			for (int field = 0; field < 8; field++)
+				fields[field] >>= (rand() & 63);
+		}
+		reader.config.sample = round % 2 ? 1ULL << (rand() & 63) : 0;
+		(void)pl_inline_reader_pass(&reader);
+		if (round % 2 == 0)
+			expect_nothing_negative();
+		tear_down();
+		set_up();
+	}
+}
+
+/* -- reading fails ------------------------------------------------------------------------------------ */
+
+Test(inline_read, process_that_ends_meanwhile)
+{
+	static const uint64_t from[] = {CONTROL_AT, SITES_AT, FRAMES_AT, CODES_AT, ARENA_AT};
+	uint32_t code = add_code("/app/a.py", "f", 10), site = add_site(&code, 1);
+
+	allocate(site, 1, 10);
+	tracee->fail = -ESRCH;
+	for (size_t i = 0; i < sizeof(from) / sizeof(from[0]); i++) {
+		tracee->fail_at = from[i];
+		cr_assert_eq(pl_inline_reader_pass(&reader), -ESRCH, "from %#llx on", (unsigned long long)from[i]);
+		cr_assert_null(totals_of("/app/a.py", 10));
+	}
+	tracee->fail = 0;
+	cr_assert_eq(pl_inline_reader_pass(&reader), 0);
+	expect_totals("/app/a.py", 10, (struct pl_totals){10, 1, 0, 0});
+	allocate(site, 1, 10);
+	tracee->fail = -ESRCH;
+	tracee->fail_at = 0;
+	cr_assert_eq(pl_inline_reader_pass(&reader), -ESRCH);
+	expect_totals("/app/a.py", 10, (struct pl_totals){10, 1, 0, 0});
+}
+
+Test(inline_read, tables_where_nothing_is_mapped)
+{
+	uint64_t *const members[] = {&reader.config.control, &reader.config.sites, &reader.config.frames, &reader.config.codes,
+		&reader.config.arena, &reader.config.totals};
+	uint32_t code = add_code("/app/a.py", "f", 10);
+
+	allocate(add_site(&code, 1), 1, 10);
+	for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++) {
+		uint64_t right = *members[i];
+
+		*members[i] = UINT64_MAX - 7;
+		cr_assert_eq(pl_inline_reader_pass(&reader), -EFAULT, "table %zu", i);
+		*members[i] = right;
+	}
+	cr_assert_eq(pl_inline_reader_pass(&reader), 0);
+	expect_totals("/app/a.py", 10, (struct pl_totals){10, 1, 0, 0});
+}
