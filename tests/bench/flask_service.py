@@ -9,7 +9,8 @@ import os
 import sys
 import threading
 
-from flask import Flask, render_template_string, request
+import jinja2
+from flask import Flask, render_template, request
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 app = Flask(__name__)
@@ -20,11 +21,14 @@ PAGE = """<html><body><h1>{{ title }}</h1><table>
 {% endfor %}</table><p>{{ total }}</p></body></html>"""
 
 
+app.jinja_loader = jinja2.DictLoader({"orders.html": PAGE})
+
+
 @app.route("/orders", methods=["POST"])
 def orders():
     rows = sorted(request.get_json(), key=lambda row: row["name"])
     total = sum(row["price"] for row in rows)
-    return render_template_string(PAGE, title=request.args.get("title", "orders"), rows=rows, total=total)
+    return render_template("orders.html", title=request.args.get("title", "orders"), rows=rows, total=total)
 
 
 def main():

@@ -17,7 +17,7 @@ MODES = {
     "pyleak-16": ("pyleak, 16 frames", 1),
     "pyleak-sample": ("pyleak --sample 512KiB", 1),
     "tracemalloc-1": ("tracemalloc, 1 frame", 2),
-    "tracemalloc-16": ("tracemalloc, 16 frames", 8),
+    "tracemalloc-16": ("tracemalloc, 16 frames", 10),
     "memray": ("memray attach", 1),
     "memray-python": ("memray attach --trace-python-allocators", 8),
     "breakpoint": ("pyleak -e breakpoint", 1000),

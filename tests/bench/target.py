@@ -12,7 +12,7 @@
     drop                frees them
     churn BLOCKS        makes and frees blocks of 48 bytes, what lives stays: {"wall", "cpu"}
 
-Runs on every Python from 3.6 on. The blocks are bytes(15): a header of 33 bytes, and 15.
+Runs on every Python from 3.6 on. The blocks are bytes: a header of 33 bytes, and 15.
 """
 import ctypes
 import gc
@@ -45,16 +45,16 @@ def measured(function, *arguments):
     return {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
 
 
-def fill(keep, blocks):
+def fill(keep, blocks, letter=b"x"):
     for i in range(blocks):
-        keep[i] = bytes(15)
+        keep[i] = letter * 15
 
 
-def churn(blocks):
+def churn(blocks, letter=b"x"):
     for _ in range(blocks // 100):
-        keep = []
-        for _ in range(100):
-            keep.append(bytes(15))
+        keep = [None] * 100
+        for i in range(100):
+            keep[i] = letter * 15
 
 
 class Target:
