@@ -8,6 +8,8 @@
 #include "pyleak/memory.h"
 
 #define COPIES_MAX 1024
+/* A quarter of a second, at the speed of process_vm_readv() and of the comparison. */
+#define ELSEWHERE_MAX (1ULL << 30)
 
 static int add(struct pl_copies *copies, uint64_t address, uint32_t hook)
 {
@@ -63,16 +65,27 @@ static int scan_map(const struct pl_probe *probe, const struct pl_map *map, stru
 	return 0;
 }
 
+static bool is_static_data(const struct pl_maps *maps, size_t i)
+{
+	const struct pl_map *map = &maps->items[i];
+
+	/* .bss: anonymous, right behind the file's last mapping */
+	return map->inode ||
+	       (i > 0 && !map->path[0] && maps->items[i - 1].inode && maps->items[i - 1].end == map->start);
+}
+
+static bool is_own_memory(const struct pl_map *map)
+{
+	return (map->flags & (PL_MAP_READ | PL_MAP_WRITE | PL_MAP_SHARED)) == (PL_MAP_READ | PL_MAP_WRITE);
+}
+
 int pl_copies_find(const struct pl_probe *probe, const struct pl_maps *maps, struct pl_copies *ret)
 {
 	*ret = (struct pl_copies){0};
 	for (size_t i = 0; i < maps->count; i++) {
 		const struct pl_map *map = &maps->items[i];
-		/* .bss: anonymous, right behind the file's last mapping */
-		bool static_data = map->inode ||
-				   (i > 0 && !map->path[0] && maps->items[i - 1].inode && maps->items[i - 1].end == map->start);
 
-		if (!static_data || (map->flags & (PL_MAP_READ | PL_MAP_WRITE | PL_MAP_SHARED)) != (PL_MAP_READ | PL_MAP_WRITE))
+		if (!is_static_data(maps, i) || !is_own_memory(map))
 			continue;
 
 		int code = scan_map(probe, map, ret);
@@ -89,4 +102,27 @@ void pl_copies_free(struct pl_copies *copies)
 {
 	free(copies->items);
 	*copies = (struct pl_copies){0};
+}
+
+bool pl_copies_elsewhere(const struct pl_probe *probe, const struct pl_maps *maps)
+{
+	struct pl_copies copies = {0};
+	uint64_t size = 0;
+	int code = 0;
+
+	for (size_t i = 0; code == 0 && copies.count == 0 && i < maps->count; i++) {
+		const struct pl_map *map = &maps->items[i];
+
+		if (is_static_data(maps, i) || !is_own_memory(map) ||
+			(map->start >= probe->base && map->start < probe->base + probe->mapped_size) ||
+			(map->start >= probe->tables && map->start < probe->tables + probe->tables_mapped_size))
+			continue;
+		size += map->end - map->start;
+		code = size > ELSEWHERE_MAX ? -EFBIG : scan_map(probe, map, &copies);
+	}
+
+	bool found = code < 0 || copies.count > 0;
+
+	pl_copies_free(&copies);
+	return found;
 }

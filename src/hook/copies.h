@@ -2,6 +2,7 @@
 #ifndef PYLEAK_HOOK_COPIES_H
 #define PYLEAK_HOOK_COPIES_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -23,5 +24,9 @@ struct pl_copies {
 /* Looks through the writable data of every loaded object (.data, .bss). No stop needed. 0 or -errno. */
 int pl_copies_find(const struct pl_probe *probe, const struct pl_maps *maps, struct pl_copies *ret);
 void pl_copies_free(struct pl_copies *copies);
+
+/* Whether an entry of ours may be anywhere else in the process's own memory (heap, stacks): true also
+ * if that is too much to look through while it is stopped. */
+bool pl_copies_elsewhere(const struct pl_probe *probe, const struct pl_maps *maps);
 
 #endif

@@ -157,8 +157,9 @@ static int remove_once(struct pl_tracee *tracee, const struct pl_probe *probe, s
 		if (code == 0)
 			code = restore_copies(tracee, probe, &copies);
 		/* Another hook on top calls us through a pointer that we put back, or through one that we
-		 * could not find. */
-		if (code == 0 && foreign && !copies.count)
+		 * could not find. Or there is none: tracemalloc.stop() put back what was there before it,
+		 * over us. */
+		if (code == 0 && foreign && !copies.count && pl_copies_elsewhere(probe, &maps))
 			code = -EBUSY;
 		if (code == 0 && !pl_probe_quiescent(tracee, probe, &maps))
 			code = -EAGAIN;
