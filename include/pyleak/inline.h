@@ -29,9 +29,6 @@ uint64_t pl_inline_data_size(const struct pl_inline_options *options);
  * thread_own (optional), gil, pid and times, which the caller adds.
  */
 void pl_inline_configure(const struct pl_inline_options *options, const struct pl_python *python, uint64_t data_base,
-			 struct pl_inline_config *ret);
-
-/* Offset of interp.ceval.gil, a pointer; PL_NO_FIELD where there is one GIL for the process or none. */
-int32_t pl_inline_gil_offset(int minor);
+	struct pl_inline_config *ret);
 
 #endif

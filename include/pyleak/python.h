@@ -23,6 +23,7 @@ struct pl_python_layout {
 	int32_t type_name, type_flags, type_dealloc;               /* PyTypeObject */
 	int32_t runtime_interpreters_head, runtime_tstate_current; /* _PyRuntimeState */
 	int32_t interpreter_next, interpreter_id, interpreter_threads_head;
+	int32_t interpreter_gil;    /* ceval.gil, a pointer, since PEP 684 (3.12); none without a GIL */
 	int32_t thread_next, thread_interpreter, thread_id, thread_native_id, thread_status;
 	int32_t thread_frame;       /* tstate: frame, cframe or current_frame */
 	int32_t cframe_frame;       /* 3.11, 3.12: _PyCFrame.current_frame, behind thread_frame */
@@ -122,8 +123,6 @@ size_t pl_python_thread_stack(const struct pl_python *python, uint64_t thread_po
  */
 int pl_python_current_offset(const struct pl_python *python, const uint64_t *thread_pointers, size_t count,
 			     int64_t *ret_offset, struct pl_error *err);
-/* Offset of an interpreter's pointer to its GIL; PL_NO_FIELD where they share one or there is none. */
-int32_t pl_python_gil_offset(const struct pl_python *python);
 /* 3.12+: the GIL of the main interpreter (what its ceval.gil points to); 0 where there is none. */
 uint64_t pl_python_main_gil(const struct pl_python *python);
 

@@ -72,12 +72,6 @@ uint64_t pl_inline_data_size(const struct pl_inline_options *options)
 	return lay_out(options, 0, &config);
 }
 
-int32_t pl_inline_gil_offset(int minor)
-{
-	/* PyInterpreterState.ceval.gil since PEP 684; no GIL of its own for an interpreter before. */
-	return minor < 12 ? PL_NO_FIELD : minor == 12 ? 384 : 16;
-}
-
 static void copy_layout(const struct pl_python *python, struct pl_inline_layout *ret)
 {
 	const struct pl_python_layout *from = &python->layout;
@@ -88,7 +82,7 @@ static void copy_layout(const struct pl_python *python, struct pl_inline_layout 
 		.thread_id = from->thread_id,
 		.thread_frame = from->thread_frame,
 		.cframe_frame = from->cframe_frame,
-		.interpreter_gil = python->free_threaded ? PL_NO_FIELD : pl_inline_gil_offset(python->minor),
+		.interpreter_gil = from->interpreter_gil,
 		.frame_previous = from->frame_previous,
 		.frame_code = from->frame_code,
 		.frame_instruction = from->frame_instruction,
@@ -118,7 +112,7 @@ static void copy_layout(const struct pl_python *python, struct pl_inline_layout 
 }
 
 void pl_inline_configure(const struct pl_inline_options *options, const struct pl_python *python, uint64_t data_base,
-			 struct pl_inline_config *ret)
+	struct pl_inline_config *ret)
 {
 	memset(ret, 0, sizeof(*ret));
 	ret->data_start = data_base;

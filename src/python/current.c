@@ -117,17 +117,9 @@ int pl_python_current_offset(const struct pl_python *python, const uint64_t *thr
 	return 0;
 }
 
-int32_t pl_python_gil_offset(const struct pl_python *python)
-{
-	/* PyInterpreterState.ceval.gil since PEP 684; before, one GIL serves all interpreters. */
-	if (python->free_threaded || python->minor < 12)
-		return PL_NO_FIELD;
-	return python->minor == 12 ? 384 : 16;
-}
-
 uint64_t pl_python_main_gil(const struct pl_python *python)
 {
-	int32_t offset = pl_python_gil_offset(python);
+	int32_t offset = python->layout.interpreter_gil;
 	uint64_t interpreter, next, gil;
 
 	if (offset == PL_NO_FIELD || pl_memory_read_u64(python->pid, python->interpreters_head, &interpreter) < 0)

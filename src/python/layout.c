@@ -18,9 +18,10 @@ enum { FIRST_MINOR = 6, LAST_MINOR = 15 };
 		.string_data_pointer = 72
 #define STRINGS .string_length = 16, .string_state = 32, .string_ascii_data = 40, .string_compact_data = 56, \
 		.string_data_pointer = 56
-#define INTERPRETERS(head, current, next, id, threads) \
+#define INTERPRETERS(head, current, next, id, threads, gil) \
 	.runtime_interpreters_head = (head), .runtime_tstate_current = (current), .interpreter_next = (next), \
-	.interpreter_id = (id), .interpreter_threads_head = (threads)
+	.interpreter_id = (id), .interpreter_threads_head = (threads), \
+	.interpreter_gil = (gil)
 #define THREADS(frame, cframe, id, native, status) \
 	.thread_next = 8, .thread_interpreter = 16, .thread_frame = (frame), .cframe_frame = (cframe), \
 	.thread_id = (id), .thread_native_id = (native), .thread_status = (status)
@@ -41,26 +42,26 @@ enum { FIRST_MINOR = 6, LAST_MINOR = 15 };
 	.code_tlbc = NONE, .tuple_items = (items)
 
 static const struct pl_python_layout layouts[LAST_MINOR - FIRST_MINOR + 1] = {
-	[6 - FIRST_MINOR] = { OBJECTS, STRINGS_WITH_WSTR, INTERPRETERS(NONE, NONE, 0, NONE, 8),
+	[6 - FIRST_MINOR] = { OBJECTS, STRINGS_WITH_WSTR, INTERPRETERS(NONE, NONE, 0, NONE, 8, NONE),
 		THREADS(24, NONE, 152, NONE, NONE), FRAME_OBJECTS(120), CODE_BEFORE_311(96, 36) },
-	[7 - FIRST_MINOR] = { OBJECTS, STRINGS_WITH_WSTR, INTERPRETERS(24, 1480, 0, 16, 8),
+	[7 - FIRST_MINOR] = { OBJECTS, STRINGS_WITH_WSTR, INTERPRETERS(24, 1480, 0, 16, 8, NONE),
 		THREADS(24, NONE, 176, NONE, NONE), FRAME_OBJECTS(104), CODE_BEFORE_311(96, 36) },
-	[8 - FIRST_MINOR] = { OBJECTS, STRINGS_WITH_WSTR, INTERPRETERS(32, 1368, 0, 16, 8),
+	[8 - FIRST_MINOR] = { OBJECTS, STRINGS_WITH_WSTR, INTERPRETERS(32, 1368, 0, 16, 8, NONE),
 		THREADS(24, NONE, 176, NONE, NONE), FRAME_OBJECTS(104), CODE_BEFORE_311(104, 40) },
-	[9 - FIRST_MINOR] = { OBJECTS, STRINGS_WITH_WSTR, INTERPRETERS(32, 568, 0, 24, 8),
+	[9 - FIRST_MINOR] = { OBJECTS, STRINGS_WITH_WSTR, INTERPRETERS(32, 568, 0, 24, 8, NONE),
 		THREADS(24, NONE, 176, NONE, NONE), FRAME_OBJECTS(104), CODE_BEFORE_311(104, 40) },
-	[10 - FIRST_MINOR] = { OBJECTS, STRINGS_WITH_WSTR, INTERPRETERS(32, 568, 0, 24, 8),
+	[10 - FIRST_MINOR] = { OBJECTS, STRINGS_WITH_WSTR, INTERPRETERS(32, 568, 0, 24, 8, NONE),
 		THREADS(24, NONE, 176, NONE, NONE), FRAME_OBJECTS(96), CODE_BEFORE_311(104, 40) },
-	[11 - FIRST_MINOR] = { OBJECTS, STRINGS_WITH_WSTR, INTERPRETERS(40, 576, 0, 48, 16),
+	[11 - FIRST_MINOR] = { OBJECTS, STRINGS_WITH_WSTR, INTERPRETERS(40, 576, 0, 48, 16, NONE),
 		THREADS(56, 8, 152, 160, NONE), FRAMES(48, 32, 69, 68, 0xff), CODE(72, 168, 184, 24) },
-	[12 - FIRST_MINOR] = { OBJECTS, STRINGS, INTERPRETERS(40, NONE, 0, 8, 72),
+	[12 - FIRST_MINOR] = { OBJECTS, STRINGS, INTERPRETERS(40, NONE, 0, 8, 72, 384),
 		THREADS(56, 0, 136, 144, 24), FRAMES(8, 0, 70, NONE, 3), CODE(68, 176, 192, 24) },
-	[13 - FIRST_MINOR] = { OBJECTS, STRINGS, INTERPRETERS(632, NONE, 7264, 7272, 7344),
+	[13 - FIRST_MINOR] = { OBJECTS, STRINGS, INTERPRETERS(632, NONE, 7264, 7272, 7344, 16),
 		THREADS(72, NONE, 152, 160, 32), FRAMES(8, 0, 70, NONE, 3), CODE(68, 184, 200, 24) },
-	[14 - FIRST_MINOR] = { OBJECTS, STRINGS, INTERPRETERS(808, NONE, 7272, 7280, 7344),
+	[14 - FIRST_MINOR] = { OBJECTS, STRINGS, INTERPRETERS(808, NONE, 7272, 7280, 7344, 16),
 		THREADS(72, NONE, 152, 160, 32), FRAMES(8, 0, 74, NONE, 3), CODE(68, 192, 208, 32),
 		.frame_code_tagged = true },
-	[15 - FIRST_MINOR] = { OBJECTS, STRINGS, INTERPRETERS(936, NONE, 7264, 7272, 7336),
+	[15 - FIRST_MINOR] = { OBJECTS, STRINGS, INTERPRETERS(936, NONE, 7264, 7272, 7336, 16),
 		THREADS(72, NONE, 176, 184, 32), FRAMES(8, 0, 74, NONE, 3), CODE(68, 192, 208, 32),
 		.frame_code_tagged = true },
 };
@@ -85,6 +86,7 @@ static void free_threaded_layout(struct pl_python_layout *layout, int minor)
 
 	for (size_t i = 0; i < sizeof(moved) / sizeof(moved[0]); i++)
 		*moved[i] += HEADER_GROWTH;
+	layout->interpreter_gil = NONE;
 	if (minor >= 14) {
 		layout->frame_owner = 78;
 		layout->frame_tlbc_index = 72;
@@ -121,12 +123,13 @@ static const struct debug_offset {
 	const char *name;
 	size_t field;
 	int16_t at[3]; /* in 3.13, 3.14, 3.15; 0: not there */
-	bool free_threaded_only;
+	enum { ANY, FREE_THREADED, WITH_GIL } only;
 } debug_offsets_fields[] = {
 	{ FIELD(runtime_interpreters_head), { 40, 40, 40 } },
 	{ FIELD(interpreter_id), { 56, 56, 56 } },
 	{ FIELD(interpreter_next), { 64, 64, 64 } },
 	{ FIELD(interpreter_threads_head), { 72, 72, 72 } },
+	{ FIELD(interpreter_gil), { 112, 120, 120 }, .only = WITH_GIL },
 	{ FIELD(thread_next), { 168, 192, 192 } },
 	{ FIELD(thread_interpreter), { 176, 200, 200 } },
 	{ FIELD(thread_frame), { 184, 208, 208 } },
@@ -137,14 +140,14 @@ static const struct debug_offset {
 	{ FIELD(frame_code), { 240, 264, 328 } },
 	{ FIELD(frame_instruction), { 248, 272, 336 } },
 	{ FIELD(frame_owner), { 264, 288, 352 } },
-	{ FIELD(frame_tlbc_index), { 0, 304, 368 }, .free_threaded_only = true },
+	{ FIELD(frame_tlbc_index), { 0, 304, 368 }, .only = FREE_THREADED },
 	{ FIELD(code_filename), { 280, 320, 384 } },
 	{ FIELD(code_name), { 288, 328, 392 } },
 	{ FIELD(code_qualname), { 296, 336, 400 } },
 	{ FIELD(code_line_table), { 304, 344, 408 } },
 	{ FIELD(code_first_line), { 312, 352, 416 } },
 	{ FIELD(code_bytecode), { 344, 384, 448 } },
-	{ FIELD(code_tlbc), { 0, 392, 456 }, .free_threaded_only = true },
+	{ FIELD(code_tlbc), { 0, 392, 456 }, .only = FREE_THREADED },
 	{ FIELD(object_type), { 360, 408, 472 } },
 	{ FIELD(type_name), { 376, 424, 488 } },
 	{ FIELD(bytes_size), { 520, 600, 696 } },
@@ -170,7 +173,7 @@ int layout_check(int minor, bool free_threaded, const struct pl_python_layout *l
 		int32_t known;
 		uint64_t said;
 
-		if (!at || (field->free_threaded_only && !free_threaded))
+		if (!at || (field->only != ANY && (field->only == FREE_THREADED) != free_threaded))
 			continue;
 		if ((size_t)at + sizeof(said) > size)
 			return pl_fail(err, -EPROTO, "Python 3.%d: _Py_DebugOffsets ends before %s", minor, field->name);
