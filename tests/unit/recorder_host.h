@@ -92,14 +92,14 @@ static inline void host_free(int domain, uint64_t block)
 }
 
 /* Called by an original: a return address into the probe is only allowed under a marker. */
-#define host_enter()                                                                                           \
-	do {                                                                                                   \
-		uint64_t to = (uint64_t)__builtin_return_address(0) - (uint64_t)host_code_base;                \
-                                                                                                               \
-		host_original_calls++;                                                                         \
-		host_look_for_marker();                                                                        \
-		if (to < pl_inline_bytes_size && !host_marker_seen)                                            \
-			abort();                                                                               \
+#define host_enter()                                                                                                   \
+	do {                                                                                                           \
+		uint64_t to = (uint64_t)__builtin_return_address(0) - (uint64_t)host_code_base;                        \
+                                                                                                                       \
+		host_original_calls++;                                                                                 \
+		host_look_for_marker();                                                                                \
+		if (to < pl_inline_bytes_size && !host_marker_seen)                                                    \
+			abort();                                                                                       \
 	} while (0)
 
 /* As the tracer looks for a thread that will return into the probe. */
@@ -164,11 +164,14 @@ static inline void host_unplant(void)
 }
 
 /* Maps image and tables and arms them. `adjust` may change the config before it is sealed. */
-static inline void host_plant(uint32_t frames, uint64_t sample, uint32_t mode, void (*adjust)(struct pl_inline_config *))
+static inline void host_plant(
+	uint32_t frames, uint64_t sample, uint32_t mode, void (*adjust)(struct pl_inline_config *))
 {
 	struct pl_inline_options options = {.frames = frames, .sample = sample, .chunk_count = 64};
 	uint64_t code_size = (pl_inline_bytes_size + 4095) & ~4095UL, data_size = pl_inline_data_size(&options);
-	struct pl_python python = {.pid = getpid(), .minor = 11, .thread_current = (uint64_t)&host_current,
+	struct pl_python python = {.pid = getpid(),
+		.minor = 11,
+		.thread_current = (uint64_t)&host_current,
 		.code_type = (uint64_t)&host_code_type};
 	void *data = mmap(NULL, data_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
@@ -209,10 +212,11 @@ static inline void host_plant(uint32_t frames, uint64_t sample, uint32_t mode, v
 	for (int i = 0; i < PL_INLINE_ENTRIES; i++) {
 		bool raw = i < PL_INLINE_FUNCTIONS;
 
-		host_config->original[i] = i % PL_INLINE_FUNCTIONS == PL_INLINE_FREE ?
-			(uint64_t)(raw ? original_raw_free : original_obj_free) :
-			i % PL_INLINE_FUNCTIONS == PL_INLINE_REALLOC && !raw ? (uint64_t)original_obj_realloc :
-			(uint64_t)(raw ? original_raw : original_obj);
+		host_config->original[i] = i % PL_INLINE_FUNCTIONS == PL_INLINE_FREE
+						   ? (uint64_t)(raw ? original_raw_free : original_obj_free)
+					   : i % PL_INLINE_FUNCTIONS == PL_INLINE_REALLOC && !raw
+						   ? (uint64_t)original_obj_realloc
+						   : (uint64_t)(raw ? original_raw : original_obj);
 	}
 	if (adjust)
 		adjust(host_config);

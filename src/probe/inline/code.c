@@ -71,7 +71,8 @@ static struct piece string_piece(u64 object, u32 max)
 	if (!compact)
 		piece.bytes = (const u8 *)load64(object, LAYOUT->string_data_pointer);
 	else
-		piece.bytes = (const u8 *)(object + (u64)(ascii ? LAYOUT->string_ascii_data : LAYOUT->string_compact_data));
+		piece.bytes =
+			(const u8 *)(object + (u64)(ascii ? LAYOUT->string_ascii_data : LAYOUT->string_compact_data));
 	if (!piece.bytes)
 		piece.size = 0;
 	return piece;
@@ -118,7 +119,8 @@ static u32 content_add(const struct piece piece[3], int32_t first_line, u64 hash
 	row->filename_kind = piece[0].kind;
 	row->name_kind = piece[1].kind;
 	row->flags = (uint16_t)((piece[0].cut ? PL_INLINE_CODE_CUT_FILENAME : 0) |
-				(piece[1].cut ? PL_INLINE_CODE_CUT_NAME : 0) | (piece[2].cut ? PL_INLINE_CODE_CUT_LINES : 0));
+				(piece[1].cut ? PL_INLINE_CODE_CUT_NAME : 0) |
+				(piece[2].cut ? PL_INLINE_CODE_CUT_LINES : 0));
 	__atomic_store_n(&row->hash, hash, __ATOMIC_RELEASE);
 	return (u32)number;
 }
@@ -148,7 +150,8 @@ static u32 content_find(u64 code)
 				number = content_add(piece, first_line, hash);
 			if (number == PL_INLINE_CODE_LOST)
 				break;
-			if (__atomic_compare_exchange_n(word, &found, number, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+			if (__atomic_compare_exchange_n(
+				    word, &found, number, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
 				return number;
 		}
 		if (codes[found].hash == hash)

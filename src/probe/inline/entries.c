@@ -15,7 +15,7 @@ typedef void *(*allocate_one)(u64 context, u64 size);
 typedef void *(*allocate_two)(u64 context, u64 a, u64 b);
 typedef void (*release)(u64 context, u64 pointer);
 
-#define ENTRY_OF(domain, function) ((domain) * PL_INLINE_FUNCTIONS + (function))
+#define ENTRY_OF(domain, function) ((domain)*PL_INLINE_FUNCTIONS + (function))
 /* How far below its outermost hook an inner one can run: the frames of the allocators between. Less
  * than a guard page, so that no neighbouring stack is within it. */
 #define NESTED_REACH 2048
@@ -24,7 +24,8 @@ inlined void *call_original(u32 entry, u32 function, u64 context, u64 a, u64 b)
 {
 	u64 original = pl_config.original[entry];
 
-	return function == PL_INLINE_MALLOC ? ((allocate_one)original)(context, a) : ((allocate_two)original)(context, a, b);
+	return function == PL_INLINE_MALLOC ? ((allocate_one)original)(context, a)
+					    : ((allocate_two)original)(context, a, b);
 }
 
 inlined u64 requested(u32 function, u64 a, u64 b)
@@ -36,8 +37,14 @@ inlined u64 requested(u32 function, u64 a, u64 b)
 struct marker {
 	volatile u64 word;
 };
-inlined void marker_set(struct marker *marker) { marker->word = PL_INLINE_MARKER ^ (u64)&marker->word; }
-inlined void marker_wipe(struct marker *marker) { marker->word = 0; }
+inlined void marker_set(struct marker *marker)
+{
+	marker->word = PL_INLINE_MARKER ^ (u64)&marker->word;
+}
+inlined void marker_wipe(struct marker *marker)
+{
+	marker->word = 0;
+}
 
 /* A block that realloc was given and could not move is still there. */
 static cold void put_back(u64 address, struct taken taken)
@@ -68,8 +75,8 @@ static cold void put_back(u64 address, struct taken taken)
 /* The state of the running thread if it holds its GIL, else 0. */
 inlined u64 current_thread(void)
 {
-	return pl_config.thread_current ? *(const volatile u64 *)pl_config.thread_current :
-					  thread_word(pl_config.thread_tls);
+	return pl_config.thread_current ? *(const volatile u64 *)pl_config.thread_current
+					: thread_word(pl_config.thread_tls);
 }
 
 /* Another interpreter than last time. One with a GIL of its own ends the mode of one GIL: its threads
@@ -171,7 +178,7 @@ static __attribute__((noinline)) void *alloc_marked(u32 decided, u64 context, u6
 	if (!wanted)
 		goto out;
 	thread = mode == PL_INLINE_THREADS ? current_thread() : raw_thread();
-	if (thread && mode != PL_INLINE_THREADS && pl_config.gil) {
+	if (thread && slot && mode != PL_INLINE_THREADS && pl_config.gil) {
 		u64 interpreter = load64(thread, LAYOUT->thread_interpreter);
 
 		if (interpreter != slot->interpreter && !interpreter_shares(slot, interpreter))
@@ -344,25 +351,25 @@ inlined void free_hook(const u32 domain, u64 context, u64 pointer)
 	((release)pl_config.original[ENTRY_OF(domain, PL_INLINE_FREE)])(context, pointer);
 }
 
-#define HOOKS(name, domain)                                                                                    \
-	HOOK(name, domain, malloc, PL_INLINE_MALLOC, (u64 context, u64 size), context, size, 0)                \
-	HOOK(name, domain, calloc, PL_INLINE_CALLOC, (u64 context, u64 count, u64 size), context, count, size) \
-	HOOK(name, domain, realloc, PL_INLINE_REALLOC, (u64 context, u64 block, u64 size), context, block, size) \
-	void pl_##name##_free(u64 context, u64 pointer);                                                       \
-	void pl_##name##_free(u64 context, u64 pointer)                                                        \
-	{                                                                                                      \
-		free_hook(domain, context, pointer);                                                           \
+#define HOOKS(name, domain)                                                                                            \
+	HOOK(name, domain, malloc, PL_INLINE_MALLOC, (u64 context, u64 size), context, size, 0)                        \
+	HOOK(name, domain, calloc, PL_INLINE_CALLOC, (u64 context, u64 count, u64 size), context, count, size)         \
+	HOOK(name, domain, realloc, PL_INLINE_REALLOC, (u64 context, u64 block, u64 size), context, block, size)       \
+	void pl_##name##_free(u64 context, u64 pointer);                                                               \
+	void pl_##name##_free(u64 context, u64 pointer)                                                                \
+	{                                                                                                              \
+		free_hook(domain, context, pointer);                                                                   \
 	}
 
-#define HOOK(name, domain, call, function, parameters, context, a, b)                                          \
-	static __attribute__((noinline)) void *name##_##call##_exact(u64 c, u64 x, u64 y)                      \
-	{                                                                                                      \
-		return alloc_gil(ENTRY_OF(domain, function), function, c, x, y, false);                        \
-	}                                                                                                      \
-	void *pl_##name##_##call parameters;                                                                   \
-	void *pl_##name##_##call parameters                                                                    \
-	{                                                                                                      \
-		return alloc_hook(domain, function, context, a, b, name##_##call##_exact);                     \
+#define HOOK(name, domain, call, function, parameters, context, a, b)                                                  \
+	static __attribute__((noinline)) void *name##_##call##_exact(u64 c, u64 x, u64 y)                              \
+	{                                                                                                              \
+		return alloc_gil(ENTRY_OF(domain, function), function, c, x, y, false);                                \
+	}                                                                                                              \
+	void *pl_##name##_##call parameters;                                                                           \
+	void *pl_##name##_##call parameters                                                                            \
+	{                                                                                                              \
+		return alloc_hook(domain, function, context, a, b, name##_##call##_exact);                             \
 	}
 
 HOOKS(raw, PL_INLINE_RAW)

@@ -82,8 +82,8 @@ struct pl_inline_odd *pl_odd_insert(u64 address)
 		struct pl_inline_odd *odd = &table[at & pl_config.odd_mask];
 		u64 found = __atomic_load_n(&odd->address, __ATOMIC_RELAXED);
 
-		if (found <= 1 &&
-			__atomic_compare_exchange_n(&odd->address, &found, address, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+		if (found <= 1 && __atomic_compare_exchange_n(
+					  &odd->address, &found, address, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
 			return odd;
 	}
 	return NULL;

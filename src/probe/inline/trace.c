@@ -88,7 +88,8 @@ static void chain_walk(struct pl_inline_chain *chain, u64 frame)
 	chain->valid = 1;
 }
 
-static bool site_fill(u32 site, u64 hash, const struct pl_inline_link *top, const struct pl_inline_chain *chain, bool more)
+static bool site_fill(
+	u32 site, u64 hash, const struct pl_inline_link *top, const struct pl_inline_chain *chain, bool more)
 {
 	struct pl_inline_site *row = (struct pl_inline_site *)pl_config.sites + site;
 	u64 *frames = (u64 *)pl_config.frames;
@@ -128,10 +129,12 @@ static u32 site_find(u64 hash, const struct pl_inline_link *top, const struct pl
 
 		if (!found) {
 			if (!site) {
-				number = PL_INLINE_SITE_FIRST + __atomic_load_n(&control()->next_site, __ATOMIC_RELAXED);
+				number =
+					PL_INLINE_SITE_FIRST + __atomic_load_n(&control()->next_site, __ATOMIC_RELAXED);
 				if (number >= pl_config.site_limit)
 					break;
-				number = PL_INLINE_SITE_FIRST + __atomic_fetch_add(&control()->next_site, 1, __ATOMIC_RELAXED);
+				number = PL_INLINE_SITE_FIRST +
+					 __atomic_fetch_add(&control()->next_site, 1, __ATOMIC_RELAXED);
 				if (number >= pl_config.site_limit || !site_fill((u32)number, hash, top, chain, more))
 					break;
 				site = (u32)number;
@@ -181,7 +184,8 @@ u32 pl_trace_slow(struct pl_inline_slot *slot, u64 frame, u64 salt)
 		top->code = link.code;
 		top->instruction = link.instruction;
 		top->chain = hash;
-		top->site = site_find(mix(mix(2, hash), link_word(&link)), &link, chain, chain ? chain->more : caller != 0);
+		top->site =
+			site_find(mix(mix(2, hash), link_word(&link)), &link, chain, chain ? chain->more : caller != 0);
 		return top->site;
 	}
 	return pl_trace_nowhere(salt);
@@ -202,13 +206,13 @@ struct pl_inline_slot *pl_thread_slot(void)
 	u64 self = thread_pointer(), at = mix(0, self) >> 16, generation;
 
 	for (u32 i = 0; i < 16; i++) {
-		struct pl_inline_slot *slot = (struct pl_inline_slot *)(pl_config.slots +
-			(1 + ((at + i) & (pl_config.slot_count - 1))) * pl_config.slot_stride);
+		struct pl_inline_slot *slot =
+			(struct pl_inline_slot *)(pl_config.slots + (1 + ((at + i) & (pl_config.slot_count - 1))) *
+									    pl_config.slot_stride);
 		u64 owner = __atomic_load_n(&slot->owner, __ATOMIC_RELAXED);
 
-		if (owner != self &&
-			(owner || !__atomic_compare_exchange_n(&slot->owner, &owner, self, false, __ATOMIC_ACQ_REL,
-				__ATOMIC_RELAXED)))
+		if (owner != self && (owner || !__atomic_compare_exchange_n(&slot->owner, &owner, self, false,
+						       __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)))
 			continue;
 		generation = __atomic_load_n(&control()->code_generation, __ATOMIC_ACQUIRE);
 		if (unlikely(slot->code_generation != generation)) {

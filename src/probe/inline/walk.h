@@ -16,8 +16,14 @@
 #define LAYOUT (&pl_config.layout)
 #define OWNER_SHIFT 56
 
-inlined u64 frame_code(u64 frame) { return load64(frame, LAYOUT->frame_code) & LAYOUT->code_mask; }
-inlined u64 frame_previous(u64 frame) { return load64(frame, LAYOUT->frame_previous); }
+inlined u64 frame_code(u64 frame)
+{
+	return load64(frame, LAYOUT->frame_code) & LAYOUT->code_mask;
+}
+inlined u64 frame_previous(u64 frame)
+{
+	return load64(frame, LAYOUT->frame_previous);
+}
 
 /* The instruction as the frame has it; from 3.11 on with the owner of the frame in the top byte,
  * which decides with it whether the frame is a complete one. */
@@ -34,8 +40,9 @@ inlined struct pl_inline_chain *chain_of(struct pl_inline_slot *slot, u64 caller
 	u64 key = caller;
 
 	if (likely(caller))
-		key = caller >> 4 ^ (LAYOUT->instruction_is_index ? load32(caller, LAYOUT->frame_instruction) :
-								    load64(caller, LAYOUT->frame_instruction)) >> 1;
+		key = caller >> 4 ^ (LAYOUT->instruction_is_index ? load32(caller, LAYOUT->frame_instruction)
+								  : load64(caller, LAYOUT->frame_instruction)) >>
+					    1;
 	return (struct pl_inline_chain *)((u64)(slot + 1) + key % PL_INLINE_CHAINS * pl_config.chain_stride);
 }
 
@@ -45,7 +52,8 @@ inlined bool chain_matches(const struct pl_inline_chain *chain, u64 frame, const
 {
 	const struct pl_inline_link *link = chain->link, *end = link + chain->count;
 	const u64 mask = LAYOUT->code_mask;
-	const int64_t code = LAYOUT->frame_code, instruction = LAYOUT->frame_instruction, previous = LAYOUT->frame_previous;
+	const int64_t code = LAYOUT->frame_code, instruction = LAYOUT->frame_instruction,
+		      previous = LAYOUT->frame_previous;
 
 	for (; link < end; link++) {
 		u64 known = link->frame;
@@ -56,8 +64,8 @@ inlined bool chain_matches(const struct pl_inline_chain *chain, u64 frame, const
 		__asm__("" : "+r"(known));
 		if ((*(const u64 *)(known + (u64)code) & mask) != link->code)
 			return false;
-		if (is_index ? *(const u32 *)(known + (u64)instruction) != (u32)link->instruction :
-			       (*(const u64 *)(known + (u64)instruction) ^ link->instruction) << (64 - OWNER_SHIFT))
+		if (is_index ? *(const u32 *)(known + (u64)instruction) != (u32)link->instruction
+			     : (*(const u64 *)(known + (u64)instruction) ^ link->instruction) << (64 - OWNER_SHIFT))
 			return false;
 		frame = *(const u64 *)(known + (u64)previous);
 	}

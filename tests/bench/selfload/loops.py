@@ -4,8 +4,9 @@
     loops.py [--python PYTHON] [--rounds N] [--modes bare,tm1,…] [LOOP…]
 
 A mode is bare, hook (the entries planted, recording off), tmN or plN (N frames), atN (as plN, but
-without trust in the GIL: a slot for each thread, atomic adds) or sN (--sample N KiB, 1 frame). Every measurement is a process of its own; the modes take turns. Prints, for each loop,
-the median over rounds of time / bare time, and the geometric mean.
+without trust in the GIL: a slot for each thread, atomic adds) or sN (--sample N KiB, 1 frame).
+Every measurement is a process of its own, the best of 25 short runs; the modes take turns. Prints,
+for each loop, the median over rounds of time / bare time, and the geometric mean.
 """
 import argparse
 import json
@@ -108,7 +109,7 @@ def generators(n):
 
 def evaluated(n):
     """New code all the time, most of it equal to what was there before."""
-    for i in range(n // 400):
+    for i in range(n // 200):
         eval("x + %d" % (i % 50), {"x": i})
 
 
@@ -134,7 +135,7 @@ def child(mode, name, size):
         elif mode.startswith("s"):
             selfload.plant(1, sample=int(mode[1:]) * 1024)
     best = []
-    for _ in range(3):
+    for _ in range(25):
         start = time.perf_counter()
         kept = loop(size)
         best.append(time.perf_counter() - start)
@@ -148,7 +149,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--python", default=sys.executable)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--size", type=int, default=400000)
+    parser.add_argument("--size", type=int, default=60000)
     parser.add_argument("--modes", default="bare,hook,pl1,pl16,tm1,tm16")
     parser.add_argument("--child", nargs=2)
     parser.add_argument("loops", nargs="*")
