@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "copies.h"
 #include "pyleak/cleanup.h"
@@ -43,14 +46,38 @@ static int check_word(const struct pl_probe *probe, uint64_t address, uint64_t w
 	return 0;
 }
 
-static int scan_map(const struct pl_probe *probe, const struct pl_map *map, struct pl_copies *copies)
+enum { CHUNK = 1 << 18, PAGE = 4096 };
+
+/* Whether any page of a chunk was ever touched: an allocator may reserve gigabytes in advance. */
+static bool is_touched(int pagemap, uint64_t at, uint64_t end)
 {
-	enum { CHUNK = 1 << 18 };
+	uint64_t pages[CHUNK / PAGE];
+	ssize_t got = pagemap < 0 ? -1 : pread(pagemap, pages, sizeof(pages), (off_t)(at / PAGE * sizeof(pages[0])));
+
+	if (got <= 0)
+		return true;
+	for (size_t i = 0; i < (size_t)got / sizeof(pages[0]) && at + i * PAGE < end; i++)
+		if (pages[i] >> 62) /* present, or swapped out */
+			return true;
+	return false;
+}
+
+/* *budget, if any, is what may still be read. */
+static int scan_map(const struct pl_probe *probe, const struct pl_map *map, int pagemap, uint64_t *budget,
+	struct pl_copies *copies)
+{
 	pl_autofree uint64_t *words = malloc(CHUNK);
 
 	if (!words)
 		return -ENOMEM;
 	for (uint64_t at = map->start; at < map->end; at += CHUNK) {
+		if (!is_touched(pagemap, at, map->end))
+			continue;
+		if (budget && *budget < CHUNK)
+			return -EFBIG;
+		if (budget)
+			*budget -= CHUNK;
+
 		ssize_t got = pl_memory_read_some(probe->pid, at, words, map->end - at < CHUNK ? map->end - at : CHUNK);
 
 		if (got <= 0)
@@ -88,7 +115,7 @@ int pl_copies_find(const struct pl_probe *probe, const struct pl_maps *maps, str
 		if (!is_static_data(maps, i) || !is_own_memory(map))
 			continue;
 
-		int code = scan_map(probe, map, ret);
+		int code = scan_map(probe, map, -1, NULL, ret);
 
 		if (code < 0) {
 			pl_copies_free(ret);
@@ -107,8 +134,13 @@ void pl_copies_free(struct pl_copies *copies)
 bool pl_copies_elsewhere(const struct pl_probe *probe, const struct pl_maps *maps)
 {
 	struct pl_copies copies = {0};
-	uint64_t size = 0;
+	uint64_t budget = ELSEWHERE_MAX;
+	char path[64];
 	int code = 0;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/pagemap", (int)probe->pid);
+
+	pl_autoclose int pagemap = open(path, O_RDONLY | O_CLOEXEC);
 
 	for (size_t i = 0; code == 0 && copies.count == 0 && i < maps->count; i++) {
 		const struct pl_map *map = &maps->items[i];
@@ -117,8 +149,7 @@ bool pl_copies_elsewhere(const struct pl_probe *probe, const struct pl_maps *map
 			(map->start >= probe->base && map->start < probe->base + probe->mapped_size) ||
 			(map->start >= probe->tables && map->start < probe->tables + probe->tables_mapped_size))
 			continue;
-		size += map->end - map->start;
-		code = size > ELSEWHERE_MAX ? -EFBIG : scan_map(probe, map, &copies);
+		code = scan_map(probe, map, pagemap, &budget, &copies);
 	}
 
 	bool found = code < 0 || copies.count > 0;
