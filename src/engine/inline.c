@@ -58,6 +58,7 @@ struct placing {
 	int64_t thread_tls;
 	uint64_t gil;
 	uint64_t rss;
+	bool wrapped; /* the mem or obj allocator is */
 };
 
 /* In config.engine[], which is the tracer's own. */
@@ -82,6 +83,8 @@ static void place(void *context, uint8_t *image, uint64_t base, uint64_t tables)
 	config.planted_realtime = realtime_ns();
 	config.planted_monotonic = (uint64_t)pl_now_ns();
 	config.engine[CONFIG_RSS] = placing->rss;
+	if (placing->wrapped)
+		config.nested_size = 0;
 	free_lists_place(placing->python, &placing->free_lists, image, base, &config.free_lists);
 	for (uint32_t i = 0; i < PL_INLINE_ENTRIES; i++) {
 		config.original[i] = placing->plan->hooks[i].original;
@@ -113,6 +116,16 @@ static int make_plan(const struct pl_python *python, struct placing *placing, co
 		.hook_count = PL_INLINE_ENTRIES,
 	};
 	placing->plan = plan;
+	/* A context of its own: not pymalloc but what wraps it (debug, tracemalloc), through which small
+	 * requests too may reach the raw domain. */
+	for (int domain = PL_DOMAIN_MEM; domain <= PL_DOMAIN_OBJ; domain++) {
+		uint64_t wrapper;
+		int code = pl_memory_read_u64(python->pid, python->allocators[domain], &wrapper);
+
+		if (code < 0)
+			return code;
+		placing->wrapped |= wrapper != 0;
+	}
 	for (int domain = 0; domain < PL_DOMAIN_COUNT; domain++)
 		for (int i = 0; i < PL_FN_COUNT; i++) {
 			int hook = domain * PL_FN_COUNT + (int)order[i];
@@ -319,6 +332,7 @@ static struct pl_snapshot *inline_snapshot(struct pl_recording *recording)
 static int inline_finish(struct pl_recording *recording, struct pl_error *err)
 {
 	struct inline_recording *self = (struct inline_recording *)recording;
+	struct pl_error failure = {0};
 	int64_t stop_ns = 0;
 	bool found;
 	int code = 0;
@@ -326,10 +340,12 @@ static int inline_finish(struct pl_recording *recording, struct pl_error *err)
 	if (self->planted && !self->keep && !self->gone) {
 		/* The tables go with the probe. */
 		(void)inline_pass(self);
-		code = pl_probe_detach(self->python->pid, REMOVE_PATIENCE_NSEC, &found, &stop_ns, err);
-		/* A process that ends by itself takes the hooks with it. */
+		code = pl_probe_detach(self->python->pid, REMOVE_PATIENCE_NSEC, &found, &stop_ns, &failure);
+		/* A process that ends by itself, or starts another program, takes the hooks with it. */
 		if (code < 0 && !still_there(self))
 			code = 0;
+		if (code < 0)
+			code = pl_fail(err, code, "%s", failure.text);
 		if (stop_ns > recording->stop_ns)
 			recording->stop_ns = stop_ns;
 	}
