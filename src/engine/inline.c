@@ -312,6 +312,7 @@ static int inline_run(struct pl_recording *recording, int64_t until_ns, const vo
 static struct pl_snapshot *inline_snapshot(struct pl_recording *recording)
 {
 	struct inline_recording *self = (struct inline_recording *)recording;
+	int64_t started = pl_now_ns();
 	int code = inline_pass(self);
 
 	if (code < 0 && code != -ESRCH)
@@ -319,6 +320,7 @@ static struct pl_snapshot *inline_snapshot(struct pl_recording *recording)
 
 	struct pl_snapshot *snapshot = pl_snapshot_take(recording->sites);
 
+	pl_log_debug("a snapshot took %.1f ms", (double)(pl_now_ns() - started) / PL_NSEC_PER_MSEC);
 	if (snapshot) {
 		snapshot->rss = pl_process_rss(self->python->pid);
 		snapshot->lost_events = self->reader.control.lost_events;
