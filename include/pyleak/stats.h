@@ -18,6 +18,9 @@
 struct pl_totals {
 	uint64_t allocated_size, allocated_count;
 	uint64_t freed_size, freed_count;
+	/* Of live size and count as estimates from samples, in bytes² and blocks²; 0 where every
+	 * allocation was recorded. */
+	double size_variance, count_variance;
 };
 
 enum pl_site_domain { PL_SITE_PYTHON, PL_SITE_NATIVE, PL_SITE_DOMAIN_COUNT };
@@ -82,7 +85,10 @@ struct pl_row {
 	int line;             /* 0 when grouped by file; first line seen when grouped by function */
 	int64_t size, size_diff;   /* live bytes now, and against the older snapshot (or 0) */
 	int64_t count, count_diff; /* live blocks */
-	struct pl_totals window;   /* allocated and freed between the two (since the start if there is one only) */
+	/* Allocated and freed between the two (since the start if there is one only); its variances are
+	 * those of size and count. */
+	struct pl_totals window;
+	double size_diff_variance, count_diff_variance; /* at most */
 	uint32_t site;             /* the site with most live bytes (diff: most growth) in this row: its traceback */
 	int64_t site_size, site_size_diff, site_count; /* what of this row is that site's alone */
 };

@@ -77,7 +77,7 @@ const struct pl_option pl_option_table[] = {
 		.section = PL_SECTION_RECORD, .help = "which allocations"},
 	{'e', "engine", .choices = engine_choices, .preset = PL_ENGINE_DEFAULT, .commands = FOR_RECORDING,
 		.section = PL_SECTION_RECORD, .help = "how to record"},
-	{PL_OPTION_SAMPLE, "sample", "SIZE", .preset = "0", .planned = "other than 0", .commands = FOR_RECORDING,
+	{PL_OPTION_SAMPLE, "sample", "SIZE", .preset = "0", .commands = FOR_RECORDING,
 		.section = PL_SECTION_RECORD,
 		.help = "record one allocation per SIZE bytes on average (64KiB, 1M); 0 records every one"},
 	{PL_OPTION_NO_FREE_LISTS, "no-free-lists", .commands = FOR_RECORDING, .section = PL_SECTION_RECORD,

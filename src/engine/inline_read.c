@@ -331,6 +331,8 @@ static void accept(struct pl_inline_reader *reader, uint64_t number, const struc
 	totals->allocated_count += now.totals.allocated_count - before.totals.allocated_count;
 	totals->freed_size += now.totals.freed_size - before.totals.freed_size;
 	totals->freed_count += now.totals.freed_count - before.totals.freed_count;
+	totals->size_variance += now.live_size_variance - before.live_size_variance;
+	totals->count_variance += now.live_count_variance - before.live_count_variance;
 	*last = *row;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
 #include <jansson.h>
+#include <math.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -75,6 +76,26 @@ static json_t *make_traceback(const struct pl_sites *sites, uint32_t site)
 	return NULL;
 }
 
+static uint64_t standard_error(double variance)
+{
+	return (uint64_t)llround(sqrt(fmax(variance, 0)));
+}
+
+/* One standard error of the figures of the same names: of what was sampled, only estimates are known. */
+static json_t *make_error(const struct pl_row *row)
+{
+	json_t *error = json_object();
+	bool failed = put_unsigned(error, "size", standard_error(row->window.size_variance));
+
+	failed |= put_unsigned(error, "size_diff", standard_error(row->size_diff_variance));
+	failed |= put_unsigned(error, "count", standard_error(row->window.count_variance));
+	failed |= put_unsigned(error, "count_diff", standard_error(row->count_diff_variance));
+	if (!failed)
+		return error;
+	json_decref(error);
+	return NULL;
+}
+
 static json_t *make_row(const struct pl_report *report, const struct pl_row *row, bool traceback)
 {
 	json_t *item = json_object();
@@ -92,6 +113,8 @@ static json_t *make_row(const struct pl_report *report, const struct pl_row *row
 	failed |= put_integer(item, "average", pl_row_average(row));
 	failed |= put(item, "allocated", make_amount(window->allocated_size, window->allocated_count));
 	failed |= put(item, "freed", make_amount(window->freed_size, window->freed_count));
+	if (report->sample)
+		failed |= put(item, "error", make_error(row));
 	if (traceback)
 		failed |= put(item, "traceback", make_traceback(report->sites, row->site));
 	if (!failed)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <string.h>
 
 #include "pyleak/cleanup.h"
@@ -75,6 +76,17 @@ static void print_count_change(const struct text *text, int64_t count)
 	print_change(text, count, number);
 }
 
+/* One standard error to either side, of the difference where there is one. */
+static void print_error(const struct text *text, const struct pl_row *row)
+{
+	double size = text->difference ? row->size_diff_variance : row->window.size_variance;
+	double count = text->difference ? row->count_diff_variance : row->window.count_variance;
+	char error[PL_SIZE_TEXT];
+
+	pl_format_size(llround(sqrt(fmax(size, 0))), false, error);
+	(void)fprintf(text->out, ", error=%s in %lld blocks", error, llround(sqrt(fmax(count, 0))));
+}
+
 /* What Statistic.__str__() and StatisticDiff.__str__() of tracemalloc print after the place. */
 static void print_figures(const struct text *text, const struct pl_row *row, bool average)
 {
@@ -103,6 +115,8 @@ static void print_figures(const struct text *text, const struct pl_row *row, boo
 		pl_format_size(bytes > INT64_MAX ? INT64_MAX : (int64_t)bytes, false, size);
 		(void)fprintf(text->out, ", churn=%s in %" PRIu64 " blocks", size, row->window.allocated_count);
 	}
+	if (text->report->sample)
+		print_error(text, row);
 	(void)fputc('\n', text->out);
 }
 

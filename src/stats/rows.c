@@ -51,6 +51,8 @@ static void add_totals(struct pl_totals *sum, const struct pl_totals *totals)
 	add_unsigned(&sum->allocated_count, totals->allocated_count);
 	add_unsigned(&sum->freed_size, totals->freed_size);
 	add_unsigned(&sum->freed_count, totals->freed_count);
+	sum->size_variance += totals->size_variance;
+	sum->count_variance += totals->count_variance;
 }
 
 void pl_row_add(struct pl_row *sum, const struct pl_row *row)
@@ -60,6 +62,8 @@ void pl_row_add(struct pl_row *sum, const struct pl_row *row)
 	add(&sum->count, row->count);
 	add(&sum->count_diff, row->count_diff);
 	add_totals(&sum->window, &row->window);
+	sum->size_diff_variance += row->size_diff_variance;
+	sum->count_diff_variance += row->count_diff_variance;
 }
 
 /* What one site adds to its row; false: nothing. */
@@ -78,10 +82,16 @@ static bool compute(
 		.allocated_count = since(now->allocated_count, from->allocated_count),
 		.freed_size = since(now->freed_size, from->freed_size),
 		.freed_count = since(now->freed_count, from->freed_count),
+		.size_variance = now->size_variance,
+		.count_variance = now->count_variance,
 	};
 	if (difference) {
 		figures->size_diff = figures->size - live(from->allocated_size, from->freed_size);
 		figures->count_diff = figures->count - live(from->allocated_count, from->freed_count);
+		/* Blocks that live through the window are the same samples on both sides and cancel out:
+		 * the sum is what it can be at most. */
+		figures->size_diff_variance = now->size_variance + from->size_variance;
+		figures->count_diff_variance = now->count_variance + from->count_variance;
 	}
 	return figures->size || figures->count || figures->size_diff || figures->count_diff ||
 	       figures->window.allocated_count || figures->window.allocated_size || figures->window.freed_count ||

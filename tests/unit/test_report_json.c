@@ -136,7 +136,9 @@ Test(json, the_largest_row_now_has_its_traceback)
 	expect(json_object_get(document, "lost"), "{\"events\": 9223372036854775807, \"sites\": 3}");
 	expect(json_object_get(json_array_get(stats, 0), "size_diff"), "0");
 	expect_keys(json_array_get(stats, 0), "domain filename lineno function size size_diff count count_diff average "
-					      "allocated freed traceback");
+					      "allocated freed error traceback");
+	expect(json_object_get(json_array_get(stats, 0), "error"),
+		"{\"size\": 0, \"size_diff\": 0, \"count\": 0, \"count_diff\": 0}");
 	expect_keys(
 		json_array_get(json_object_get(json_array_get(stats, 0), "traceback"), 0), "filename lineno function");
 	expect(json_object_get(json_array_get(stats, 0), "traceback"),
