@@ -373,32 +373,32 @@ Test(rows, impossible_totals)
 /* Variances of independent estimates add up; those of a difference are at most the sum of both ends'. */
 Test(rows, variances_add_up)
 {
-	struct pl_sites *sites = pl_sites_new();
-	const char *name = pl_sites_string(sites, "a.py");
-	struct pl_rows rows;
+	struct pl_sites *own = pl_sites_new();
+	const char *name = pl_sites_string(own, "a.py");
+	struct pl_rows summed;
 
 	for (int i = 0; i < 2; i++) {
 		/* Two callers of one line. */
 		const struct pl_frame frames[] = {{name, name, 7}, {name, name, 10 + i}};
-		struct pl_totals *totals = pl_sites_totals(sites, pl_sites_intern(sites, PL_SITE_PYTHON, frames, 2, false));
+		struct pl_totals *totals = pl_sites_totals(own, pl_sites_intern(own, PL_SITE_PYTHON, frames, 2, false));
 
 		*totals = (struct pl_totals){.allocated_size = 100, .allocated_count = 1, .size_variance = 9, .count_variance = 4};
 	}
 
-	struct pl_snapshot *before = pl_snapshot_take(sites);
+	struct pl_snapshot *before = pl_snapshot_take(own);
 
-	pl_sites_totals(sites, 0)->size_variance = 16;
+	pl_sites_totals(own, 0)->size_variance = 16;
 
-	struct pl_snapshot *now = pl_snapshot_take(sites);
+	struct pl_snapshot *now = pl_snapshot_take(own);
 
-	cr_assert_eq(pl_rows_make(now, before, &everything, &rows), 0);
-	cr_assert_eq(rows.count, 1);
-	cr_assert_float_eq(rows.items[0].window.size_variance, 16 + 9, 1e-9);
-	cr_assert_float_eq(rows.items[0].window.count_variance, 4 + 4, 1e-9);
-	cr_assert_float_eq(rows.items[0].size_diff_variance, 16 + 9 + 9 + 9, 1e-9);
-	cr_assert_float_eq(rows.total.count_diff_variance, 4 + 4 + 4 + 4, 1e-9);
-	pl_rows_free(&rows);
+	cr_assert_eq(pl_rows_make(now, before, &everything, &summed), 0);
+	cr_assert_eq(summed.count, 1);
+	cr_assert_float_eq(summed.items[0].window.size_variance, 16 + 9, 1e-9);
+	cr_assert_float_eq(summed.items[0].window.count_variance, 4 + 4, 1e-9);
+	cr_assert_float_eq(summed.items[0].size_diff_variance, 16 + 9 + 9 + 9, 1e-9);
+	cr_assert_float_eq(summed.total.count_diff_variance, 4 + 4 + 4 + 4, 1e-9);
+	pl_rows_free(&summed);
 	pl_snapshot_free(before);
 	pl_snapshot_free(now);
-	pl_sites_free(sites);
+	pl_sites_free(own);
 }
