@@ -385,20 +385,20 @@ Test(rows, variances_add_up)
 		*totals = (struct pl_totals){.allocated_size = 100, .allocated_count = 1, .size_variance = 9, .count_variance = 4};
 	}
 
-	struct pl_snapshot *before = pl_snapshot_take(own);
+	struct pl_snapshot *older = pl_snapshot_take(own);
 
 	pl_sites_totals(own, 0)->size_variance = 16;
 
-	struct pl_snapshot *now = pl_snapshot_take(own);
+	struct pl_snapshot *newer = pl_snapshot_take(own);
 
-	cr_assert_eq(pl_rows_make(now, before, &everything, &summed), 0);
+	cr_assert_eq(pl_rows_make(newer, older, &everything, &summed), 0);
 	cr_assert_eq(summed.count, 1);
 	cr_assert_float_eq(summed.items[0].window.size_variance, 16 + 9, 1e-9);
 	cr_assert_float_eq(summed.items[0].window.count_variance, 4 + 4, 1e-9);
 	cr_assert_float_eq(summed.items[0].size_diff_variance, 16 + 9 + 9 + 9, 1e-9);
 	cr_assert_float_eq(summed.total.count_diff_variance, 4 + 4 + 4 + 4, 1e-9);
 	pl_rows_free(&summed);
-	pl_snapshot_free(before);
-	pl_snapshot_free(now);
+	pl_snapshot_free(older);
+	pl_snapshot_free(newer);
 	pl_sites_free(own);
 }
