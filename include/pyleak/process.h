@@ -37,6 +37,8 @@ void pl_process_free(struct pl_process *process);
 uint64_t pl_process_rss(pid_t pid);
 /* The start time alone, to see that a pid still means the same process. */
 int pl_process_start_time(pid_t pid, uint64_t *ret_start_time);
+/* Whether this very process still runs: it is neither gone, nor a zombie, nor another one under its number. */
+bool pl_process_is_alive(pid_t pid, uint64_t start_time);
 
 /* Thread ids of a process, in /proc's order; *ret_tids is the caller's to free. -ESRCH. */
 int pl_process_threads(pid_t pid, pid_t **ret_tids, size_t *ret_count);

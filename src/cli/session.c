@@ -29,11 +29,17 @@ static void catch_signals(void)
 {
 	const struct sigaction stop = {.sa_handler = on_stop_signal};
 	const struct sigaction ignore = {.sa_handler = SIG_IGN};
+	struct sigaction before;
 
 	(void)sigaction(SIGINT, &stop, NULL);
 	(void)sigaction(SIGTERM, &stop, NULL);
-	(void)sigaction(SIGHUP, &stop, NULL);
+	if (sigaction(SIGHUP, NULL, &before) == 0 && before.sa_handler != SIG_IGN) /* nohup */
+		(void)sigaction(SIGHUP, &stop, NULL);
 	(void)sigaction(SIGPIPE, &ignore, NULL);
+	/* While we are stopped, every thread that we have stopped, or that comes to a breakpoint, stands still. */
+	(void)sigaction(SIGTSTP, &ignore, NULL);
+	(void)sigaction(SIGTTIN, &ignore, NULL);
+	(void)sigaction(SIGTTOU, &ignore, NULL);
 }
 
 static int check_process(pid_t pid, struct pl_process *process, struct pl_error *err)
@@ -136,6 +142,11 @@ int pl_session_open(struct pl_session *session, const struct pl_options *options
 		pl_recording_facts(session->recording, &session->facts);
 		session->started_ns = pl_now_ns();
 	}
+	/* Whatever failed failed for that. */
+	if (code < 0 && process.start_time && !pl_process_is_alive(pid, process.start_time)) {
+		*err = (struct pl_error){0};
+		code = pl_fail(err, -ESRCH, "process %d ended before anything was recorded", (int)pid);
+	}
 	pl_process_free(&process);
 	return code;
 }
@@ -145,11 +156,10 @@ int pl_session_record(struct pl_session *session, int64_t until_ns, struct pl_er
 	int code = pl_recording_run(session->recording, until_ns, &stop_requested, err);
 
 	if (code == -ESRCH) {
-		uint64_t start_time;
 		pid_t pid = session->python->pid;
 
 		session->ended = true;
-		if (pl_process_start_time(pid, &start_time) == 0 && start_time == session->start_time)
+		if (pl_process_is_alive(pid, session->start_time))
 			pl_log_error("process %d runs another program now, or its probe was removed; what was recorded until "
 				     "then follows",
 				(int)pid);

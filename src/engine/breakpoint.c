@@ -298,17 +298,20 @@ static int refuse_blocked_trap(pid_t pid, struct pl_error *err)
 static int breakpoint_finish(struct pl_recording *recording, struct pl_error *err)
 {
 	struct breakpoint_recording *self = (struct breakpoint_recording *)recording;
+	struct pl_error failure = {0};
 	int code = 0;
 
 	if (!self->tracee)
 		return 0;
 	if (!self->tracee->ended) {
-		code = pl_tracee_stop(self->tracee, STOP_PATIENCE_NSEC, err);
+		code = pl_tracee_stop(self->tracee, STOP_PATIENCE_NSEC, &failure);
 		if (code == 0)
-			code = pl_probe_remove(self->tracee, &self->probe, REMOVE_PATIENCE_NSEC, err);
-		/* A process that ends by itself takes the hooks with it. */
-		if (self->tracee->ended)
+			code = pl_probe_remove(self->tracee, &self->probe, REMOVE_PATIENCE_NSEC, &failure);
+		/* A process that ends by itself, or starts another program, takes the hooks with it. */
+		if (self->tracee->ended || code == -ESRCH || !pl_process_is_alive(self->tracee->pid, self->tracee->start_time))
 			code = 0;
+		if (code < 0)
+			code = pl_fail(err, code, "%s", failure.text);
 	}
 	pl_tracee_detach(PL_TAKE(self->tracee));
 	return code;

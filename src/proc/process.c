@@ -224,6 +224,17 @@ int pl_process_start_time(pid_t pid, uint64_t *ret_start_time)
 	return r;
 }
 
+bool pl_process_is_alive(pid_t pid, uint64_t start_time)
+{
+	struct pl_process process = {0};
+	char text[1024];
+
+	if (pl_proc_read(pid, "stat", text, sizeof(text)) < 0 || parse_stat(text, &process) < 0)
+		return false;
+	/* A leader that called pthread_exit() is a zombie too, but its threads live on. */
+	return process.start_time == start_time && !(strchr("Xx", process.state) || (process.state == 'Z' && process.threads <= 1));
+}
+
 /* The entries of a directory of /proc that are numbers. */
 static int list_numbers(const char *path, pid_t **ret_ids, size_t *ret_count)
 {

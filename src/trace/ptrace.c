@@ -66,9 +66,9 @@ int pl_ptrace_listen(pid_t tid)
 	return step(PTRACE_LISTEN, tid, 0, 0);
 }
 
-int pl_ptrace_syscall(pid_t tid)
+int pl_ptrace_syscall(pid_t tid, int signal)
 {
-	return step(PTRACE_SYSCALL, tid, 0, 0);
+	return step(PTRACE_SYSCALL, tid, 0, (uintptr_t)signal);
 }
 
 int pl_ptrace_detach(pid_t tid, int signal)

@@ -18,7 +18,7 @@ int pl_ptrace_seize(pid_t tid, unsigned long options);
 int pl_ptrace_interrupt(pid_t tid);
 int pl_ptrace_continue(pid_t tid, int signal);
 int pl_ptrace_listen(pid_t tid);
-int pl_ptrace_syscall(pid_t tid);
+int pl_ptrace_syscall(pid_t tid, int signal);
 int pl_ptrace_detach(pid_t tid, int signal);
 int pl_ptrace_set_options(pid_t tid, unsigned long options);
 int pl_ptrace_get_registers(pid_t tid, pl_registers *regs);

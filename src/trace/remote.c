@@ -14,7 +14,8 @@
 
 #define XSTATE_CAPACITY 16384 /* AMX needs 11 KiB */
 #define CALL_PATIENCE_NSEC (2 * PL_NSEC_PER_SEC)
-#define GROUP_STOP_TRIES 4
+/* One SIGSTOP is reported up to four times, and others may follow. */
+#define GROUP_STOP_TRIES 16
 
 /*
  * One remote call, step by step, and what happens if the tracer dies right after:
@@ -239,7 +240,7 @@ static int to_syscall_stop(struct pl_remote *remote)
 	struct pl_thread *thread = remote->thread;
 	int64_t deadline = pl_now_ns() + CALL_PATIENCE_NSEC;
 	int tries = GROUP_STOP_TRIES;
-	int code = pl_ptrace_syscall(thread->tid);
+	int code = pl_ptrace_syscall(thread->tid, 0);
 
 	if (code < 0)
 		return code;
@@ -258,11 +259,14 @@ static int to_syscall_stop(struct pl_remote *remote)
 		}
 		if (WSTOPSIG(status) == (SIGTRAP | 0x80) && status >> 16 == 0)
 			return 0;
-		/* All signals are blocked, so this is a group stop, that the process was in or that
-		 * began just now (it is reported before the thread may go on), or an interrupt stop. */
-		if (status >> 16 != PTRACE_EVENT_STOP || tries-- == 0)
+		/* All signals that can be are blocked, so this is SIGSTOP on its way, or a group stop, that
+		 * the process was in or that began just now (it is reported before the thread may go on), or
+		 * an interrupt stop. The call is made all the same; the process is then found stopped. */
+		bool stop_signal = status >> 16 == 0 && WSTOPSIG(status) == SIGSTOP;
+
+		if ((status >> 16 != PTRACE_EVENT_STOP && !stop_signal) || tries-- == 0)
 			return -EPROTO;
-		code = pl_ptrace_syscall(thread->tid);
+		code = pl_ptrace_syscall(thread->tid, stop_signal ? SIGSTOP : 0);
 		if (code < 0)
 			return code;
 	}

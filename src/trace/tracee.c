@@ -20,6 +20,7 @@
 #define TICK_USEC 20000
 #define ONE_STOP_NSEC (50 * PL_NSEC_PER_MSEC) /* how long one try may hold the process */
 #define BETWEEN_STOPS_NSEC (50 * PL_NSEC_PER_MSEC)
+#define SEIZE_TRIES 3
 
 #ifndef SI_KERNEL
 #define SI_KERNEL 0x80
@@ -335,7 +336,7 @@ int pl_tracee_stop(struct pl_tracee *tracee, int64_t patience_ns, struct pl_erro
  * is taken down, which the guardian and `pyleak detach` must outwait. */
 static int seize_patiently(struct pl_tracee *tracee, int64_t give_up)
 {
-	for (;;) {
+	for (int tries = 0;; tries++) {
 		int code = seize_new_threads(tracee);
 
 		if (code != -EPERM || pl_now_ns() >= give_up)
@@ -351,7 +352,9 @@ static int seize_patiently(struct pl_tracee *tracee, int64_t give_up)
 			pl_process_free(&other);
 		}
 		pl_process_free(&process);
-		if (!dying_tracer)
+		/* A thread that is on its way out may not be seized either, nor one that becomes the leader by
+		 * execve(), and a moment later neither can be told from the others any more. */
+		if (!dying_tracer && tries == SEIZE_TRIES)
 			return code;
 		sleep_ns(5 * PL_NSEC_PER_MSEC);
 	}
