@@ -10,7 +10,10 @@ PAGE_CONTROL = struct.Struct("<II11Q")
 CONTROL_NAMES = ("next_chunk next_site next_frame next_code next_arena code_generation lost_events lost_sites "
                  "lost_codes untraced freed_unknown").split()
 
-library = ctypes.PyDLL(os.environ.get("SELFLOAD", "/tmp/build-probe/tests/bench/selfload/selfload.so"))
+if "SELFLOAD" not in os.environ:
+    sys.exit("SELFLOAD must name tests/bench/selfload/selfload.so of a build directory (ninja builds it on demand)")
+# Not CDLL: the search for the thread state's TLS slot wants the GIL.
+library = ctypes.PyDLL(os.environ["SELFLOAD"])
 library.selfload_config.restype = ctypes.c_void_p
 library.selfload_error.restype = ctypes.c_char_p
 # The table addresses follow the fixed part of struct pl_inline_config.
