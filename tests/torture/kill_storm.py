@@ -2,13 +2,14 @@
 # SPDX-License-Identifier: MIT
 """Kills pyleak at every step it makes, and at random instants; the process must never notice.
 
-    kill_storm.py [--engine E] [--steps N] [--random N] [--seconds S] [--workers N] [--python PATH] [--seed N]
+    kill_storm.py [--engine E] [--nested] [--steps N] [--random N] [--seconds S] [--workers N] [--python PATH] [--seed N]
 
 Steps: PYLEAK_FAULT=n makes pyleak kill itself at its n-th ptrace request or write into the process.
 n goes over every step of an attach, a short watch and a detach (--steps: that many of them, evenly
 spread). Random instants: SIGKILL from outside, while the process is busy. Every second round runs
 without a guardian, and `pyleak detach` cleans up; the others leave it to the guardian, which has two
 seconds. After each round the process must be alive, right, getting on, and without a trace.
+--nested: it releases deep nests of lists, dicts and tuples all the time.
 """
 import argparse
 import os
@@ -29,6 +30,7 @@ DURATION = "200ms"
 GUARDIAN_S = 2.0  # what it promises; a loaded machine gets as much again
 LIGHT = ("--threads", 4, "--pause", 0.05, "--light")
 BUSY = ("--threads", 4, "--pause", 0.002)
+NESTED = ("--threads", 4, "--pause", 0.002, "--nested")
 
 
 class Round:
@@ -161,6 +163,7 @@ def whole_run(python):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--engine", default="breakpoint")
+    parser.add_argument("--nested", action="store_true")
     parser.add_argument("--steps", type=int, default=0, help="how many steps to be killed at; 0: every one")
     parser.add_argument("--random", type=int, default=300, help="how many random instants")
     parser.add_argument("--seconds", type=float, default=360, help="time for all; what does not fit counts as skipped")
@@ -183,11 +186,12 @@ def main():
     storm = Storm(options)
     print(options.engine + ": %d steps in %.2f s; killed at %d of them, and at %d random instants; seed %d" % (
         steps, seconds, len(chosen), options.random, options.seed), flush=True)
-    storm.run(LIGHT, [Round("step", n, n % 2) for n in chosen], options.seconds * 0.65)
+    light, busy = (NESTED, NESTED) if options.nested else (LIGHT, BUSY)
+    storm.run(light, [Round("step", n, n % 2) for n in chosen], options.seconds * 0.65)
     print("steps: %d rounds right (%d of them ended before the step), %d failed, %d left out" % (
         storm.passed, storm.survived, len(storm.failed), storm.left_out), flush=True)
     instants = [Round("random", rng.uniform(0, seconds * 1.2), i % 2) for i in range(options.random)]
-    storm.run(BUSY, instants, options.seconds - (time.monotonic() - started))
+    storm.run(busy, instants, options.seconds - (time.monotonic() - started))
     print("the guardian took at most %.2f s; %.0f s in all" % (one_round.slowest, time.monotonic() - started))
     print("%d passed, %d failed, %d skipped" % (storm.passed, len(storm.failed), storm.left_out))
     sys.exit(1 if storm.failed else 0)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A Python process to attach to, which keeps looking whether it is still right.
 
-    host.py [--library SO] [--threads N] [--pause SECONDS] [--light] [--end-leader]
+    host.py [--library SO] [--threads N] [--pause SECONDS] [--light | --nested] [--end-leader]
 
 Its threads make objects through every allocator and compare them with what they must be. It answers
 commands on stdin, one line of JSON each:
@@ -24,6 +24,8 @@ import sys
 import threading
 import time
 import tracemalloc
+
+from nested import nested_round
 
 
 def one_round(seed):
@@ -65,7 +67,7 @@ class Worker(threading.Thread):
         threading.Thread.__init__(self, daemon=True)
         self.number = number
         self.pause = options.pause
-        self.make = light_round if options.light else one_round
+        self.make = light_round if options.light else nested_round if options.nested else one_round
         self.rounds = 0
         self.broken = None
 
@@ -145,6 +147,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--pause", type=float, default=0.01)
     parser.add_argument("--light", action="store_true")
+    parser.add_argument("--nested", action="store_true")
     parser.add_argument("--end-leader", action="store_true")
     options = parser.parse_args()
     host = Host(options)

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: MIT
+"""What a deallocator must get right: deep nests, subclasses, finalizers that run Python in its midst.
+
+Runs on every Python from 3.6 on.
+"""
+import gc
+import time
+import weakref
+
+DEEP = 20000  # far deeper than the stack is: CPython's trashcan has to see the nest
+
+
+class SubList(list):
+    pass
+
+
+class SubDict(dict):
+    pass
+
+
+class SubTuple(tuple):
+    pass
+
+
+class SubFloat(float):
+    pass
+
+
+class Item(object):
+    """Its finalizer allocates, gives the GIL away, and looks at every object there is."""
+    wrong = None
+    look = False
+
+    def __del__(self):
+        floats = [i * 0.5 for i in range(20)]
+        time.sleep(0)
+        if sum(floats) != 95:
+            Item.wrong = "floats in a finalizer"
+        if Item.look:
+            Item.look = False
+            for thing in gc.get_objects():
+                kind = type(thing)
+                if kind.__name__ in ("list", "dict", "tuple", "float") and kind not in (list, dict, tuple, float):
+                    if kind.__module__ == "builtins":
+                        Item.wrong = "a second type %s" % kind.__name__
+
+
+class Phoenix(object):
+    """Comes back to life in its finalizer, which runs while the list that had it is released."""
+    risen = []
+
+    def __del__(self):
+        Phoenix.risen.append(self)
+
+
+def nest(make, depth):
+    thing = None
+    for _ in range(depth):
+        thing = make(thing)
+    return thing
+
+
+NESTS = (lambda x: [x], lambda x: (x,), lambda x: {"key": x}, lambda x: SubList([x]), lambda x: SubDict(key=x),
+         lambda x: SubTuple((x,)), lambda x: [({"key": x},)])
+
+
+def nested_round(seed):
+    """Makes and drops; returns what is wrong, or None."""
+    for make in NESTS:
+        nest(make, DEEP if seed % 50 == 0 else 120)
+    lists = [[i] for i in range(60)]
+    dicts = [{i: i} for i in range(60)]
+    tuples = [(i, seed) for i in range(60)]
+    floats = [i * 0.25 for i in range(60)] + [SubFloat(i) for i in range(10)]
+    if not all(type(thing) is list and thing == [i] for i, thing in enumerate(lists)):
+        return "lists"
+    if not all(type(thing) is dict and thing == {i: i} for i, thing in enumerate(dicts)):
+        return "dicts"
+    if not all(type(thing) is tuple and thing == (i, seed) for i, thing in enumerate(tuples)):
+        return "tuples"
+    if sum(floats) != 487.5:
+        return "floats"
+    Item.look = seed % 20 == 0
+    held = SubList([Item()])
+    seen = weakref.ref(held)
+    things = [[Item()], {"key": Item()}, (Item(), [Item()]), held, [Phoenix()]]
+    del held, things
+    if seen() is not None:
+        return "a weak reference"
+    while Phoenix.risen:
+        if type(Phoenix.risen.pop()) is not Phoenix:
+            return "what came back to life"
+    loop = []
+    loop.append({"loop": (loop, Item())})
+    del loop
+    if seed % 20 == 0:
+        gc.collect()
+    return Item.wrong
