@@ -1,5 +1,19 @@
 /* SPDX-License-Identifier: MIT */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
 #include "pyleak/options.h"
+
+/* Where one of the three is closed, the next file that is opened takes its number, and what is printed would go there:
+ * into the guardian's pipe, or the memory of the process. Opened for the wrong direction, so that using it is an error
+ * as it was before. */
+static void fill_standard_descriptors(void)
+{
+	for (int fd = 0; fd < 3; fd++)
+		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY) != fd)
+			abort();
+}
 
 int main(int argc, char **argv)
 {
@@ -10,7 +24,10 @@ int main(int argc, char **argv)
 		[PL_COMMAND_DETACH] = pl_command_detach,
 	};
 	struct pl_options options;
-	int status = pl_options_parse(argc, argv, &options);
+	int status;
+
+	fill_standard_descriptors();
+	status = pl_options_parse(argc, argv, &options);
 
 	if (status < 0)
 		status = commands[options.command](&options);
