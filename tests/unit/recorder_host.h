@@ -157,8 +157,18 @@ static inline struct pl_inline_control *host_control(void)
 	return (struct pl_inline_control *)host_config->control;
 }
 
+static struct host_code *host_codes[8]; /* made since the recorder was planted */
+static unsigned int host_code_count;
+
 static inline void host_unplant(void)
 {
+	while (host_code_count) {
+		struct host_code *code = host_codes[--host_code_count];
+
+		free(code->filename);
+		free(code->lines);
+		free(code);
+	}
 	(void)munmap((void *)host_config->data_start, host_config->data_size);
 	(void)munmap(host_code_base, (pl_inline_bytes_size + 4095) & ~4095UL);
 }
@@ -280,14 +290,8 @@ static inline struct host_code *host_code_new(const char *filename, const char *
 	code->lines->size = 4;
 	memcpy(code->lines->data, "\1\2\3", 4);
 	code->first_line = line;
+	host_codes[host_code_count++] = code;
 	return code;
-}
-
-static inline void host_code_free(struct host_code *code)
-{
-	free(code->filename);
-	free(code->lines);
-	free(code);
 }
 
 static inline struct host_frame host_frame(struct host_frame *previous, struct host_code *code, unsigned int offset)
