@@ -76,12 +76,15 @@ static int wipe_on_fork(struct pl_remote *remote, uint64_t address, uint64_t siz
 	return call(remote, SYS_madvise, (const uint64_t[6]){address, size, MADV_WIPEONFORK, 0, 0, 0}, NULL);
 }
 
-static int map_pages(struct pl_remote *remote, const struct pl_probe *probe, const struct pl_probe_plan *plan)
+/* Where somebody else has mapped since we looked, nothing is ours to unmap when the failure is undone. */
+static int map_pages(struct pl_remote *remote, struct pl_probe *probe, const struct pl_probe_plan *plan)
 {
 	uint64_t base = probe->base, data = base + plan->code_size;
 	/* All of it executable and unwritable first, then the data over its end: never both. */
 	int code = map_at(remote, base, plan->code_size + plan->data_size, PROT_READ | PROT_EXEC, 0);
 
+	if (code == -EEXIST)
+		probe->mapped_size = probe->tables = 0;
 	if (code < 0)
 		return code;
 	if (plan->data_size) {
@@ -95,6 +98,8 @@ static int map_pages(struct pl_remote *remote, const struct pl_probe *probe, con
 	}
 	if (plan->tables_size)
 		code = map_at(remote, probe->tables, plan->tables_size, PROT_READ | PROT_WRITE, MAP_NORESERVE);
+	if (code == -EEXIST)
+		probe->tables = 0;
 	if (code == 0 && plan->tables_size)
 		code = wipe_on_fork(remote, probe->tables, plan->tables_size - plan->tables_kept);
 	if (code == 0 && plan->tables_size)

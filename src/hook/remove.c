@@ -127,7 +127,7 @@ static int unmap(struct pl_tracee *tracee, const struct pl_probe *probe, const s
 	if (code == 0 && probe->tables)
 		code = pl_remote_call(remote, SYS_munmap,
 			(const uint64_t[6]){probe->tables, probe->tables_mapped_size, 0, 0, 0, 0}, &result);
-	if (code == 0 && result == 0)
+	if (code == 0 && result == 0 && probe->mapped_size)
 		code = pl_remote_call(remote, SYS_munmap, (const uint64_t[6]){probe->base, probe->mapped_size, 0, 0, 0, 0},
 			&result);
 

@@ -204,7 +204,7 @@ static void assert_no_trace(pid_t pid, const struct table *before)
 }
 
 /* In a process of its own: this one must not have counted a step when it forks the next tracer. */
-static void clean_up(pid_t pid, const struct table *before)
+static void clean_up_once(pid_t pid)
 {
 	pid_t cleaner = fork();
 	int status;
@@ -220,6 +220,16 @@ static void clean_up(pid_t pid, const struct table *before)
 	}
 	(void)waitpid(cleaner, &status, 0);
 	cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "cleaning up: status %#x", status);
+}
+
+/* A thread that carries the dead tracer's call makes it when it is given a processor: a mapping may yet appear. */
+static void clean_up(pid_t pid, const struct table *before)
+{
+	clean_up_once(pid);
+	for (int i = 0; i < 10 && pl_probe_present(pid); i++) {
+		usleep(20000);
+		clean_up_once(pid);
+	}
 	assert_no_trace(pid, before);
 }
 
@@ -245,6 +255,51 @@ Test(plant, comes_and_goes_without_a_trace, .timeout = 120)
 		assert_goes_on(pid, "after a removal");
 	}
 	end_child(pid);
+}
+
+static const uint64_t places[] = {PL_PROBE_BASE, PL_PROBE_TABLES_BASE};
+
+static bool is_place(uint64_t address)
+{
+	return address == places[0] || address == places[1];
+}
+
+/* Between the look at the mappings and the stop the process maps where the probe was to be, or its tables. */
+Test(plant, leaves_alone_what_was_mapped_in_its_place, .timeout = 60)
+{
+	for (int taken = 0; taken < 2; taken++) {
+		struct pl_error err = {0};
+		struct pl_probe_plan plan;
+		struct pl_probe probe;
+		struct pl_maps maps = {0};
+		struct pl_gadgets gadgets;
+		struct pl_tracee *tracee = NULL;
+		uint64_t *theirs = mmap((void *)places[taken], 4096, PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+		uint64_t word = 0;
+		pid_t pid;
+
+		cr_assert_eq((uint64_t)theirs, places[taken]);
+		*theirs = 4711;
+		pid = start_child();
+		(void)munmap(theirs, 4096);
+		cr_assert_eq(pl_maps_read(pid, &maps), 0);
+		for (size_t i = 0; i < maps.count; i++)
+			if (is_place(maps.items[i].start)) /* not to be seen yet */
+				maps.items[i].start = maps.items[i].end = maps.items[i].start - 4096;
+		fill_plan(&plan);
+		plan.tables_size = 65536;
+		cr_assert_eq(pl_gadgets_find(pid, &maps, &gadgets, &err), 0, "%s", err.text);
+		cr_assert_eq(pl_tracee_seize(pid, PL_NSEC_PER_SEC, &tracee, &err), 0, "%s", err.text);
+		cr_assert_eq(pl_probe_plant(tracee, &maps, &gadgets, &plan, &probe, &err), -EEXIST, "%s", err.text);
+		pl_tracee_detach(tracee);
+		cr_assert_eq(pl_memory_read_u64(pid, places[taken], &word), 0, "it was unmapped");
+		cr_assert_eq(word, 4711);
+		cr_assert_neq(pl_memory_read_u64(pid, places[!taken], &word), 0, "our own was not");
+		assert_goes_on(pid, "after a failure");
+		end_child(pid);
+		pl_maps_free(&maps);
+	}
 }
 
 /* The step to die at is counted from the tracer's first; the serving loop makes many, and the steps
