@@ -39,6 +39,7 @@ struct inline_recording {
 	int process_fd; /* a pidfd: becomes readable when the process ends; -1 before Linux 5.3 */
 	bool planted;   /* by us, or adopted: there is something to remove */
 	bool keep;
+	bool words_changed; /* a word that led to us does not any more: said once */
 	bool gone;      /* the process ended, or runs another program */
 };
 
@@ -274,12 +275,31 @@ static bool still_there(const struct inline_recording *self)
 	       memcmp(magic, PL_PROBE_MAGIC, sizeof(magic)) == 0;
 }
 
+/* Another tool may hook on top of ours, or write what it saved before we came over them
+ * (tracemalloc.stop()): the one sees everything still, the other ends the recording unseen. */
+static void watch_words(struct inline_recording *self)
+{
+	for (uint32_t i = 0; !self->words_changed && i < self->probe.header.hook_count; i++) {
+		const struct pl_probe_hook *hook = &self->probe.hooks[i];
+		uint64_t word;
+
+		self->words_changed = hook->kind == PL_PROBE_HOOK_WORD &&
+				      pl_memory_read_u64(self->python->pid, hook->address, &word) == 0 && word != hook->entry;
+	}
+	if (self->words_changed)
+		pl_log_warning("another tool has changed the allocator hooks of process %d (tracemalloc?): what it does not "
+			       "pass on is not recorded any more",
+			(int)self->python->pid);
+}
+
 static int inline_pass(struct inline_recording *self)
 {
 	if (self->gone || !still_there(self)) {
 		self->gone = true;
 		return -ESRCH;
 	}
+	if (!self->words_changed)
+		watch_words(self);
 	return pl_inline_reader_pass(&self->reader);
 }
 
