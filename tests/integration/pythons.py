@@ -70,6 +70,11 @@ def pythons():
     return list(_found)
 
 
+def of(executable):
+    """The Python that this path runs."""
+    return next(python for python in pythons() if python.executable == executable)
+
+
 def version_text(python):
     """As pyleak writes it."""
     return "%d.%d.%d" % python.version + "t" * python.free_threaded

@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+import pythons
 from helpers import VICTIMS, Pyleak, Victim, line_of, wait_hooked
 from test_oracle import by_tracemalloc, figures, workload_lines
 
@@ -17,7 +18,7 @@ WORKLOAD = VICTIMS / "workload.py"
 def by_pyleak(python, engine, *arguments, environment=None):
     with Victim(python, "workload.py", "watched", env=dict(os.environ, **(environment or {}))) as victim:
         with Pyleak("attach", victim.pid, "--engine", engine, "--format", "json", "--limit", 0,
-                    *arguments) as running:
+                    "--no-free-lists", *arguments) as running:
             wait_hooked(victim.pid, running)
             victim.tell("go")
             assert victim.line(120) == "done"
@@ -69,7 +70,7 @@ def tracebacks_of(document):
 
 
 def tracebacks_of_tracemalloc(python, frames):
-    output = subprocess.run([python, str(WORKLOAD), "tracemalloc", str(frames)], stdout=subprocess.PIPE,
+    output = subprocess.run([python, str(WORKLOAD), "allocators", str(frames)], stdout=subprocess.PIPE,
                             check=True).stdout
     return by_traceback(json.loads(output))
 
@@ -104,6 +105,8 @@ def test_frames_do_not_change_lines(one_python):
 @pytest.mark.parametrize("allocator", ["malloc", "debug", "malloc_debug", "pymalloc_debug"])
 def test_pythonmalloc(python, allocator):
     """Nested domains are counted once, at the size that the program asked for."""
+    if pythons.of(python).free_threaded:  # it takes no other than mimalloc
+        allocator = {"malloc": "mimalloc", "debug": "debug"}.get(allocator, "mimalloc_debug")
     expected = lines_of(by_pyleak(python, "inline", "--frames", 1))
     found = lines_of(by_pyleak(python, "inline", "--frames", 1, environment={"PYTHONMALLOC": allocator}))
     assert_same(expected, found, ("plain", allocator))

@@ -36,7 +36,7 @@ def by_tracemalloc(python):
 
 def by_pyleak(python):
     with Victim(python, "workload.py", "watched") as victim:
-        with attach(victim.pid, "--limit", 0, "--frames", 1) as running:
+        with attach(victim.pid, "--limit", 0, "--frames", 1, "--no-free-lists") as running:
             wait_hooked(victim.pid, running)
             victim.tell("go")
             assert victim.line(120) == "done"
