@@ -36,9 +36,11 @@ bool pl_probe_present(pid_t pid);
 bool pl_probe_is_kept(const struct pl_probe *probe);
 
 /* One pyleak at a time plants in a process, or removes what a dead one left: to a second one, the
- * first one's probe would look like a leftover. Held until this process ends, however it ends.
+ * first one's probe would look like a leftover. Held until this process ends, however it ends, or
+ * lets go of it.
  * -EBUSY: another has it. */
 int pl_probe_claim(pid_t pid);
+void pl_probe_unclaim(void);
 
 /* Where the tables of a probe at this base are. */
 static inline uint64_t pl_probe_tables_place(uint64_t base)

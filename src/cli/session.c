@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "pyleak/cleanup.h"
 #include "pyleak/hook.h"
 #include "pyleak/log.h"
 #include "pyleak/process.h"
@@ -14,6 +15,7 @@
 
 #define LEFTOVER_PATIENCE_NSEC (2 * PL_NSEC_PER_SEC)
 #define CLAIM_PAUSE_NSEC (20 * PL_NSEC_PER_MSEC)
+#define WRITE_PAUSE_NSEC (20 * PL_NSEC_PER_MSEC)
 
 static volatile int stop_requested;
 
@@ -50,7 +52,17 @@ static int check_process(pid_t pid, struct pl_process *process, struct pl_error 
 		return pl_fail(err, code, "no process %d: see 'pyleak ps'", (int)pid);
 	if (code < 0)
 		return pl_fail(err, code, "process %d cannot be read: %s", (int)pid, strerror(-code));
-	return pl_process_may_trace(process, err);
+	code = pl_process_may_trace(process, err);
+	if (code == -EBUSY) {
+		struct pl_error claimed = {0};
+
+		/* Perhaps a guardian has it, which is done in a moment. */
+		if (pl_session_claim(pid, &claimed) == 0) {
+			*err = (struct pl_error){0};
+			code = pl_process_may_trace(process, err);
+		}
+	}
+	return code;
 }
 
 /* The guardian of a killed pyleak has it for a second. */
@@ -76,9 +88,18 @@ static int take_over(const struct pl_session *session, struct pl_recording **ret
 	bool found;
 	int code = pl_probe_find(pid, &probe);
 
-	if (code == 0 && pl_probe_is_kept(&probe)) {
-		if (session->options->engine == PL_ENGINE_INLINE)
-			return pl_recording_adopt(session->python, &probe, ret_recording, err);
+	if (code == 0 && pl_probe_is_kept(&probe) && session->options->engine == PL_ENGINE_INLINE) {
+		/* If the pyleak that planted it was killed, its guardian may be about to remove it. */
+		code = pl_session_claim(pid, err);
+		if (code < 0)
+			return code;
+		code = pl_probe_find(pid, &probe);
+		if (code == 0 && pl_probe_is_kept(&probe)) {
+			code = pl_recording_adopt(session->python, &probe, ret_recording, err);
+			pl_probe_unclaim(); /* there may be any number of readers */
+			return code;
+		}
+	} else if (code == 0 && pl_probe_is_kept(&probe)) {
 		return pl_fail(err, -EBUSY,
 			"process %d is being recorded by a probe that was left in it: give --engine inline to read it, or "
 			"remove it with 'pyleak detach %d'",
@@ -171,6 +192,7 @@ int pl_session_record(struct pl_session *session, int64_t until_ns, struct pl_er
 
 int pl_session_finish(struct pl_session *session, struct pl_error *err)
 {
+	session->finished = true;
 	return session->recording ? pl_recording_finish(session->recording, err) : 0;
 }
 
@@ -184,6 +206,19 @@ static void check_growth(struct pl_session *session, const struct pl_rows *rows,
 		if (growth > 0 && (uint64_t)growth > options->fail_above)
 			session->exceeded = true;
 	}
+}
+
+/* While a report waits for its reader (a pager, ^S on the terminal), the process must not wait for us at its
+ * breakpoints. Once recording is over it is let go first. */
+static bool go_on_recording(void *context)
+{
+	struct pl_session *session = context;
+
+	if (!session->finished && pl_recording_run(session->recording, pl_now_ns() + WRITE_PAUSE_NSEC, &stop_requested,
+					  &session->finish_error) == 0)
+		return true;
+	(void)pl_session_finish(session, &session->finish_error);
+	return false;
 }
 
 int pl_session_report(struct pl_session *session, enum pl_report_kind kind, const struct pl_snapshot *now,
@@ -231,16 +266,24 @@ int pl_session_report(struct pl_session *session, enum pl_report_kind kind, cons
 		.rows = &rows,
 	};
 
-	code = options->format == PL_FORMAT_JSON ? pl_report_json(session->output.stream, &report, &form) :
-						   pl_report_text(session->output.stream, &report, &form);
-	if (code == 0 && fflush(session->output.stream) != 0)
-		code = -errno;
+	pl_autofree char *text = NULL;
+	size_t length = 0;
+	FILE *stream = open_memstream(&text, &length);
+
+	code = !stream ? -ENOMEM :
+	       options->format == PL_FORMAT_JSON ? pl_report_json(stream, &report, &form) :
+						   pl_report_text(stream, &report, &form);
+	if (stream && fclose(stream) != 0 && code == 0)
+		code = -ENOMEM;
 	pl_rows_free(&rows);
-	return code;
+	return code < 0 ? code : pl_output_write(&session->output, text, length, go_on_recording, session);
 }
 
 int pl_session_close(struct pl_session *session, struct pl_error *err)
 {
+	if (!err->code)
+		*err = session->finish_error;
+
 	int code = err->code;
 
 	if (pl_session_finish(session, err) < 0)

@@ -9,9 +9,14 @@
 
 /* A lock on the process's own directory in /proc: it needs no file of ours, ends with its holder,
  * and cannot mean a later process with the same number. Another mount of /proc has another one. */
+static int claim_fd = -1;
+
 int pl_probe_claim(pid_t pid)
 {
 	char path[32];
+
+	if (claim_fd >= 0)
+		return 0;
 
 	(void)snprintf(path, sizeof(path), "/proc/%d", (int)pid);
 
@@ -25,5 +30,13 @@ int pl_probe_claim(pid_t pid)
 		(void)close(fd);
 		return code;
 	}
-	return 0; /* the descriptor stays open */
+	claim_fd = fd;
+	return 0;
+}
+
+void pl_probe_unclaim(void)
+{
+	if (claim_fd >= 0)
+		(void)close(claim_fd);
+	claim_fd = -1;
 }

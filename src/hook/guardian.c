@@ -113,6 +113,7 @@ int pl_guardian_start(pid_t pid, uint64_t start_time)
 		(void)close(pipe_fds[1]);
 		if (fork() == 0) {
 			(void)unsetenv("PYLEAK_FAULT"); /* the step to die at is the tracer's */
+			pl_probe_unclaim();             /* and so is the claim, until it dies */
 			leave_terminal(pipe_fds[0]);
 			guard(pipe_fds[0], pyleak, pid, start_time);
 		}

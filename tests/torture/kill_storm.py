@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Kills pyleak at every step it makes, and at random instants; the process must never notice.
 
-    kill_storm.py [--engine E] [--nested] [--steps N] [--random N] [--seconds S] [--workers N] [--python PATH] [--seed N]
+    kill_storm.py [--engine E] [--nested | --keep] [--steps N] [--random N] [--seconds S] [--workers N] [--python PATH] [--seed N]
 
 Steps: PYLEAK_FAULT=n makes pyleak kill itself at its n-th ptrace request or write into the process.
 n goes over every step of an attach, a short watch and a detach (--steps: that many of them, evenly
@@ -10,6 +10,8 @@ spread). Random instants: SIGKILL from outside, while the process is busy. Every
 without a guardian, and `pyleak detach` cleans up; the others leave it to the guardian, which has two
 seconds. After each round the process must be alive, right, getting on, and without a trace.
 --nested: it releases deep nests of lists, dicts and tuples all the time.
+--keep: what is killed is an `attach --keep`; the next pyleak that comes adopts or replaces what is
+there, and works.
 """
 import argparse
 import os
@@ -43,6 +45,8 @@ class Round:
 
 
 def arguments(pid, *more):
+    if one_round.keep:
+        return ["attach", pid, "--engine", helpers.engine, "--keep", *more]
     return ["attach", pid, "--engine", helpers.engine, "--duration", DURATION, "--format", "json", *more]
 
 
@@ -71,7 +75,9 @@ def one_round(victim, before, round_):
             result = running.finish(seconds=60)
     if result.status not in (0, -signal.SIGKILL):
         raise AssertionError("pyleak: %r" % result)
-    if round_.guardian:
+    if one_round.keep:
+        next_comes(victim)
+    elif round_.guardian:
         took = wait_clean(victim.pid, 2 * GUARDIAN_S)
         deadline = time.monotonic() + 2 * GUARDIAN_S * PATIENCE
         while guards(victim.pid):
@@ -94,6 +100,18 @@ def one_round(victim, before, round_):
 
 
 one_round.slowest = 0.0
+one_round.keep = False
+
+
+def next_comes(victim):
+    """Whatever a killed `attach --keep` has left, the next pyleak works, and detach removes it."""
+    victim.check()
+    result = pyleak("attach", victim.pid, "--engine", helpers.engine, "--duration", "120ms", "--format", "json")
+    if result.status or not any(row["allocated"]["count"] for row in result.json()["stats"]):
+        raise AssertionError("the next: %r" % result)
+    result = pyleak("detach", victim.pid)
+    if result.status and leftovers(victim.pid):
+        raise AssertionError("detach: %r" % result)
 
 
 class Storm:
@@ -154,6 +172,7 @@ def whole_run(python):
         started = time.monotonic()
         result = pyleak(*arguments(victim.pid, "--verbose"))
         seconds = time.monotonic() - started
+        pyleak("detach", victim.pid)
     match = re.search(r"(\d+) ptrace steps", result.stderr)
     if result.status or not match:
         sys.exit("kill_storm.py: %r" % result)
@@ -164,6 +183,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--engine", default="breakpoint")
     parser.add_argument("--nested", action="store_true")
+    parser.add_argument("--keep", action="store_true")
     parser.add_argument("--steps", type=int, default=0, help="how many steps to be killed at; 0: every one")
     parser.add_argument("--random", type=int, default=300, help="how many random instants")
     parser.add_argument("--seconds", type=float, default=360, help="time for all; what does not fit counts as skipped")
@@ -172,6 +192,7 @@ def main():
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "little"))
     options = parser.parse_args()
     helpers.engine = options.engine
+    one_round.keep = options.keep
     rng = random.Random(options.seed)
     started = time.monotonic()
 
