@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,6 +24,8 @@
 /* Register words of a signal frame: from the first one, r8, to rip. */
 #define SIGFRAME_FIRST_REGISTER 48
 #define SIGFRAME_REGISTERS 17
+#define SIGFRAME_INFO 312 /* siginfo behind pretcode and ucontext: struct rt_sigframe */
+#define INT3 0xcc
 
 struct scan {
 	pid_t tid;
@@ -34,6 +37,20 @@ struct scan {
 static bool in_code(const struct scan *scan, uint64_t word)
 {
 	return word >= scan->code_start && word < scan->code_end;
+}
+
+/* The frame of a breakpoint that was hit without a tracer. Its handler is in our code: while it has
+ * still to return, the thread's own registers, or the frame of a signal that came on top, say so.
+ * What remains on the stack is a dead frame, for as long as no other call happens to cover it. */
+static bool is_own_trap(const struct scan *scan, uint64_t frame, const pl_registers *regs)
+{
+	int32_t info[3]; /* si_signo, si_errno, si_code */
+	uint64_t trap = pl_registers_ip(regs) - 1;
+	uint8_t instruction;
+
+	return in_code(scan, trap) && pl_memory_read(scan->tid, trap, &instruction, 1) == 0 && instruction == INT3 &&
+	       pl_memory_read(scan->tid, frame + SIGFRAME_INFO, info, sizeof(info)) == 0 && info[0] == SIGTRAP &&
+	       info[2] == SI_KERNEL;
 }
 
 /* A word on a stack points into the code: is it a register within a signal frame, that rt_sigreturn
@@ -54,7 +71,9 @@ static bool word_is_in_sigframe(const struct scan *scan, uint64_t address)
 
 		const struct pl_map *map = pl_maps_find(scan->maps, restorer);
 
-		if (map && map->flags & PL_MAP_EXEC && pl_registers_point_into(&regs, scan->code_start, scan->code_end))
+		if (map && map->flags & PL_MAP_EXEC &&
+			pl_registers_point_into(&regs, scan->code_start, scan->code_end) &&
+			!is_own_trap(scan, frame, &regs))
 			return true;
 	}
 	return false;
