@@ -10,7 +10,7 @@ from helpers import PATIENCE, VICTIMS, Pyleak, Victim, line_of, wait_clean, wait
 
 pytestmark = pytest.mark.usefixtures("engine")
 
-INTERVAL = 2.5 * PATIENCE
+INTERVAL = 1.6 * PATIENCE
 
 
 def object_header(python):

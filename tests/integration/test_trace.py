@@ -14,8 +14,7 @@ pytestmark = pytest.mark.usefixtures("engine")
 ENDS = {"SIGINT": (signal.SIGINT, []), "SIGTERM": (signal.SIGTERM, []), "duration": (None, ["--duration", "1s"])}
 
 
-@pytest.mark.parametrize("end", ENDS)
-def test_no_trace(python, end):
+def no_trace(python, end):
     with Victim(python, "host.py", "--threads", 3) as victim:
         victim.check()
         before = Trace(victim.pid)
@@ -34,6 +33,15 @@ def test_no_trace(python, end):
         assert result.json()["total"]["count"] > 0
         assert not before.differences(victim.pid)
         victim.check()
+
+
+def test_no_trace(python):
+    no_trace(python, "SIGTERM")
+
+
+@pytest.mark.parametrize("end", ["SIGINT", "duration"])
+def test_no_trace_after(one_python, end):
+    no_trace(one_python, end)
 
 
 def test_no_trace_after_diff(host):
@@ -58,8 +66,7 @@ def test_cycles(host):
     victim.check()
 
 
-@pytest.mark.parametrize("guardian", ["guardian", "detach"])
-def test_killed(python, guardian):
+def killed(python, guardian):
     """SIGKILL of pyleak: the process goes on, and its guardian, or else the next pyleak, cleans up."""
     environment = {} if guardian == "guardian" else {"PYLEAK_GUARDIAN": "off"}
     with Victim(python, "host.py", "--threads", 3) as victim:
@@ -78,6 +85,14 @@ def test_killed(python, guardian):
             wait_clean(victim.pid, 2.5)
         assert not before.differences(victim.pid)
         victim.check()
+
+
+def test_killed(python):
+    killed(python, "guardian")
+
+
+def test_killed_without_guardian(one_python):
+    killed(one_python, "detach")
 
 
 def test_killed_then_attached_again(host):
