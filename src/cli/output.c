@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -83,6 +85,28 @@ int pl_output_close(struct pl_output *output, struct pl_error *err)
 	}
 	if (broken)
 		return pl_fail(err, -error, "%s: %s", output->path ? output->path : "standard output", strerror(error));
+	return 0;
+}
+
+int pl_output_write(
+	struct pl_output *output, const char *text, size_t length, bool (*idle)(void *context), void *context)
+{
+	struct pollfd ready = {.fd = fileno(output->stream), .events = POLLOUT};
+	ssize_t written;
+
+	while (length) {
+		/* A pipe that is ready takes PIPE_BUF bytes; what a terminal does not take it waits for. */
+		while (idle && poll(&ready, 1, 0) == 0)
+			if (!idle(context))
+				idle = NULL;
+		if (fflush(output->stream) != 0)
+			return -errno;
+		written = write(ready.fd, text, idle && length > PIPE_BUF ? PIPE_BUF : length);
+		if (written < 0)
+			return -errno;
+		text += written;
+		length -= (size_t)written;
+	}
 	return 0;
 }
 

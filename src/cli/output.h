@@ -24,6 +24,10 @@ int pl_output_open(const struct pl_options *options, struct pl_output *output, s
  * and that nothing was written to is removed. May be called on one that was never opened ({0}). */
 int pl_output_close(struct pl_output *output, struct pl_error *err);
 
+/* Writes all of it, behind what is in the stream. As long as nobody takes it, idle(context) is called
+ * over and over, until it returns false: then the write just waits. 0 or -errno. */
+int pl_output_write(struct pl_output *output, const char *text, size_t length, bool (*idle)(void *context), void *context);
+
 /* --color, where `auto` asks the terminal, NO_COLOR and TERM. */
 bool pl_output_color(const struct pl_options *options, const struct pl_output *output);
 /* Columns of the terminal that the output goes to; 0: not a terminal, cut nothing. */

@@ -25,6 +25,8 @@ struct pl_session {
 	bool adopted;  /* the probe was there before, and stays */
 	bool ended;    /* the process did, while it was watched */
 	bool exceeded; /* --fail-above */
+	bool finished;
+	struct pl_error finish_error; /* of a finish within a report */
 };
 
 /* Chooses, checks, adopts a probe that was planted to stay or removes what a killed pyleak left

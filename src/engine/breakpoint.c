@@ -352,6 +352,8 @@ static int breakpoint_run(struct pl_recording *recording, int64_t until_ns, cons
 
 		if (*stop)
 			return -EINTR;
+		if (!self->tracee)
+			return -ESRCH;
 		code = pl_tracee_wait(self->tracee);
 		if (code < 0)
 			return code;
