@@ -3,8 +3,10 @@
 end, an execve and stops of the process. Each test prints its seed; PYLEAK_SEED repeats one."""
 import os
 import random
+import select
 import signal
 import subprocess
+import tempfile
 import time
 
 import pytest
@@ -128,3 +130,26 @@ def test_closed_descriptor(engine, one_python, closed):
         assert closed != 1 or answer.stderr == b"pyleak: the report could not be written: Bad file descriptor\n"
         assert not before.differences(victim.pid)
         victim.check()
+
+
+def test_report_that_nobody_reads(engine, one_python):
+    """A pager that waits does not make the process wait; ^C lets it go first."""
+    many = "".join("def f%d(): kept.append(bytes(900))\n" % i for i in range(2000))
+    program = many + "kept = []\nfunctions = [f for n, f in sorted(globals().items()) if n[0] == 'f' and n[1:].isdigit()]\n" \
+        "print('ready', flush=True)\nwhile True:\n" \
+        "    for f in functions: f()\n    kept.clear()\n    open(%r, 'a').write('x')\n"
+    with tempfile.TemporaryDirectory() as folder:
+        beats = os.path.join(folder, "beats")
+        with Victim(one_python, None, "-c", program % beats) as victim:
+            before = Trace(victim.pid)
+            with Pyleak("diff", victim.pid, "--engine", engine, "--interval", "600ms", "--count", 9, "--limit", 0) as running:
+                # Nobody reads its stdout, which holds 64 KiB; one report is more than that.
+                wait_until(lambda: select.select([running.process.stdout], [], [], 0)[0], 20, "the first report begins")
+                for _ in range(3):
+                    size = os.path.getsize(beats)
+                    wait_until(lambda: os.path.getsize(beats) > size, 10, "the process gets on")
+                assert running.process.poll() is None
+                running.process.send_signal(signal.SIGINT)
+                wait_until(lambda: not before.differences(victim.pid), 5, "it is let go though nobody reads")
+                result = running.finish()
+            assert result.status == 0, result
