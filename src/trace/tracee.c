@@ -313,7 +313,8 @@ int pl_tracee_stop(struct pl_tracee *tracee, int64_t patience_ns, struct pl_erro
 {
 	int64_t give_up = pl_now_ns() + patience_ns;
 
-	for (;;) {
+	/* Each try that fails costs the other threads its time, so they get further apart. */
+	for (int64_t pause = BETWEEN_STOPS_NSEC;; pause *= 2) {
 		int code = stop_once(tracee, pl_now_ns() + ONE_STOP_NSEC);
 
 		if (code == -ESRCH)
@@ -326,7 +327,7 @@ int pl_tracee_stop(struct pl_tracee *tracee, int64_t patience_ns, struct pl_erro
 				"a thread of process %d cannot be stopped now (it waits uninterruptibly, or for a "
 				"child that has not called exec): try again later",
 				(int)tracee->pid);
-		code = serve_for(tracee, BETWEEN_STOPS_NSEC);
+		code = serve_for(tracee, pause < give_up - pl_now_ns() ? pause : give_up - pl_now_ns());
 		if (code < 0)
 			return pl_fail(err, code, "process %d ended", (int)tracee->pid);
 	}

@@ -6,6 +6,7 @@ PYLEAK_MUST_RUN=1 (tools/check sets it) a skip for any other reason is a failure
 stops being tested in silence.
 """
 import os
+import signal
 
 import pytest
 
@@ -25,6 +26,8 @@ def pytest_runtest_makereport(item, call):
 def pytest_configure(config):
     if not os.path.exists(helpers.PYLEAK):
         pytest.exit("there is no %s: build it, or set PYLEAK_BUILD" % helpers.PYLEAK, returncode=2)
+    # Under nohup, pyleak would ignore it as well.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)
