@@ -69,6 +69,11 @@ int pl_arch_walk_get_allocator(uint64_t function, int domain, pl_arch_read read,
 int pl_arch_data_references(uint64_t function, pl_arch_read read, pl_arch_is_data is_data, void *context,
 			    uint64_t *references, size_t max, size_t *ret_count);
 /*
+ * Whether a function that calls through `word`, unless that is empty, loads it only once, into a
+ * register: so that the word may be emptied at any moment. It is addressed by itself or from `base`.
+ */
+bool pl_arch_loads_once(uint64_t function, pl_arch_read read, void *context, uint64_t word, uint64_t base);
+/*
  * How a function that returns a thread-local word reaches it: at a fixed offset from the thread
  * pointer, or through the pair {module, offset} that __tls_get_addr() takes. -ENOENT: neither.
  */

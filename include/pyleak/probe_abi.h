@@ -66,7 +66,8 @@ enum pl_inline_type { PL_INLINE_LIST, PL_INLINE_DICT, PL_INLINE_TUPLE, PL_INLINE
 enum {
 	PL_INLINE_ENTRY_DEALLOC = PL_INLINE_ENTRIES,
 	PL_INLINE_ENTRY_TYPE_FREE = PL_INLINE_ENTRY_DEALLOC + PL_INLINE_TYPES,
-	PL_INLINE_ENTRY_COUNT = PL_INLINE_ENTRY_TYPE_FREE + PL_INLINE_TYPES,
+	PL_INLINE_ENTRY_CREATED = PL_INLINE_ENTRY_TYPE_FREE + PL_INLINE_TYPES,
+	PL_INLINE_ENTRY_COUNT,
 	PL_INLINE_TYPE_BYTES = 512,
 };
 
@@ -94,7 +95,7 @@ struct pl_inline_layout {
 	uint32_t instruction_is_index;   /* <= 3.10: an int32_t in the frame, not a pointer */
 	uint32_t instruction_scale;      /* bytes per unit of that index: 1, on 3.10: 2 */
 	uint32_t string_state_wide;      /* 3.14t+ */
-	uint32_t reserved;
+	int32_t type_flags;
 	uint64_t code_mask;              /* and-ed to frame_code: ~0, or ~3 where it is tagged (3.14+) */
 };
 
@@ -115,12 +116,18 @@ struct pl_inline_layout {
  * collection sets the count to zero; any deallocation that we see adds the bias again.
  *
  * Parked key tables of dicts have no type: the next deallocation that we see frees them.
+ *
+ * From 3.14 on, and without a GIL, most types have lists, and threads have their own: there the hook is
+ * the interpreter's tracer of references (PyRefTracer_SetTracer), which is called with each object
+ * that comes to life. One that the allocators' hooks have not just seen is from a list: its block is
+ * charged to the line that gets it now. tracemalloc does the same. Neither learns of key tables.
  */
 struct pl_inline_free_lists {
 	struct {
 		uint64_t type, dealloc; /* 0: not hooked */
 		uint64_t copy, free;    /* free: what the type's own tp_free is */
 	} type[PL_INLINE_TYPES];
+	uint64_t tracer;      /* what the hooked word held: 0, or another tracer, which is called too */
 	uint64_t inside;      /* two u32: counted under the main GIL, and elsewhere */
 	uint64_t interpreter; /* 3.10+: the main one, whose lists these are; 0: there is one GIL and one set of lists */
 	uint64_t float_count; /* of an int32_t; 0: unknown */
@@ -356,6 +363,7 @@ struct pl_inline_slot {
 	uint64_t thread;     /* the thread state last seen with this slot */
 	int64_t countdown;   /* bytes until the next sample */
 	uint64_t random;     /* 0: not seeded */
+	uint64_t last_made;  /* by the mem and obj domains */
 	struct pl_inline_top top[PL_INLINE_TOPS];
 	/* then PL_INLINE_CHAINS chains of PL_INLINE_CHAIN_BYTES(limit) each */
 };

@@ -107,6 +107,7 @@ static void copy_layout(const struct pl_python *python, struct pl_inline_layout 
 		.instruction_is_index = from->frame_instruction_is_index,
 		.instruction_scale = python->minor == 10 ? 2 : 1,
 		.string_state_wide = from->string_state_wide,
+		.type_flags = from->type_flags,
 		.code_mask = from->frame_code_tagged ? ~(uint64_t)3 : ~(uint64_t)0,
 	};
 }

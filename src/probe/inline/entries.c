@@ -190,6 +190,8 @@ static __attribute__((noinline)) void *alloc_marked(u32 decided, u64 context, u6
 		count_up(&control()->untraced);
 	site = thread && slot ? trace(slot, thread, salt) : pl_trace_nowhere(salt);
 	record((u64)result, size, site, false);
+	if (mode == PL_INLINE_THREADS && slot)
+		slot->last_made = (u64)result;
 out:
 	marker_wipe(&marker);
 	return result;
@@ -263,6 +265,7 @@ inlined void *alloc_gil(u32 entry, u32 function, u64 context, u64 a, u64 b, cons
 		if (wanted) {
 			site = trace(slot, thread, sampled ? sample_salt(size) : 0);
 			record((u64)result, size, site, true);
+			slot->last_made = (u64)result;
 		}
 	}
 	marker_wipe(&marker);

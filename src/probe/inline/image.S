@@ -11,7 +11,7 @@ pl_image:
 	.quad 0x31656e696c6e6970	/* PL_INLINE_MAGIC */
 	.long 1				/* PL_INLINE_ABI */
 	.long pl_image_end - pl_image
-	.long 20			/* PL_INLINE_ENTRY_COUNT */
+	.long 21			/* PL_INLINE_ENTRY_COUNT */
 	.irp domain, raw, mem, obj
 	.irp function, malloc, calloc, realloc, free
 	.long pl_\domain\()_\function - pl_image
@@ -22,6 +22,7 @@ pl_image:
 	.long pl_type_\call\()_\type - pl_image
 	.endr
 	.endr
+	.long pl_created - pl_image
 	.org 4608, 0			/* PL_INLINE_CONFIG_OFFSET */
 	.globl pl_config
 	.hidden pl_config
