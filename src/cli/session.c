@@ -32,11 +32,17 @@ static void catch_signals(void)
 	const struct sigaction stop = {.sa_handler = on_stop_signal};
 	const struct sigaction ignore = {.sa_handler = SIG_IGN};
 	struct sigaction before;
+	sigset_t caught;
 
 	(void)sigaction(SIGINT, &stop, NULL);
 	(void)sigaction(SIGTERM, &stop, NULL);
 	if (sigaction(SIGHUP, NULL, &before) == 0 && before.sa_handler != SIG_IGN) /* nohup */
 		(void)sigaction(SIGHUP, &stop, NULL);
+	(void)sigemptyset(&caught);
+	(void)sigaddset(&caught, SIGINT);
+	(void)sigaddset(&caught, SIGTERM);
+	(void)sigaddset(&caught, SIGHUP);
+	(void)sigprocmask(SIG_UNBLOCK, &caught, NULL);
 	(void)sigaction(SIGPIPE, &ignore, NULL);
 	/* While we are stopped, every thread that we have stopped, or that comes to a breakpoint, stands still. */
 	(void)sigaction(SIGTSTP, &ignore, NULL);

@@ -40,9 +40,15 @@ static void tick(bool on)
 {
 	const struct sigaction action = {.sa_handler = on_tick};
 	const struct itimerval timer = {{0, on ? TICK_USEC : 0}, {0, on ? TICK_USEC : 0}};
+	sigset_t alarm;
 
-	if (on)
+	/* Whoever started us may have it blocked, and no wait would ever end. */
+	(void)sigemptyset(&alarm);
+	(void)sigaddset(&alarm, SIGALRM);
+	if (on) {
 		(void)sigaction(SIGALRM, &action, NULL);
+		(void)sigprocmask(SIG_UNBLOCK, &alarm, NULL);
+	}
 	(void)setitimer(ITIMER_REAL, &timer, NULL);
 }
 

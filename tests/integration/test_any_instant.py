@@ -12,7 +12,7 @@ import time
 import pytest
 
 import helpers
-from helpers import PATIENCE, PYLEAK, Pyleak, Trace, Victim, leftovers, pyleak, state, wait_until
+from helpers import PATIENCE, PYLEAK, Pyleak, Trace, Victim, leftovers, pyleak, state, wait_hooked, wait_until
 
 ROUNDS = int(os.environ.get("PYLEAK_ROUNDS", "10"))
 SPAN = 0.3  # an attach of 150 ms, from its start to its end
@@ -68,6 +68,21 @@ def test_signals_to_pyleak(engine, one_python, chance):
             assert result.stderr == ""
             wait_until(lambda: not before.differences(victim.pid), 2, "no trace is left")
             victim.check()
+
+
+def test_signals_blocked_from_the_start(engine, one_python):
+    """Whoever starts pyleak may have all signals blocked, which is inherited."""
+    def block():
+        signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 32))
+    with Victim(one_python, *HOST) as victim:
+        for how in (None, signal.SIGTERM, signal.SIGINT):
+            before = Trace(victim.pid)
+            duration = ["--duration", "200ms"] if how is None else []
+            with Pyleak("attach", victim.pid, "--engine", engine, *duration, preexec_fn=block) as running:
+                if how:
+                    wait_hooked(victim.pid, running)
+                assert running.finish(how, seconds=10).status == 0
+            assert not before.differences(victim.pid)
 
 
 def test_end_of_the_process(engine, one_python, chance):
