@@ -69,7 +69,8 @@ struct pl_probe_plan {
 	struct {
 		uint64_t address, original;   /* the word, and what it holds now */
 		uint32_t entry_offset;        /* into the code */
-		enum pl_probe_hook_kind kind; /* if not a word: entry_offset is the hook's `entry` */
+		enum pl_probe_hook_kind kind; /* if not a word, `bias` is the hook's `entry` */
+		uint64_t bias;
 	} hooks[PL_PROBE_MAX_HOOKS];
 	uint32_t order[PL_PROBE_MAX_HOOKS]; /* hooks in the order in which they are redirected */
 	uint32_t hook_count;

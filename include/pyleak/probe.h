@@ -88,11 +88,13 @@ enum pl_probe_hook_kind {
 	/* The count of a free list, an int32_t, to which the probe may have added a bias so that nothing
 	 * is parked. Put back by counting the chain, which is linked through the word at 8. */
 	PL_PROBE_HOOK_COUNT,
+	/* The length of a free list, an int64_t, to which the tracer added a bias for the same purpose. */
+	PL_PROBE_HOOK_LENGTH,
 };
 
 struct pl_probe_hook {
-	uint64_t address;  /* of the redirected word, aligned to 8; or of the count */
-	uint64_t original; /* what it held; or the address of the chain's head */
+	uint64_t address;  /* of the redirected word, aligned to 8; or of the count or length */
+	uint64_t original; /* what it held; or the address of the chain's head; or nothing */
 	uint64_t entry;    /* what we put there: an address in the probe's code; or the bias */
 	uint64_t kind;     /* enum pl_probe_hook_kind */
 };

@@ -117,10 +117,13 @@ struct pl_inline_layout {
  *
  * Parked key tables of dicts have no type: the next deallocation that we see frees them.
  *
- * From 3.14 on, and without a GIL, most types have lists, and threads have their own: there the hook is
- * the interpreter's tracer of references (PyRefTracer_SetTracer), which is called with each object
- * that comes to life. One that the allocators' hooks have not just seen is from a list: its block is
- * charged to the line that gets it now. tracemalloc does the same. Neither learns of key tables.
+ * From 3.14 on most types have lists, all alike: a chain and its length, which a full collection leaves
+ * as it is. The tracer adds a bias to each length, and nothing of ours runs.
+ *
+ * Without a GIL threads have their own: there, and where the lists of 3.14 are not found, the hook is the
+ * interpreter's tracer of references (PyRefTracer_SetTracer), which is called with each object that comes
+ * to life. One that the allocators' hooks have not just seen is from a list: its block is charged to the
+ * line that gets it now. tracemalloc does the same. Neither learns of key tables.
  */
 struct pl_inline_free_lists {
 	struct {

@@ -45,10 +45,13 @@ enum pl_allocator_function { PL_FN_MALLOC, PL_FN_CALLOC, PL_FN_REALLOC, PL_FN_FR
 /* Types whose freed blocks are parked in free lists, and where the lists are. 0: not known. */
 enum pl_parking_type { PL_PARKING_LIST, PL_PARKING_DICT, PL_PARKING_TUPLE, PL_PARKING_FLOAT, PL_PARKING_TYPES };
 struct pl_python_free_lists {
+	uint64_t reference_tracer; /* 3.14+ and free-threaded: the word with the tracer of references, else 0 */
 	uint64_t types[PL_PARKING_TYPES];
 	uint64_t interpreter;             /* 3.10+: the main one, whose lists these are */
 	uint64_t float_count, float_head; /* an int32_t, and the first of a chain linked through the word at 8 */
 	uint64_t keys_count, keys_list;   /* an int32_t, and the array of that many key tables of dicts */
+	uint64_t chains;                  /* 3.14+: all lists, each the first of a chain and an int64_t, its length */
+	uint32_t chain_count;
 };
 
 struct pl_python {

@@ -10,22 +10,29 @@ _Static_assert((int)PL_PARKING_TYPES == (int)PL_INLINE_TYPES && (int)PL_PARKING_
 	"one order");
 
 enum {
-	TYPE_FREE = 320,   /* PyTypeObject.tp_free, 3.6 to 3.15 */
+	TYPE_FREE = 320,   /* PyTypeObject.tp_free, 3.6 to 3.13 */
 	TYPE_BYTES = 416,  /* of the largest, 3.13's; behind a smaller one lies other static data */
 	DICT_VERSION = 24, /* PyDictObject.ma_version_tag: its low byte says who watches it */
 };
 _Static_assert((int)TYPE_BYTES <= (int)PL_INLINE_TYPE_BYTES, "room for a copy");
 
-static void add_hook(struct pl_probe_plan *plan, uint64_t address, uint64_t original, uint32_t entry,
-	enum pl_probe_hook_kind kind)
+/* More than any list is allowed to have; and where the interpreter prints lengths as ints, it says the truth. */
+#define LENGTH_BIAS (1ULL << 32)
+
+static uint32_t add_hook(struct pl_probe_plan *plan, enum pl_probe_hook_kind kind, uint64_t address, uint64_t original)
 {
 	uint32_t i = plan->hook_count++;
 
+	plan->hooks[i].kind = kind;
 	plan->hooks[i].address = address;
 	plan->hooks[i].original = original;
-	plan->hooks[i].entry_offset = entry;
-	plan->hooks[i].kind = kind;
 	plan->order[i] = i;
+	return i;
+}
+
+static void add_bias(struct pl_probe_plan *plan, enum pl_probe_hook_kind kind, uint64_t address, uint64_t head, uint64_t bias)
+{
+	plan->hooks[add_hook(plan, kind, address, head)].bias = bias;
 }
 
 void free_lists_plan(const struct pl_python *python, const struct pl_inline_image *image, struct free_lists *lists,
@@ -33,7 +40,7 @@ void free_lists_plan(const struct pl_python *python, const struct pl_inline_imag
 {
 	memset(lists, 0, sizeof(*lists));
 	lists->known = python->free_lists;
-	for (uint32_t i = 0; i < PL_PARKING_TYPES; i++) {
+	for (uint32_t i = 0; i < PL_PARKING_TYPES && python->minor < 14 && !python->free_threaded; i++) {
 		uint64_t type = lists->known.types[i], dealloc, release;
 
 		if (!type || pl_memory_read(python->pid, type, lists->type[i].bytes, TYPE_BYTES) < 0)
@@ -44,18 +51,44 @@ void free_lists_plan(const struct pl_python *python, const struct pl_inline_imag
 			continue;
 		lists->type[i].dealloc = dealloc;
 		lists->type[i].free = release;
-		add_hook(plan, type + (uint64_t)python->layout.type_dealloc, dealloc,
-			image->entry[PL_INLINE_ENTRY_DEALLOC + i], PL_PROBE_HOOK_WORD);
+
+		uint32_t hook = add_hook(plan, PL_PROBE_HOOK_WORD, type + (uint64_t)python->layout.type_dealloc, dealloc);
+
+		plan->hooks[hook].entry_offset = image->entry[PL_INLINE_ENTRY_DEALLOC + i];
 	}
+}
+
+/* Where the lists could not be closed. */
+static void add_tracer(const struct pl_python *python, struct free_lists *lists, struct pl_probe_plan *plan)
+{
+	const struct pl_inline_image *image = (const void *)(plan->image + PL_INLINE_IMAGE_OFFSET);
+
+	if (!lists->known.reference_tracer ||
+		pl_memory_read_u64(python->pid, lists->known.reference_tracer, &lists->tracer) < 0)
+		return;
+
+	uint32_t hook = add_hook(plan, PL_PROBE_HOOK_WORD, lists->known.reference_tracer, lists->tracer);
+
+	plan->hooks[hook].entry_offset = image->entry[PL_INLINE_ENTRY_CREATED];
 }
 
 void free_lists_settle(const struct pl_python *python, struct free_lists *lists, struct pl_probe_plan *plan)
 {
 	pl_python_free_lists_check(python, &lists->known);
 	if (lists->known.float_count)
-		add_hook(plan, lists->known.float_count, lists->known.float_head, PL_FLOATS_PARKED_MAX, PL_PROBE_HOOK_COUNT);
-	pl_log_debug("free lists: floats %s, key tables %s", lists->known.float_count ? "by their count" : "by their type",
-		lists->known.keys_count ? "too" : "not");
+		add_bias(plan, PL_PROBE_HOOK_COUNT, lists->known.float_count, lists->known.float_head, PL_FLOATS_PARKED_MAX);
+	for (uint32_t i = 0; i < lists->known.chain_count; i++)
+		add_bias(plan, PL_PROBE_HOOK_LENGTH, lists->known.chains + 16 * i + 8, 0, LENGTH_BIAS);
+	if (!lists->known.chain_count)
+		add_tracer(python, lists, plan);
+	if (lists->known.chain_count)
+		pl_log_debug("free lists: %u closed by their length", lists->known.chain_count);
+	else if (lists->known.reference_tracer)
+		pl_log_debug("free lists: by the tracer of references");
+	else
+		pl_log_debug("free lists: floats %s, key tables %s",
+			lists->known.float_count ? "by their count" : "by their type",
+			lists->known.keys_count ? "too" : "not");
 }
 
 void free_lists_place(const struct pl_python *python, const struct free_lists *lists, uint8_t *image, uint64_t base,
@@ -76,6 +109,7 @@ void free_lists_place(const struct pl_python *python, const struct free_lists *l
 		config->type[i].copy = base + offset;
 		config->type[i].free = lists->type[i].free;
 	}
+	config->tracer = lists->tracer;
 	config->interpreter = lists->known.interpreter;
 	config->float_count = lists->known.float_count;
 	config->float_bias = PL_FLOATS_PARKED_MAX;

@@ -7,11 +7,12 @@
 #include "pyleak/python.h"
 
 /*
- * The tracer's part of keeping free lists empty (see struct pl_inline_free_lists): which types are
+ * The tracer's part of the care for free lists (see struct pl_inline_free_lists): which types are
  * hooked, their copies, and where the lists are.
  */
 struct free_lists {
 	struct pl_python_free_lists known;
+	uint64_t tracer; /* what the word of known.reference_tracer holds */
 	struct {
 		uint64_t dealloc, free; /* 0: this type is left alone */
 		uint8_t bytes[PL_INLINE_TYPE_BYTES];

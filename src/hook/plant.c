@@ -133,8 +133,9 @@ static void fill_header(struct pl_probe *probe, const struct pl_probe_plan *plan
 		probe->hooks[i] = (struct pl_probe_hook){
 			.address = plan->hooks[i].address,
 			.original = plan->hooks[i].original,
-			.entry = plan->hooks[i].entry_offset +
-				 (plan->hooks[i].kind == PL_PROBE_HOOK_WORD ? probe->base : 0),
+			.entry = plan->hooks[i].kind == PL_PROBE_HOOK_WORD ?
+					 probe->base + plan->hooks[i].entry_offset :
+					 plan->hooks[i].bias,
 			.kind = plan->hooks[i].kind,
 		};
 }
@@ -177,6 +178,21 @@ static int install_trap_handler(struct pl_tracee *tracee, struct pl_remote *remo
 	return code;
 }
 
+/*
+ * A negative length says that the interpreter itself has closed the list. A thread that was stopped
+ * between its load and its store of the length undoes this, or the opposite at the end: then the list
+ * goes on as before, or stays closed, both of which are right for the interpreter.
+ */
+static int close_list(struct pl_tracee *tracee, const struct pl_probe_hook *hook)
+{
+	uint64_t length;
+	int code = pl_memory_read_u64(tracee->threads[0].tid, hook->address, &length);
+
+	return code < 0 || length >= hook->entry ?
+		       code :
+		       pl_tracee_swap_word(tracee, hook->address, length, length + hook->entry, NULL);
+}
+
 static int redirect(struct pl_tracee *tracee, const struct pl_probe *probe, const struct pl_probe_plan *plan)
 {
 	int code = 0;
@@ -186,6 +202,8 @@ static int redirect(struct pl_tracee *tracee, const struct pl_probe *probe, cons
 
 		if (hook->kind == PL_PROBE_HOOK_WORD)
 			code = pl_tracee_swap_word(tracee, hook->address, hook->original, hook->entry, NULL);
+		else if (hook->kind == PL_PROBE_HOOK_LENGTH)
+			code = close_list(tracee, hook);
 	}
 	if (code == 0)
 		code = pl_tracee_write(tracee, probe->header.armed_address, &plan->armed_value,

@@ -38,6 +38,17 @@ static int restore_count(struct pl_tracee *tracee, const struct pl_probe_hook *h
 	return pl_tracee_write(tracee, hook->address, &length, sizeof(length));
 }
 
+/* Blocks were taken from the list since; none were added. */
+static int open_list(struct pl_tracee *tracee, const struct pl_probe_hook *hook)
+{
+	uint64_t length;
+
+	if (pl_memory_read_u64(tracee->threads[0].tid, hook->address, &length) < 0 || (int64_t)length < 0 ||
+		length < hook->entry)
+		return 0;
+	return pl_tracee_swap_word(tracee, hook->address, length, length - hook->entry, NULL);
+}
+
 /* Every word that holds our entry gets its original back. The number of words that hold neither:
  * somebody hooked on top of us. */
 static int restore_words(struct pl_tracee *tracee, const struct pl_probe *probe)
@@ -48,8 +59,8 @@ static int restore_words(struct pl_tracee *tracee, const struct pl_probe *probe)
 		const struct pl_probe_hook *hook = &probe->hooks[i];
 		uint64_t found = hook->entry;
 
-		if (hook->kind == PL_PROBE_HOOK_COUNT) {
-			int code = restore_count(tracee, hook);
+		if (hook->kind != PL_PROBE_HOOK_WORD) {
+			int code = hook->kind == PL_PROBE_HOOK_COUNT ? restore_count(tracee, hook) : open_list(tracee, hook);
 
 			if (code < 0)
 				return code;

@@ -1,15 +1,31 @@
 /* SPDX-License-Identifier: MIT */
+#include "pyleak/arch.h"
 #include "pyleak/memory.h"
 #include "python_private.h"
 
 /*
  * Where freed blocks are parked. Up to 3.9 in static variables, whose names are local and gone from a
  * stripped object; from 3.10 on in the interpreter's state (Include/internal/pycore_interp.h), at the
- * offsets that builds of 3.10.13, 3.11.7, 3.12.1 and 3.13.0 say in their DWARF. 3.14 links all of its
- * lists and needs none of this.
+ * offsets that builds of 3.10.13, 3.11.7, 3.12.1 and 3.13.0 say in their DWARF, and the headers of
+ * 3.14.4 and 3.15.2. 3.14 has lists for most types, all alike (Include/internal/pycore_freelist_state.h):
+ * the first of a chain that is linked through each block's first word, and its length. Free-threaded
+ * builds have them for each thread: there the tracer of references tells of each object.
  */
 
 enum { INTERPRETERS_MAX = 1024 };
+enum {
+	/* Where object_state.freelists is: at 11096 in 3.14.4 and 3.15.2, at 11120 in 3.14.10. */
+	CHAINS_FIRST = 10880,
+	CHAINS_LAST = 11520,
+	CHAIN_MAX = 2000, /* tuples of one size */
+	TUPLE_CHAINS = 20,
+};
+
+/* 3.14: floats, ints, 20 × tuples, lists, iterators of lists and of tuples, dicts, …; 3.15 has complexes before ints. */
+struct chains {
+	uint32_t count, tuples, lists, dicts;
+};
+static const struct chains chains_314 = {39, 2, 22, 25}, chains_315 = {41, 3, 23, 26};
 #define NONE PL_NO_FIELD
 
 static const struct parking {
@@ -44,6 +60,30 @@ static uint64_t main_interpreter(const struct pl_python *python)
 	return 0;
 }
 
+/*
+ * _PyRuntime.ref_tracer: the function, then its data, as the code of PyRefTracer_GetTracer() names them.
+ * The word will be emptied again while threads run, so _Py_NewReference() must not read it twice, to
+ * compare and to call: a compiler that optimizes keeps it in a register.
+ */
+static uint64_t find_reference_tracer(const struct object *object, uint64_t runtime)
+{
+	uint64_t getter, user, words[8], function = 0;
+	size_t count = 0;
+
+	if (object_export(object, "PyRefTracer_GetTracer", &getter) < 0 ||
+			object_export(object, "_Py_NewReference", &user) < 0 ||
+			pl_arch_data_references(getter, object_code_read, object_code_is_data, (void *)object, words,
+				sizeof(words) / sizeof(words[0]), &count) < 0)
+		return 0;
+	for (size_t i = 0; i < count; i++)
+		for (size_t j = 0; j < count; j++)
+			if (words[j] == words[i] + 8)
+				function = words[i];
+	if (function % 8 || !pl_arch_loads_once(user, object_code_read, (void *)object, function, runtime))
+		return 0;
+	return function;
+}
+
 void free_lists_find(const struct object *object, struct pl_python *python)
 {
 	static const char *const names[] = {
@@ -54,11 +94,19 @@ void free_lists_find(const struct object *object, struct pl_python *python)
 	};
 	struct pl_python_free_lists *lists = &python->free_lists;
 
-	if (python->minor > 13 || python->free_threaded)
-		return;
 	for (int i = 0; i < PL_PARKING_TYPES; i++)
 		if (object_export(object, names[i], &lists->types[i]) < 0)
 			lists->types[i] = 0;
+	if (python->minor > 13 || python->free_threaded) {
+		lists->reference_tracer = find_reference_tracer(object, python->runtime);
+		if (!python->free_threaded && python->minor <= 15)
+			lists->interpreter = main_interpreter(python);
+		if (lists->interpreter) {
+			lists->chains = lists->interpreter + CHAINS_FIRST;
+			lists->chain_count = (python->minor == 14 ? &chains_314 : &chains_315)->count;
+		}
+		return;
+	}
 	if (python->minor < 10) {
 		if (object_local(object, "numfreekeys", &lists->keys_count) < 0 ||
 				object_local(object, "keys_free_list", &lists->keys_list) < 0)
@@ -134,10 +182,80 @@ static enum verdict check_array(const struct pl_python *python, uint64_t count_a
 	return PROVEN;
 }
 
+static enum verdict check_chain(const struct pl_python *python, uint64_t address)
+{
+	uint64_t words[2], length = 0;
+
+	if (pl_memory_read(python->pid, address, words, sizeof(words)) < 0)
+		return WRONG;
+	if (words[1] > CHAIN_MAX) /* -1: closed by the interpreter */
+		return words[1] == UINT64_MAX && !words[0] ? EMPTY : WRONG;
+	for (uint64_t at = words[0]; at && length <= words[1] + 1; length++)
+		if (at & 7 || pl_memory_read_u64(python->pid, at, &at) < 0)
+			return WRONG;
+	/* A thread may have been stopped between the two. */
+	return length > words[1] + 1 || length + 1 < words[1] ? WRONG : words[1] ? PROVEN : EMPTY;
+}
+
+/* The types of which a chain's blocks were; they keep all but their first word. */
+static enum verdict check_type(const struct pl_python *python, uint64_t address, uint64_t type)
+{
+	uint64_t block, found;
+
+	if (pl_memory_read_u64(python->pid, address, &block) < 0)
+		return WRONG;
+	if (!block)
+		return EMPTY;
+	if (pl_memory_read_u64(python->pid, block + (uint64_t)python->layout.object_type, &found) < 0)
+		return WRONG;
+	return found == type ? PROVEN : WRONG;
+}
+
+/* An array of nothing but chains with the lengths that they say, with floats, tuples, lists and dicts
+ * where they must be, is not found by chance. */
+static bool chains_are_at(const struct pl_python *python, const struct chains *chains, uint64_t address)
+{
+	const uint64_t *types = python->free_lists.types;
+	bool floats = false, tuples = false, others = false;
+
+	for (uint32_t i = 0; i < chains->count; i++) {
+		uint64_t chain = address + 16 * (uint64_t)i;
+		enum verdict verdict = check_chain(python, chain);
+
+		if (verdict == PROVEN && i == 0)
+			floats = (verdict = check_type(python, chain, types[PL_PARKING_FLOAT])) == PROVEN;
+		else if (verdict == PROVEN && i - chains->tuples < TUPLE_CHAINS)
+			tuples |= (verdict = check_type(python, chain, types[PL_PARKING_TUPLE])) == PROVEN;
+		else if (verdict == PROVEN && i == chains->lists)
+			others |= (verdict = check_type(python, chain, types[PL_PARKING_LIST])) == PROVEN;
+		else if (verdict == PROVEN && i == chains->dicts)
+			others |= (verdict = check_type(python, chain, types[PL_PARKING_DICT])) == PROVEN;
+		if (verdict == WRONG)
+			return false;
+	}
+	return floats + tuples + others >= 2;
+}
+
+static void find_chains(const struct pl_python *python, struct pl_python_free_lists *lists)
+{
+	const struct chains *chains = python->minor == 14 ? &chains_314 : &chains_315;
+
+	for (uint64_t at = CHAINS_FIRST; lists->chain_count && at <= CHAINS_LAST; at += 8)
+		if (chains_are_at(python, chains, lists->interpreter + at)) {
+			lists->chains = lists->interpreter + at;
+			return;
+		}
+	lists->chain_count = 0;
+}
+
 void pl_python_free_lists_check(const struct pl_python *python, struct pl_python_free_lists *lists)
 {
 	int count;
 
+	if (python->minor >= 14 || python->free_threaded) {
+		find_chains(python, lists);
+		return;
+	}
 	if (!lists->interpreter) {
 		if (lists->keys_count && read_count(python, lists->keys_count, PL_KEYS_PARKED_MAX, &count) == WRONG)
 			lists->keys_count = lists->keys_list = 0;
