@@ -109,17 +109,17 @@ def measure_loop(loop, modes, left_out, bench):
     return {mode: ratios[mode].summary() for mode in modes if mode not in left_out}
 
 
-def measure(loops, wanted, bench):
-    """{"modes": {mode: {loop: summary}}, "left_out": {mode: reason}}"""
-    left_out = {mode: missing(mode, bench) for mode in wanted}
-    left_out = {mode: reason for mode, reason in left_out.items() if reason}
-    table = {}
+def measure(loops, wanted, bench, result):
+    """Fills result, loop by loop: {"modes": {mode: {loop: summary}}, "left_out": {mode: reason}}"""
+    modes, left_out = result["modes"], result["left_out"]
+    left_out.update((mode, missing(mode, bench)) for mode in wanted if missing(mode, bench))
     for loop in loops:
         bench.progress(loop)
         found = measure_loop(loop, [mode for mode in wanted if mode not in left_out], left_out, bench)
         for mode, summary in found.items():
-            table.setdefault(mode, {})[loop] = summary
-    return {"modes": {mode: table[mode] for mode in table if mode not in left_out}, "left_out": left_out}
+            modes.setdefault(mode, {})[loop] = summary
+        for mode in left_out:
+            modes.pop(mode, None)
 
 
 def geometric_mean(values):

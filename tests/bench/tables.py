@@ -2,7 +2,7 @@
 """What was measured, as text or as Markdown, and beside the goals."""
 from slowdown import MODES, geometric_mean
 
-# CONTRIBUTING.md, "Goals of speed"; by the kind of build.
+# Medians of interleaved runs, geometric mean over the loops; by the kind of build.
 SLOWDOWN_GOALS = {"plain": {"pyleak-1": 1.6, "pyleak-16": 2.0}, "PGO": {"pyleak-1": 1.8, "pyleak-16": 2.3}}
 LESS_ADDED = 4
 SAMPLE_BEYOND_HOOK = 0.10
@@ -61,6 +61,24 @@ def print_slowdown(writer, python, part="slowdown"):
             rows.append(["added for each allocation or free", "%.1f us" % geometric_mean(added)])
         writer.table(rows)
     print_left_out(writer, slowdown["left_out"])
+
+
+def print_summary(writer, pythons):
+    """A row for each Python: geometric means over the loops, and the range of the loops."""
+    pythons = [python for python in pythons if python.get("slowdown", {}).get("modes")]
+    modes = [mode for mode in MODES if any(mode in python["slowdown"]["modes"] for python in pythons)]
+    if not modes:
+        return
+    writer.heading("Time over bare time: geometric mean over %d loops (best loop-worst loop)" %
+                   max(len(loops) for python in pythons for loops in python["slowdown"]["modes"].values()))
+    rows = [[""] + [python["name"] for python in pythons]]
+    for mode in modes:
+        row = [MODES[mode][0]]
+        for python in pythons:
+            values = [summary["cpu"] for summary in python["slowdown"]["modes"].get(mode, {}).values()]
+            row.append("%.2f (%.2f-%.2f)" % (geometric_mean(values), min(values), max(values)) if values else "")
+        rows.append(row)
+    writer.table(rows)
 
 
 def print_left_out(writer, left_out):
@@ -167,3 +185,4 @@ def print_all(results, markdown):
         if rows:
             writer.heading("%s: goals" % python["name"])
             writer.table([["", "measured", "goal", ""]] + rows)
+    print_summary(writer, results["pythons"])
