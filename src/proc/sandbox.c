@@ -59,7 +59,8 @@ static bool needed_power(const char *status)
  * Filters are inherited and never go away, so a process with as many as the first of its container has none of its
  * own. The first one itself got one from the runtime: were it more, the others would be its own. Where filters are
  * not counted nothing of this can be told, and needed_power() has the last word: no_new_privs alone, or the mere
- * fact of a container, says nothing of who made the filter.
+ * fact of a container, says nothing of who made the filter. One thing is taken on trust: that a first process with one
+ * filter and no_new_privs, which is what a hardened pod looks like, has not put that one on itself.
  */
 bool pl_proc_filter_is_containers(const char *status, const char *first_status)
 {
