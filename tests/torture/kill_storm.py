@@ -87,10 +87,12 @@ def one_round(victim, before, round_):
         one_round.slowest = max(one_round.slowest, took)
         if took > GUARDIAN_S:
             print("slow: %s: %.2f s" % (round_, took), flush=True)
-    elif leftovers(victim.pid):
-        victim.check()  # it lives on with what is left in it
-        result_detach = pyleak("detach", victim.pid)
-        if result_detach.status and leftovers(victim.pid):
+    else:
+        # It lives on with what is left in it. And once every thread has gone on, a call that the dead pyleak
+        # began is over: there is nothing more to come.
+        victim.check()
+        result_detach = pyleak("detach", victim.pid) if leftovers(victim.pid) else None
+        if result_detach and result_detach.status and leftovers(victim.pid):
             raise AssertionError("detach: %r" % result_detach)
     differences = before.differences(victim.pid)
     if differences:
