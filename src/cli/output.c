@@ -102,6 +102,9 @@ int pl_output_write(
 		if (fflush(output->stream) != 0)
 			return -errno;
 		written = write(ready.fd, text, idle && length > PIPE_BUF ? PIPE_BUF : length);
+		/* A tick of the recording, or a signal that idle() will see; from when the write just waits, ^C. */
+		if (written < 0 && errno == EINTR && idle)
+			continue;
 		if (written < 0)
 			return -errno;
 		text += written;
