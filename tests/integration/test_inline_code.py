@@ -10,8 +10,15 @@ from programs import Program, assert_nothing_lost, at, control, figures, recorde
 LOST = "<lost>", "<unknown>"
 
 
-@pytest.mark.parametrize("frames", [1, 16])
-def test_functions_replaced(python, tmp_path, frames):
+def test_functions_replaced(python, tmp_path):
+    functions_replaced(python, tmp_path, 16)
+
+
+def test_functions_replaced_one_frame(one_python, tmp_path):
+    functions_replaced(one_python, tmp_path, 1)
+
+
+def functions_replaced(python, tmp_path, frames):
     """Functions made, called and dropped: their code objects are at a few addresses, over and over."""
     with Program(python, tmp_path, """
 NAMES = ["made-%d.py" % i for i in range(50)]

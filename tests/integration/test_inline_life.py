@@ -46,8 +46,15 @@ def expected(program, times=1):
     return times * sizes, times * 1000
 
 
-@pytest.mark.parametrize("end", ["exit", "_exit"])
-def test_fork(python, tmp_path, end):
+def test_fork(python, tmp_path):
+    fork(python, tmp_path, "exit")
+
+
+def test_fork_and_exit_at_once(one_python, tmp_path):
+    fork(one_python, tmp_path, "_exit")
+
+
+def fork(python, tmp_path, end):
     """The child allocates, frees what it inherited, and ends either way; the parent's figures are its own."""
     with Program(python, tmp_path, FORKER + """
 meet("ready")

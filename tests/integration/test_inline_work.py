@@ -76,8 +76,16 @@ meet("done")
     assert counters["untraced"] == 0
 
 
-@pytest.mark.parametrize("frames", [1, 16, 128])
-def test_recursion(python, tmp_path, frames):
+def test_recursion(python, tmp_path):
+    recursion(python, tmp_path, 16)
+
+
+@pytest.mark.parametrize("frames", [1, 128])
+def test_recursion_frames(one_python, tmp_path, frames):
+    recursion(one_python, tmp_path, frames)
+
+
+def recursion(python, tmp_path, frames):
     with Program(python, tmp_path, """
 sys.setrecursionlimit(3000)
 kept = [None] * 1000
