@@ -20,9 +20,11 @@ MODES = {
     "tracemalloc-16": ("tracemalloc, 16 frames", 10),
     "memray": ("memray attach", 1),
     "memray-python": ("memray attach --trace-python-allocators", 8),
+    "pyleak-16-parked": ("pyleak --no-free-lists, 16 frames", 1),
+    "pyleak-sample-parked": ("pyleak --no-free-lists --sample 512KiB", 1),
     "breakpoint": ("pyleak -e breakpoint", 1000),
 }
-DEFAULT_MODES = [mode for mode in MODES if mode != "breakpoint"]
+DEFAULT_MODES = [mode for mode in MODES if mode != "breakpoint" and not mode.endswith("-parked")]
 
 
 def probe(mode, target, bench):
@@ -34,11 +36,12 @@ def probe(mode, target, bench):
         return Memray(bench.python, target)
     if mode == "memray-python":
         return Memray(bench.python, target, "--trace-python-allocators")
-    if mode == "pyleak-sample":
-        return Pyleak(bench.pyleak, target.pid, "-e", "inline", "--sample", "512KiB")
     if mode == "breakpoint":
         return Pyleak(bench.pyleak, target.pid, "-e", "breakpoint", "-n", "0")
-    return Pyleak(bench.pyleak, target.pid, "-e", "inline", "-f", mode.split("-")[1])
+    parked = ["--no-free-lists"] if mode.endswith("-parked") else []
+    if mode.startswith("pyleak-sample"):
+        return Pyleak(bench.pyleak, target.pid, "-e", "inline", "--sample", "512KiB", *parked)
+    return Pyleak(bench.pyleak, target.pid, "-e", "inline", "-f", mode.split("-")[1], *parked)
 
 
 def missing(mode, bench):
