@@ -15,7 +15,9 @@
 
 #define DEATH_PATIENCE_NSEC PL_NSEC_PER_SEC
 #define LOOKS 4 /* after 20, 60, 180 and 540 ms more */
+#define FAILURES 8 /* each half a second after the last */
 #define LOOK_PAUSE_NSEC (20 * PL_NSEC_PER_MSEC)
+#define FAILURE_PAUSE_NSEC (500 * PL_NSEC_PER_MSEC)
 #define REMOVE_PATIENCE_NSEC (2 * PL_NSEC_PER_SEC)
 
 static int alive_fd = -1;
@@ -57,13 +59,20 @@ static void guard(int pipe_fd, pid_t pyleak, pid_t pid, uint64_t start_time)
 	if (pl_probe_claim(pid) < 0)
 		return;
 	/* A thread that carries a call of the dead pyleak's makes it when it is given a processor: a
-	 * mapping may yet appear. */
-	for (int look = 0; look < LOOKS; look++) {
+	 * mapping may yet appear. And where a processor is rare, a dying pyleak takes its time to let go. */
+	for (int looks = 0, failures = 0; looks < LOOKS && failures < FAILURES;) {
 		(void)nanosleep(&pause, NULL);
-		pause.tv_nsec *= 3;
 		if (pl_process_start_time(pid, &now) < 0 || now != start_time)
 			return;
-		(void)pl_probe_detach(pid, REMOVE_PATIENCE_NSEC, &found, NULL, NULL);
+		if (pl_probe_detach(pid, REMOVE_PATIENCE_NSEC, &found, NULL, NULL) < 0) {
+			failures++;
+			pause.tv_nsec = FAILURE_PAUSE_NSEC;
+		} else {
+			looks++;
+			pause.tv_nsec = LOOK_PAUSE_NSEC;
+			for (int i = 0; i < looks; i++)
+				pause.tv_nsec *= 3;
+		}
 	}
 }
 
