@@ -99,7 +99,7 @@ def test_different_sources(python, tmp_path):
 
 def test_more_sources_than_fit(one_python, tmp_path):
     """The table of code objects is full: the rest has no name, but is counted, and said to be lost."""
-    found, right, document, counters = many_sources(one_python, tmp_path, 150000)
+    found, right, document, counters = many_sources(one_python, tmp_path, 136000)
     assert all(value[1] == 1 for value in found.values())
     assert 100000 < len(found) < 140000
     nameless = [row for row in document["stats"] if row["filename"] in LOST]
