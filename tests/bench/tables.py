@@ -150,8 +150,10 @@ def goals(python):
         found.append(("--sample 512KiB beyond an empty hook, worst loop (%s)" % loop, most,
                       "<= %.2f" % SAMPLE_BEYOND_HOOK, most <= SAMPLE_BEYOND_HOOK))
     for mode, values in python.get("service", {}).get("modes", {}).items():
-        slower = 1 / values["rate"]["median"]
-        found.append(("Flask, %s: time over bare" % MODES[mode][0], slower, "<= %.2f" % SERVICE, slower <= SERVICE))
+        # Of a service that is busy all the time; the rate also depends on what else the machine does.
+        slower = values["cpu"]["median"]
+        found.append(("Flask, %s: CPU time per request over bare" % MODES[mode][0], slower, "<= %.2f" % SERVICE,
+                      slower <= SERVICE))
     costs = python.get("costs")
     if costs:
         row, stop = costs["attaching"]["first row"]["median"], costs["stops"]["50"]["median"]
