@@ -135,6 +135,15 @@ int pl_ptrace_get_rseq(pid_t tid, uint64_t *ret_address)
 	return code == -EIO || code == -EINVAL ? 0 : code;
 }
 
+int pl_ptrace_get_new_thread(pid_t tid, pid_t *ret_new)
+{
+	unsigned long message = 0;
+	int code = step(PTRACE_GETEVENTMSG, tid, 0, (uintptr_t)&message);
+
+	*ret_new = (pid_t)message;
+	return code;
+}
+
 int pl_ptrace_get_signal_code(pid_t tid, int *ret_code)
 {
 	siginfo_t info;

@@ -30,6 +30,8 @@ int pl_ptrace_set_signal_mask(pid_t tid, uint64_t mask);
 int pl_ptrace_poke(pid_t tid, uint64_t address, uint64_t word);
 /* Where the thread's struct rseq is; *ret_address 0 if it has none or the kernel (< 5.13) cannot tell. */
 int pl_ptrace_get_rseq(pid_t tid, uint64_t *ret_address);
+/* The id of the thread that an event stop of PTRACE_EVENT_CLONE tells of. */
+int pl_ptrace_get_new_thread(pid_t tid, pid_t *ret_new);
 /* si_code of the signal the thread is stopped with. */
 int pl_ptrace_get_signal_code(pid_t tid, int *ret_code);
 

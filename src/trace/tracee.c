@@ -136,6 +136,18 @@ static void on_trap_signal(struct pl_tracee *tracee, struct pl_thread *thread, b
 	thread_go_on(thread, ours ? 0 : SIGTRAP, collecting);
 }
 
+/* The new thread is traced and will report itself, but maybe only after all others have stopped: it is known from here
+ * on, so that a stop waits for it and it is let go like the others. */
+static void on_clone(struct pl_tracee *tracee, struct pl_thread *parent, bool collecting)
+{
+	pid_t tid = 0;
+	int code = pl_ptrace_get_new_thread(parent->tid, &tid);
+
+	thread_go_on(parent, 0, collecting);
+	if (code == 0 && tid > 0 && !thread_find(tracee, tid) && is_own_thread(tracee, tid))
+		(void)thread_add(tracee, tid);
+}
+
 static void on_status(struct pl_tracee *tracee, pid_t tid, int status, bool collecting)
 {
 	struct pl_thread *thread = thread_find(tracee, tid);
@@ -184,8 +196,8 @@ static void on_status(struct pl_tracee *tracee, pid_t tid, int status, bool coll
 		else
 			thread_go_on(thread, signal, collecting);
 		break;
-	default: /* PTRACE_EVENT_CLONE: the new thread reports itself */
-		thread_go_on(thread, 0, collecting);
+	default:
+		on_clone(tracee, thread, collecting);
 		break;
 	}
 }

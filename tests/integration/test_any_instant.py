@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What happens while pyleak plants, records and removes happens at random instants here: signals to pyleak, and the
 end, an execve and stops of the process. Each test prints its seed; PYLEAK_SEED repeats one."""
+import fcntl
 import os
 import random
 import select
@@ -145,6 +146,30 @@ def test_closed_descriptor(engine, one_python, closed):
         assert closed != 1 or answer.stderr == b"pyleak: the report could not be written: Bad file descriptor\n"
         assert not before.differences(victim.pid)
         victim.check()
+
+
+def test_threads_born_at_the_end(engine, one_python, tmp_path):
+    """Every thread is let go before the report is printed, those too that were being born at that moment."""
+    many = "".join("def f%d(): kept.append(bytes(900))\n" % i for i in range(1500))
+    program = "import threading\n" + many + "kept = []\n" \
+        "functions = [f for n, f in sorted(globals().items()) if n[0] == 'f' and n[1:].isdigit()]\n" \
+        "for f in functions: f()\nprint('ready', flush=True)\n" \
+        "def short(): pass\n" \
+        "def churn():\n    while True:\n        t = threading.Thread(target=short); t.start(); t.join()\n" \
+        "for i in range(3): threading.Thread(target=churn, daemon=True).start()\n" \
+        "while True:\n    for f in functions: f()\n    del kept[:-1500]\n"
+    with Victim(one_python, None, "-c", program) as victim:
+        for _ in range(ROUNDS):
+            with Pyleak("attach", victim.pid, "--engine", engine, "--limit", 0) as running:
+                wait_hooked(victim.pid, running)
+                time.sleep(0.4)
+                running.process.send_signal(signal.SIGTERM)
+                # Its output is more than this pipe holds and is not read: pyleak stays.
+                fcntl.fcntl(running.process.stdout, fcntl.F_SETPIPE_SZ, 4096)
+                wait_until(lambda: not helpers.probe_maps(victim.pid), 10, "the probe is gone")
+                wait_until(lambda: not leftovers(victim.pid), 3, "every thread is let go")
+                assert running.process.poll() is None
+                assert running.finish().status == 0
 
 
 def test_report_that_nobody_reads(engine, one_python):
