@@ -2,8 +2,6 @@
 """Code objects that die while blocks of theirs live on, and whose addresses are used again."""
 import os
 
-import pytest
-
 from helpers import PATIENCE
 from programs import Program, assert_nothing_lost, at, control, figures, recorded
 

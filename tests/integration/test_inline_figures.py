@@ -5,7 +5,8 @@ import os
 import statistics
 import time
 
-from helpers import HOOKS, PATIENCE, Pyleak, Trace, hook_words, probe_maps, pyleak, status, threads, wait_clean, wait_hooked
+from helpers import (HOOKS, PATIENCE, Pyleak, Trace, hook_words, probe_maps, pyleak, status, threads, wait_clean,
+                     wait_hooked)
 from programs import Program, assert_nothing_lost
 
 STORM = """

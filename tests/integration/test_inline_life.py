@@ -189,7 +189,8 @@ for i in range(500):
 right = all(subprocess.call(["/bin/true"]) == 0 for _ in range(20))
 right &= all(subprocess.call([sys.executable, "-c", "x = [str(i) for i in range(1000)]"], close_fds=False) == 0
              for _ in range(3))
-right &= subprocess.check_output("echo told", shell=True, preexec_fn=lambda: [str(i) for i in range(100)]).strip() == b"told"
+told = subprocess.check_output("echo told", shell=True, preexec_fn=lambda: [str(i) for i in range(100)])
+right &= told.strip() == b"told"
 right &= os.system("true") == 0
 if hasattr(os, "posix_spawn"):
     right &= all(os.waitpid(os.posix_spawn("/bin/true", ["true"], {}), 0)[1] == 0 for _ in range(10))

@@ -34,7 +34,8 @@ class Worker(threading.Thread):
 
     def cycle(self, victim, before):
         # From a few microseconds of recording to a tenth of a second, with every number of frames.
-        arguments = ["--duration", "%dms" % (1, 10, 30, 100)[self.passed % 4], "--frames", (1, 16, 128)[self.passed % 3]]
+        arguments = ["--duration", "%dms" % (1, 10, 30, 100)[self.passed % 4],
+                     "--frames", (1, 16, 128)[self.passed % 3]]
         result = pyleak("attach", victim.pid, "--engine", self.options.engine, "--format", "json", *arguments)
         if result.status:
             raise AssertionError("pyleak: %r" % result)

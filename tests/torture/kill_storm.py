@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 """Kills pyleak at every step it makes, and at random instants; the process must never notice.
 
-    kill_storm.py [--engine E] [--nested | --keep] [--steps N] [--random N] [--seconds S] [--workers N] [--python PATH] [--seed N]
+    kill_storm.py [--engine E] [--nested | --keep] [--steps N] [--random N] [--seconds S] [--workers N]
+                  [--python PATH] [--seed N]
 
 Steps: PYLEAK_FAULT=n makes pyleak kill itself at its n-th ptrace request or write into the process.
 n goes over every step of an attach, a short watch and a detach (--steps: that many of them, evenly
