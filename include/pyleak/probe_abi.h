@@ -335,7 +335,7 @@ enum { PL_INLINE_PROBES = 64 }; /* longest search in any hash table */
  * A slot: what a thread remembers of its last frame walks. Slot 0 belongs to the holder of the main
  * GIL; the others to the thread whose pthread_self() is in owner, for ever. The tracer need not read them.
  */
-enum { PL_INLINE_FRAMES_MAX = 128, PL_INLINE_CHAINS = 32, PL_INLINE_TOP_BITS = 9, PL_INLINE_TOPS = 512 };
+enum { PL_INLINE_FRAMES_MAX = 128, PL_INLINE_CHAINS = 128, PL_INLINE_TOP_BITS = 11, PL_INLINE_TOPS = 2048 };
 /* Physical frames that a walk looks at to find `limit` of them: shims and incomplete ones in between. */
 #define PL_INLINE_WALK(limit) ((limit) + (limit) / 2 + 8)
 

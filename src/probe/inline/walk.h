@@ -58,10 +58,11 @@ inlined bool chain_matches(const struct pl_inline_chain *chain, u64 frame, const
 	for (; link < end; link++) {
 		u64 known = link->frame;
 
-		if (frame != known)
-			return false;
-		/* Go on from the known value, not from the loaded one that equals it (see above). */
+		/* Go on from the known value, not from the loaded one that equals it (see above): hidden from
+		 * the compiler before it learns that they are equal, or it uses the loaded one for both. */
 		__asm__("" : "+r"(known));
+		if (frame != link->frame)
+			return false;
 		if ((*(const u64 *)(known + (u64)code) & mask) != link->code)
 			return false;
 		if (is_index ? *(const u32 *)(known + (u64)instruction) != (u32)link->instruction
