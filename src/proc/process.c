@@ -231,8 +231,13 @@ bool pl_process_is_alive(pid_t pid, uint64_t start_time)
 
 	if (pl_proc_read(pid, "stat", text, sizeof(text)) < 0 || parse_stat(text, &process) < 0)
 		return false;
-	/* A leader that called pthread_exit() is a zombie too, but its threads live on. */
-	return process.start_time == start_time && !(strchr("Xx", process.state) || (process.state == 'Z' && process.threads <= 1));
+	if (process.start_time != start_time || strchr("Xx", process.state))
+		return false;
+	/* A leader that called pthread_exit() is a zombie too, but its threads live on. On its way to be one, a process
+	 * loses its memory first. */
+	if (process.state == 'Z')
+		return process.threads > 1;
+	return pl_proc_read(pid, "statm", text, sizeof(text)) > 0 && strncmp(text, "0 ", 2) != 0;
 }
 
 /* The entries of a directory of /proc that are numbers. */

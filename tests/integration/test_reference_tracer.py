@@ -9,12 +9,20 @@ import pytest
 
 import pythons
 from conftest import all_pythons
-from helpers import HOOKS, Pyleak, Trace, Victim, hook_words, line_of, pyleak, rows, wait_clean, wait_hooked
+from helpers import (HOOKS, Pyleak, Trace, Victim, hook_words, line_of, pyleak, rows, skip_here, wait_clean,
+                     wait_hooked)
 from test_free_lists import KINDS, PARKED, detach, plant, read, tell
 from test_oracle import WORKLOAD, figures
 
 FOUND = [entry for entry in all_pythons() if entry.free_threaded]
-every_python = pytest.mark.parametrize("python", [entry.executable for entry in FOUND], ids=map(pythons.label, FOUND))
+every_python = pytest.mark.parametrize("python", [entry.executable for entry in FOUND] or [None],
+                                       ids=map(pythons.label, FOUND) if FOUND else None)
+
+
+@pytest.fixture(autouse=True)
+def there_is_one():
+    if not FOUND:
+        skip_here("pythons", "one without a GIL")
 
 
 @every_python
