@@ -72,10 +72,11 @@ meet("done")
 def many_sources(python, folder, number):
     with Program(python, folder, """
 kept = [None] * {0}
-eval(compile("bytes(100)", "before.py", "eval"))
+dot = b"."
+eval(compile("dot * 100", "before.py", "eval"))
 def run():
     for i in range({0}):
-        kept[i] = eval(compile("\\n" * (i % 100) + "bytes(100)", "source-%d.py" % i, "eval"))
+        kept[i] = eval(compile("\\n" * (i % 100) + "dot * 100", "source-%d.py" % i, "eval"))
 meet("ready")
 run()
 meet("done")
