@@ -157,5 +157,8 @@ int pl_line_locations(const uint8_t *table, size_t size, int first_line, int32_t
 /* A str object as UTF-8 (lone surrogates as U+FFFD); at most max_bytes, then cut at a character.
  * *ret is the caller's. -EFAULT, -EINVAL (not a str that we can read). */
 int pl_python_string(const struct pl_python *python, uint64_t object, size_t max_bytes, char **ret);
+/* `length` characters as CPython stores them, `kind` (1, 2 or 4) bytes each, by the same rules; a NUL,
+ * which would end the text, becomes U+FFFD too. */
+int pl_python_text(const uint8_t *data, unsigned int kind, size_t length, size_t max_bytes, char **ret);
 
 #endif

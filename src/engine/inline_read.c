@@ -51,50 +51,13 @@ static int reader_read(const struct pl_inline_reader *reader, uint64_t address, 
 	return reader->read(reader->context, address, buffer, length);
 }
 
-static size_t put_utf8(char *out, uint32_t c)
-{
-	if (c >= 0x110000 || (c >= 0xd800 && c < 0xe000) || c == 0)
-		c = 0xfffd;
-	if (c < 0x80) {
-		out[0] = (char)c;
-		return 1;
-	}
-	if (c < 0x800) {
-		out[0] = (char)(0xc0 | c >> 6);
-		out[1] = (char)(0x80 | (c & 0x3f));
-		return 2;
-	}
-	if (c < 0x10000) {
-		out[0] = (char)(0xe0 | c >> 12);
-		out[1] = (char)(0x80 | (c >> 6 & 0x3f));
-		out[2] = (char)(0x80 | (c & 0x3f));
-		return 3;
-	}
-	out[0] = (char)(0xf0 | c >> 18);
-	out[1] = (char)(0x80 | (c >> 12 & 0x3f));
-	out[2] = (char)(0x80 | (c >> 6 & 0x3f));
-	out[3] = (char)(0x80 | (c & 0x3f));
-	return 4;
-}
-
-/* Characters as CPython stores them, `kind` bytes each, to an interned UTF-8 string. */
 static const char *intern_text(struct pl_inline_reader *reader, const uint8_t *bytes, size_t size, unsigned int kind)
 {
-	size_t length = kind ? size / kind : 0, used = 0;
-	pl_autofree char *text = malloc(4 * length + 1);
+	pl_autofree char *text = NULL;
 
-	if (!text)
-		return NULL;
-	if (!length)
+	if ((kind != 1 && kind != 2 && kind != 4) || size < kind)
 		return pl_sites_string(reader->sites, "<unknown>");
-	for (size_t i = 0; i < length; i++) {
-		uint32_t c = 0;
-
-		memcpy(&c, bytes + i * kind, kind);
-		used += put_utf8(text + used, c);
-	}
-	text[used] = '\0';
-	return pl_sites_string(reader->sites, text);
+	return pl_python_text(bytes, kind, size / kind, SIZE_MAX, &text) < 0 ? NULL : pl_sites_string(reader->sites, text);
 }
 
 /* 0; -EAGAIN: the row is not ready yet. */

@@ -53,7 +53,7 @@ static uint32_t character(const uint8_t *data, unsigned int kind, size_t index)
 
 static size_t encode(uint32_t c, char utf8[UTF8_MAX])
 {
-	if (c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff))
+	if (!c || c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff))
 		c = REPLACEMENT;
 	if (c < 0x80) {
 		utf8[0] = (char)c;
@@ -77,7 +77,7 @@ static size_t encode(uint32_t c, char utf8[UTF8_MAX])
 	return 4;
 }
 
-static int convert(const uint8_t *data, unsigned int kind, size_t length, size_t max_bytes, char **ret)
+int pl_python_text(const uint8_t *data, unsigned int kind, size_t length, size_t max_bytes, char **ret)
 {
 	size_t capacity = length * (kind == 1 ? 2 : kind == 2 ? 3 : UTF8_MAX), size = 0;
 	char *text;
@@ -140,5 +140,5 @@ int pl_python_string(const struct pl_python *python, uint64_t object, size_t max
 	r = pl_memory_read(python->pid, from, data, length * state.kind);
 	if (r < 0)
 		return r;
-	return convert(data, state.kind, length, max_bytes, ret);
+	return pl_python_text(data, state.kind, length, max_bytes, ret);
 }
