@@ -60,6 +60,9 @@ const struct pl_sites *pl_recording_sites(const struct pl_recording *recording);
 /* The longest time that the process was held stopped by planting or removing, so far. */
 int64_t pl_recording_stop_ns(const struct pl_recording *recording);
 
+/* How much memory of the process the recorder's tables take now, in bytes; 0: none, or not known. */
+uint64_t pl_recording_memory(const struct pl_recording *recording);
+
 /* Removes the hooks and lets the process go. The sites stay readable until pl_recording_free(). */
 int pl_recording_finish(struct pl_recording *recording, struct pl_error *err);
 void pl_recording_free(struct pl_recording *recording); /* NULL is allowed */

@@ -15,6 +15,10 @@ enum pl_log_level {
 
 void pl_log_init(enum pl_log_level level);
 
+/* While a view has the terminal that stderr is, each line (no newline, no "pyleak:") goes to `sink` and not there;
+ * NULL: as before. Where stderr leads elsewhere nothing changes. */
+void pl_log_divert(void (*sink)(void *context, const char *line), void *context);
+
 /* "pyleak: …": the command could not do what was asked. */
 void pl_log_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* "pyleak: …": the result holds, but the reader must know this. Not with --quiet. */

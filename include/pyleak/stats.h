@@ -52,6 +52,8 @@ struct pl_totals *pl_sites_totals(struct pl_sites *sites, uint32_t site);
 /* Frames of a site, innermost first; at least one. ret_more may be NULL. */
 const struct pl_frame *pl_sites_frames(const struct pl_sites *sites, uint32_t site, size_t *ret_count, bool *ret_more);
 enum pl_site_domain pl_sites_domain(const struct pl_sites *sites, uint32_t site);
+/* CLOCK_MONOTONIC: when it was made here, which is when its first allocation was noticed. */
+int64_t pl_sites_born(const struct pl_sites *sites, uint32_t site);
 
 /* The totals of every site at one moment. Belongs to the sites it was taken from. */
 struct pl_snapshot {
@@ -65,6 +67,8 @@ struct pl_snapshot {
 };
 /* Copies the totals as they are now; rss and lost_* are the caller's to fill. NULL: out of memory. */
 struct pl_snapshot *pl_snapshot_take(struct pl_sites *sites);
+/* NULL: out of memory. */
+struct pl_snapshot *pl_snapshot_copy(const struct pl_snapshot *snapshot);
 void pl_snapshot_free(struct pl_snapshot *snapshot);
 
 enum pl_group { PL_GROUP_LINE, PL_GROUP_FILE, PL_GROUP_FUNCTION, PL_GROUP_TRACEBACK };
@@ -75,6 +79,7 @@ enum pl_sort {
 	PL_SORT_SIZE_DIFF,
 	PL_SORT_COUNT_DIFF,
 	PL_SORT_CHURN, /* bytes allocated within the window */
+	PL_SORT_AGE,   /* since its first allocation was noticed */
 };
 
 /* One row of a report. */
@@ -91,6 +96,7 @@ struct pl_row {
 	double size_diff_variance, count_diff_variance; /* at most */
 	uint32_t site;             /* the site with most live bytes (diff: most growth) in this row: its traceback */
 	int64_t site_size, site_size_diff, site_count; /* what of this row is that site's alone */
+	int64_t born_ns; /* of the oldest of its sites: pl_sites_born() */
 };
 
 struct pl_rows {
@@ -120,6 +126,11 @@ void pl_rows_free(struct pl_rows *rows);
 
 /* Adds the figures of one row to another's; sums stop at the limits of their type. */
 void pl_row_add(struct pl_row *sum, const struct pl_row *row);
+
+/* Whether two rows of the same grouping, perhaps of different snapshots of the same sites, are about the same place. */
+bool pl_row_is_same(const struct pl_row *a, const struct pl_row *b, enum pl_group group_by);
+/* Whether what a site allocates is counted in this row. */
+bool pl_row_has_site(const struct pl_row *row, enum pl_group group_by, const struct pl_sites *sites, uint32_t site);
 
 /* size / count, 0 where count is 0; to the nearest integer, as tracemalloc prints it. */
 int64_t pl_row_average(const struct pl_row *row);

@@ -351,6 +351,21 @@ static struct pl_snapshot *inline_snapshot(struct pl_recording *recording)
 	return snapshot;
 }
 
+/* The chunks of the pool that were never given out are address space: nothing to look for. */
+static uint64_t inline_memory(const struct pl_recording *recording)
+{
+	const struct inline_recording *self = (const struct inline_recording *)recording;
+	const struct pl_inline_config *config = &self->reader.config;
+	uint64_t chunks = self->reader.control.next_chunk;
+
+	if (self->gone)
+		return 0;
+	if (chunks > config->chunk_count)
+		chunks = config->chunk_count;
+	return pl_memory_resident(self->python->pid, config->data_start, config->pool - config->data_start) +
+	       pl_memory_resident(self->python->pid, config->pool, chunks * PL_INLINE_CHUNK_BYTES);
+}
+
 static int inline_finish(struct pl_recording *recording, struct pl_error *err)
 {
 	struct inline_recording *self = (struct inline_recording *)recording;
@@ -390,6 +405,7 @@ static void inline_free(struct pl_recording *recording)
 static const struct pl_recording_ops inline_ops = {
 	.run = inline_run,
 	.snapshot = inline_snapshot,
+	.memory = inline_memory,
 	.finish = inline_finish,
 	.free = inline_free,
 };

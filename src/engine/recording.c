@@ -26,6 +26,11 @@ int64_t pl_recording_stop_ns(const struct pl_recording *recording)
 	return recording->stop_ns;
 }
 
+uint64_t pl_recording_memory(const struct pl_recording *recording)
+{
+	return recording->ops->memory ? recording->ops->memory(recording) : 0;
+}
+
 int pl_recording_finish(struct pl_recording *recording, struct pl_error *err)
 {
 	return recording->ops->finish(recording, err);

@@ -8,6 +8,7 @@
 struct pl_recording_ops {
 	int (*run)(struct pl_recording *recording, int64_t until_ns, const volatile int *stop, struct pl_error *err);
 	struct pl_snapshot *(*snapshot)(struct pl_recording *recording);
+	uint64_t (*memory)(const struct pl_recording *recording); /* NULL: none */
 	int (*finish)(struct pl_recording *recording, struct pl_error *err);
 	void (*free)(struct pl_recording *recording);
 };

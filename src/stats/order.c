@@ -60,6 +60,8 @@ static int compare_key(const struct pl_row *a, const struct pl_row *b, enum pl_s
 		return COMPARE(magnitude(a->count_diff), magnitude(b->count_diff));
 	case PL_SORT_CHURN:
 		return COMPARE(a->window.allocated_size, b->window.allocated_size);
+	case PL_SORT_AGE:
+		return COMPARE(b->born_ns, a->born_ns);
 	}
 	return 0;
 }

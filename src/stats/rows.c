@@ -107,6 +107,7 @@ static struct pl_row describe(
 		.function = group_by == PL_GROUP_FILE ? NULL : frame->function,
 		.line = group_by == PL_GROUP_FILE ? 0 : frame->line,
 		.site = site,
+		.born_ns = pl_sites_born(sites, site),
 	};
 }
 
@@ -117,6 +118,19 @@ static bool same_row(const struct pl_row *a, const struct pl_row *b, enum pl_gro
 	if (group_by == PL_GROUP_LINE)
 		return a->line == b->line;
 	return group_by == PL_GROUP_FILE || (group_by == PL_GROUP_FUNCTION && a->function == b->function);
+}
+
+bool pl_row_is_same(const struct pl_row *a, const struct pl_row *b, enum pl_group group_by)
+{
+	return group_by == PL_GROUP_TRACEBACK ? a->site == b->site : same_row(a, b, group_by);
+}
+
+bool pl_row_has_site(const struct pl_row *row, enum pl_group group_by, const struct pl_sites *sites, uint32_t site)
+{
+	size_t count;
+	const struct pl_row key = describe(sites, site, pl_sites_frames(sites, site, &count, NULL), group_by);
+
+	return pl_row_is_same(row, &key, group_by);
 }
 
 static uint64_t hash_row(const struct pl_row *row, enum pl_group group_by)
@@ -182,6 +196,8 @@ static int add_site(
 		/* A lambda or a comprehension has its line in common with the function around it. */
 		row->function = key.function;
 	}
+	if (key.born_ns < row->born_ns)
+		row->born_ns = key.born_ns;
 	pl_row_add(row, figures);
 	return 0;
 }

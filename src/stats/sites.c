@@ -5,6 +5,7 @@
 
 #include "arena.h"
 #include "pyleak/stats.h"
+#include "pyleak/units.h"
 #include "strings.h"
 
 #define FIRST_CAPACITY 1024
@@ -12,6 +13,7 @@
 struct site {
 	const struct pl_frame *frames; /* in the arena */
 	uint64_t hash;
+	int64_t born_ns;
 	uint32_t frame_count;
 	uint8_t domain;
 	bool more;
@@ -120,6 +122,7 @@ static uint32_t add(struct pl_sites *sites, struct site site)
 		return UINT32_MAX;
 	memcpy(frames, site.frames, site.frame_count * sizeof(*frames));
 	site.frames = frames;
+	site.born_ns = pl_now_ns();
 	*find(sites, &site) = (uint32_t)sites->count + 1;
 	sites->items[sites->count] = site;
 	sites->totals[sites->count] = (struct pl_totals){0};
@@ -177,4 +180,10 @@ enum pl_site_domain pl_sites_domain(const struct pl_sites *sites, uint32_t site)
 {
 	assert(site < sites->count);
 	return (enum pl_site_domain)sites->items[site].domain;
+}
+
+int64_t pl_sites_born(const struct pl_sites *sites, uint32_t site)
+{
+	assert(site < sites->count);
+	return sites->items[site].born_ns;
 }

@@ -25,6 +25,24 @@ struct pl_snapshot *pl_snapshot_take(struct pl_sites *sites)
 	return snapshot;
 }
 
+struct pl_snapshot *pl_snapshot_copy(const struct pl_snapshot *snapshot)
+{
+	struct pl_snapshot *copy = malloc(sizeof(*copy));
+	size_t count = snapshot->count ? snapshot->count : 1;
+
+	if (!copy)
+		return NULL;
+	*copy = *snapshot;
+	copy->totals = calloc(count, sizeof(*copy->totals));
+	if (!copy->totals) {
+		free(copy);
+		return NULL;
+	}
+	if (snapshot->count)
+		memcpy(copy->totals, snapshot->totals, snapshot->count * sizeof(*copy->totals));
+	return copy;
+}
+
 void pl_snapshot_free(struct pl_snapshot *snapshot)
 {
 	if (!snapshot)

@@ -13,11 +13,19 @@
 static const char prefix[] = "pyleak: ";
 static enum pl_log_level log_level = PL_LOG_NORMAL;
 static bool log_to_terminal;
+static void (*log_sink)(void *context, const char *line);
+static void *log_sink_context;
 
 void pl_log_init(enum pl_log_level level)
 {
 	log_level = level;
 	log_to_terminal = isatty(STDERR_FILENO) == 1;
+}
+
+void pl_log_divert(void (*sink)(void *context, const char *line), void *context)
+{
+	log_sink = log_to_terminal ? sink : NULL;
+	log_sink_context = context;
 }
 
 static void write_whole(const char *text, size_t length)
@@ -57,8 +65,11 @@ static void __attribute__((format(printf, 1, 0))) log_message(const char *format
 			if ((byte < ' ' && byte != '\n' && byte != '\t') || byte == 0x7f)
 				line[i] = '?';
 		}
-		line[prefix_length + (size_t)length] = '\n';
-		write_whole(line, prefix_length + (size_t)length + 1);
+		line[prefix_length + (size_t)length] = log_sink ? '\0' : '\n';
+		if (log_sink)
+			log_sink(log_sink_context, line + prefix_length);
+		else
+			write_whole(line, prefix_length + (size_t)length + 1);
 	} else {
 		static const char no_memory[] = "pyleak: out of memory while writing a message\n";
 

@@ -227,3 +227,19 @@ Test(memory, read_without_process_vm_readv)
 	cr_assert_eq(pl_memory_read(gone, 4096, &byte, 1), -ESRCH);
 	cr_assert_eq(pl_memory_read_pieces(gone, &(struct pl_memory_piece){4096, &byte, 1}, 1), -ESRCH);
 }
+
+Test(memory, resident)
+{
+	const size_t unit = 4096, pages = 10000;
+	char *map = mmap(NULL, pages * unit, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	cr_assert_neq(map, MAP_FAILED);
+	cr_assert_eq(madvise(map, pages * unit, MADV_NOHUGEPAGE), 0);
+	cr_assert_eq(pl_memory_resident(getpid(), (uintptr_t)map, pages * unit), 0);
+	for (size_t i = 0; i < pages; i += 4000)
+		map[i * unit] = 1;
+	cr_assert_eq(pl_memory_resident(getpid(), (uintptr_t)map, pages * unit), 3 * unit);
+	cr_assert_eq(pl_memory_resident(getpid(), (uintptr_t)map + unit, 4000 * unit), unit);
+	cr_assert_eq(pl_memory_resident(0, (uintptr_t)map, unit), 0, "no such process");
+	cr_assert_eq(munmap(map, pages * unit), 0);
+}

@@ -402,3 +402,47 @@ Test(rows, variances_add_up)
 	pl_snapshot_free(newer);
 	pl_sites_free(own);
 }
+
+/* Every site is in exactly the row whose place it has, and a row is as old as the oldest of its sites. */
+Test(grouping, sites_of_rows)
+{
+	for (int group_by = PL_GROUP_LINE; group_by <= PL_GROUP_TRACEBACK; group_by++) {
+		struct pl_rows_options options = everything;
+
+		options.group_by = (enum pl_group)group_by;
+		options.sort = PL_SORT_AGE;
+		make(before, options);
+		for (uint32_t site = 0; site < now->count; site++) {
+			int64_t size = (int64_t)(now->totals[site].allocated_size - now->totals[site].freed_size);
+			size_t in = 0;
+
+			for (size_t i = 0; i < rows.count; i++) {
+				if (!pl_row_has_site(&rows.items[i], options.group_by, sites, site))
+					continue;
+				in++;
+				rows.items[i].size -= size;
+				cr_assert_leq(rows.items[i].born_ns, pl_sites_born(sites, site));
+			}
+			cr_assert_leq(in, 1);
+			cr_assert(in == 1 || size == 0);
+		}
+		for (size_t i = 0; i < rows.count; i++) {
+			cr_assert_eq(rows.items[i].size, 0, "the sizes of its sites");
+			if (i)
+				cr_assert_leq(rows.items[i - 1].born_ns, rows.items[i].born_ns, "the oldest first");
+			for (size_t j = 0; j < rows.count; j++)
+				cr_assert_eq(pl_row_is_same(&rows.items[i], &rows.items[j], options.group_by), i == j);
+		}
+	}
+}
+
+Test(grouping, copy_of_a_snapshot)
+{
+	struct pl_snapshot *copy = pl_snapshot_copy(now);
+
+	cr_assert_eq(copy->count, now->count);
+	cr_assert_eq(copy->taken_ns, now->taken_ns);
+	cr_assert_neq(copy->totals, now->totals);
+	cr_assert_arr_eq(copy->totals, now->totals, now->count * sizeof(*now->totals));
+	pl_snapshot_free(copy);
+}

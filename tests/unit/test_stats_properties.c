@@ -109,6 +109,8 @@ static uint64_t key(const struct pl_row *row, enum pl_sort sort)
 		return (uint64_t)llabs(row->count_diff);
 	case PL_SORT_CHURN:
 		return row->window.allocated_size;
+	case PL_SORT_AGE:
+		return (uint64_t)(INT64_MAX - row->born_ns);
 	}
 	return 0;
 }
@@ -169,7 +171,7 @@ static void check(const struct moment *late, const struct moment *early, enum pl
 static void check_every_way(const struct moment *late, const struct moment *early)
 {
 	for (int group_by = PL_GROUP_LINE; group_by <= PL_GROUP_TRACEBACK; group_by++)
-		for (int sort = PL_SORT_SIZE; sort <= PL_SORT_CHURN; sort++)
+		for (int sort = PL_SORT_SIZE; sort <= PL_SORT_AGE; sort++)
 			check(late, early, (enum pl_group)group_by, (enum pl_sort)sort);
 }
 
@@ -214,7 +216,7 @@ Test(properties, any_totals)
 		snapshots[i] = pl_snapshot_take(world.sites);
 	}
 	for (int group_by = PL_GROUP_LINE; group_by <= PL_GROUP_TRACEBACK; group_by++)
-		for (int sort = PL_SORT_SIZE; sort <= PL_SORT_CHURN; sort++) {
+		for (int sort = PL_SORT_SIZE; sort <= PL_SORT_AGE; sort++) {
 			const struct pl_rows_options options = {
 				.group_by = (enum pl_group)group_by,
 				.sort = (enum pl_sort)sort,
