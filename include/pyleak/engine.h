@@ -13,11 +13,13 @@
 
 /*
  * A recording: hooks in a process, and the sites that they feed. Which engine is behind it is
- * decided once, at the start.
+ * decided once, at the start. The sites are the caller's, outlive the recording, and may be fed by
+ * several: each adds what it finds to the running totals.
  */
 struct pl_recording;
 
 struct pl_recording_options {
+	struct pl_sites *sites;
 	int frames;      /* kept for each allocation, 1 to 128 */
 	uint64_t sample; /* inline: one allocation per so many bytes on average; 0: every one */
 	bool park;       /* inline: leave CPython's free lists alone */
@@ -43,8 +45,8 @@ int pl_recording_start_breakpoint(const struct pl_python *python, const struct p
 int pl_recording_start_inline(const struct pl_python *python, const struct pl_recording_options *options,
 			      struct pl_recording **ret, struct pl_error *err);
 /* Reads what a probe that is there has recorded and goes on recording; finishing leaves it in place. */
-int pl_recording_adopt(const struct pl_python *python, const struct pl_probe *probe, struct pl_recording **ret,
-		       struct pl_error *err);
+int pl_recording_adopt(const struct pl_python *python, const struct pl_probe *probe, struct pl_sites *sites,
+		       struct pl_recording **ret, struct pl_error *err);
 
 /*
  * Records until `until_ns` (CLOCK_MONOTONIC), or until *stop is set (checked every 20 ms at least).
@@ -53,17 +55,22 @@ int pl_recording_adopt(const struct pl_python *python, const struct pl_probe *pr
  */
 int pl_recording_run(struct pl_recording *recording, int64_t until_ns, const volatile int *stop, struct pl_error *err);
 
-/* The totals as they are now, with the process's RSS and what was lost. NULL: out of memory. */
-struct pl_snapshot *pl_recording_snapshot(struct pl_recording *recording);
+/* What a snapshot needs to know of each process. */
+struct pl_recording_state {
+	uint64_t rss;                     /* 0: it has ended */
+	uint64_t lost_events, lost_sites; /* since the recording began */
+};
+/* Brings the totals of the sites to what they are in the process now. 0, or -ESRCH: the process has ended, and they
+ * are what they were a moment before. *ret is filled in any case. */
+int pl_recording_update(struct pl_recording *recording, struct pl_recording_state *ret);
 void pl_recording_facts(const struct pl_recording *recording, struct pl_recording_facts *ret);
-const struct pl_sites *pl_recording_sites(const struct pl_recording *recording);
 /* The longest time that the process was held stopped by planting or removing, so far. */
 int64_t pl_recording_stop_ns(const struct pl_recording *recording);
 
 /* How much memory of the process the recorder's tables take now, in bytes; 0: none, or not known. */
 uint64_t pl_recording_memory(const struct pl_recording *recording);
 
-/* Removes the hooks and lets the process go. The sites stay readable until pl_recording_free(). */
+/* Removes the hooks and lets the process go. What it has added to the sites stays. */
 int pl_recording_finish(struct pl_recording *recording, struct pl_error *err);
 void pl_recording_free(struct pl_recording *recording); /* NULL is allowed */
 

@@ -37,10 +37,11 @@ bool pl_probe_is_kept(const struct pl_probe *probe);
 
 /* One pyleak at a time plants in a process, or removes what a dead one left: to a second one, the
  * first one's probe would look like a leftover. Held until this process ends, however it ends, or
- * lets go of it.
+ * lets go of it; to claim again what is held is harmless. Any number of processes can be claimed.
  * -EBUSY: another has it. */
 int pl_probe_claim(pid_t pid);
-void pl_probe_unclaim(void);
+void pl_probe_unclaim(pid_t pid);
+void pl_probe_unclaim_all(void);
 
 /* Where the tables of a probe at this base are. */
 static inline uint64_t pl_probe_tables_place(uint64_t base)
@@ -101,10 +102,11 @@ bool pl_probe_quiescent(struct pl_tracee *tracee, const struct pl_probe *probe, 
 
 /*
  * The guardian: a process of our own, in a session of its own, that waits for this one to end. If
- * it ends without pl_guardian_dismiss(), the guardian removes what was left in `pid`, and ends.
- * Start it before the process is touched. 0 or -errno. PYLEAK_GUARDIAN=off (tests) starts none.
+ * it ends without pl_guardian_dismiss(), the guardian removes what was left in every process that it
+ * was given, and ends. The first process starts it; give it each one before that one is touched.
+ * 0 or -errno. PYLEAK_GUARDIAN=off (tests) starts none.
  */
-int pl_guardian_start(pid_t pid, uint64_t start_time);
+int pl_guardian_add(pid_t pid, uint64_t start_time);
 void pl_guardian_dismiss(void);
 
 #endif

@@ -14,7 +14,7 @@
 
 static int report_now(struct pl_session *session, struct pl_error *err)
 {
-	struct pl_snapshot *now = pl_recording_snapshot(session->recording);
+	struct pl_snapshot *now = pl_session_snapshot(session);
 	int code = now ? pl_session_report(session, PL_REPORT_TOP, now, NULL) : -ENOMEM;
 
 	pl_snapshot_free(now);
@@ -63,9 +63,9 @@ int pl_command_attach(const struct pl_options *options)
 			(void)report_now(&session, &err);
 		}
 	}
-	if (options->keep && session.recording)
+	if (options->keep && session.target.recording)
 		pl_log_note("process %d is being recorded%s; 'pyleak diff %d' reads the probe, 'pyleak detach %d' removes it",
-			(int)session.python->pid, session.adopted ? " since before" : "", (int)session.python->pid,
-			(int)session.python->pid);
+			(int)session.target.pid, session.target.adopted ? " since before" : "", (int)session.target.pid,
+			(int)session.target.pid);
 	return pl_session_close(&session, &err);
 }

@@ -8,7 +8,7 @@
 #include "pyleak/process.h"
 #include "pyleak/trace.h"
 #include "pyleak/units.h"
-#include "session.h"
+#include "target.h"
 
 #define REMOVE_PATIENCE_NSEC (2 * PL_NSEC_PER_SEC)
 
@@ -23,7 +23,7 @@ static int detach(pid_t pid, struct pl_error *err)
 	if (code == 0)
 		code = pl_process_may_trace(&process, err);
 	if (code == 0)
-		code = pl_session_claim(pid, err);
+		code = pl_target_claim(pid, err);
 	if (code == 0)
 		code = pl_probe_detach(pid, REMOVE_PATIENCE_NSEC, &found, NULL, err);
 	if (code == 0)

@@ -26,7 +26,7 @@ static int record(struct pl_session *session, struct pl_error *err)
 	int code = pl_session_record(session, session->started_ns + options->interval_ns, err);
 
 	if (code == 0) {
-		before = pl_recording_snapshot(session->recording);
+		before = pl_session_snapshot(session);
 		if (!before)
 			return pl_fail(err, -ENOMEM, "out of memory");
 	}
@@ -38,7 +38,7 @@ static int record(struct pl_session *session, struct pl_error *err)
 			code = pl_session_record(session, pl_now_ns() + options->interval_ns, err);
 		if (!window_counts(code))
 			break;
-		now = pl_recording_snapshot(session->recording);
+		now = pl_session_snapshot(session);
 		last = code != 0 || i + 1 == options->count;
 		/* The process is let go before the last difference is printed. */
 		if (last)

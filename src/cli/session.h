@@ -9,6 +9,7 @@
 #include "pyleak/engine.h"
 #include "pyleak/options.h"
 #include "pyleak/report.h"
+#include "target.h"
 
 /*
  * What `attach` and `diff` share: from the command line to a process that is being recorded, and
@@ -17,30 +18,25 @@
 struct pl_session {
 	const struct pl_options *options;
 	struct pl_output output;
-	struct pl_python *python;
-	struct pl_recording *recording;
-	struct pl_recording_facts facts;
-	uint64_t start_time; /* of the process: with its pid, its identity */
+	struct pl_sites *sites;
+	struct pl_target target;
 	int64_t started_ns; /* CLOCK_MONOTONIC: when this session began to wait */
-	bool adopted;  /* the probe was there before, and stays */
 	bool ended;    /* the process did, while it was watched */
 	bool exceeded; /* --fail-above */
 	bool finished;
 	struct pl_error finish_error; /* of a finish within a report */
 };
 
-/* Chooses, checks, adopts a probe that was planted to stay or removes what a killed pyleak left
- * behind, starts the guardian, plants. On failure everything is as it was, and err has the line to
- * print. Close it in any case. */
+/* Chooses a process, checks it, opens the output, and starts to record. On failure everything is as it
+ * was, and err has the line to print. Close it in any case. */
 int pl_session_open(struct pl_session *session, const struct pl_options *options, struct pl_error *err);
-
-/* One pyleak at a time plants or removes in a process: waits for a guardian that is at work, and
- * refuses beside a pyleak that records. Held until this process ends. */
-int pl_session_claim(pid_t pid, struct pl_error *err);
 
 /* Records for a window. 0: it is over; -EINTR: ^C, SIGTERM or SIGHUP; -ESRCH: the process ended
  * (session->ended); -ECANCELED: see err. */
 int pl_session_record(struct pl_session *session, int64_t until_ns, struct pl_error *err);
+
+/* The totals as they are now. NULL: out of memory. */
+struct pl_snapshot *pl_session_snapshot(struct pl_session *session);
 
 /* Takes the hooks out and lets the process go; what was recorded stays. Again is harmless. */
 int pl_session_finish(struct pl_session *session, struct pl_error *err);

@@ -324,7 +324,6 @@ static void breakpoint_free(struct pl_recording *recording)
 	(void)breakpoint_finish(recording, NULL);
 	pl_table_free(&self->blocks);
 	pl_places_free(&self->places);
-	pl_sites_free(recording->sites);
 	free(self);
 }
 
@@ -367,21 +366,19 @@ static int breakpoint_run(struct pl_recording *recording, int64_t until_ns, cons
 	return 0;
 }
 
-static struct pl_snapshot *breakpoint_snapshot(struct pl_recording *recording)
+static int breakpoint_update(struct pl_recording *recording, struct pl_recording_state *ret)
 {
 	struct breakpoint_recording *self = (struct breakpoint_recording *)recording;
-	struct pl_snapshot *snapshot = pl_snapshot_take(recording->sites);
 
 	if (self->tracee)
 		recording->stop_ns = self->tracee->longest_stop;
-	if (snapshot)
-		snapshot->rss = pl_process_rss(self->python->pid);
-	return snapshot;
+	ret->rss = pl_process_rss(self->python->pid);
+	return ret->rss ? 0 : -ESRCH;
 }
 
 static const struct pl_recording_ops breakpoint_ops = {
 	.run = breakpoint_run,
-	.snapshot = breakpoint_snapshot,
+	.update = breakpoint_update,
 	.finish = breakpoint_finish,
 	.free = breakpoint_free,
 };
@@ -426,7 +423,7 @@ int pl_recording_start_breakpoint(const struct pl_python *python, const struct p
 	if (!self)
 		return pl_fail(err, -ENOMEM, "out of memory");
 	self->recording.ops = &breakpoint_ops;
-	self->recording.sites = pl_sites_new();
+	self->recording.sites = options->sites;
 	self->recording.facts =
 		(struct pl_recording_facts){.engine = "breakpoint", .frames = options->frames, .rss = options->rss};
 	self->python = python;
@@ -435,7 +432,7 @@ int pl_recording_start_breakpoint(const struct pl_python *python, const struct p
 	pl_places_init(&self->places, python, self->recording.sites);
 	index_entries(self);
 
-	int code = self->recording.sites ? plant(self, err) : -ENOMEM;
+	int code = plant(self, err);
 
 	if (code < 0) {
 		code = pl_fail(err, code, "process %d cannot be hooked: %s", (int)python->pid, strerror(-code));

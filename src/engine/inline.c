@@ -329,7 +329,7 @@ static int inline_run(struct pl_recording *recording, int64_t until_ns, const vo
 	return 0;
 }
 
-static struct pl_snapshot *inline_snapshot(struct pl_recording *recording)
+static int inline_update(struct pl_recording *recording, struct pl_recording_state *ret)
 {
 	struct inline_recording *self = (struct inline_recording *)recording;
 	int64_t started = pl_now_ns();
@@ -337,18 +337,12 @@ static struct pl_snapshot *inline_snapshot(struct pl_recording *recording)
 
 	if (code < 0 && code != -ESRCH)
 		pl_log_debug("the tables could not be read: %s", strerror(-code));
-
-	struct pl_snapshot *snapshot = pl_snapshot_take(recording->sites);
-
 	pl_log_debug("a snapshot took %.1f ms", (double)(pl_now_ns() - started) / PL_NSEC_PER_MSEC);
-	if (snapshot) {
-		snapshot->rss = pl_process_rss(self->python->pid);
-		snapshot->lost_events = self->reader.control.lost_events;
-		/* Of all of these the blocks are counted, but not where. */
-		snapshot->lost_sites = self->reader.control.lost_sites + self->reader.control.lost_codes +
-				       self->reader.control.untraced;
-	}
-	return snapshot;
+	ret->rss = pl_process_rss(self->python->pid);
+	ret->lost_events = self->reader.control.lost_events;
+	/* Of all of these the blocks are counted, but not where. */
+	ret->lost_sites = self->reader.control.lost_sites + self->reader.control.lost_codes + self->reader.control.untraced;
+	return code == -ESRCH ? code : 0;
 }
 
 /* The chunks of the pool that were never given out are address space: nothing to look for. */
@@ -396,7 +390,6 @@ static void inline_free(struct pl_recording *recording)
 
 	(void)inline_finish(recording, NULL);
 	pl_inline_reader_free(&self->reader);
-	pl_sites_free(recording->sites);
 	if (self->process_fd >= 0)
 		(void)close(self->process_fd);
 	free(self);
@@ -404,13 +397,13 @@ static void inline_free(struct pl_recording *recording)
 
 static const struct pl_recording_ops inline_ops = {
 	.run = inline_run,
-	.snapshot = inline_snapshot,
+	.update = inline_update,
 	.memory = inline_memory,
 	.finish = inline_finish,
 	.free = inline_free,
 };
 
-static struct inline_recording *recording_new(const struct pl_python *python, struct pl_error *err)
+static struct inline_recording *recording_new(const struct pl_python *python, struct pl_sites *sites, struct pl_error *err)
 {
 	struct inline_recording *self = calloc(1, sizeof(*self));
 
@@ -419,15 +412,15 @@ static struct inline_recording *recording_new(const struct pl_python *python, st
 		return NULL;
 	}
 	self->recording.ops = &inline_ops;
-	self->recording.sites = pl_sites_new();
+	self->recording.sites = sites;
 	self->python = python;
 	self->process_fd = (int)syscall(SYS_pidfd_open, python->pid, 0);
 	self->reader.read = read_tracee;
 	self->reader.context = (void *)python;
 	self->reader.minor = python->minor;
 	self->reader.sites = self->recording.sites;
-	if (!self->recording.sites || pl_process_start_time(python->pid, &self->start_time) < 0) {
-		(void)pl_fail(err, -ENOMEM, "process %d cannot be recorded", (int)python->pid);
+	if (pl_process_start_time(python->pid, &self->start_time) < 0) {
+		(void)pl_fail(err, -ESRCH, "process %d has ended", (int)python->pid);
 		inline_free(&self->recording);
 		return NULL;
 	}
@@ -437,7 +430,7 @@ static struct inline_recording *recording_new(const struct pl_python *python, st
 int pl_recording_start_inline(const struct pl_python *python, const struct pl_recording_options *options,
 	struct pl_recording **ret, struct pl_error *err)
 {
-	struct inline_recording *self = recording_new(python, err);
+	struct inline_recording *self = recording_new(python, options->sites, err);
 
 	if (!self)
 		return err->code;
@@ -455,10 +448,10 @@ int pl_recording_start_inline(const struct pl_python *python, const struct pl_re
 	return 0;
 }
 
-int pl_recording_adopt(const struct pl_python *python, const struct pl_probe *probe, struct pl_recording **ret,
-	struct pl_error *err)
+int pl_recording_adopt(const struct pl_python *python, const struct pl_probe *probe, struct pl_sites *sites,
+	struct pl_recording **ret, struct pl_error *err)
 {
-	struct inline_recording *self = recording_new(python, err);
+	struct inline_recording *self = recording_new(python, sites, err);
 
 	if (!self)
 		return err->code;

@@ -6,19 +6,15 @@ int pl_recording_run(struct pl_recording *recording, int64_t until_ns, const vol
 	return recording->ops->run(recording, until_ns, stop, err);
 }
 
-struct pl_snapshot *pl_recording_snapshot(struct pl_recording *recording)
+int pl_recording_update(struct pl_recording *recording, struct pl_recording_state *ret)
 {
-	return recording->ops->snapshot(recording);
+	*ret = (struct pl_recording_state){0};
+	return recording->ops->update(recording, ret);
 }
 
 void pl_recording_facts(const struct pl_recording *recording, struct pl_recording_facts *ret)
 {
 	*ret = recording->facts;
-}
-
-const struct pl_sites *pl_recording_sites(const struct pl_recording *recording)
-{
-	return recording->sites;
 }
 
 int64_t pl_recording_stop_ns(const struct pl_recording *recording)

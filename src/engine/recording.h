@@ -7,7 +7,7 @@
 /* What an engine is, to the rest; each engine's own struct begins with struct pl_recording. */
 struct pl_recording_ops {
 	int (*run)(struct pl_recording *recording, int64_t until_ns, const volatile int *stop, struct pl_error *err);
-	struct pl_snapshot *(*snapshot)(struct pl_recording *recording);
+	int (*update)(struct pl_recording *recording, struct pl_recording_state *ret);
 	uint64_t (*memory)(const struct pl_recording *recording); /* NULL: none */
 	int (*finish)(struct pl_recording *recording, struct pl_error *err);
 	void (*free)(struct pl_recording *recording);
@@ -15,7 +15,7 @@ struct pl_recording_ops {
 
 struct pl_recording {
 	const struct pl_recording_ops *ops;
-	struct pl_sites *sites;
+	struct pl_sites *sites; /* borrowed */
 	int64_t stop_ns;
 	struct pl_recording_facts facts;
 };

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/file.h>
 #include <unistd.h>
 
@@ -9,14 +10,31 @@
 
 /* A lock on the process's own directory in /proc: it needs no file of ours, ends with its holder,
  * and cannot mean a later process with the same number. Another mount of /proc has another one. */
-static int claim_fd = -1;
+static struct claim {
+	pid_t pid;
+	int fd;
+} *claims;
+static size_t claim_count;
+
+static struct claim *claim_find(pid_t pid)
+{
+	for (size_t i = 0; i < claim_count; i++)
+		if (claims[i].pid == pid)
+			return &claims[i];
+	return NULL;
+}
 
 int pl_probe_claim(pid_t pid)
 {
+	struct claim *grown;
 	char path[32];
 
-	if (claim_fd >= 0)
+	if (claim_find(pid))
 		return 0;
+	grown = reallocarray(claims, claim_count + 1, sizeof(*claims));
+	if (!grown)
+		return -ENOMEM;
+	claims = grown;
 
 	(void)snprintf(path, sizeof(path), "/proc/%d", (int)pid);
 
@@ -30,13 +48,24 @@ int pl_probe_claim(pid_t pid)
 		(void)close(fd);
 		return code;
 	}
-	claim_fd = fd;
+	claims[claim_count++] = (struct claim){pid, fd};
 	return 0;
 }
 
-void pl_probe_unclaim(void)
+void pl_probe_unclaim(pid_t pid)
 {
-	if (claim_fd >= 0)
-		(void)close(claim_fd);
-	claim_fd = -1;
+	struct claim *claim = claim_find(pid);
+
+	if (!claim)
+		return;
+	(void)close(claim->fd);
+	*claim = claims[--claim_count];
+}
+
+void pl_probe_unclaim_all(void)
+{
+	while (claim_count)
+		pl_probe_unclaim(claims[0].pid);
+	free(claims);
+	claims = NULL;
 }

@@ -20,6 +20,12 @@
 #define FAILURE_PAUSE_NSEC (500 * PL_NSEC_PER_MSEC)
 #define REMOVE_PATIENCE_NSEC (2 * PL_NSEC_PER_SEC)
 
+/* A process to watch; without a pid: the dismissal. Shorter than PIPE_BUF, so it arrives whole or not at all. */
+struct charge {
+	pid_t pid;
+	uint64_t start_time;
+};
+
 static int alive_fd = -1;
 
 /* A dying process closes its files before it lets go of what it traces (do_exit(): exit_files() comes
@@ -40,21 +46,20 @@ static void wait_for_death(pid_t pyleak)
 	}
 }
 
-/* Ends of pyleak that are not a dismissal close the pipe without a byte. */
-static void guard(int pipe_fd, pid_t pyleak, pid_t pid, uint64_t start_time)
+static bool is_there(const struct charge *charge)
 {
-	char byte;
-	ssize_t got;
-	struct timespec pause = {.tv_nsec = LOOK_PAUSE_NSEC};
 	uint64_t now;
+
+	return pl_process_start_time(charge->pid, &now) == 0 && now == charge->start_time;
+}
+
+/* Removes what was left in one process. */
+static void clean(const struct charge *charge)
+{
+	struct timespec pause = {.tv_nsec = LOOK_PAUSE_NSEC};
+	pid_t pid = charge->pid;
 	bool found;
 
-	do {
-		got = read(pipe_fd, &byte, 1);
-	} while (got < 0 && errno == EINTR);
-	if (got > 0)
-		return;
-	wait_for_death(pyleak);
 	/* Held until the end. Whoever has it has found what was left, or will. */
 	if (pl_probe_claim(pid) < 0)
 		return;
@@ -62,7 +67,7 @@ static void guard(int pipe_fd, pid_t pyleak, pid_t pid, uint64_t start_time)
 	 * mapping may yet appear. And where a processor is rare, a dying pyleak takes its time to let go. */
 	for (int looks = 0, failures = 0; looks < LOOKS && failures < FAILURES;) {
 		(void)nanosleep(&pause, NULL);
-		if (pl_process_start_time(pid, &now) < 0 || now != start_time)
+		if (!is_there(charge))
 			return;
 		if (pl_probe_detach(pid, REMOVE_PATIENCE_NSEC, &found, NULL, NULL) < 0) {
 			failures++;
@@ -73,6 +78,44 @@ static void guard(int pipe_fd, pid_t pyleak, pid_t pid, uint64_t start_time)
 			for (int i = 0; i < looks; i++)
 				pause.tv_nsec *= 3;
 		}
+	}
+}
+
+/* The processes that pyleak names are watched until it dismisses the guardian, or ends otherwise: then
+ * the pipe is closed, and what was written into it before is still read. */
+static void guard(int pipe_fd, pid_t pyleak)
+{
+	struct charge *charges = NULL, charge;
+	size_t count = 0;
+	ssize_t got;
+
+	while ((got = read(pipe_fd, &charge, sizeof(charge))) != 0) {
+		struct charge *grown;
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got != sizeof(charge) || !charge.pid)
+			return;
+		grown = reallocarray(charges, count + 1, sizeof(*charges));
+		if (!grown)
+			continue; /* the others are still watched */
+		charges = grown;
+		charges[count++] = charge;
+	}
+	wait_for_death(pyleak);
+	/* Side by side: none waits until another one can be stopped. */
+	for (size_t i = 0; i < count; i++) {
+		pid_t child;
+
+		if (!is_there(&charges[i]))
+			continue;
+		child = i + 1 < count ? fork() : -1;
+
+		if (child > 0)
+			continue;
+		clean(&charges[i]);
+		if (child == 0)
+			return;
 	}
 }
 
@@ -96,14 +139,11 @@ static void leave_terminal(int keep_fd)
 	(void)chdir("/");
 }
 
-int pl_guardian_start(pid_t pid, uint64_t start_time)
+static int start(void)
 {
-	const char *setting = getenv("PYLEAK_GUARDIAN");
 	pid_t pyleak = getpid();
 	int pipe_fds[2];
 
-	if (setting && strcmp(setting, "off") == 0)
-		return 0;
 	if (pipe2(pipe_fds, O_CLOEXEC) < 0)
 		return -errno;
 
@@ -122,9 +162,9 @@ int pl_guardian_start(pid_t pid, uint64_t start_time)
 		(void)close(pipe_fds[1]);
 		if (fork() == 0) {
 			(void)unsetenv("PYLEAK_FAULT"); /* the step to die at is the tracer's */
-			pl_probe_unclaim();             /* and so is the claim, until it dies */
+			pl_probe_unclaim_all();         /* and so are the claims, until it dies */
 			leave_terminal(pipe_fds[0]);
-			guard(pipe_fds[0], pyleak, pid, start_time);
+			guard(pipe_fds[0], pyleak);
 		}
 		_exit(0);
 	}
@@ -135,12 +175,29 @@ int pl_guardian_start(pid_t pid, uint64_t start_time)
 	return 0;
 }
 
+int pl_guardian_add(pid_t pid, uint64_t start_time)
+{
+	const char *setting = getenv("PYLEAK_GUARDIAN");
+	const struct charge charge = {pid, start_time};
+	int code = 0;
+
+	if (setting && strcmp(setting, "off") == 0)
+		return 0;
+	if (alive_fd < 0)
+		code = start();
+	if (code == 0 && write(alive_fd, &charge, sizeof(charge)) != sizeof(charge))
+		code = -errno;
+	return code;
+}
+
 void pl_guardian_dismiss(void)
 {
+	const struct charge dismissal = {0};
+
 	if (alive_fd < 0)
 		return;
 
-	ssize_t written = write(alive_fd, "q", 1);
+	ssize_t written = write(alive_fd, &dismissal, sizeof(dismissal));
 
 	(void)written; /* a guardian that is gone needs no dismissal */
 	(void)close(alive_fd);

@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: MIT */
+#include "target.h"
+
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+#include "pyleak/cleanup.h"
+#include "pyleak/hook.h"
+#include "pyleak/log.h"
+#include "pyleak/process.h"
+#include "pyleak/units.h"
+#include "stop.h"
+
+#define LEFTOVER_PATIENCE_NSEC (2 * PL_NSEC_PER_SEC)
+#define CLAIM_PAUSE_NSEC (20 * PL_NSEC_PER_MSEC)
+
+/* The guardian of a killed pyleak has it for a second. */
+int pl_target_claim(pid_t pid, struct pl_error *err)
+{
+	const struct timespec pause = {.tv_nsec = CLAIM_PAUSE_NSEC};
+	int64_t give_up = pl_now_ns() + LEFTOVER_PATIENCE_NSEC;
+	int code;
+
+	while ((code = pl_probe_claim(pid)) == -EBUSY && pl_now_ns() < give_up && !*pl_stop_flag())
+		(void)nanosleep(&pause, NULL);
+	if (code == -EBUSY)
+		return pl_fail(err, code, "process %d is being recorded by another pyleak: end that one first", (int)pid);
+	return code < 0 ? pl_fail(err, code, "process %d cannot be read: %s", (int)pid, strerror(-code)) : 0;
+}
+
+static int check_process(pid_t pid, struct pl_process *process, struct pl_error *err)
+{
+	int code = pl_process_read(pid, process);
+
+	if (code == -ESRCH)
+		return pl_fail(err, code, "no process %d: see 'pyleak ps'", (int)pid);
+	if (code < 0)
+		return pl_fail(err, code, "process %d cannot be read: %s", (int)pid, strerror(-code));
+	code = pl_process_may_trace(process, err);
+	if (code == -EBUSY) {
+		struct pl_error claimed = {0};
+
+		/* Perhaps a guardian has it, which is done in a moment. */
+		if (pl_target_claim(pid, &claimed) == 0) {
+			*err = (struct pl_error){0};
+			code = pl_process_may_trace(process, err);
+		}
+	}
+	return code;
+}
+
+/* Whatever failed failed for that. */
+static int explain_end(const struct pl_target *target, int code, struct pl_error *err)
+{
+	if (code == 0 || !target->start_time || pl_process_is_alive(target->pid, target->start_time))
+		return code;
+	*err = (struct pl_error){0};
+	return pl_fail(err, -ESRCH, "process %d ended before anything was recorded", (int)target->pid);
+}
+
+int pl_target_check(struct pl_target *target, pid_t pid, struct pl_error *err)
+{
+	struct pl_process process = {0};
+
+	*target = (struct pl_target){.pid = pid};
+
+	int code = check_process(pid, &process, err);
+
+	target->start_time = process.start_time;
+	if (code == 0)
+		code = pl_python_open(pid, &target->python, err);
+	if (code == 0)
+		pl_log_note("process %d, Python %s: %s", (int)pid, target->python->version, process.command_line);
+	pl_process_free(&process);
+	return explain_end(target, code, err);
+}
+
+static int adopt(struct pl_target *target, const struct pl_probe *probe, struct pl_sites *sites, struct pl_error *err)
+{
+	int code = pl_recording_adopt(target->python, probe, sites, &target->recording, err);
+
+	target->adopted = code == 0;
+	pl_probe_unclaim(target->pid); /* there may be any number of readers */
+	return code;
+}
+
+/* A probe that is there: one that was planted to stay is adopted; what a killed pyleak left behind,
+ * or a fork inherited, is in the way and goes. */
+static int take_over(struct pl_target *target, const struct pl_options *options, struct pl_sites *sites,
+	struct pl_error *err)
+{
+	pid_t pid = target->pid;
+	struct pl_probe probe;
+	bool found;
+	int code = pl_probe_find(pid, &probe);
+
+	if (code == 0 && pl_probe_is_kept(&probe) && options->engine != PL_ENGINE_INLINE)
+		return pl_fail(err, -EBUSY,
+			"process %d is being recorded by a probe that was left in it: give --engine inline to read it, or "
+			"remove it with 'pyleak detach %d'",
+			(int)pid, (int)pid);
+
+	bool kept = code == 0 && pl_probe_is_kept(&probe);
+
+	/* If the pyleak that planted it was killed, its guardian may be about to remove it. */
+	code = pl_target_claim(pid, err);
+	if (code < 0)
+		return code;
+	if (kept && pl_probe_find(pid, &probe) == 0 && pl_probe_is_kept(&probe))
+		return adopt(target, &probe, sites, err);
+	code = pl_probe_detach(pid, LEFTOVER_PATIENCE_NSEC, &found, NULL, err);
+	if (code == 0 && found)
+		pl_log_note("removed a probe that was left behind in process %d", (int)pid);
+	return code;
+}
+
+/* Hooks the process itself; the guardian knows of it first. */
+static int plant(struct pl_target *target, const struct pl_options *options, struct pl_sites *sites, struct pl_error *err)
+{
+	const struct pl_recording_options recording = {
+		.sites = sites,
+		.frames = options->frames,
+		.sample = options->sample,
+		.park = options->park,
+		.keep = options->keep,
+		.rss = pl_process_rss(target->pid),
+	};
+	int code = pl_guardian_add(target->pid, target->start_time);
+
+	if (code < 0)
+		return pl_fail(err, code, "the guardian process cannot be started: %s", strerror(-code));
+	return options->engine == PL_ENGINE_INLINE ?
+		       pl_recording_start_inline(target->python, &recording, &target->recording, err) :
+		       pl_recording_start_breakpoint(target->python, &recording, &target->recording, err);
+}
+
+int pl_target_start(struct pl_target *target, const struct pl_options *options, struct pl_sites *sites, struct pl_error *err)
+{
+	int code = take_over(target, options, sites, err);
+
+	if (code == 0 && !target->adopted)
+		code = plant(target, options, sites, err);
+	if (code == 0)
+		pl_recording_facts(target->recording, &target->facts);
+	return explain_end(target, code, err);
+}
+
+void pl_target_close(struct pl_target *target)
+{
+	pl_recording_free(PL_TAKE(target->recording));
+	pl_python_close(PL_TAKE(target->python));
+	pl_probe_unclaim(target->pid);
+}

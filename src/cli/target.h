@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_CLI_TARGET_H
+#define PYLEAK_CLI_TARGET_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "pyleak/engine.h"
+#include "pyleak/options.h"
+
+/* One process that is recorded: a session has one, or a whole family of them. */
+struct pl_target {
+	pid_t pid;
+	uint64_t start_time; /* with the pid, its identity */
+	struct pl_python *python;
+	struct pl_recording *recording; /* NULL: not yet */
+	struct pl_recording_facts facts;
+	bool adopted; /* the probe was there before, and stays */
+	bool ended;   /* the process did, while it was watched */
+};
+
+/* Whether the process can be recorded, and what Python it is; does not touch it. Close it in any case. */
+int pl_target_check(struct pl_target *target, pid_t pid, struct pl_error *err);
+
+/* Adopts a probe that was planted to stay, or removes what a killed pyleak left behind or a fork
+ * inherited; gives the process to the guardian; plants. On failure everything is as it was. */
+int pl_target_start(struct pl_target *target, const struct pl_options *options, struct pl_sites *sites,
+		    struct pl_error *err);
+
+/* What is still planted is removed. */
+void pl_target_close(struct pl_target *target);
+
+/* One pyleak at a time plants or removes in a process: waits for a guardian that is at work, and
+ * refuses beside a pyleak that records. Held until this process ends, or the target is closed. */
+int pl_target_claim(pid_t pid, struct pl_error *err);
+
+#endif
