@@ -8,7 +8,7 @@
 #include <sys/types.h>
 
 #include "pyleak/error.h"
-#include "pyleak/stats.h"
+#include "pyleak/report.h"
 
 /*
  * The command line. One table (src/cli/table.c) names every command and every option with its
@@ -20,7 +20,6 @@ enum pl_exit { PL_EXIT_DONE = 0, PL_EXIT_FAILED = 1, PL_EXIT_USAGE = 2, PL_EXIT_
 
 enum pl_command { PL_COMMAND_PS, PL_COMMAND_ATTACH, PL_COMMAND_DIFF, PL_COMMAND_DETACH, PL_COMMAND_COUNT };
 enum pl_engine { PL_ENGINE_INLINE, PL_ENGINE_BREAKPOINT };
-enum pl_format { PL_FORMAT_TEXT, PL_FORMAT_JSON };
 enum pl_color { PL_COLOR_AUTO, PL_COLOR_ALWAYS, PL_COLOR_NEVER };
 
 struct pl_options {
@@ -38,7 +37,9 @@ struct pl_options {
 	bool python, native;
 	enum pl_engine engine;
 	uint64_t sample;
+	bool limit_given; /* on the command line: without it, a format that is one document has all rows */
 	enum pl_format format;
+	bool format_given; /* without it, the name of the output decides */
 	const char *output; /* NULL: stdout */
 	bool force;
 	bool fail_above_set;

@@ -10,7 +10,19 @@
 
 #include "pyleak/stats.h"
 
-/* Rows to text or JSON. Text and JSON are specified by the command-line contract (pyleak(1)). */
+/*
+ * Rows to documents. One file here for each format, and one table of them (formats.c). What each
+ * looks like is specified in pyleak(1), FORMATS.
+ */
+
+enum pl_format {
+	PL_FORMAT_TEXT,
+	PL_FORMAT_JSON,
+	PL_FORMAT_CSV,
+	PL_FORMAT_FOLDED,
+	PL_FORMAT_SPEEDSCOPE,
+	PL_FORMAT_COUNT
+};
 
 enum pl_report_kind { PL_REPORT_TOP, PL_REPORT_DIFF };
 
@@ -30,6 +42,7 @@ struct pl_report {
 	uint64_t lost_events, lost_sites;
 	const struct pl_sites *sites;
 	const struct pl_rows *rows;
+	const struct pl_rows *stacks; /* the same by traceback, where the format is made of stacks; else NULL */
 };
 
 struct pl_report_options {
@@ -39,9 +52,27 @@ struct pl_report_options {
 	pid_t source_pid; /* whose file system source lines are read from; 0: no source lines */
 };
 
-/* One document on one line, newline included. 0 or -errno of the stream. */
-int pl_report_json(FILE *out, const struct pl_report *report, const struct pl_report_options *options);
+struct pl_report_format {
+	/* 0 or -errno of the stream. */
+	int (*print)(FILE *out, const struct pl_report *report, const struct pl_report_options *options);
+	const char *suffix; /* names of files that get this format without being told; NULL: none */
+	bool repeats; /* one report may follow another; else a document is the whole, and comes once */
+	bool stacks;  /* made of pl_report.stacks */
+	bool binary;  /* not for a terminal */
+};
+const struct pl_report_format *pl_report_format(enum pl_format format);
+/* The format whose suffix this name has; PL_FORMAT_TEXT if none. */
+enum pl_format pl_report_format_of_file(const char *name);
+
 int pl_report_text(FILE *out, const struct pl_report *report, const struct pl_report_options *options);
+/* One document on one line, newline included. */
+int pl_report_json(FILE *out, const struct pl_report *report, const struct pl_report_options *options);
+/* RFC 4180, one record a row. */
+int pl_report_csv(FILE *out, const struct pl_report *report, const struct pl_report_options *options);
+/* One line a stack, as flamegraph.pl reads it; a difference has two numbers on each line. */
+int pl_report_folded(FILE *out, const struct pl_report *report, const struct pl_report_options *options);
+/* https://www.speedscope.app/file-format-schema.json */
+int pl_report_speedscope(FILE *out, const struct pl_report *report, const struct pl_report_options *options);
 
 /* One line of a source file (1-based), without indentation and newline, from the file system of
  * `pid`; NULL if it cannot be had. The caller frees it. Files are cached for the run of the

@@ -22,6 +22,8 @@ static bool window_counts(int code)
 static int record(struct pl_session *session, struct pl_error *err)
 {
 	const struct pl_options *options = session->options;
+	/* A format that is one document has all windows in it: the last snapshot against the first. */
+	bool whole = !pl_report_format(options->format)->repeats;
 	struct pl_snapshot *before = NULL;
 	int code = pl_session_record(session, session->started_ns + options->interval_ns, err);
 
@@ -48,9 +50,9 @@ static int record(struct pl_session *session, struct pl_error *err)
 		if (i > 0 && options->format == PL_FORMAT_TEXT)
 			(void)fputc('\n', session->output.stream);
 
-		int printed = report(session, now, before, err);
+		int printed = whole && !last ? 0 : report(session, now, before, err);
 
-		if (options->against_first) {
+		if (options->against_first || whole) {
 			pl_snapshot_free(now);
 		} else {
 			pl_snapshot_free(before);

@@ -164,6 +164,23 @@ static int find_pid(const char *word, pid_t *ret, struct pl_error *err)
 	return 0;
 }
 
+/* Where the command line leaves it open: the name of the output says the format, and a document that is
+ * the whole has all rows. */
+static void complete(struct pl_options *options)
+{
+	const struct pl_option *format = pl_option_by_id(PL_OPTION_FORMAT);
+
+	if (!options->format_given && options->output) {
+		enum pl_format named = pl_report_format_of_file(options->output);
+
+		for (const struct pl_choice *choice = format->choices; choice->name; choice++)
+			if (choice->value == (int)named && pl_choice_is_for(choice, options->command))
+				options->format = named;
+	}
+	if (!options->limit_given && !pl_report_format(options->format)->repeats)
+		options->limit = 0;
+}
+
 /* Defaults, then what was given, then what only the whole can tell. */
 static int fill(int argc, char **argv, const struct spelling *spelling, struct command_line *line,
 		struct pl_options *options, struct pl_error *err)
@@ -183,8 +200,11 @@ static int fill(int argc, char **argv, const struct spelling *spelling, struct c
 			return r;
 	}
 
+	options->limit_given = options->format_given = false;
+
 	int r = walk(argc, argv, spelling, line, options, err);
 
+	complete(options);
 	/* A probe whose breakpoints nobody serves would only slow the process down. */
 	if (r == 0 && options->keep && options->engine == PL_ENGINE_BREAKPOINT)
 		return pl_fail(err, -EINVAL, "--keep needs --engine inline: breakpoints must be served");

@@ -10,6 +10,7 @@
 #include "pyleak/process.h"
 #include "pyleak/trace.h"
 #include "pyleak/units.h"
+#include "render.h"
 #include "stop.h"
 
 #define WRITE_PAUSE_NSEC (20 * PL_NSEC_PER_MSEC)
@@ -78,18 +79,6 @@ int pl_session_finish(struct pl_session *session, struct pl_error *err)
 	return session->target.recording ? pl_recording_finish(session->target.recording, err) : 0;
 }
 
-static void check_growth(struct pl_session *session, const struct pl_rows *rows, enum pl_report_kind kind)
-{
-	const struct pl_options *options = session->options;
-
-	for (size_t i = 0; options->fail_above_set && i < rows->count; i++) {
-		int64_t growth = kind == PL_REPORT_DIFF ? rows->items[i].size_diff : rows->items[i].size;
-
-		if (growth > 0 && (uint64_t)growth > options->fail_above)
-			session->exceeded = true;
-	}
-}
-
 /* While a report waits for its reader (a pager, ^S on the terminal), the process must not wait for us at its
  * breakpoints. Once recording is over it is let go first. */
 static bool go_on_recording(void *context)
@@ -108,28 +97,13 @@ int pl_session_report(struct pl_session *session, enum pl_report_kind kind, cons
 {
 	const struct pl_options *options = session->options;
 	const struct pl_target *target = &session->target;
-	const struct pl_rows_options selection = {
-		.group_by = options->group_by,
-		.sort = options->sort,
-		.include = options->include,
-		.exclude = options->exclude,
-		.python = options->python,
-		.native = options->native,
-	};
 	const struct pl_report_options form = {
 		.limit = options->limit,
 		.color = pl_output_color(options, &session->output),
 		.traceback = kind == PL_REPORT_TOP || options->group_by == PL_GROUP_TRACEBACK,
 		.source_pid = session->ended ? 0 : target->pid,
 	};
-	struct pl_rows rows = {0};
-	int code = pl_rows_make(now, before, &selection, &rows);
-
-	if (code < 0)
-		return code;
-	check_growth(session, &rows, kind);
-
-	const struct pl_report report = {
+	struct pl_report report = {
 		.kind = kind,
 		.pid = target->pid,
 		.python = target->python->version,
@@ -138,27 +112,22 @@ int pl_session_report(struct pl_session *session, enum pl_report_kind kind, cons
 		.window_ns = now->taken_ns - (before ? before->taken_ns : target->facts.since_ns),
 		.stop_ns = pl_recording_stop_ns(target->recording),
 		.frames = target->facts.frames,
-		.group_by = options->group_by,
-		.sort = options->sort,
 		.sample = target->facts.sample,
 		.rss_before = before ? before->rss : target->facts.rss,
 		.rss_after = now->rss,
 		.lost_events = now->lost_events - (before ? before->lost_events : 0),
 		.lost_sites = now->lost_sites - (before ? before->lost_sites : 0),
-		.sites = session->sites,
-		.rows = &rows,
 	};
-
 	pl_autofree char *text = NULL;
 	size_t length = 0;
 	FILE *stream = open_memstream(&text, &length);
 
-	code = !stream ? -ENOMEM :
-	       options->format == PL_FORMAT_JSON ? pl_report_json(stream, &report, &form) :
-						   pl_report_text(stream, &report, &form);
+	bool exceeded = false;
+	int code = stream ? pl_render(options, &report, &form, now, before, stream, &exceeded) : -ENOMEM;
+
+	session->exceeded |= exceeded;
 	if (stream && fclose(stream) != 0 && code == 0)
 		code = -ENOMEM;
-	pl_rows_free(&rows);
 	return code < 0 ? code : pl_output_write(&session->output, text, length, go_on_recording, session);
 }
 

@@ -53,7 +53,14 @@ static const struct pl_choice engine_choices[] = {
 	{"breakpoint", PL_ENGINE_BREAKPOINT},
 	{NULL},
 };
-static const struct pl_choice format_choices[] = {{"text", PL_FORMAT_TEXT}, {"json", PL_FORMAT_JSON}, {NULL}};
+static const struct pl_choice format_choices[] = {
+	{"text", PL_FORMAT_TEXT},
+	{"json", PL_FORMAT_JSON},
+	{"csv", PL_FORMAT_CSV, .commands = FOR_RECORDING},
+	{"folded", PL_FORMAT_FOLDED, .commands = FOR_RECORDING},
+	{"speedscope", PL_FORMAT_SPEEDSCOPE, .commands = FOR_RECORDING},
+	{NULL},
+};
 static const struct pl_choice color_choices[] = {
 	{"auto", PL_COLOR_AUTO},
 	{"always", PL_COLOR_ALWAYS},
@@ -86,7 +93,7 @@ const struct pl_option pl_option_table[] = {
 		.help = "leave the probe in place and return"},
 
 	{'n', "limit", "N", .preset = "10", .commands = FOR_RECORDING, .section = PL_SECTION_ROWS,
-		.help = "rows shown; 0 for all"},
+		.help = "rows shown; 0 for all, as formats other than text and json have without it"},
 	{'g', "group-by", .choices = group_choices, .preset = "line", .commands = FOR_RECORDING,
 		.section = PL_SECTION_ROWS, .help = "what a row is"},
 	{'s', "sort", .choices = sort_choices, .preset = "size", .preset_diff = "size-diff", .commands = FOR_RECORDING,
@@ -97,7 +104,7 @@ const struct pl_option pl_option_table[] = {
 		.help = "no rows whose file name matches; may be repeated"},
 
 	{PL_OPTION_FORMAT, "format", .choices = format_choices, .preset = "text", .commands = FOR_RESULTS,
-		.section = PL_SECTION_OUTPUT, .help = "json is one document a line"},
+		.section = PL_SECTION_OUTPUT, .help = "what the results look like; without it as FILE of --output is named"},
 	{'o', "output", "FILE", .commands = FOR_RESULTS, .section = PL_SECTION_OUTPUT,
 		.help = "write there, not to standard output"},
 	{PL_OPTION_FORCE, "force", .commands = FOR_RESULTS, .section = PL_SECTION_OUTPUT,

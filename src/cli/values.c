@@ -41,9 +41,6 @@ static int choose(const struct pl_option *option, enum pl_command command, const
 		*ret = choice->value;
 		return 0;
 	}
-	/* More formats are promised than there are. */
-	if (option->id == PL_OPTION_FORMAT)
-		return pl_fail(err, -ENOSYS, "--format %s is not built yet: give %s", value, allowed);
 	return pl_fail(err, -EINVAL, "--%s: '%s' is not one of %s", option->name, value, allowed);
 }
 
@@ -140,6 +137,7 @@ int pl_option_apply(const struct pl_option *option, const char *value, struct pl
 	case 'n':
 		r = parse_whole(option, value, 0, INT_MAX, &number, err);
 		options->limit = (size_t)number;
+		options->limit_given = true;
 		return r;
 	case 'g':
 		options->group_by = (enum pl_group)choice;
@@ -153,6 +151,7 @@ int pl_option_apply(const struct pl_option *option, const char *value, struct pl
 		return append_glob(&options->exclude, value, err);
 	case PL_OPTION_FORMAT:
 		options->format = (enum pl_format)choice;
+		options->format_given = true;
 		return 0;
 	case 'o':
 		if (!*value)

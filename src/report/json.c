@@ -1,40 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-#include <errno.h>
-#include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <time.h>
 
-#include "pyleak/cleanup.h"
+#include "members.h"
 #include "pyleak/report.h"
-#include "utf8.h"
-
-/* The put_ functions add a member to an object that may be NULL. They take what they are given, and
- * return whether it went wrong, which then is for want of memory. */
-
-static bool put(json_t *object, const char *key, json_t *value)
-{
-	return json_object_set_new(object, key, value) < 0;
-}
-
-static bool put_string(json_t *object, const char *key, const char *text)
-{
-	pl_autofree char *repaired = text ? utf8_repair(text) : NULL;
-
-	if (!text)
-		return put(object, key, json_null());
-	return put(object, key, repaired ? json_string(repaired) : NULL);
-}
-
-static bool put_integer(json_t *object, const char *key, int64_t number)
-{
-	return put(object, key, json_integer(number));
-}
-
-static bool put_unsigned(json_t *object, const char *key, uint64_t number)
-{
-	return put_integer(object, key, number > INT64_MAX ? INT64_MAX : (int64_t)number);
-}
 
 /* To three places: a real that is printed with all its digits reads 10.003000000000000114. */
 static bool put_thousandths(json_t *object, const char *key, int64_t ns, int64_t ns_per_thousandth)
@@ -205,15 +175,5 @@ static json_t *make_report(const struct pl_report *report, size_t limit)
 
 int pl_report_json(FILE *out, const struct pl_report *report, const struct pl_report_options *options)
 {
-	json_t *document = make_report(report, options->limit);
-	/* ASCII only: a C1 control character is a whole escape sequence to some terminals. */
-	pl_autofree char *line = document ? json_dumps(document, JSON_ENSURE_ASCII | JSON_REAL_PRECISION(15)) : NULL;
-
-	json_decref(document);
-	if (!line)
-		return -ENOMEM;
-	errno = 0;
-	if (fputs(line, out) != EOF && fputc('\n', out) != EOF && fflush(out) == 0)
-		return 0;
-	return errno ? -errno : -EIO;
+	return json_print_line(out, make_report(report, options->limit));
 }

@@ -9,7 +9,7 @@
 struct report_sample {
 	struct pl_sites *sites;
 	struct pl_snapshot *before, *now;
-	struct pl_rows rows;
+	struct pl_rows rows, stacks;
 	struct pl_report report;
 	struct pl_report_options options;
 	int code;	/* what the last print returned */
@@ -42,22 +42,25 @@ typedef int (*report_printer)(FILE *out, const struct pl_report *report, const s
 
 static inline const char *report_sample_print(struct report_sample *sample, report_printer print)
 {
-	const struct pl_rows_options options = {
+	struct pl_rows_options options = {
 		.group_by = sample->report.group_by,
 		.sort = sample->report.sort,
 		.python = true,
 		.native = true,
 	};
+	const struct pl_snapshot *before = sample->report.kind == PL_REPORT_DIFF ? sample->before : NULL;
 	FILE *out;
 
 	if (!sample->now)
 		sample->now = pl_snapshot_take(sample->sites);
 	pl_rows_free(&sample->rows);
-	cr_assert_eq(pl_rows_make(sample->now, sample->report.kind == PL_REPORT_DIFF ? sample->before : NULL, &options,
-			     &sample->rows),
-		0);
+	pl_rows_free(&sample->stacks);
+	cr_assert_eq(pl_rows_make(sample->now, before, &options, &sample->rows), 0);
+	options.group_by = PL_GROUP_TRACEBACK;
+	cr_assert_eq(pl_rows_make(sample->now, before, &options, &sample->stacks), 0);
 	sample->report.sites = sample->sites;
 	sample->report.rows = &sample->rows;
+	sample->report.stacks = &sample->stacks;
 	free(sample->document);
 	out = open_memstream(&sample->document, &sample->length);
 	cr_assert_not_null(out);
@@ -71,6 +74,7 @@ static inline void report_sample_free(struct report_sample *sample)
 {
 	free(sample->document);
 	pl_rows_free(&sample->rows);
+	pl_rows_free(&sample->stacks);
 	pl_snapshot_free(sample->before);
 	pl_snapshot_free(sample->now);
 	pl_sites_free(sample->sites);

@@ -103,6 +103,34 @@ Test(options, defaults_of_attach)
 	pl_options_free(&a.options);
 }
 
+Test(options, the_output_says_what_the_format_is)
+{
+	static const struct {
+		const char *line;
+		enum pl_format format;
+		size_t limit;
+	} table[] = {
+		{"pyleak diff -o growth", PL_FORMAT_TEXT, 10},
+		{"pyleak diff -o growth.json", PL_FORMAT_JSON, 10},
+		{"pyleak diff -o growth.csv", PL_FORMAT_CSV, 0},
+		{"pyleak diff -o growth.csv -n 10", PL_FORMAT_CSV, 10},
+		{"pyleak diff -o growth.csv --format folded", PL_FORMAT_FOLDED, 0},
+		{"pyleak attach -n 3 --format text -o growth.csv", PL_FORMAT_TEXT, 3},
+		{"pyleak ps -o list.json", PL_FORMAT_JSON, 0},
+		{"pyleak ps -o list.csv", PL_FORMAT_TEXT, 0},
+	};
+
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+		struct answer a;
+
+		ask(&a, table[i].line);
+		cr_assert(a.status == -1, "%s: %s", table[i].line, a.err);
+		cr_expect(a.options.format == table[i].format, "%s", table[i].line);
+		cr_expect(a.options.limit == table[i].limit, "%s", table[i].line);
+		pl_options_free(&a.options);
+	}
+}
+
 Test(options, every_value_arrives)
 {
 	struct answer a;
@@ -251,7 +279,7 @@ Test(options, wrong_lines_are_named_in_one_line)
 		{"pyleak diff --against last", "--against: 'last' is not one of previous or first"},
 		{"pyleak diff --domain heap", "--domain: 'heap' is not one of"},
 		{"pyleak diff -e magic", "--engine: 'magic' is not one of"},
-		{"pyleak diff --format xml", "--format xml is not built yet: give text or json"},
+		{"pyleak diff --format xml", "--format: 'xml' is not one of text, json, csv"},
 		{"pyleak diff --color sometimes", "--color: 'sometimes' is not one of"},
 		{"pyleak diff --sample much", "--sample: 'much' is not a size"},
 		{"pyleak diff --fail-above much", "--fail-above: 'much' is not a size"},

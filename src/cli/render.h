@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_CLI_RENDER_H
+#define PYLEAK_CLI_RENDER_H
+
+#include <stdbool.h>
+#include <stdio.h>
+
+#include "pyleak/options.h"
+#include "pyleak/report.h"
+#include "pyleak/stats.h"
+
+/*
+ * From snapshots to a document, for the commands that record and the one that reads a recording:
+ * makes the rows of `now` against `before` (NULL: since the start) that the options ask for, and
+ * prints them in their format. The facts in *report, from pid to lost_sites, are the caller's; the
+ * rest is filled in. *ret_exceeded: a row grew by more than --fail-above. 0 or -errno.
+ */
+int pl_render(const struct pl_options *options, struct pl_report *report, const struct pl_report_options *form,
+	      const struct pl_snapshot *now, const struct pl_snapshot *before, FILE *out, bool *ret_exceeded);
+
+#endif

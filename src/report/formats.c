@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT */
+#include <string.h>
+
+#include "pyleak/report.h"
+
+static const struct pl_report_format formats[PL_FORMAT_COUNT] = {
+	[PL_FORMAT_TEXT] = {.print = pl_report_text, .suffix = ".txt", .repeats = true},
+	[PL_FORMAT_JSON] = {.print = pl_report_json, .suffix = ".json", .repeats = true},
+	[PL_FORMAT_CSV] = {.print = pl_report_csv, .suffix = ".csv"},
+	[PL_FORMAT_FOLDED] = {.print = pl_report_folded, .suffix = ".folded", .stacks = true},
+	[PL_FORMAT_SPEEDSCOPE] = {.print = pl_report_speedscope, .suffix = ".speedscope.json", .stacks = true},
+};
+
+const struct pl_report_format *pl_report_format(enum pl_format format)
+{
+	return &formats[format];
+}
+
+enum pl_format pl_report_format_of_file(const char *name)
+{
+	enum pl_format found = PL_FORMAT_TEXT;
+	size_t length = strlen(name), longest = 0;
+
+	for (enum pl_format format = 0; format < PL_FORMAT_COUNT; format++) {
+		const char *suffix = formats[format].suffix;
+		size_t size = suffix ? strlen(suffix) : 0;
+
+		/* ".speedscope.json" before ".json" */
+		if (size > longest && length > size && strcmp(name + length - size, suffix) == 0) {
+			found = format;
+			longest = size;
+		}
+	}
+	return found;
+}

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT */
+#include "shown.h"
+
+size_t shown_rows(const struct pl_rows *rows, size_t limit)
+{
+	return limit && limit < rows->count ? limit : rows->count;
+}
+
+struct pl_row shown_rest(const struct pl_rows *rows, size_t shown)
+{
+	struct pl_row rest = {.site = UINT32_MAX};
+
+	for (size_t i = shown; i < rows->count; i++)
+		pl_row_add(&rest, &rows->items[i]);
+	return rest;
+}
+
+static bool is_count(const struct pl_report *report)
+{
+	return report->sort == PL_SORT_COUNT || report->sort == PL_SORT_COUNT_DIFF;
+}
+
+int64_t shown_weight(const struct pl_report *report, const struct pl_row *row, int64_t *ret_before)
+{
+	bool difference = report->kind == PL_REPORT_DIFF;
+	uint64_t churn = row->window.allocated_size;
+
+	*ret_before = 0;
+	if (report->sort == PL_SORT_CHURN)
+		return churn > INT64_MAX ? INT64_MAX : (int64_t)churn;
+	if (difference)
+		*ret_before = is_count(report) ? row->count - row->count_diff : row->size - row->size_diff;
+	return is_count(report) ? row->count : row->size;
+}
+
+const char *shown_weight_name(const struct pl_report *report)
+{
+	return report->sort == PL_SORT_CHURN ? "allocated bytes" : is_count(report) ? "live blocks" : "live bytes";
+}
+
+const char *shown_weight_unit(const struct pl_report *report)
+{
+	return is_count(report) ? "none" : "bytes";
+}
