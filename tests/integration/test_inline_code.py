@@ -188,6 +188,8 @@ for i, name in enumerate(names):
     function = "f" if len(name) > 2000 or i == 3 else name
     exec(compile("def %s():\\n    return bytes(100 + %d)" % (function, i), name + ".py", "exec"), space)
     kept.append(space[function]())
+space = None # without a GIL the first call of a function makes a block that lives as long as its code
+gc.collect()
 meet("done")
 """.format(ascii(names)), env=dict(os.environ, PYTHONIOENCODING="utf-8")) as victim:
         with recorded(victim) as record:
