@@ -23,6 +23,10 @@ struct pl_totals {
 	double size_variance, count_variance;
 };
 
+/* What lives, by running totals that are read while they change: never negative, and within its type. */
+int64_t pl_totals_size(const struct pl_totals *totals);
+int64_t pl_totals_count(const struct pl_totals *totals);
+
 enum pl_site_domain { PL_SITE_PYTHON, PL_SITE_NATIVE, PL_SITE_DOMAIN_COUNT };
 
 /* A resolved frame; strings are interned in the pl_sites and live as long as it. */
@@ -97,12 +101,16 @@ struct pl_row {
 	uint32_t site;             /* the site with most live bytes (diff: most growth) in this row: its traceback */
 	int64_t site_size, site_size_diff, site_count; /* what of this row is that site's alone */
 	int64_t born_ns; /* of the oldest of its sites: pl_sites_born() */
+	uint32_t number; /* in the order in which the rows were made, for pl_rows_make() alone */
 };
 
 struct pl_rows {
 	struct pl_row *items; /* sorted; all of them: a limit is the report's affair */
 	size_t count;
 	struct pl_row total;  /* sums over items */
+	uint32_t *row_of_site; /* [site_count]: the item that a site belongs to, with figures or without;
+				* UINT32_MAX: none */
+	size_t site_count;
 };
 
 struct pl_rows_options {

@@ -28,6 +28,16 @@ static int64_t live(uint64_t allocated, uint64_t freed)
 	return left > INT64_MAX ? INT64_MAX : (int64_t)left;
 }
 
+int64_t pl_totals_size(const struct pl_totals *totals)
+{
+	return live(totals->allocated_size, totals->freed_size);
+}
+
+int64_t pl_totals_count(const struct pl_totals *totals)
+{
+	return live(totals->allocated_count, totals->freed_count);
+}
+
 static uint64_t since(uint64_t now, uint64_t before)
 {
 	return now > before ? now - before : 0;
@@ -74,8 +84,8 @@ static bool compute(
 	const struct pl_totals *from = before ? before : &nothing;
 
 	*figures = (struct pl_row){
-		.size = live(now->allocated_size, now->freed_size),
-		.count = live(now->allocated_count, now->freed_count),
+		.size = pl_totals_size(now),
+		.count = pl_totals_count(now),
 	};
 	figures->window = (struct pl_totals){
 		.allocated_size = since(now->allocated_size, from->allocated_size),
@@ -86,8 +96,8 @@ static bool compute(
 		.count_variance = now->count_variance,
 	};
 	if (difference) {
-		figures->size_diff = figures->size - live(from->allocated_size, from->freed_size);
-		figures->count_diff = figures->count - live(from->allocated_count, from->freed_count);
+		figures->size_diff = figures->size - pl_totals_size(from);
+		figures->count_diff = figures->count - pl_totals_count(from);
 		/* Blocks that live through the window are the same samples on both sides and cancel out:
 		 * the sum is what it can be at most. */
 		figures->size_diff_variance = now->size_variance + from->size_variance;
@@ -117,7 +127,9 @@ static bool same_row(const struct pl_row *a, const struct pl_row *b, enum pl_gro
 		return false;
 	if (group_by == PL_GROUP_LINE)
 		return a->line == b->line;
-	return group_by == PL_GROUP_FILE || (group_by == PL_GROUP_FUNCTION && a->function == b->function);
+	if (group_by == PL_GROUP_TRACEBACK)
+		return a->site == b->site;
+	return group_by == PL_GROUP_FILE || a->function == b->function;
 }
 
 bool pl_row_is_same(const struct pl_row *a, const struct pl_row *b, enum pl_group group_by)
@@ -146,14 +158,23 @@ static uint64_t hash_row(const struct pl_row *row, enum pl_group group_by)
 	return hash;
 }
 
-static struct pl_row *find_row(struct grouping *grouping, const struct pl_row *key)
+/* The place in the index of the row with this key, or where it would be. */
+static uint32_t *find_place(const struct grouping *grouping, const struct pl_row *key)
 {
 	enum pl_group group_by = grouping->options->group_by;
 	size_t i = hash_row(key, group_by) & grouping->mask;
 
-	for (; grouping->index[i]; i = (i + 1) & grouping->mask)
-		if (same_row(&grouping->items[grouping->index[i] - 1], key, group_by))
-			return &grouping->items[grouping->index[i] - 1];
+	while (grouping->index[i] && !same_row(&grouping->items[grouping->index[i] - 1], key, group_by))
+		i = (i + 1) & grouping->mask;
+	return &grouping->index[i];
+}
+
+static struct pl_row *find_row(struct grouping *grouping, const struct pl_row *key)
+{
+	uint32_t *place = find_place(grouping, key);
+
+	if (*place)
+		return &grouping->items[*place - 1];
 	if (grouping->count == grouping->capacity) {
 		size_t capacity = grouping->capacity ? 2 * grouping->capacity : 256;
 		struct pl_row *items = realloc(grouping->items, capacity * sizeof(*items));
@@ -164,7 +185,8 @@ static struct pl_row *find_row(struct grouping *grouping, const struct pl_row *k
 		grouping->capacity = capacity;
 	}
 	grouping->items[grouping->count] = *key;
-	grouping->index[i] = (uint32_t)++grouping->count;
+	grouping->items[grouping->count].number = (uint32_t)grouping->count;
+	*place = (uint32_t)++grouping->count;
 	return &grouping->items[grouping->count - 1];
 }
 
@@ -199,6 +221,36 @@ static int add_site(
 	if (key.born_ns < row->born_ns)
 		row->born_ns = key.born_ns;
 	pl_row_add(row, figures);
+	return 0;
+}
+
+/* Every site of a wanted domain and the number of its row, also where the site itself has no figures now. */
+static void number_sites(struct grouping *grouping, const struct pl_sites *sites, uint32_t *row_of_site, size_t count)
+{
+	for (size_t site = 0; site < count; site++) {
+		size_t frame_count;
+		const struct pl_frame *frame = pl_sites_frames(sites, (uint32_t)site, &frame_count, NULL);
+		const struct pl_row key = describe(sites, (uint32_t)site, frame, grouping->options->group_by);
+		uint32_t place = *find_place(grouping, &key);
+
+		row_of_site[site] = place ? grouping->items[place - 1].number : UINT32_MAX;
+	}
+}
+
+/* From the numbers of rows to where they stand now. */
+static int place_sites(struct pl_rows *rows, size_t made)
+{
+	pl_autofree uint32_t *places = malloc((made ? made : 1) * sizeof(*places));
+
+	if (!places)
+		return -ENOMEM;
+	for (size_t i = 0; i < made; i++)
+		places[i] = UINT32_MAX;
+	for (size_t i = 0; i < rows->count; i++)
+		places[rows->items[i].number] = (uint32_t)i;
+	for (size_t site = 0; site < rows->site_count; site++)
+		if (rows->row_of_site[site] != UINT32_MAX)
+			rows->row_of_site[site] = places[rows->row_of_site[site]];
 	return 0;
 }
 
@@ -238,7 +290,8 @@ int pl_rows_make(const struct pl_snapshot *now, const struct pl_snapshot *before
 {
 	struct grouping grouping = {.options = options, .difference = before != NULL};
 	pl_autofree uint32_t *index = NULL;
-	size_t capacity = 64;
+	size_t capacity = 64, made;
+	int code = 0;
 
 	*ret = (struct pl_rows){0};
 	if (before && before->sites != now->sites)
@@ -250,24 +303,33 @@ int pl_rows_make(const struct pl_snapshot *now, const struct pl_snapshot *before
 		return -ENOMEM;
 	grouping.index = index;
 	grouping.mask = capacity - 1;
-	for (size_t site = 0; site < now->count; site++) {
+	for (size_t site = 0; site < now->count && code == 0; site++) {
 		const struct pl_totals *old = before && site < before->count ? &before->totals[site] : NULL;
 		bool native = pl_sites_domain(now->sites, (uint32_t)site) == PL_SITE_NATIVE;
 		struct pl_row figures;
 
 		if (!(native ? options->native : options->python))
 			continue;
-		if (!compute(&now->totals[site], old, grouping.difference, &figures))
-			continue;
-		if (add_site(&grouping, now->sites, (uint32_t)site, &figures) < 0) {
-			free(grouping.items);
-			return -ENOMEM;
-		}
+		if (compute(&now->totals[site], old, grouping.difference, &figures))
+			code = add_site(&grouping, now->sites, (uint32_t)site, &figures);
 	}
+	ret->items = grouping.items;
+	ret->row_of_site = code == 0 ? malloc((now->count ? now->count : 1) * sizeof(*ret->row_of_site)) : NULL;
+	if (!ret->row_of_site) {
+		pl_rows_free(ret);
+		return -ENOMEM;
+	}
+	ret->site_count = now->count;
+	number_sites(&grouping, now->sites, ret->row_of_site, ret->site_count);
+	made = grouping.count;
 	select_files(&grouping);
 	rows_sort(grouping.items, grouping.count, now->sites, options->group_by, options->sort);
-	ret->items = grouping.items;
 	ret->count = grouping.count;
+	code = place_sites(ret, made);
+	if (code < 0) {
+		pl_rows_free(ret);
+		return code;
+	}
 	ret->total.site = UINT32_MAX;
 	for (size_t i = 0; i < ret->count; i++)
 		pl_row_add(&ret->total, &ret->items[i]);
@@ -277,6 +339,7 @@ int pl_rows_make(const struct pl_snapshot *now, const struct pl_snapshot *before
 void pl_rows_free(struct pl_rows *rows)
 {
 	free(rows->items);
+	free(rows->row_of_site);
 	*rows = (struct pl_rows){0};
 }
 
