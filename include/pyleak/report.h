@@ -21,6 +21,7 @@ enum pl_format {
 	PL_FORMAT_CSV,
 	PL_FORMAT_FOLDED,
 	PL_FORMAT_SPEEDSCOPE,
+	PL_FORMAT_PPROF,
 	PL_FORMAT_COUNT
 };
 
@@ -53,6 +54,7 @@ struct pl_report_options {
 };
 
 struct pl_report_format {
+	const char *name; /* as --format takes it */
 	/* 0 or -errno of the stream. */
 	int (*print)(FILE *out, const struct pl_report *report, const struct pl_report_options *options);
 	const char *suffix; /* names of files that get this format without being told; NULL: none */
@@ -73,6 +75,10 @@ int pl_report_csv(FILE *out, const struct pl_report *report, const struct pl_rep
 int pl_report_folded(FILE *out, const struct pl_report *report, const struct pl_report_options *options);
 /* https://www.speedscope.app/file-format-schema.json */
 int pl_report_speedscope(FILE *out, const struct pl_report *report, const struct pl_report_options *options);
+
+/* The gzipped protobuf of pprof: allocated and live, blocks and bytes. A difference stands as `pprof
+ * -diff_base` makes one. */
+int pl_report_pprof(FILE *out, const struct pl_report *report, const struct pl_report_options *options);
 
 /* One line of a source file (1-based), without indentation and newline, from the file system of
  * `pid`; NULL if it cannot be had. The caller frees it. Files are cached for the run of the

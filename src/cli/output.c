@@ -40,6 +40,9 @@ int pl_output_open(const struct pl_options *options, struct pl_output *output, s
 
 	*output = (struct pl_output){0};
 	if (!path || strcmp(path, "-") == 0) {
+		if (pl_report_format(options->format)->binary && isatty(STDOUT_FILENO))
+			return pl_fail(err, -EINVAL, "--format %s is not for a terminal: give --output FILE",
+				pl_report_format(options->format)->name);
 		output->stream = stdout;
 		return 0;
 	}

@@ -17,7 +17,8 @@ struct pl_output {
 
 /*
  * Opens it, early, so that a wrong name does not cost a recording. A regular file that exists is
- * refused without --force (-EEXIST); a device or a pipe is written to; "-" is stdout.
+ * refused without --force (-EEXIST); a device or a pipe is written to; "-" is stdout. A terminal is
+ * refused what is not text.
  */
 int pl_output_open(const struct pl_options *options, struct pl_output *output, struct pl_error *err);
 /* Flushes and closes, and says if anything could not be written. A file that pl_output_open() made

@@ -58,6 +58,7 @@ static const struct pl_choice format_choices[] = {
 	{"json", PL_FORMAT_JSON},
 	{"csv", PL_FORMAT_CSV, .commands = FOR_RECORDING},
 	{"folded", PL_FORMAT_FOLDED, .commands = FOR_RECORDING},
+	{"pprof", PL_FORMAT_PPROF, .commands = FOR_RECORDING},
 	{"speedscope", PL_FORMAT_SPEEDSCOPE, .commands = FOR_RECORDING},
 	{NULL},
 };

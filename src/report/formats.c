@@ -4,11 +4,12 @@
 #include "pyleak/report.h"
 
 static const struct pl_report_format formats[PL_FORMAT_COUNT] = {
-	[PL_FORMAT_TEXT] = {.print = pl_report_text, .suffix = ".txt", .repeats = true},
-	[PL_FORMAT_JSON] = {.print = pl_report_json, .suffix = ".json", .repeats = true},
-	[PL_FORMAT_CSV] = {.print = pl_report_csv, .suffix = ".csv"},
-	[PL_FORMAT_FOLDED] = {.print = pl_report_folded, .suffix = ".folded", .stacks = true},
-	[PL_FORMAT_SPEEDSCOPE] = {.print = pl_report_speedscope, .suffix = ".speedscope.json", .stacks = true},
+	[PL_FORMAT_TEXT] = {"text", pl_report_text, .suffix = ".txt", .repeats = true},
+	[PL_FORMAT_JSON] = {"json", pl_report_json, .suffix = ".json", .repeats = true},
+	[PL_FORMAT_CSV] = {"csv", pl_report_csv, .suffix = ".csv"},
+	[PL_FORMAT_FOLDED] = {"folded", pl_report_folded, .suffix = ".folded", .stacks = true},
+	[PL_FORMAT_SPEEDSCOPE] = {"speedscope", pl_report_speedscope, .suffix = ".speedscope.json", .stacks = true},
+	[PL_FORMAT_PPROF] = {"pprof", pl_report_pprof, .suffix = ".pb.gz", .stacks = true, .binary = true},
 };
 
 const struct pl_report_format *pl_report_format(enum pl_format format)
