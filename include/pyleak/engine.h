@@ -55,6 +55,10 @@ int pl_recording_adopt(const struct pl_python *python, const struct pl_probe *pr
  */
 int pl_recording_run(struct pl_recording *recording, int64_t until_ns, const volatile int *stop, struct pl_error *err);
 
+/* The address space that the inline engine's tables would take in a process now, at most. -ENOMEM, -EEXIST: there is
+ * no room. */
+int pl_recording_room(pid_t pid, uint64_t *ret_size, struct pl_error *err);
+
 /* What a snapshot needs to know of each process. */
 struct pl_recording_state {
 	uint64_t rss;                     /* 0: it has ended */

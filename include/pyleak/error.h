@@ -10,8 +10,20 @@
  * function either fills the error or logs, never both.
  */
 
+/* Ways out of a refusal that take a command: `pyleak doctor` spells them out. Bits. */
+enum pl_remedy {
+	PL_REMEDY_ROOT = 1,       /* be root */
+	PL_REMEDY_ITS_USER = 2,   /* be the user of the process */
+	PL_REMEDY_YAMA = 4,       /* set ptrace_scope */
+	PL_REMEDY_CAPABILITY = 8, /* have CAP_SYS_PTRACE in pyleak's container */
+	PL_REMEDY_PRIVILEGED = 16, /* have CAP_SYS_ADMIN, and no filter, in pyleak's container */
+	PL_REMEDY_UNCONFINED = 32, /* have no seccomp or AppArmor profile on pyleak's container */
+	PL_REMEDY_HOST = 64,      /* be outside of containers */
+};
+
 struct pl_error {
 	int code;        /* -errno, 0 while nothing went wrong */
+	unsigned int remedies; /* enum pl_remedy; any one of them is enough */
 	char text[1024]; /* one line, no newline, no "pyleak:" in front */
 };
 
@@ -19,5 +31,9 @@ struct pl_error {
  * The first text wins: a caller that adds nothing may pass its err down and just return. */
 int pl_fail(struct pl_error *err, int code, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
+
+/* The same, with enum pl_remedy bits. */
+int pl_fail_remedied(struct pl_error *err, int code, unsigned int remedies, const char *format, ...)
+	__attribute__((format(printf, 4, 5)));
 
 #endif

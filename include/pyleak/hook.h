@@ -77,6 +77,9 @@ struct pl_probe_plan {
 	uint32_t hook_count;
 };
 
+/* Where a probe would be mapped: a place that is free for it and for its tables; 0: none. */
+uint64_t pl_probe_place(const struct pl_maps *maps, uint64_t size, uint64_t tables_size);
+
 /* Maps, fills, installs the SIGTRAP handler, arms, and redirects every word. All threads of the
  * tracee are stopped before and after. On failure what was done is undone. */
 int pl_probe_plant(struct pl_tracee *tracee, const struct pl_maps *maps, const struct pl_gadgets *gadgets,

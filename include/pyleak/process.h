@@ -25,6 +25,7 @@ struct pl_process {
 	int seccomp;         /* 0 none, 1 strict, 2 filter */
 	bool shadow_stack;   /* x86_Thread_features: shstk */
 	bool same_pid_namespace;
+	pid_t own_pid;       /* its number in its own PID namespace */
 	char comm[32];
 	char *command_line; /* arguments joined by spaces, control characters replaced; may be "" */
 	char *executable;   /* where /proc/PID/exe leads, without " (deleted)"; NULL if unreadable */
@@ -50,14 +51,29 @@ int pl_process_list(pid_t **ret_pids, size_t *ret_count);
  * one line in *err that names the cause and the remedy: it ended (ESRCH), it is a zombie, it is us,
  * it is 32-bit (ENOEXEC), another tracer has it and which (EBUSY), another user's (EPERM), Yama's
  * ptrace_scope, a container without CAP_SYS_PTRACE, not dumpable, a seccomp filter that may kill on
- * our calls (its own, and we may not suspend it), a shadow stack.
+ * our calls (its own, and we may not suspend it), a shadow stack, memory that is its parent's (vfork).
  */
 int pl_process_may_trace(const struct pl_process *process, struct pl_error *err);
+
+/* The same in parts, in the order in which they are asked. */
+enum pl_process_check {
+	PL_PROCESS_IS_ALIVE,
+	PL_PROCESS_HAS_PROGRAM, /* of its own, 64-bit, for this processor */
+	PL_PROCESS_HAS_NO_TRACER,
+	PL_PROCESS_IS_PERMITTED,
+	PL_PROCESS_HAS_OWN_MEMORY, /* not its parent's, as between vfork() and exec() */
+	PL_PROCESS_HAS_NO_SANDBOX, /* none that our calls could run into */
+	PL_PROCESS_CHECKS
+};
+int pl_process_check(const struct pl_process *process, enum pl_process_check check, struct pl_error *err);
 /* For use after ptrace itself said EPERM: the most probable reason that is left. Never 0. */
 int pl_process_explain_denied(const struct pl_process *process, struct pl_error *err);
 /* Whether the seccomp filter of a thread was put on by the runtime of its container and not by the program: such a
  * one lets our calls through, or answers them with an error. */
 bool pl_process_filter_is_containers(pid_t tid);
+
+/* Whether a process runs in a PID namespace of its own, which is what we take for a container. */
+bool pl_process_is_contained(pid_t pid);
 
 /* Opens a regular file as the process itself would see it (through /proc/PID/root). fd or -errno;
  * -EINVAL: it is something else. */

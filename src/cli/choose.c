@@ -86,6 +86,11 @@ int pl_choose_process(const struct pl_options *options, pid_t *ret_pid, struct p
 		probe = false;
 		count = count_meant(&candidates, probe, &first);
 	}
+	/* Whoever asks the doctor may ask about the one that cannot be attached to. */
+	if (count == 0 && options->command == PL_COMMAND_DOCTOR && candidates.count == 1) {
+		*ret_pid = candidates.items[0].process.pid;
+		return 0;
+	}
 	if (count == 0)
 		return explain_none(&candidates, err);
 	if (count == 1) {

@@ -13,7 +13,7 @@
 #include "table.h"
 
 /* Part of the contract, so worth a better answer than "unknown command". */
-static const char *const planned_commands[] = {"heap", "report", "doctor"};
+static const char *const planned_commands[] = {"heap", "report"};
 
 enum { MAX_OPERANDS = 2 }; /* COMMAND and PID (or SHELL) */
 

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "json_text.h"
 #include "output.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/log.h"
@@ -89,45 +90,14 @@ static int print_text(struct pl_output *output, const struct pl_candidates *cand
 	return 0;
 }
 
-/* A command line is bytes, JSON is UTF-8: what is not becomes U+FFFD. */
-static json_t *json_text(const char *text)
-{
-	json_t *string = json_string(text);
-	size_t length = strlen(text), used = 0;
-	pl_autofree char *repaired = NULL;
-
-	if (string)
-		return string;
-	repaired = malloc(3 * length + 1);
-	for (size_t i = 0; repaired && i < length;) {
-		json_t *character = NULL;
-		size_t size = 1;
-
-		/* jansson knows what UTF-8 is: ask it for each length that a character can have. */
-		for (; size <= 4 && i + size <= length && !character; size++)
-			character = json_stringn(text + i, size);
-		if (character) {
-			memcpy(repaired + used, text + i, --size);
-			used += size;
-			i += size;
-			json_decref(character);
-		} else {
-			memcpy(repaired + used, "\xef\xbf\xbd", 3);
-			used += 3;
-			i++;
-		}
-	}
-	return repaired ? json_stringn(repaired, used) : NULL;
-}
-
 static int print_json(FILE *out, const struct pl_candidate *candidate)
 {
 	const struct pl_process *process = &candidate->process;
 	json_t *document = json_pack("{si ss si so sI si sb so sb so}", "schema", 1, "kind", "ps", "pid", process->pid,
 		"python", *candidate->python ? json_string(candidate->python) : json_null(), "rss",
 		(json_int_t)process->rss, "threads", process->threads, "attachable", !candidate->block.code, "reason",
-		candidate->block.code ? json_text(candidate->block.text) : json_null(), "probe", candidate->probe,
-		"command", json_text(process->command_line ? process->command_line : ""));
+		candidate->block.code ? pl_json_text(candidate->block.text) : json_null(), "probe", candidate->probe,
+		"command", pl_json_text(process->command_line ? process->command_line : ""));
 	int r;
 
 	if (!document)

@@ -4,7 +4,7 @@
 #include "table.h"
 
 #define FOR_RECORDING (PL_FOR(ATTACH) | PL_FOR(DIFF))
-#define FOR_RESULTS (PL_FOR(PS) | FOR_RECORDING)
+#define FOR_RESULTS (PL_FOR(PS) | PL_FOR(DOCTOR) | FOR_RECORDING)
 
 const struct pl_command_entry pl_command_table[PL_COMMAND_COUNT] = {
 	[PL_COMMAND_PS] = {"ps", false, "list the Python processes, and whether each can be attached to",
@@ -20,6 +20,9 @@ const struct pl_command_entry pl_command_table[PL_COMMAND_COUNT] = {
 		"one, and prints the second against the first."},
 	[PL_COMMAND_DETACH] = {"detach", true, "remove a probe that was left behind",
 		"Removes the probe that a killed pyleak left in the process."},
+	[PL_COMMAND_DOCTOR] = {"doctor", true, "say whether attaching would work, and if not what to do",
+		"Checks, without touching the process, all that attaching needs, and says for what is "
+		"missing how to get it. The status is 0 if the process can be attached to, else 1."},
 };
 
 const char *const pl_section_titles[PL_SECTION_COUNT] = {

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "checks.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/hook.h"
 #include "pyleak/log.h"
@@ -29,23 +30,15 @@ int pl_target_claim(pid_t pid, struct pl_error *err)
 	return code < 0 ? pl_fail(err, code, "process %d cannot be read: %s", (int)pid, strerror(-code)) : 0;
 }
 
-static int check_process(pid_t pid, struct pl_process *process, struct pl_error *err)
+static int check(struct pl_subject *subject, struct pl_error *err)
 {
-	int code = pl_process_read(pid, process);
+	int code = pl_checks_before_planting(subject, err);
+	struct pl_error claimed = {0};
 
-	if (code == -ESRCH)
-		return pl_fail(err, code, "no process %d: see 'pyleak ps'", (int)pid);
-	if (code < 0)
-		return pl_fail(err, code, "process %d cannot be read: %s", (int)pid, strerror(-code));
-	code = pl_process_may_trace(process, err);
-	if (code == -EBUSY) {
-		struct pl_error claimed = {0};
-
-		/* Perhaps a guardian has it, which is done in a moment. */
-		if (pl_target_claim(pid, &claimed) == 0) {
-			*err = (struct pl_error){0};
-			code = pl_process_may_trace(process, err);
-		}
+	/* Perhaps a guardian has it, which is done in a moment. */
+	if (code == -EBUSY && pl_target_claim(subject->process.pid, &claimed) == 0) {
+		*err = (struct pl_error){0};
+		code = pl_checks_before_planting(subject, err);
 	}
 	return code;
 }
@@ -61,18 +54,16 @@ static int explain_end(const struct pl_target *target, int code, struct pl_error
 
 int pl_target_check(struct pl_target *target, pid_t pid, struct pl_error *err)
 {
-	struct pl_process process = {0};
+	struct pl_subject subject;
+	int code = pl_subject_open(&subject, pid, err);
 
-	*target = (struct pl_target){.pid = pid};
-
-	int code = check_process(pid, &process, err);
-
-	target->start_time = process.start_time;
+	*target = (struct pl_target){.pid = pid, .start_time = subject.process.start_time};
 	if (code == 0)
-		code = pl_python_open(pid, &target->python, err);
+		code = check(&subject, err);
+	target->python = PL_TAKE(subject.python);
 	if (code == 0)
-		pl_log_note("process %d, Python %s: %s", (int)pid, target->python->version, process.command_line);
-	pl_process_free(&process);
+		pl_log_note("process %d, Python %s: %s", (int)pid, target->python->version, subject.process.command_line);
+	pl_subject_close(&subject);
 	return explain_end(target, code, err);
 }
 

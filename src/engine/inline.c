@@ -94,6 +94,11 @@ static void place(void *context, uint8_t *image, uint64_t base, uint64_t tables)
 	memcpy(image + PL_INLINE_CONFIG_OFFSET, &config, sizeof(config));
 }
 
+static uint64_t image_size(void)
+{
+	return (pl_inline_bytes_size + PAGE - 1) & ~(PAGE - 1);
+}
+
 /* free first and malloc last, so that nothing is counted whose free would go by unseen. */
 static int make_plan(const struct pl_python *python, struct placing *placing, const uint8_t *image, struct pl_probe_plan *plan)
 {
@@ -103,7 +108,7 @@ static int make_plan(const struct pl_python *python, struct placing *placing, co
 	*plan = (struct pl_probe_plan){
 		.engine = PL_PROBE_INLINE,
 		.image = image,
-		.code_size = (pl_inline_bytes_size + PAGE - 1) & ~(PAGE - 1),
+		.code_size = image_size(),
 		.tables_size = pl_inline_data_size(&placing->options),
 		.tables_kept = PL_INLINE_KEPT_SIZE,
 		.place = place,
@@ -204,8 +209,7 @@ static int plant_sized(struct inline_recording *self, const struct pl_recording_
 	struct pl_maps maps = {0};
 	struct pl_gadgets gadgets;
 	struct pl_tracee *tracee = NULL;
-	uint64_t image_size = (pl_inline_bytes_size + PAGE - 1) & ~(PAGE - 1);
-	pl_autofree uint8_t *image = calloc(1, image_size);
+	pl_autofree uint8_t *image = calloc(1, image_size());
 	int code;
 
 	if (!image)
@@ -247,21 +251,45 @@ static int plant_sized(struct inline_recording *self, const struct pl_recording_
  * (ulimit -v, vm.overcommit_memory 2): then it gets a map for a smaller heap, and what does not fit
  * in is counted as lost. At least half of what it has left stays its own.
  */
-static int plant(struct inline_recording *self, const struct pl_recording_options *options, struct pl_error *err)
+static int find_room(pid_t pid, int frames, uint64_t *ret_chunk_count, uint64_t *ret_size, struct pl_error *err)
 {
 	static const uint64_t chunk_counts[] = {0 /* the default */, 128, 16, 4};
-	uint64_t left = pl_address_space_left(self->python->pid);
+	uint64_t left = pl_address_space_left(pid);
 
 	for (size_t i = 0; i < sizeof(chunk_counts) / sizeof(chunk_counts[0]); i++) {
-		const struct pl_inline_options sized = {.frames = (uint32_t)options->frames, .chunk_count = chunk_counts[i]};
+		const struct pl_inline_options sized = {.frames = (uint32_t)frames, .chunk_count = chunk_counts[i]};
 
-		if (pl_inline_data_size(&sized) <= left / 2)
-			return plant_sized(self, options, chunk_counts[i], err);
+		*ret_chunk_count = sized.chunk_count;
+		*ret_size = pl_inline_data_size(&sized);
+		if (*ret_size <= left / 2)
+			return 0;
 	}
 	return pl_fail(err, -ENOMEM,
 		"process %d may map only %" PRIu64 " MiB more (ulimit -v, or vm.overcommit_memory 2), too little for the "
 		"recorder: use --engine breakpoint",
-		(int)self->python->pid, left >> 20);
+		(int)pid, left >> 20);
+}
+
+int pl_recording_room(pid_t pid, uint64_t *ret_size, struct pl_error *err)
+{
+	struct pl_maps maps = {0};
+	uint64_t chunk_count;
+	int code = find_room(pid, PL_INLINE_FRAMES_MAX, &chunk_count, ret_size, err);
+
+	if (code == 0)
+		code = pl_maps_read(pid, &maps);
+	if (code == 0 && !pl_probe_place(&maps, image_size(), *ret_size))
+		code = pl_fail(err, -EEXIST, "no free place for the probe in process %d", (int)pid);
+	pl_maps_free(&maps);
+	return code < 0 ? pl_fail(err, code, "process %d cannot be read: %s", (int)pid, strerror(-code)) : 0;
+}
+
+static int plant(struct inline_recording *self, const struct pl_recording_options *options, struct pl_error *err)
+{
+	uint64_t chunk_count, size;
+	int code = find_room(self->python->pid, options->frames, &chunk_count, &size, err);
+
+	return code < 0 ? code : plant_sized(self, options, chunk_count, err);
 }
 
 /* A program that was started in this process since has none of our pages. */

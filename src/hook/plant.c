@@ -28,7 +28,7 @@ static bool is_free(const struct pl_maps *maps, uint64_t start, uint64_t size)
 	return true;
 }
 
-static uint64_t free_place(const struct pl_maps *maps, uint64_t size, uint64_t tables_size)
+uint64_t pl_probe_place(const struct pl_maps *maps, uint64_t size, uint64_t tables_size)
 {
 	for (unsigned int i = 0; i < PL_PROBE_PLACES; i++) {
 		uint64_t base = PL_PROBE_BASE + (uint64_t)i * PL_PROBE_STRIDE;
@@ -240,7 +240,7 @@ int pl_probe_plant(struct pl_tracee *tracee, const struct pl_maps *maps, const s
 
 	*ret = (struct pl_probe){
 		.pid = tracee->pid,
-		.base = free_place(maps, size, plan->tables_size),
+		.base = pl_probe_place(maps, size, plan->tables_size),
 		.mapped_size = size,
 		.tables_mapped_size = plan->tables_size,
 	};

@@ -5,13 +5,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <linux/kcmp.h>
 #include <linux/nsfs.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 #include "pyleak/cleanup.h"
 #include "process_private.h"
@@ -135,13 +138,14 @@ static int fail_traced(pid_t pid, pid_t tracer, struct pl_error *err)
 }
 
 /* The threads can differ from their leader in who traces them, and in what they let themselves do. */
-static int check_threads(const struct pl_process *process, struct pl_process *ret_strictest, struct pl_error *err)
+static int read_threads(const struct pl_process *process, struct pl_process *ret_strictest, struct pl_error *err)
 {
 	pl_autofree pid_t *tids = NULL;
 	pl_autofree char *status = malloc(PL_PROC_STATUS_BYTES);
 	size_t count;
 	int r;
 
+	*ret_strictest = (struct pl_process){.pid = process->pid};
 	if (!status)
 		return pl_fail(err, -ENOMEM, "out of memory");
 	r = pl_process_threads(process->pid, &tids, &count);
@@ -156,12 +160,20 @@ static int check_threads(const struct pl_process *process, struct pl_process *re
 			continue; /* it ended meanwhile */
 		pl_proc_parse_status(status, &thread);
 		if (thread.tracer)
-			return fail_traced(process->pid, thread.tracer, err);
+			ret_strictest->tracer = thread.tracer;
 		if (thread.seccomp == 1 || (thread.seccomp && !ret_strictest->seccomp))
 			ret_strictest->seccomp = thread.seccomp;
 		ret_strictest->shadow_stack |= thread.shadow_stack;
 	}
 	return 0;
+}
+
+static int check_tracer(const struct pl_process *process, struct pl_error *err)
+{
+	struct pl_process threads;
+	int r = read_threads(process, &threads, err);
+
+	return r == 0 && threads.tracer ? fail_traced(process->pid, threads.tracer, err) : r;
 }
 
 static int check_owner(const struct pl_process *process, const struct credentials *its, struct pl_error *err)
@@ -171,22 +183,22 @@ static int check_owner(const struct pl_process *process, const struct credential
 	int pid = (int)process->pid;
 
 	if (its->ids[0] != its->ids[1] || its->ids[0] != its->ids[2])
-		return pl_fail(err, -EPERM,
+		return pl_fail_remedied(err, -EPERM, PL_REMEDY_ROOT,
 			"process %d has changed its user (real %u, effective %u): run pyleak with sudo", pid,
 			its->ids[0], its->ids[1]);
 	if (its->ids[0] != uid)
-		return uid == 0 ? pl_fail(err, -EPERM,
+		return uid == 0 ? pl_fail_remedied(err, -EPERM, PL_REMEDY_ITS_USER | PL_REMEDY_CAPABILITY,
 					  "process %d belongs to user %u and you are root without CAP_SYS_PTRACE: run "
 					  "pyleak as that user, or give the container the capability (" HOW_IN_CONTAINER
 					  ")",
 					  pid, its->ids[0])
-				: pl_fail(err, -EPERM,
+				: pl_fail_remedied(err, -EPERM, PL_REMEDY_ITS_USER | PL_REMEDY_ROOT,
 					  "process %d belongs to user %u and you are user %u: run pyleak as that user "
 					  "or with sudo",
 					  pid, its->ids[0], uid);
 	for (int i = 0; i < 3; i++) {
 		if (its->group_ids[i] != gid)
-			return pl_fail(err, -EPERM,
+			return pl_fail_remedied(err, -EPERM, PL_REMEDY_ITS_USER | PL_REMEDY_ROOT,
 				"process %d belongs to group %u and you are in group %u: run pyleak in that group "
 				"(sudo -u '#%u' -g '#%u') or with sudo",
 				pid, its->group_ids[i], gid, its->ids[0], its->group_ids[i]);
@@ -223,7 +235,7 @@ static int check_yama(pid_t pid, bool privileged, struct pl_error *err)
 		return pl_fail(err, -EPERM, "%s is %d, which forbids all tracing until the next boot", file, scope);
 	if (privileged || (scope == 1 && is_descendant(pid)))
 		return 0;
-	return pl_fail(err, -EPERM,
+	return pl_fail_remedied(err, -EPERM, PL_REMEDY_ROOT | PL_REMEDY_YAMA | PL_REMEDY_CAPABILITY,
 		"%s is %d, so process %d may be traced %s: run pyleak with sudo, or "
 		"`sudo sysctl kernel.yama.ptrace_scope=0`, in a container " HOW_IN_CONTAINER,
 		file, scope, (int)pid, scope == 1 ? "by its parents and by root only" : "by root only");
@@ -238,7 +250,7 @@ static int check_dumpable(const struct pl_process *process, const struct credent
 	(void)snprintf(path, sizeof(path), "/proc/%d/status", (int)process->pid);
 	if (stat(path, &status) != 0 || status.st_uid == its->ids[1])
 		return 0;
-	return pl_fail(err, -EPERM,
+	return pl_fail_remedied(err, -EPERM, PL_REMEDY_ROOT | PL_REMEDY_CAPABILITY,
 		"process %d is not dumpable (it said so with prctl, or its program is setuid, has capabilities, or may "
 		"not be read): run pyleak with sudo",
 		(int)process->pid);
@@ -256,7 +268,7 @@ static int read_label(pid_t pid, char *label, size_t size)
 
 static int fail_filtered(pid_t pid, struct pl_error *err)
 {
-	return pl_fail(err, -EPERM,
+	return pl_fail_remedied(err, -EPERM, PL_REMEDY_UNCONFINED | PL_REMEDY_HOST,
 		"a seccomp filter around pyleak refuses to trace process %d: run pyleak on the host, or in a container "
 		"with --cap-add=SYS_PTRACE --security-opt seccomp=unconfined",
 		(int)pid);
@@ -275,7 +287,7 @@ static int explain(const struct pl_process *process, struct pl_error *err)
 	counts = capability_counts(pid, &mine);
 	privileged = counts && has(mine.effective, CAP_SYS_PTRACE);
 	if (!counts)
-		return pl_fail(err, -EPERM,
+		return pl_fail_remedied(err, -EPERM, PL_REMEDY_HOST,
 			"process %d is in a user namespace that pyleak has no power over: run pyleak outside of its "
 			"own, on the host",
 			(int)pid);
@@ -287,18 +299,18 @@ static int explain(const struct pl_process *process, struct pl_error *err)
 	if (r < 0)
 		return r;
 	if (!privileged && (its.permitted & ~mine.permitted))
-		return pl_fail(err, -EPERM,
+		return pl_fail_remedied(err, -EPERM, PL_REMEDY_ROOT | PL_REMEDY_CAPABILITY,
 			"process %d has capabilities that pyleak has not (%#llx): run pyleak with sudo, in a "
 			"container " HOW_IN_CONTAINER,
 			(int)pid, (unsigned long long)(its.permitted & ~mine.permitted));
 	if (mine.seccomp)
 		return fail_filtered(pid, err);
 	if (read_label(getpid(), label, sizeof(label)) == 0)
-		return pl_fail(err, -EPERM,
+		return pl_fail_remedied(err, -EPERM, PL_REMEDY_UNCONFINED | PL_REMEDY_HOST,
 			"a security module does not let pyleak (%s) trace process %d (%s): run pyleak unconfined, on "
 			"the host, or with --security-opt apparmor=unconfined",
 			label, (int)pid, read_label(pid, its_label, sizeof(its_label)) == 0 ? its_label : "no label");
-	return pl_fail(err, -EPERM,
+	return pl_fail_remedied(err, -EPERM, PL_REMEDY_HOST,
 		"the kernel does not let process %d be traced, and /proc does not show why: a tracer outside of this "
 		"container, or a security module; run pyleak on the host as root",
 		(int)pid);
@@ -306,8 +318,7 @@ static int explain(const struct pl_process *process, struct pl_error *err)
 
 int pl_process_explain_denied(const struct pl_process *process, struct pl_error *err)
 {
-	struct pl_process strictest = {0};
-	int r = check_threads(process, &strictest, err);
+	int r = check_tracer(process, err);
 
 	return r < 0 ? r : explain(process, err);
 }
@@ -343,6 +354,18 @@ static int check_program(pid_t pid, struct pl_error *err)
 	return length < 0 ? 0 : pl_proc_check_program(pid, header, (size_t)length, err);
 }
 
+/* What is done to the memory of a child that vfork() made is done to its parent's. */
+static int check_memory(const struct pl_process *process, struct pl_error *err)
+{
+	/* The kernel may refuse to say (no CONFIG_KCMP, a filter around us): then nothing speaks against it. */
+	if (process->ppid <= 0 || syscall(SYS_kcmp, process->ppid, process->pid, KCMP_VM, 0, 0) != 0)
+		return 0;
+	return pl_fail(err, -EAGAIN,
+		"process %d shares its memory with its parent %d, which waits until it starts a program of its own (vfork): "
+		"attach to that one, or wait",
+		(int)process->pid, (int)process->ppid);
+}
+
 static int check_alive(const struct pl_process *process, struct pl_error *err)
 {
 	struct pl_process now;
@@ -374,19 +397,8 @@ static int check_kernel_thread(pid_t pid, char state, struct pl_error *err)
 	return 0;
 }
 
-int pl_process_may_trace(const struct pl_process *process, struct pl_error *err)
+static int check_permission(const struct pl_process *process, struct pl_error *err)
 {
-	struct pl_process strictest = {.pid = process->pid};
-	int r = check_alive(process, err);
-
-	if (r == 0)
-		r = check_kernel_thread(process->pid, process->state, err);
-	if (r == 0)
-		r = check_program(process->pid, err);
-	if (r == 0)
-		r = check_threads(process, &strictest, err);
-	if (r < 0)
-		return r;
 	switch (ask_kernel(process->pid)) {
 	case DENIED:
 		return explain(process, err);
@@ -395,5 +407,43 @@ int pl_process_may_trace(const struct pl_process *process, struct pl_error *err)
 	case ALLOWED:
 		break;
 	}
-	return pl_proc_check_sandbox(&strictest, err);
+	return 0;
+}
+
+static int check_program_of(const struct pl_process *process, struct pl_error *err)
+{
+	int r = check_kernel_thread(process->pid, process->state, err);
+
+	return r < 0 ? r : check_program(process->pid, err);
+}
+
+static int check_sandbox(const struct pl_process *process, struct pl_error *err)
+{
+	struct pl_process strictest;
+	int r = read_threads(process, &strictest, err);
+
+	return r < 0 ? r : pl_proc_check_sandbox(&strictest, err);
+}
+
+int pl_process_check(const struct pl_process *process, enum pl_process_check check, struct pl_error *err)
+{
+	static int (*const checks[PL_PROCESS_CHECKS])(const struct pl_process *, struct pl_error *) = {
+		[PL_PROCESS_IS_ALIVE] = check_alive,
+		[PL_PROCESS_HAS_PROGRAM] = check_program_of,
+		[PL_PROCESS_HAS_NO_TRACER] = check_tracer,
+		[PL_PROCESS_IS_PERMITTED] = check_permission,
+		[PL_PROCESS_HAS_OWN_MEMORY] = check_memory,
+		[PL_PROCESS_HAS_NO_SANDBOX] = check_sandbox,
+	};
+
+	return checks[check](process, err);
+}
+
+int pl_process_may_trace(const struct pl_process *process, struct pl_error *err)
+{
+	int r = 0;
+
+	for (enum pl_process_check check = 0; r == 0 && check < PL_PROCESS_CHECKS; check++)
+		r = pl_process_check(process, check, err);
+	return r;
 }

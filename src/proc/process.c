@@ -155,11 +155,21 @@ void pl_proc_parse_status(const char *status, struct pl_process *process)
 }
 
 /* NSpid lists its pid in each namespace from ours inwards: one number means ours. Readable by everybody, unlike ns/. */
-static bool in_our_pid_namespace(const char *status)
+static void parse_namespaces(const char *status, struct pl_process *process)
 {
 	const char *ids = pl_proc_field(status, "NSpid");
 
-	return !ids || strcspn(ids, "\t ") >= strcspn(ids, "\n");
+	process->same_pid_namespace = true;
+	process->own_pid = process->pid;
+	while (ids) {
+		size_t length = strcspn(ids, "\t \n");
+
+		process->own_pid = (pid_t)strtol(ids, NULL, 10);
+		if (ids[length] == '\n' || ids[length] == '\0')
+			break;
+		process->same_pid_namespace = false;
+		ids += length + 1;
+	}
 }
 
 int pl_process_read(pid_t pid, struct pl_process *process)
@@ -184,7 +194,7 @@ int pl_process_read(pid_t pid, struct pl_process *process)
 	if (length < 0)
 		return (int)length;
 	pl_proc_parse_status(status, process);
-	process->same_pid_namespace = in_our_pid_namespace(status);
+	parse_namespaces(status, process);
 	process->rss = pl_process_rss(pid);
 	process->executable = pl_proc_link(pid, "exe");
 	process->command_line = read_command_line(pid);

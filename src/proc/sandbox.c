@@ -83,6 +83,13 @@ static bool is_contained(const char *status)
 	return ours.st_ino != first_pid_namespace || namespace_depth(status) > 1;
 }
 
+bool pl_process_is_contained(pid_t pid)
+{
+	pl_autofree char *status = malloc(PL_PROC_STATUS_BYTES);
+
+	return status && pl_proc_read(pid, "status", status, PL_PROC_STATUS_BYTES) >= 0 && is_contained(status);
+}
+
 bool pl_process_filter_is_containers(pid_t tid)
 {
 	pl_autofree char *status = malloc(PL_PROC_STATUS_BYTES), *first = malloc(PL_PROC_STATUS_BYTES);
@@ -160,7 +167,7 @@ int pl_proc_check_sandbox(const struct pl_process *strictest, struct pl_error *e
 		return pl_fail(err, -EIO, "cannot read pyleak's own entries in /proc");
 	if (may_suspend(our_status) || all_filters_are_containers(strictest->pid))
 		return 0;
-	return pl_fail(err, -EPERM,
+	return pl_fail_remedied(err, -EPERM, PL_REMEDY_PRIVILEGED | PL_REMEDY_HOST,
 		"process %d runs under a seccomp filter that could kill it for the calls pyleak would make: it is not "
 		"just its container's, and %s; run pyleak on the host with sudo, or in a container with --privileged "
 		"(kubectl debug --profile=sysadmin)",

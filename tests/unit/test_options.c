@@ -248,7 +248,6 @@ Test(options, wrong_lines_are_named_in_one_line)
 		{"pyleak foo", "unknown command 'foo'"},
 		{"pyleak heap", "heap: not built yet"},
 		{"pyleak report a b", "report: not built yet"},
-		{"pyleak doctor --help", "doctor: not built yet"},
 		{"pyleak attach foo", "'foo' is not a process id: give a number, see 'pyleak ps'"},
 		{"pyleak attach 0", "'0' is not a process id"},
 		{"pyleak attach 12x", "'12x' is not a process id"},

@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: MIT */
+#include "checks.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "pyleak/cleanup.h"
+#include "pyleak/engine.h"
+#include "pyleak/hook.h"
+#include "pyleak/maps.h"
+#include "pyleak/trace.h"
+#include "pyleak/units.h"
+
+#ifndef MADV_WIPEONFORK
+#define MADV_WIPEONFORK 18
+#endif
+
+static void __attribute__((format(printf, 2, 3))) note_down(char note[PL_CHECK_NOTE], const char *format, ...)
+{
+	va_list arguments;
+
+	va_start(arguments, format);
+	(void)vsnprintf(note, PL_CHECK_NOTE, format, arguments);
+	va_end(arguments);
+}
+
+static int check_alive(struct pl_subject *subject, char note[PL_CHECK_NOTE], struct pl_error *err)
+{
+	const struct pl_process *process = &subject->process;
+	char rss[PL_SIZE_TEXT];
+
+	pl_format_size((int64_t)process->rss, false, rss);
+	note_down(note, "it runs: %d thread%s, RSS %s", process->threads, process->threads == 1 ? "" : "s", rss);
+	return pl_process_check(process, PL_PROCESS_IS_ALIVE, err);
+}
+
+static int check_program(struct pl_subject *subject, char note[PL_CHECK_NOTE], struct pl_error *err)
+{
+	note_down(note, "64-bit, x86-64");
+	return pl_process_check(&subject->process, PL_PROCESS_HAS_PROGRAM, err);
+}
+
+static int check_tracer(struct pl_subject *subject, char note[PL_CHECK_NOTE], struct pl_error *err)
+{
+	note_down(note, "nobody traces it");
+	return pl_process_check(&subject->process, PL_PROCESS_HAS_NO_TRACER, err);
+}
+
+static int check_permission(struct pl_subject *subject, char note[PL_CHECK_NOTE], struct pl_error *err)
+{
+	note_down(note, "user %u may trace it (it is user %u's)", (unsigned int)geteuid(), subject->process.uid);
+	return pl_process_check(&subject->process, PL_PROCESS_IS_PERMITTED, err);
+}
+
+static int check_memory(struct pl_subject *subject, char note[PL_CHECK_NOTE], struct pl_error *err)
+{
+	note_down(note, "its own");
+	return pl_process_check(&subject->process, PL_PROCESS_HAS_OWN_MEMORY, err);
+}
+
+static int check_sandbox(struct pl_subject *subject, char note[PL_CHECK_NOTE], struct pl_error *err)
+{
+	note_down(note, subject->process.seccomp ? "its seccomp filter is its container's, or can be suspended"
+						 : "no seccomp filter, no shadow stack");
+	return pl_process_check(&subject->process, PL_PROCESS_HAS_NO_SANDBOX, err);
+}
+
+static int check_python(struct pl_subject *subject, char note[PL_CHECK_NOTE], struct pl_error *err)
+{
+	int code = pl_python_open(subject->process.pid, &subject->python, err);
+
+	if (code == 0)
+		note_down(note, "%s in %s (%s)", subject->python->version, subject->python->object_path,
+			subject->python->executable_kind);
+	return code;
+}
+
+/* The kernel is the same for all: it is asked about a page of ours. */
+static int check_kernel(struct pl_subject *subject, char note[PL_CHECK_NOTE], struct pl_error *err)
+{
+	size_t size = (size_t)sysconf(_SC_PAGESIZE);
+	void *page = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int code = page == MAP_FAILED || madvise(page, size, MADV_WIPEONFORK) < 0 ? -errno : 0;
+
+	(void)subject;
+	if (page != MAP_FAILED)
+		(void)munmap(page, size);
+	note_down(note, "it can hide the recorder's memory from forked children");
+	return code < 0 ? pl_fail(err, code, "the kernel cannot hide the probe's memory from forked children (Linux 4.14 can)")
+			: 0;
+}
+
+static int check_space(struct pl_subject *subject, char note[PL_CHECK_NOTE], struct pl_error *err)
+{
+	uint64_t size;
+	char text[PL_SIZE_TEXT];
+	int code = pl_recording_room(subject->process.pid, &size, err);
+
+	if (code < 0)
+		return code;
+	pl_format_size((int64_t)size, false, text);
+	note_down(note, "room for the recorder's tables (%s of addresses; memory only where something is recorded)", text);
+	return 0;
+}
+
+static int check_calls(struct pl_subject *subject, char note[PL_CHECK_NOTE], struct pl_error *err)
+{
+	struct pl_maps maps = {0};
+	struct pl_gadgets gadgets;
+	int code = pl_maps_read(subject->process.pid, &maps);
+
+	if (code == 0)
+		code = pl_gadgets_find(subject->process.pid, &maps, &gadgets, err);
+	pl_maps_free(&maps);
+	note_down(note, "its code has what system calls from outside need");
+	return code < 0 ? pl_fail(err, code, "process %d cannot be read: %s", (int)subject->process.pid, strerror(-code)) : 0;
+}
+
+static int check_probe(struct pl_subject *subject, char note[PL_CHECK_NOTE], struct pl_error *err)
+{
+	pid_t pid = subject->process.pid;
+	struct pl_probe probe;
+	int code = pl_probe_claim(pid);
+
+	pl_probe_unclaim(pid);
+	if (code == -EBUSY)
+		return pl_fail(err, code, "process %d is being recorded by another pyleak: end that one first", (int)pid);
+	code = pl_probe_find(pid, &probe);
+	if (code == -EPROTO)
+		return pl_fail(err, code,
+			"the probe in process %d was planted by another version of pyleak: read it with that version, or "
+			"remove it with 'pyleak detach %d'",
+			(int)pid, (int)pid);
+	note_down(note, code < 0			? "none" :
+			pl_probe_is_kept(&probe) ? "one that records since 'attach --keep': attach and diff go on with it" :
+						   "one that was left behind: attach and diff remove it first");
+	return 0;
+}
+
+enum { ALIVE, PROGRAM, TRACER, PERMISSION, MEMORY, SANDBOX, PYTHON, KERNEL, SPACE, CALLS, PROBE };
+
+#define NEEDS(check) (1u << (check))
+#define READABLE (NEEDS(ALIVE) | NEEDS(PROGRAM) | NEEDS(PERMISSION))
+
+const struct pl_check pl_checks[] = {
+	[ALIVE] = {"alive", check_alive, 0, false},
+	[PROGRAM] = {"program", check_program, NEEDS(ALIVE), false},
+	[TRACER] = {"tracer", check_tracer, NEEDS(ALIVE), false},
+	[PERMISSION] = {"permission", check_permission, NEEDS(ALIVE) | NEEDS(PROGRAM), false},
+	[MEMORY] = {"memory", check_memory, READABLE, false},
+	[SANDBOX] = {"sandbox", check_sandbox, NEEDS(ALIVE) | NEEDS(PROGRAM), false},
+	[PYTHON] = {"python", check_python, READABLE, false},
+	[KERNEL] = {"kernel", check_kernel, 0, true},
+	[SPACE] = {"space", check_space, READABLE, true},
+	[CALLS] = {"calls", check_calls, READABLE, true},
+	[PROBE] = {"probe", check_probe, READABLE, true},
+};
+const size_t pl_check_count = sizeof(pl_checks) / sizeof(pl_checks[0]);
+
+int pl_subject_open(struct pl_subject *subject, pid_t pid, struct pl_error *err)
+{
+	int code;
+
+	*subject = (struct pl_subject){.python = NULL};
+	code = pl_process_read(pid, &subject->process);
+	if (code == -ESRCH)
+		return pl_fail(err, code, "no process %d: see 'pyleak ps'", (int)pid);
+	return code < 0 ? pl_fail(err, code, "process %d cannot be read: %s", (int)pid, strerror(-code)) : 0;
+}
+
+void pl_subject_close(struct pl_subject *subject)
+{
+	pl_python_close(PL_TAKE(subject->python));
+	pl_process_free(&subject->process);
+}
+
+int pl_checks_before_planting(struct pl_subject *subject, struct pl_error *err)
+{
+	char note[PL_CHECK_NOTE];
+	int code = 0;
+
+	for (size_t i = 0; code == 0 && i < pl_check_count; i++)
+		if (!pl_checks[i].planting)
+			code = pl_checks[i].run(subject, note, err);
+	return code;
+}
