@@ -80,6 +80,11 @@ int pl_report_speedscope(FILE *out, const struct pl_report *report, const struct
  * -diff_base` makes one. */
 int pl_report_pprof(FILE *out, const struct pl_report *report, const struct pl_report_options *options);
 
+/* Names and source lines come from the process and may be any bytes. The same text as it may be printed on one line of
+ * a terminal: what that would act upon, and bytes that are not UTF-8, as \xNN or \uNNNN; a tab as a blank. The caller
+ * frees it; NULL: out of memory. */
+char *pl_printable(const char *text);
+
 /* One line of a source file (1-based), without indentation and newline, from the file system of
  * `pid`; NULL if it cannot be had. The caller frees it. Files are cached for the run of the
  * program, at most 64 of them and 8 MiB each; what is not a regular file is not opened. */

@@ -3,14 +3,22 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "pyleak/live.h"
 #include "pyleak/log.h"
+#include "pyleak/process.h"
 #include "pyleak/units.h"
 #include "session.h"
 
 /* A person looks at the screen from the first moment on. */
 #define FIRST_VIEW_NSEC (150 * PL_NSEC_PER_MSEC)
+#define REFRESH_NSEC PL_NSEC_PER_SEC
+/* Keys are looked at as often as this. */
+#define LOOK_NSEC (20 * PL_NSEC_PER_MSEC)
+/* To count the pages of the tables takes longer than to read what is in them. */
+#define MEMORY_EVERY 10
 
 static int report_now(struct pl_session *session, struct pl_error *err)
 {
@@ -21,41 +29,129 @@ static int report_now(struct pl_session *session, struct pl_error *err)
 	return code < 0 ? pl_fail(err, code, "the report could not be written: %s", strerror(-code)) : 0;
 }
 
-/* On a terminal the report is printed anew after each interval, in the place of the last one. */
-static bool is_live(const struct pl_session *session)
+/* When the process started, on the clock of pl_now_ns(). */
+static int64_t started_ns(uint64_t start_time)
 {
-	return session->options->format == PL_FORMAT_TEXT && !session->output.path &&
-	       pl_output_width(&session->output) > 0;
+	uint64_t ticks_per_second = (uint64_t)sysconf(_SC_CLK_TCK);
+	struct timespec boot;
+
+	(void)clock_gettime(CLOCK_BOOTTIME, &boot);
+	return pl_now_ns() - ((int64_t)boot.tv_sec * PL_NSEC_PER_SEC + boot.tv_nsec) +
+	       (int64_t)(start_time * PL_NSEC_PER_SEC / ticks_per_second);
 }
 
-static int record(struct pl_session *session, struct pl_error *err)
+/* -ENOTTY: not on this output. */
+static int open_view(const struct pl_session *session, const char *command, struct pl_live **ret, struct pl_error *err)
 {
 	const struct pl_options *options = session->options;
-	int64_t end = options->duration_ns ? session->started_ns + options->duration_ns : INT64_MAX;
-	bool live = is_live(session);
-	int64_t wait = FIRST_VIEW_NSEC;
+	const struct pl_live_facts facts = {
+		.pid = session->target.pid,
+		.python = session->target.python->version,
+		.engine = session->target.facts.engine,
+		.command = command,
+		.process_ns = started_ns(session->target.start_time),
+		.since_ns = session->target.facts.since_ns,
+		.adopted = session->target.adopted,
+		.rss = session->target.facts.rss,
+		.sample = session->target.facts.sample,
+	};
+	const struct pl_live_options view = {
+		.rows =
+			{
+				.group_by = options->group_by,
+				.sort = options->sort,
+				.include = options->include,
+				.exclude = options->exclude,
+				.python = options->python,
+				.native = options->native,
+			},
+		.interval_ns = options->interval_ns,
+		.color = pl_output_color(options, &session->output),
+		/* A breakpoint waits for us. */
+		.suspend = options->engine == PL_ENGINE_INLINE,
+		.source_pid = session->target.pid,
+	};
 
-	for (;; wait = options->interval_ns) {
-		int64_t now = pl_now_ns();
-		int64_t until = live && now < end - wait ? now + wait : end;
-		int code = pl_session_record(session, until, err);
-
-		if (code < 0 || until == end)
-			return code;
-		fputs("\033[H\033[J", session->output.stream);
-		code = report_now(session, err);
-		if (code < 0)
-			return code;
-	}
+	if (options->format != PL_FORMAT_TEXT || session->output.path)
+		return -ENOTTY;
+	return pl_live_open(&facts, &view, ret, err);
 }
 
-int pl_command_attach(const struct pl_options *options)
+static int update(struct pl_session *session, struct pl_live *live, struct pl_live_cost *cost, uint64_t round,
+	struct pl_error *err)
 {
+	struct pl_snapshot *now = pl_session_snapshot(session);
+
+	cost->stop_ns = pl_recording_stop_ns(session->target.recording);
+	if (round % MEMORY_EVERY == 0)
+		cost->memory = pl_recording_memory(session->target.recording);
+	if (!now || pl_live_update(live, now, cost) < 0)
+		return pl_fail(err, -ENOMEM, "out of memory");
+	return 0;
+}
+
+/* Until the end, or until the user has seen enough. */
+static int show(struct pl_session *session, struct pl_live *live, int64_t end, struct pl_error *err)
+{
+	int64_t refresh = session->options->interval_ns < REFRESH_NSEC ? session->options->interval_ns : REFRESH_NSEC;
+	int64_t now = pl_now_ns(), next = now + FIRST_VIEW_NSEC;
+	struct pl_live_cost cost = {0};
+	uint64_t round = 0;
+	int code = 0;
+
+	while (code == 0 && now < end) {
+		int64_t until = now + LOOK_NSEC < end ? now + LOOK_NSEC : end;
+
+		code = pl_session_record(session, until, err);
+		if (code == 0 && !pl_live_look(live))
+			break;
+		now = pl_now_ns();
+		if (code == 0 && now >= next) {
+			code = update(session, live, &cost, round++, err);
+			next = now + refresh;
+		}
+	}
+	return code;
+}
+
+/* The report that follows is about what was looked at last; it has no differences. */
+static void take_selection(const struct pl_live *live, struct pl_options *options)
+{
+	enum pl_sort sort;
+
+	pl_live_selection(live, &options->group_by, &sort);
+	if (sort == PL_SORT_SIZE || sort == PL_SORT_COUNT || sort == PL_SORT_AVERAGE || sort == PL_SORT_CHURN)
+		options->sort = sort;
+}
+
+static int record(struct pl_session *session, struct pl_options *options, struct pl_error *err)
+{
+	int64_t end = options->duration_ns ? session->started_ns + options->duration_ns : INT64_MAX;
+	struct pl_process process = {0};
+	struct pl_live *live = NULL;
+	int code = pl_process_read(session->target.pid, &process);
+
+	if (code == 0)
+		code = open_view(session, process.command_line, &live, err);
+	if (code == -ENOTTY || code == -ESRCH)
+		code = pl_session_record(session, end, err);
+	else if (code == 0)
+		code = show(session, live, end, err);
+	if (live)
+		take_selection(live, options);
+	pl_live_close(live);
+	pl_process_free(&process);
+	return code;
+}
+
+int pl_command_attach(const struct pl_options *given)
+{
+	struct pl_options options = *given;
 	struct pl_session session;
 	struct pl_error err = {0};
 
-	if (pl_session_open(&session, options, &err) == 0 && !options->keep) {
-		int code = record(&session, &err);
+	if (pl_session_open(&session, &options, &err) == 0 && !options.keep) {
+		int code = record(&session, &options, &err);
 
 		/* The process is let go before anything is printed. */
 		if (code == 0 || code == -EINTR || code == -ESRCH || code == -ECANCELED) {
@@ -63,7 +159,7 @@ int pl_command_attach(const struct pl_options *options)
 			(void)report_now(&session, &err);
 		}
 	}
-	if (options->keep && session.target.recording)
+	if (options.keep && session.target.recording)
 		pl_log_note("process %d is being recorded%s; 'pyleak diff %d' reads the probe, 'pyleak detach %d' removes it",
 			(int)session.target.pid, session.target.adopted ? " since before" : "", (int)session.target.pid,
 			(int)session.target.pid);

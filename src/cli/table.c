@@ -13,8 +13,8 @@ const struct pl_command_entry pl_command_table[PL_COMMAND_COUNT] = {
 		"it, and its command line."},
 	[PL_COMMAND_ATTACH] = {"attach", true, "record, and show by line what is live",
 		"Hooks the process, records its allocations, and shows by line what of them is still "
-		"live: on a terminal anew after each --interval, otherwise once. It ends at ^C, at SIGTERM "
-		"or after --duration: then it detaches and prints the last report."},
+		"live: on a terminal in a live view ('?' there lists its keys), otherwise once. It ends at 'q', "
+		"^C, SIGTERM or after --duration: then it detaches and prints the last report."},
 	[PL_COMMAND_DIFF] = {"diff", true, "record two windows, and show by line what grew",
 		"Records for one --interval, takes a snapshot, records for another, takes a second "
 		"one, and prints the second against the first."},
@@ -75,7 +75,7 @@ static const struct pl_choice color_choices[] = {
 /* In the order of --help, which is that of the manual page. */
 const struct pl_option pl_option_table[] = {
 	{'i', "interval", "TIME", .preset = "10s", .commands = FOR_RECORDING, .section = PL_SECTION_RECORD,
-		.help = "length of a window (attach: of the live view): 500ms, 10s, 2m, 1h; a bare number is seconds"},
+		.help = "length of a window (attach: of changes in the live view): 500ms, 10s, 2m, 1h; a bare number is seconds"},
 	{'d', "duration", "TIME", .commands = PL_FOR(ATTACH), .section = PL_SECTION_RECORD,
 		.help = "how long to record; without it until ^C"},
 	{'c', "count", "N", .preset = "1", .commands = PL_FOR(DIFF), .section = PL_SECTION_RECORD,
@@ -97,7 +97,7 @@ const struct pl_option pl_option_table[] = {
 		.help = "leave the probe in place and return"},
 
 	{'n', "limit", "N", .preset = "10", .commands = FOR_RECORDING, .section = PL_SECTION_ROWS,
-		.help = "rows shown; 0 for all, as formats other than text and json have without it"},
+		.help = "rows of a report; 0 for all, as formats other than text and json have without it"},
 	{'g', "group-by", .choices = group_choices, .preset = "line", .commands = FOR_RECORDING,
 		.section = PL_SECTION_ROWS, .help = "what a row is"},
 	{'s', "sort", .choices = sort_choices, .preset = "size", .preset_diff = "size-diff", .commands = FOR_RECORDING,

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pyleak/report.h"
+
 size_t utf8_character(const char *text, uint32_t *ret_character)
 {
 	const unsigned char *bytes = (const unsigned char *)text;
@@ -81,4 +83,19 @@ void utf8_print(FILE *out, const char *text)
 			(void)fwrite(text, 1, length, out);
 		text += length ? length : 1;
 	}
+}
+
+char *pl_printable(const char *text)
+{
+	char *printable = NULL;
+	size_t length = 0;
+	FILE *out = open_memstream(&printable, &length);
+
+	if (!out)
+		return NULL;
+	utf8_print(out, text);
+	if (fclose(out) == 0)
+		return printable;
+	free(printable);
+	return NULL;
 }

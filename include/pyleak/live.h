@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_LIVE_H
+#define PYLEAK_LIVE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "pyleak/error.h"
+#include "pyleak/stats.h"
+
+/*
+ * The live view of `pyleak attach`: what is recorded, on a whole terminal, with keys. It is fed snapshots and asks for
+ * nothing by itself; who feeds it goes on recording in between.
+ *
+ * Inside (src/live) are two halves. The model (model.h) is what is on the screen as data: snapshots and keys go in,
+ * lines of styled text come out (screen.h), and no terminal is needed to test it. The terminal (terminal.h) puts these
+ * lines on a real one by ncurses, and gives that back whole however pyleak ends, but for SIGKILL.
+ */
+struct pl_live;
+
+struct pl_live_facts {
+	pid_t pid;
+	const char *python;  /* "3.11.2"; these three are borrowed */
+	const char *engine;  /* "inline", "breakpoint" */
+	const char *command; /* of the process */
+	int64_t process_ns;  /* CLOCK_MONOTONIC: when the process started (perhaps below zero) */
+	int64_t since_ns;    /* when the recording began */
+	bool adopted;        /* and that was before this view: there are sites older than it knows */
+	uint64_t rss;        /* when the recording began; 0: not known */
+	uint64_t sample;     /* bytes for each sample; 0: every allocation is recorded */
+};
+
+struct pl_live_options {
+	struct pl_rows_options rows; /* what is shown, and how at first */
+	int64_t interval_ns;         /* over how long changes are shown */
+	bool color;
+	bool suspend;     /* ^Z stops pyleak; else it does nothing */
+	pid_t source_pid; /* whose file system source lines are read from; 0: no source lines */
+};
+
+/* What the recording costs the process. */
+struct pl_live_cost {
+	int64_t stop_ns; /* the longest that it was stopped */
+	uint64_t memory; /* of the tables in it; 0: not known */
+};
+
+/*
+ * Takes the terminal over, which is both standard input and standard output. -ENOTTY (no text in err): there is no
+ * terminal that this would work on (standard input or output is none, pyleak is in the background, TERM is unset,
+ * unknown, dumb or a printer); nothing was changed.
+ */
+int pl_live_open(const struct pl_live_facts *facts, const struct pl_live_options *options, struct pl_live **ret,
+		 struct pl_error *err);
+
+/* A newer snapshot, which belongs to the view from then on, whatever comes back. 0 or -ENOMEM. Draws. */
+int pl_live_update(struct pl_live *live, struct pl_snapshot *now, const struct pl_live_cost *cost);
+
+/* To be called often, some fifty times a second: keys, a terminal of another size, ^Z. Draws what has changed by
+ * them. False: the user wants to quit. */
+bool pl_live_look(struct pl_live *live);
+
+/* How the rows are grouped and sorted now, for a report that follows. */
+void pl_live_selection(const struct pl_live *live, enum pl_group *ret_group_by, enum pl_sort *ret_sort);
+
+/* Gives the terminal back, and then says what was logged meanwhile. NULL is allowed. */
+void pl_live_close(struct pl_live *live);
+
+#endif

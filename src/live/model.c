@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: MIT */
+#include "model.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "pyleak/units.h"
+
+#define FIRST_SPACING_NSEC PL_NSEC_PER_SEC
+
+void live_model_init(struct live_model *model, const struct pl_live_facts *facts, const struct pl_live_options *options)
+{
+	*model = (struct live_model){
+		.facts = *facts,
+		.options = *options,
+		.group_by = options->rows.group_by,
+		.sort = options->rows.sort,
+		.history = {.spacing_ns = FIRST_SPACING_NSEC},
+	};
+}
+
+void live_model_free(struct live_model *model)
+{
+	pl_snapshot_free(model->now);
+	pl_snapshot_free(model->baseline);
+	pl_snapshot_free(model->frozen_now);
+	pl_snapshot_free(model->frozen_before);
+	for (size_t i = 0; i < model->recent_count; i++)
+		pl_snapshot_free(model->recent[i]);
+	live_history_free(&model->history);
+	pl_rows_free(&model->rows);
+	free(model->shown);
+}
+
+const struct pl_snapshot *live_model_shown(const struct live_model *model)
+{
+	return model->frozen ? model->frozen_now : model->now;
+}
+
+static const struct pl_snapshot *compared_with(const struct live_model *model)
+{
+	if (model->baseline)
+		return model->baseline;
+	if (model->frozen)
+		return model->frozen_before;
+	return model->recent_count ? model->recent[0] : NULL;
+}
+
+/* The window may be longer than the interval by as much as two recent snapshots are apart. */
+static int64_t spacing_of_recent(const struct live_model *model)
+{
+	return model->options.interval_ns / (LIVE_RECENT_MAX - 2);
+}
+
+/* Forgets the oldest ones as long as another one reaches back far enough. */
+static void slide(struct live_model *model, int64_t now_ns)
+{
+	while (model->recent_count > 1 && now_ns - model->recent[1]->taken_ns >= model->options.interval_ns) {
+		pl_snapshot_free(model->recent[0]);
+		model->recent_count--;
+		for (size_t i = 0; i < model->recent_count; i++)
+			model->recent[i] = model->recent[i + 1];
+	}
+}
+
+/* The snapshot before the newest one becomes a recent one, or goes. */
+static void retire(struct live_model *model, struct pl_snapshot *old)
+{
+	const struct pl_snapshot *last = model->recent_count ? model->recent[model->recent_count - 1] : NULL;
+
+	if (!old)
+		return;
+	if (model->recent_count < LIVE_RECENT_MAX &&
+		(!last || old->taken_ns - last->taken_ns >= spacing_of_recent(model)))
+		model->recent[model->recent_count++] = old;
+	else
+		pl_snapshot_free(old);
+}
+
+/* Nothing was recorded before the recording began: a snapshot of that moment is empty. */
+static void begin(struct live_model *model, const struct pl_snapshot *first)
+{
+	struct pl_snapshot *empty = model->facts.adopted ? NULL : calloc(1, sizeof(*empty));
+
+	model->first_ns = first->taken_ns;
+	if (!empty)
+		return;
+	empty->sites = first->sites;
+	empty->taken_ns = model->facts.since_ns;
+	empty->rss = model->facts.rss;
+	model->recent[model->recent_count++] = empty;
+}
+
+int live_model_update(struct live_model *model, struct pl_snapshot *now, const struct pl_live_cost *cost)
+{
+	int code = live_history_add(&model->history, now);
+
+	if (code < 0) {
+		pl_snapshot_free(now);
+		return code;
+	}
+	if (!model->now)
+		begin(model, now);
+	retire(model, model->now);
+	model->now = now;
+	slide(model, now->taken_ns);
+	model->cost = *cost;
+	return model->frozen ? 0 : live_model_compute(model);
+}
+
+void live_model_note(struct live_model *model, const char *text)
+{
+	(void)snprintf(model->note, sizeof(model->note), "%s", text);
+}
+
+int live_model_compute(struct live_model *model)
+{
+	const struct pl_snapshot *now = live_model_shown(model), *before = compared_with(model);
+	struct pl_rows_options options = model->options.rows;
+	struct pl_rows rows = {0};
+	struct pl_row **shown;
+	int code;
+
+	if (!now)
+		return 0;
+	options.group_by = model->group_by;
+	options.sort = model->sort;
+	code = pl_rows_make(now, before, &options, &rows);
+	shown = code == 0 ? reallocarray(model->shown, rows.count + 1, sizeof(struct pl_row *)) : NULL;
+	if (!shown) {
+		pl_rows_free(&rows);
+		return -ENOMEM;
+	}
+	pl_rows_free(&model->rows);
+	model->rows = rows;
+	model->shown = shown;
+	model->window_ns = before ? now->taken_ns - before->taken_ns : 0;
+	live_model_select(model);
+	return 0;
+}
+
+static bool contains(const char *text, const char *part)
+{
+	return text && strcasestr(text, part);
+}
+
+/* Of a traceback, any frame will do. */
+static bool passes(const struct live_model *model, const struct pl_row *row)
+{
+	if (!model->filter[0] || contains(row->filename, model->filter) || contains(row->function, model->filter))
+		return true;
+	if (model->group_by != PL_GROUP_TRACEBACK)
+		return false;
+
+	size_t count;
+	const struct pl_frame *frames = pl_sites_frames(live_model_shown(model)->sites, row->site, &count, NULL);
+
+	for (size_t i = 0; i < count; i++)
+		if (contains(frames[i].filename, model->filter) || contains(frames[i].function, model->filter))
+			return true;
+	return false;
+}
+
+/* As in a report: what came and has all gone says something by its churn only. */
+static bool is_quiet(const struct pl_row *row)
+{
+	return !row->size && !row->count && !row->size_diff && !row->count_diff;
+}
+
+void live_model_select(struct live_model *model)
+{
+	model->shown_count = 0;
+	for (size_t i = 0; i < model->rows.count; i++) {
+		struct pl_row *row = &model->rows.items[i];
+
+		if ((is_quiet(row) && model->sort != PL_SORT_CHURN) || !passes(model, row))
+			continue;
+		if (model->following && pl_row_is_same(row, &model->followed, model->group_by))
+			model->selected = model->shown_count;
+		model->shown[model->shown_count++] = row;
+	}
+	if (!model->following)
+		model->selected = 0;
+	if (model->selected >= model->shown_count)
+		model->selected = model->shown_count ? model->shown_count - 1 : 0;
+}
+
+struct pl_row live_model_opened(const struct live_model *model)
+{
+	struct pl_row nothing = {
+		.domain = model->opened.domain,
+		.filename = model->opened.filename,
+		.function = model->opened.function,
+		.line = model->opened.line,
+		.site = model->opened.site,
+		.born_ns = model->opened.born_ns,
+	};
+
+	for (size_t i = 0; i < model->rows.count; i++)
+		if (pl_row_is_same(&model->rows.items[i], &model->opened, model->group_by))
+			return model->rows.items[i];
+	return nothing;
+}

@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: MIT */
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "chart.h"
+#include "columns.h"
+#include "pages.h"
+#include "pyleak/cleanup.h"
+#include "pyleak/report.h"
+#include "pyleak/units.h"
+
+enum { LABEL_CELLS = 10, CHART_HEIGHT_MAX = 8, CHART_FROM_LINES = 10 };
+
+static int render_figures(const struct live_model *model, const struct pl_row *row, struct live_screen *screen, int y)
+{
+	struct live_line *line = live_screen_line(screen, y++);
+	pl_autofree char *place = live_format_place(model, row);
+	pl_autofree char *function = row->function ? pl_printable(row->function) : NULL;
+	char text[LIVE_CELL_MAX];
+
+	if (line)
+		line->style = LIVE_REVERSE;
+	if (place)
+		live_put_tail(line, LIVE_BOLD, live_line_left(line), place);
+	if (function && model->group_by != PL_GROUP_FUNCTION)
+		live_putf(line, LIVE_PLAIN, " in %s", function);
+	live_pad(line, live_line_left(line) + (line ? line->cells : 0));
+
+	line = live_screen_line(screen, y++);
+	for (size_t i = 0; i < LIVE_COLUMN_COUNT; i++) {
+		static const char *const names[LIVE_COLUMN_COUNT] = {
+			"size", "", "count", "", "average", "churn", "age"};
+		enum live_style style = live_columns_table[i].format(model, row, text);
+		bool change = !names[i][0];
+
+		if (!text[0])
+			continue;
+		if (change)
+			live_put(line, LIVE_PLAIN, " (");
+		else
+			live_putf(line, LIVE_DIM, "%s%s=", line && line->cells ? ", " : "", names[i]);
+		live_put(line, style, text);
+		live_put(line, LIVE_PLAIN, change ? ")" : i == LIVE_COLUMN_COUNT - 2 ? "/s" : "");
+	}
+	return y;
+}
+
+static void put_ago(struct live_line *line, int64_t ns)
+{
+	char text[LIVE_CELL_MAX];
+
+	live_format_age(ns, text);
+	live_putf(line, LIVE_DIM, "%s ago", text);
+}
+
+static int render_chart(
+	const struct live_model *model, const struct pl_row *row, struct live_screen *screen, int y, int height)
+{
+	const struct live_history *history = &model->history;
+	double values[LIVE_POINTS_MAX], top = 0;
+	size_t width = screen->width > LABEL_CELLS + 2 ? (size_t)(screen->width - LABEL_CELLS - 2) : 0;
+	char text[3 * LIVE_CHART_WIDTH_MAX + 1], size[PL_SIZE_TEXT];
+	struct live_line *line;
+
+	if (width > LIVE_CHART_WIDTH_MAX)
+		width = LIVE_CHART_WIDTH_MAX;
+	live_history_row(history, live_model_shown(model)->sites, row, model->group_by, values);
+	for (size_t i = 0; i < history->count; i++)
+		top = fmax(top, values[i]);
+	pl_format_size(top < 1e18 ? (int64_t)top : INT64_MAX, false, size);
+	for (int i = 0; i < height; i++) {
+		line = live_screen_line(screen, y++);
+		live_put_right(line, LIVE_DIM, LABEL_CELLS, i == 0 ? size : i == height - 1 ? "0 B" : "");
+		live_put(line, LIVE_DIM, "\u2502");
+		live_chart_line(values, history->count, width, top, height, i, screen->utf8, text);
+		live_put(line, LIVE_ACCENT, text);
+	}
+	line = live_screen_line(screen, y++);
+	live_pad(line, LABEL_CELLS + 1);
+	put_ago(line, history->points[history->count - 1].at_ns - history->points[0].at_ns);
+	live_pad(line, LABEL_CELLS + 1 + (int)width - 3);
+	live_put(line, LIVE_DIM, "now");
+	return y;
+}
+
+/* Lines of the traceback, most recent call last: two for each frame, where the source can be had. */
+struct traceback {
+	struct live_screen *screen;
+	int y, end;
+	size_t skip;
+	size_t count;
+};
+
+static struct live_line *next_line(struct traceback *traceback)
+{
+	bool hidden = traceback->count++ < traceback->skip || traceback->y >= traceback->end;
+
+	return hidden ? NULL : live_screen_line(traceback->screen, traceback->y++);
+}
+
+static void put_frame(const struct live_model *model, const struct pl_frame *frame, struct traceback *traceback)
+{
+	struct live_line *line = next_line(traceback);
+	pl_autofree char *filename = pl_printable(frame->filename);
+	pl_autofree char *function = pl_printable(frame->function);
+	pl_autofree char *source = NULL, *printable = NULL;
+
+	if (!filename || !function)
+		return;
+	live_putf(line, LIVE_PLAIN, "  File \"%s\", line ", filename);
+	live_putf(line, LIVE_BOLD, "%d", frame->line);
+	live_putf(line, LIVE_PLAIN, ", in %s", function);
+	if (model->options.source_pid)
+		source = pl_source_line(model->options.source_pid, frame->filename, frame->line);
+	printable = source ? pl_printable(source) : NULL;
+	if (printable)
+		live_putf(next_line(traceback), LIVE_ACCENT, "    %s", printable);
+}
+
+static size_t put_frames(const struct live_model *model, const struct pl_row *row, struct traceback *traceback)
+{
+	size_t count;
+	bool more;
+	const struct pl_frame *frames = pl_sites_frames(live_model_shown(model)->sites, row->site, &count, &more);
+
+	if (more)
+		live_put(next_line(traceback), LIVE_DIM, "  (and what called it: see --frames)");
+	while (count--)
+		put_frame(model, &frames[count], traceback);
+	return traceback->count;
+}
+
+static void render_traceback(
+	struct live_model *model, const struct pl_row *row, struct live_screen *screen, int y, int end)
+{
+	struct traceback dry = {.screen = screen, .skip = SIZE_MAX};
+	struct traceback traceback = {.screen = screen, .y = y + 1, .end = end};
+	size_t room = end > y + 1 ? (size_t)(end - y - 1) : 0;
+	size_t count = put_frames(model, row, &dry);
+	struct live_line *line = live_screen_line(screen, y);
+	char size[PL_SIZE_TEXT];
+
+	if (model->traceback_top + room > count)
+		model->traceback_top = count > room ? count - room : 0;
+	model->page_rows = room;
+	traceback.skip = model->traceback_top;
+	pl_format_size(row->site_size, false, size);
+	if (y < end)
+		live_putf(line, LIVE_DIM, "largest traceback: %s in %" PRId64 " blocks, most recent call last", size,
+			row->site_count);
+	if (y < end && count > room)
+		live_put_edge(line, LIVE_DIM, model->traceback_top ? "\u2191\u2193" : "\u2193");
+	(void)put_frames(model, row, &traceback);
+}
+
+void live_row_render(struct live_model *model, struct live_screen *screen, int first, int end)
+{
+	const struct pl_row row = live_model_opened(model);
+	int y = render_figures(model, &row, screen, first);
+	int height = (end - y) / 3;
+
+	if (end - y >= CHART_FROM_LINES)
+		y = render_chart(model, &row, screen, y, height < CHART_HEIGHT_MAX ? height : CHART_HEIGHT_MAX);
+	render_traceback(model, &row, screen, y, end);
+}
