@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <time.h>
 
+#include "pyleak/account.h"
 #include "pyleak/error.h"
 #include "pyleak/hook.h"
 #include "pyleak/python.h"
@@ -24,7 +25,9 @@ struct pl_recording_options {
 	uint64_t sample; /* inline: one allocation per so many bytes on average; 0: every one */
 	bool park;       /* inline: leave CPython's free lists alone */
 	bool keep;       /* inline: finishing leaves the probe in place */
-	uint64_t rss;    /* of the process before it was touched: told again to who adopts the probe */
+	/* Of the process before it was touched: told again to who adopts the probe. */
+	uint64_t rss;
+	struct pl_account account;
 };
 
 /* What a recording turned out to be: an adopted probe keeps the settings it was planted with. */
@@ -35,6 +38,7 @@ struct pl_recording_facts {
 	int64_t since_ns;      /* CLOCK_MONOTONIC: when it began */
 	struct timespec since; /* the same, CLOCK_REALTIME */
 	uint64_t rss;          /* then */
+	struct pl_account account; /* then; of who adopts the probe, without the size classes */
 };
 
 /* The breakpoint engine: each allocation stops its thread. The tracer stays attached. */

@@ -36,6 +36,12 @@ int pl_process_read(pid_t pid, struct pl_process *process);
 void pl_process_free(struct pl_process *process);
 /* RSS in bytes from /proc/PID/statm; 0 if the process is gone. */
 uint64_t pl_process_rss(pid_t pid);
+/* Resident bytes by kind, from /proc/PID/status. Shared memory is not among the files. -ESRCH: the process is gone;
+ * -ENODATA: the kernel does not say (before 4.5). */
+struct pl_process_memory {
+	uint64_t rss, anonymous, files, shared;
+};
+int pl_process_memory(pid_t pid, struct pl_process_memory *ret);
 /* The start time alone, to see that a pid still means the same process. */
 int pl_process_start_time(pid_t pid, uint64_t *ret_start_time);
 /* Whether this very process still runs: it is neither gone, nor a zombie, nor another one under its number. */

@@ -8,6 +8,7 @@
 #include <sys/types.h>
 #include <time.h>
 
+#include "pyleak/account.h"
 #include "pyleak/stats.h"
 
 /*
@@ -40,6 +41,8 @@ struct pl_report {
 	enum pl_sort sort;
 	uint64_t sample;
 	uint64_t rss_before, rss_after;
+	const struct pl_account *account_before, *account_after; /* NULL: none */
+	struct pl_rss_growth growth;                                 /* from the one to the other */
 	uint64_t lost_events, lost_sites;
 	const struct pl_sites *sites;
 	const struct pl_rows *rows;

@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "pyleak/account.h"
+
 /*
  * Sites, snapshots, and what is computed from them. Knows nothing of processes: an engine feeds it,
  * a report reads it. Pure computation, so everything here has unit tests.
@@ -66,10 +68,11 @@ struct pl_snapshot {
 	uint64_t rss;           /* bytes; of the process */
 	uint64_t lost_events;   /* so far */
 	uint64_t lost_sites;
+	struct pl_account account; /* what the RSS consisted of */
 	struct pl_totals *totals; /* [count], indexed by site */
 	size_t count;
 };
-/* Copies the totals as they are now; rss and lost_* are the caller's to fill. NULL: out of memory. */
+/* Copies the totals as they are now; rss, lost_* and account are the caller's to fill. NULL: out of memory. */
 struct pl_snapshot *pl_snapshot_take(struct pl_sites *sites);
 /* NULL: out of memory. */
 struct pl_snapshot *pl_snapshot_copy(const struct pl_snapshot *snapshot);

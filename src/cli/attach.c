@@ -80,7 +80,7 @@ static int open_view(const struct pl_session *session, const char *command, stru
 static int update(struct pl_session *session, struct pl_live *live, struct pl_live_cost *cost, uint64_t round,
 	struct pl_error *err)
 {
-	struct pl_snapshot *now = pl_session_snapshot(session);
+	struct pl_snapshot *now = pl_session_glance(session);
 
 	cost->stop_ns = pl_recording_stop_ns(session->target.recording);
 	if (round % MEMORY_EVERY == 0)

@@ -12,6 +12,37 @@ static bool exceeds(const struct pl_options *options, const struct pl_rows *rows
 	return false;
 }
 
+static uint64_t magnitude(int64_t number)
+{
+	return number < 0 ? -(uint64_t)number : (uint64_t)number;
+}
+
+/* Of all blocks, not of those alone whose rows are wanted. */
+static void explain_growth(struct pl_report *report, const struct pl_snapshot *now, const struct pl_snapshot *before)
+{
+	uint64_t size = 0, rounding = 0; /* may wrap: a hostile process can claim anything */
+
+	if (!report->account_before || !report->account_after)
+		return;
+	for (size_t site = 0; site < now->count; site++) {
+		const struct pl_totals *totals = &now->totals[site];
+		const struct pl_totals none = {0}, *old = before && site < before->count ? &before->totals[site] : &none;
+		int64_t site_size = (int64_t)(totals->allocated_size - totals->freed_size - (old->allocated_size - old->freed_size));
+		int64_t site_count =
+			(int64_t)(totals->allocated_count - totals->freed_count - (old->allocated_count - old->freed_count));
+
+		size += (uint64_t)site_size;
+		/* By what its blocks have on average: most sites allocate one size. */
+		if (site_count && (site_size < 0) == (site_count < 0)) {
+			uint64_t average = magnitude(site_size) / magnitude(site_count);
+
+			rounding += (uint64_t)site_count * pl_account_rounding(average, report->account_after->alignment);
+		}
+	}
+	pl_rss_growth_compute(report->account_before, report->account_after, (int64_t)size, (int64_t)rounding,
+		&report->growth);
+}
+
 int pl_render(const struct pl_options *options, struct pl_report *report, const struct pl_report_options *form,
 	const struct pl_snapshot *now, const struct pl_snapshot *before, FILE *out, bool *ret_exceeded)
 {
@@ -31,6 +62,7 @@ int pl_render(const struct pl_options *options, struct pl_report *report, const 
 	selection.group_by = PL_GROUP_TRACEBACK;
 	if (code == 0 && format->stacks)
 		code = pl_rows_make(now, before, &selection, &stacks);
+	explain_growth(report, now, before);
 	report->group_by = options->group_by;
 	report->sort = options->sort;
 	report->sites = now->sites;

@@ -58,7 +58,7 @@ int pl_session_record(struct pl_session *session, int64_t until_ns, struct pl_er
 	return code;
 }
 
-struct pl_snapshot *pl_session_snapshot(struct pl_session *session)
+struct pl_snapshot *pl_session_glance(struct pl_session *session)
 {
 	struct pl_recording_state state;
 	struct pl_snapshot *snapshot;
@@ -70,6 +70,18 @@ struct pl_snapshot *pl_session_snapshot(struct pl_session *session)
 		snapshot->lost_events = state.lost_events;
 		snapshot->lost_sites = state.lost_sites;
 	}
+	return snapshot;
+}
+
+struct pl_snapshot *pl_session_snapshot(struct pl_session *session)
+{
+	struct pl_snapshot *snapshot = pl_session_glance(session);
+
+	if (!snapshot)
+		return NULL;
+	pl_target_account(&session->target, &snapshot->account);
+	if (snapshot->account.taken)
+		snapshot->rss = snapshot->account.rss;
 	return snapshot;
 }
 
@@ -115,6 +127,8 @@ int pl_session_report(struct pl_session *session, enum pl_report_kind kind, cons
 		.sample = target->facts.sample,
 		.rss_before = before ? before->rss : target->facts.rss,
 		.rss_after = now->rss,
+		.account_before = before ? &before->account : &target->facts.account,
+		.account_after = &now->account,
 		.lost_events = now->lost_events - (before ? before->lost_events : 0),
 		.lost_sites = now->lost_sites - (before ? before->lost_sites : 0),
 	};

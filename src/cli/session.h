@@ -35,8 +35,10 @@ int pl_session_open(struct pl_session *session, const struct pl_options *options
  * (session->ended); -ECANCELED: see err. */
 int pl_session_record(struct pl_session *session, int64_t until_ns, struct pl_error *err);
 
-/* The totals as they are now. NULL: out of memory. */
+/* The totals as they are now, and the account of the RSS, which takes longer: a glance does without. NULL: out of
+ * memory. */
 struct pl_snapshot *pl_session_snapshot(struct pl_session *session);
+struct pl_snapshot *pl_session_glance(struct pl_session *session);
 
 /* Takes the hooks out and lets the process go; what was recorded stays. Again is harmless. */
 int pl_session_finish(struct pl_session *session, struct pl_error *err);

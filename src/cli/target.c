@@ -109,7 +109,7 @@ static int take_over(struct pl_target *target, const struct pl_options *options,
 /* Hooks the process itself; the guardian knows of it first. */
 static int plant(struct pl_target *target, const struct pl_options *options, struct pl_sites *sites, struct pl_error *err)
 {
-	const struct pl_recording_options recording = {
+	struct pl_recording_options recording = {
 		.sites = sites,
 		.frames = options->frames,
 		.sample = options->sample,
@@ -117,8 +117,12 @@ static int plant(struct pl_target *target, const struct pl_options *options, str
 		.keep = options->keep,
 		.rss = pl_process_rss(target->pid),
 	};
-	int code = pl_guardian_add(target->pid, target->start_time);
+	int code;
 
+	pl_account_take(target->account, 0, &recording.account);
+	if (recording.account.taken)
+		recording.rss = recording.account.rss;
+	code = pl_guardian_add(target->pid, target->start_time);
 	if (code < 0)
 		return pl_fail(err, code, "the guardian process cannot be started: %s", strerror(-code));
 	return options->engine == PL_ENGINE_INLINE ?
@@ -130,6 +134,8 @@ int pl_target_start(struct pl_target *target, const struct pl_options *options, 
 {
 	int code = take_over(target, options, sites, err);
 
+	if (code == 0 && pl_account_open(target->python, &target->account) < 0)
+		pl_log_debug("what the RSS of process %d consists of cannot be read", (int)target->pid);
 	if (code == 0 && !target->adopted)
 		code = plant(target, options, sites, err);
 	if (code == 0)
@@ -137,9 +143,18 @@ int pl_target_start(struct pl_target *target, const struct pl_options *options, 
 	return explain_end(target, code, err);
 }
 
+void pl_target_account(const struct pl_target *target, struct pl_account *ret)
+{
+	int64_t started = pl_now_ns();
+
+	pl_account_take(target->account, pl_recording_memory(target->recording), ret);
+	pl_log_debug("the account took %.1f ms", (double)(pl_now_ns() - started) / PL_NSEC_PER_MSEC);
+}
+
 void pl_target_close(struct pl_target *target)
 {
 	pl_recording_free(PL_TAKE(target->recording));
+	pl_account_close(PL_TAKE(target->account));
 	pl_python_close(PL_TAKE(target->python));
 	pl_probe_unclaim(target->pid);
 }

@@ -16,6 +16,7 @@ struct pl_target {
 	struct pl_python *python;
 	struct pl_recording *recording; /* NULL: not yet */
 	struct pl_recording_facts facts;
+	struct pl_account_reader *account; /* NULL: none can be taken */
 	bool adopted; /* the probe was there before, and stays */
 	bool ended;   /* the process did, while it was watched */
 };
@@ -27,6 +28,9 @@ int pl_target_check(struct pl_target *target, pid_t pid, struct pl_error *err);
  * inherited; gives the process to the guardian; plants. On failure everything is as it was. */
 int pl_target_start(struct pl_target *target, const struct pl_options *options, struct pl_sites *sites,
 		    struct pl_error *err);
+
+/* What its RSS consists of now. */
+void pl_target_account(const struct pl_target *target, struct pl_account *ret);
 
 /* What is still planted is removed. */
 void pl_target_close(struct pl_target *target);

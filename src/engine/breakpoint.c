@@ -425,7 +425,7 @@ int pl_recording_start_breakpoint(const struct pl_python *python, const struct p
 	self->recording.ops = &breakpoint_ops;
 	self->recording.sites = options->sites;
 	self->recording.facts =
-		(struct pl_recording_facts){.engine = "breakpoint", .frames = options->frames, .rss = options->rss};
+		(struct pl_recording_facts){.engine = "breakpoint", .frames = options->frames, .rss = options->rss, .account = options->account};
 	self->python = python;
 	self->frames = (size_t)(options->frames > MAX_FRAMES ? MAX_FRAMES : options->frames);
 	self->next_check = pl_now_ns() + HEALTH_CHECK_NSEC;

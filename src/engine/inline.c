@@ -59,11 +59,48 @@ struct placing {
 	int64_t thread_tls;
 	uint64_t gil;
 	uint64_t rss;
+	const struct pl_account *account;
 	bool wrapped; /* the mem or obj allocator is */
 };
 
 /* In config.engine[], which is the tracer's own. */
-enum { CONFIG_RSS };
+enum {
+	CONFIG_RSS,
+	CONFIG_ACCOUNT_KNOWN, /* a bit for each part; 0: no account was taken */
+	CONFIG_ACCOUNT_OVERHEAD,
+	CONFIG_ACCOUNT_PARTS,
+};
+_Static_assert(CONFIG_ACCOUNT_PARTS + PL_ACCOUNT_PARTS <= 16, "config.engine");
+
+#define ACCOUNT_PART_MAX (INT64_C(1) << 56)
+
+static void save_account(uint64_t *words, const struct pl_account *account)
+{
+	words[CONFIG_ACCOUNT_OVERHEAD] = (uint64_t)account->arenas_overhead;
+	for (int part = 0; account->taken && part < PL_ACCOUNT_PARTS; part++) {
+		words[CONFIG_ACCOUNT_KNOWN] |= (uint64_t)account->known[part] << part;
+		words[CONFIG_ACCOUNT_PARTS + part] = (uint64_t)account->parts[part];
+	}
+}
+
+static struct pl_account load_account(const uint64_t *words)
+{
+	struct pl_account account = {
+		.taken = words[CONFIG_ACCOUNT_KNOWN] != 0,
+		.rss = words[CONFIG_RSS],
+		.arenas_overhead = (int64_t)(words[CONFIG_ACCOUNT_OVERHEAD] % ACCOUNT_PART_MAX),
+		.alignment = PL_ACCOUNT_ALIGNMENT,
+	};
+
+	for (int part = 0; part < PL_ACCOUNT_PARTS; part++) {
+		int64_t bytes = (int64_t)words[CONFIG_ACCOUNT_PARTS + part];
+
+		account.known[part] = words[CONFIG_ACCOUNT_KNOWN] >> part & 1;
+		/* The process can write anything there: no sum of it may overflow. */
+		account.parts[part] = bytes > -ACCOUNT_PART_MAX && bytes < ACCOUNT_PART_MAX ? bytes : 0;
+	}
+	return account;
+}
 
 static uint64_t realtime_ns(void)
 {
@@ -84,6 +121,7 @@ static void place(void *context, uint8_t *image, uint64_t base, uint64_t tables)
 	config.planted_realtime = realtime_ns();
 	config.planted_monotonic = (uint64_t)pl_now_ns();
 	config.engine[CONFIG_RSS] = placing->rss;
+	save_account(config.engine, placing->account);
 	if (placing->wrapped)
 		config.nested_size = 0;
 	free_lists_place(placing->python, &placing->free_lists, image, base, &config.free_lists);
@@ -192,6 +230,7 @@ static int adopt_config(struct inline_recording *self)
 		.since = {(time_t)(config->planted_realtime / PL_NSEC_PER_SEC),
 			(long)(config->planted_realtime % PL_NSEC_PER_SEC)},
 		.rss = config->engine[CONFIG_RSS],
+		.account = load_account(config->engine),
 	};
 	return 0;
 }
@@ -204,6 +243,7 @@ static int plant_sized(struct inline_recording *self, const struct pl_recording_
 		.python = python,
 		.options = {.frames = (uint32_t)options->frames, .sample = options->sample, .chunk_count = chunk_count},
 		.rss = options->rss,
+		.account = &options->account,
 	};
 	struct pl_probe_plan plan = {0};
 	struct pl_maps maps = {0};
@@ -242,6 +282,7 @@ static int plant_sized(struct inline_recording *self, const struct pl_recording_
 	if (code == 0) {
 		self->planted = true;
 		code = adopt_config(self);
+		self->recording.facts.account = options->account;
 	}
 	return code;
 }

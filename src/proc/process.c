@@ -219,6 +219,37 @@ uint64_t pl_process_rss(pid_t pid)
 	return pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
+int pl_process_memory(pid_t pid, struct pl_process_memory *ret)
+{
+	static const struct {
+		const char *name;
+		size_t field;
+	} fields[] = {
+		{"VmRSS", offsetof(struct pl_process_memory, rss)},
+		{"RssAnon", offsetof(struct pl_process_memory, anonymous)},
+		{"RssFile", offsetof(struct pl_process_memory, files)},
+		{"RssShmem", offsetof(struct pl_process_memory, shared)},
+	};
+	pl_autofree char *status = malloc(PL_PROC_STATUS_BYTES);
+	ssize_t length;
+
+	if (!status)
+		return -ENOMEM;
+	length = pl_proc_read(pid, "status", status, PL_PROC_STATUS_BYTES);
+	if (length < 0)
+		return (int)length;
+	if (!pl_proc_field(status, "VmSize"))
+		return -ESRCH; /* a zombie has no memory */
+	for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
+		uint64_t bytes = pl_proc_number(status, fields[i].name, 10) * 1024;
+
+		if (!pl_proc_field(status, fields[i].name))
+			return -ENODATA;
+		memcpy((char *)ret + fields[i].field, &bytes, sizeof(bytes));
+	}
+	return 0;
+}
+
 int pl_process_start_time(pid_t pid, uint64_t *ret_start_time)
 {
 	struct pl_process process = {0};

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "account.h"
 #include "members.h"
 #include "pyleak/report.h"
 
@@ -164,6 +165,7 @@ static json_t *make_report(const struct pl_report *report, size_t limit)
 	failed |= put_string(document, "group_by", groups[report->group_by]);
 	failed |= put_unsigned(document, "sample", report->sample);
 	failed |= put(document, "rss", make_pair("before", report->rss_before, "after", report->rss_after));
+	failed |= put(document, "account", account_make(report));
 	failed |= put(document, "total", make_total(&report->rows->total));
 	failed |= put(document, "lost", make_pair("events", report->lost_events, "sites", report->lost_sites));
 	failed |= put(document, "stats", make_stats(report, limit));

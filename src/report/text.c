@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "account.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/report.h"
 #include "pyleak/units.h"
@@ -248,6 +249,7 @@ int pl_report_text(FILE *out, const struct pl_report *report, const struct pl_re
 	(void)fputs("total: ", out);
 	print_figures(&text, &rows->total, true);
 	print_growth(&text);
+	account_print(out, report);
 	if (report->lost_events || report->lost_sites)
 		(void)fprintf(out, "lost: events=%" PRIu64 " (in none of these figures), sites=%" PRIu64 " (counted, but not where)\n",
 			report->lost_events, report->lost_sites);

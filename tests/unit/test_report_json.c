@@ -79,8 +79,8 @@ Test(json, difference)
 	const char *line = print();
 	json_t *stats = json_object_get(document, "stats");
 
-	expect_keys(document, "schema kind pid python engine started window_s stop_ms frames group_by sample rss total "
-			      "lost stats");
+	expect_keys(document, "schema kind pid python engine started window_s stop_ms frames group_by sample rss account "
+			      "total lost stats");
 	expect(json_object_get(document, "schema"), "1");
 	expect(json_object_get(document, "kind"), "\"diff\"");
 	expect(json_object_get(document, "pid"), "4711");
@@ -92,6 +92,7 @@ Test(json, difference)
 	expect(json_object_get(document, "sample"), "0");
 	expect_keys(json_object_get(document, "rss"), "before after");
 	expect(json_object_get(document, "rss"), "{\"before\": 104857600, \"after\": 146800640}");
+	expect(json_object_get(document, "account"), "null");
 	expect_keys(json_object_get(document, "total"), "size size_diff count count_diff");
 	expect(json_object_get(document, "total"),
 		"{\"size\": 801112992, \"size_diff\": 33658877, \"count\": 16707942, \"count_diff\": 701236}");
@@ -118,6 +119,33 @@ Test(json, difference)
 		"{\"domain\": \"python\", \"filename\": \"<unknown>\", \"lineno\": 0, \"function\": \"<unknown>\","
 		" \"size\": 7, \"size_diff\": 7, \"count\": 2, \"count_diff\": 2, \"average\": 4,"
 		" \"allocated\": {\"size\": 7, \"count\": 2}, \"freed\": {\"size\": 0, \"count\": 0}}");
+}
+
+Test(json, account)
+{
+	struct pl_account before = {.taken = true, .rss = 104857600}, after = {.taken = true, .rss = 146800640};
+	json_t *account, *growth;
+
+	before.known[PL_ACCOUNT_ARENAS_FREE] = after.known[PL_ACCOUNT_ARENAS_FREE] = true;
+	after.known[PL_ACCOUNT_HEAP_FREE] = true;
+	after.parts[PL_ACCOUNT_ARENAS_FREE] = 30000000;
+	after.class_free[4] = 29000000;
+	sample.report.account_before = &before;
+	sample.report.account_after = &after;
+	pl_rss_growth_compute(&before, &after, 33658877, 1000, &sample.report.growth);
+	(void)print();
+	account = json_object_get(document, "account");
+	expect_keys(account, "arenas_used arenas_free heap_used heap_free files shared stacks pyleak other "
+			     "arenas_free_by_size growth");
+	expect(json_object_get(account, "arenas_free"), "{\"before\": 0, \"after\": 30000000}");
+	expect(json_object_get(account, "heap_free"), "{\"before\": null, \"after\": 0}");
+	expect(json_object_get(account, "arenas_free_by_size"), "[{\"size\": 32, \"free\": 29000000}]");
+	growth = json_object_get(account, "growth");
+	expect_keys(growth, "rss tracked rounding arenas_free heap_free files shared stacks pyleak unexplained "
+			    "fragmentation");
+	expect(json_object_get(growth, "rss"), "41943040");
+	expect(json_object_get(growth, "unexplained"), "-21716837");
+	expect(json_object_get(growth, "fragmentation"), "true");
 }
 
 Test(json, the_largest_row_now_has_its_traceback)

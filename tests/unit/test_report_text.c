@@ -107,6 +107,46 @@ Test(text, where_memory_is_now)
 	       "  File \"/app/formatter.py\", line 41\n");
 }
 
+Test(text, account)
+{
+	struct pl_account before = {.taken = true, .rss = 104857600}, after = {.taken = true, .rss = 146800640};
+
+	for (int part = 0; part < PL_ACCOUNT_PARTS; part++)
+		before.known[part] = after.known[part] = true;
+	after.parts[PL_ACCOUNT_ARENAS_FREE] = 6 << 20;
+	after.parts[PL_ACCOUNT_STACKS] = 8192; /* too little to be read about */
+	sample.report.account_before = &before;
+	sample.report.account_after = &after;
+	pl_rss_growth_compute(&before, &after, 0, 0, &sample.report.growth);
+	expect("total: size=0 B (+0 B), count=0 (+0)\n"
+	       "growth in 10.0 s: tracked +0 B, RSS +40.0 MiB (100 MiB to 140 MiB)\n"
+	       "RSS +40.0 MiB: +6144 KiB free in Python's arenas, +34.0 MiB unexplained\n");
+	/* Rows that are not shown have a part in it. */
+	pl_rss_growth_compute(&before, &after, 40 << 20, 0, &sample.report.growth);
+	expect("total: size=0 B (+0 B), count=0 (+0)\n"
+	       "growth in 10.0 s: tracked +0 B, RSS +40.0 MiB (100 MiB to 140 MiB)\n"
+	       "RSS +40.0 MiB: +40.0 MiB all lines, +6144 KiB free in Python's arenas, "
+	       "-6152 KiB older blocks freed, or new ones not used yet\n");
+	after.parts[PL_ACCOUNT_ARENAS_FREE] = 16 << 20;
+	after.parts[PL_ACCOUNT_HEAP_FREE] = 16 << 20;
+	pl_rss_growth_compute(&before, &after, 0, 0, &sample.report.growth);
+	expect("total: size=0 B (+0 B), count=0 (+0)\n"
+	       "growth in 10.0 s: tracked +0 B, RSS +40.0 MiB (100 MiB to 140 MiB)\n"
+	       "RSS +40.0 MiB: +16.0 MiB free in Python's arenas, +16.0 MiB free in the C library's heap, "
+	       "+8184 KiB unexplained\n"
+	       "Most of this is not a leak but fragmentation: 32.0 MiB were freed, but Python's arenas and the C library's "
+	       "heap cannot give them back, for the live blocks in between.\n");
+	after.parts[PL_ACCOUNT_ARENAS_FREE] = 36 << 20;
+	after.parts[PL_ACCOUNT_HEAP_FREE] = 0;
+	after.class_free[6] = 20 << 20;
+	pl_rss_growth_compute(&before, &after, 0, 0, &sample.report.growth);
+	expect("total: size=0 B (+0 B), count=0 (+0)\n"
+	       "growth in 10.0 s: tracked +0 B, RSS +40.0 MiB (100 MiB to 140 MiB)\n"
+	       "RSS +40.0 MiB: +36.0 MiB free in Python's arenas, +4088 KiB unexplained\n"
+	       "Most of this is not a leak but fragmentation: 36.0 MiB were freed, but Python's arenas cannot give them "
+	       "back, most of them in pools of 48-byte blocks, for the live blocks in between.\n");
+}
+
 static void two_sites(void)
 {
 	uint32_t first = sample_site(sample.sites, PL_SITE_PYTHON, "/app/x.py:41:encode|/app/main.py:7:run");

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_ACCOUNT_H
+#define PYLEAK_ACCOUNT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "pyleak/python.h"
+#include "pyleak/resident.h"
+
+/*
+ * What the resident size of a process consists of, at one moment, and what its growth between two moments comes from.
+ * Read from outside, from /proc and remote memory, without a stop and without touching a page that is not in memory.
+ *
+ * Parts are places: they add up to the resident size, exactly, as PL_ACCOUNT_OTHER is what is left.
+ *
+ *   arenas   CPython's: pymalloc's pools. Not found, so not known, in a free-threaded build (mimalloc), with
+ *            PYTHONMALLOC=malloc, and of a subinterpreter with an allocator of its own.
+ *   heap     the C library's, where it is glibc: the chunks of [heap] and of the other malloc arenas; blocks with a
+ *            mapping of their own are not in it. What lies in glibc's thread caches and fast bins counts as used.
+ *   stacks   of all threads.
+ *   own      pyleak's probe and tables.
+ *
+ * Free is memory that the allocator holds, that is in memory, and that no block uses.
+ *
+ * The time it takes is bounded: of more than PL_ACCOUNT_ARENAS_MAX arenas, or more than PL_ACCOUNT_HEAP_MAX bytes of
+ * heap, a part is looked at, the same each time, and stands for the rest.
+ */
+enum pl_account_part {
+	PL_ACCOUNT_ARENAS_USED,
+	PL_ACCOUNT_ARENAS_FREE,
+	PL_ACCOUNT_HEAP_USED,
+	PL_ACCOUNT_HEAP_FREE,
+	PL_ACCOUNT_FILES,
+	PL_ACCOUNT_SHARED,
+	PL_ACCOUNT_STACKS,
+	PL_ACCOUNT_OWN,
+	PL_ACCOUNT_OTHER,
+	PL_ACCOUNT_PARTS,
+};
+enum { PL_ACCOUNT_CLASSES = 65 }; /* by size in units of 8 bytes: blocks of up to 512 */
+#define PL_ACCOUNT_ARENAS_MAX 2048
+#define PL_ACCOUNT_HEAP_MAX (UINT64_C(1024) << 20)
+
+enum { PL_ACCOUNT_ALIGNMENT = 16 }; /* where nothing else is known */
+
+struct pl_account {
+	bool taken; /* else nothing is known */
+	uint64_t rss;
+	int64_t parts[PL_ACCOUNT_PARTS]; /* bytes; OTHER can be a little below zero, as the others are read in turn */
+	bool known[PL_ACCOUNT_PARTS];
+	/* Of the used part of the arenas: what goes to headers of pools, and to their ends. */
+	int64_t arenas_overhead;
+	uint32_t alignment; /* what pymalloc rounds to: 8 or 16 */
+	/* By size class: free bytes in pools that also hold live blocks. */
+	uint64_t class_free[PL_ACCOUNT_CLASSES];
+};
+
+struct pl_account_reader;
+/* Finds what can be found once. -ENOMEM, -ESRCH, -EPERM: no account can be taken. `python` is borrowed. */
+int pl_account_open(const struct pl_python *python, struct pl_account_reader **ret);
+void pl_account_close(struct pl_account_reader *reader);
+/* `own`: bytes of pyleak's in the process. An account that could not be taken says so; so does that of no reader. */
+void pl_account_take(const struct pl_account_reader *reader, uint64_t own, struct pl_account *ret);
+/* Adds one of another process: what is not known of one is not known of all. */
+void pl_account_add(struct pl_account *sum, const struct pl_account *one);
+
+/*
+ * Growth from one account to another by cause; the causes add up to the growth of the resident size. A part that is
+ * not known in both is in the last one.
+ */
+enum pl_rss_cause {
+	PL_CAUSE_TRACKED,     /* what the rows explain */
+	PL_CAUSE_ROUNDING,    /* what allocators add to it: an estimate */
+	PL_CAUSE_ARENAS_FREE,
+	PL_CAUSE_HEAP_FREE,
+	PL_CAUSE_FILES,
+	PL_CAUSE_SHARED,
+	PL_CAUSE_STACKS,
+	PL_CAUSE_OWN,
+	/* Above zero: memory that no hooked allocator gave out. Below: blocks from before the recording that were freed,
+	 * or tracked ones whose pages were never touched. */
+	PL_CAUSE_UNEXPLAINED,
+	PL_CAUSES,
+};
+struct pl_rss_growth {
+	bool known;
+	int64_t rss;
+	int64_t causes[PL_CAUSES];
+	/* Most of the growth is memory that was freed and that the allocators cannot give back. */
+	bool fragmentation;
+	uint32_t class_size; /* of the pools that hold most of it; 0: it is not in pools */
+};
+void pl_rss_growth_compute(const struct pl_account *before, const struct pl_account *now, int64_t tracked, int64_t rounding,
+		       struct pl_rss_growth *ret);
+
+/* What an allocator adds to a Python block of this size on average; alignment as in the account. */
+uint32_t pl_account_rounding(uint64_t size, uint32_t alignment);
+
+#endif

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_RESIDENT_H
+#define PYLEAK_RESIDENT_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/*
+ * Which pages of another process are in memory, from /proc/PID/pagemap. The kernel holds the process's memory map for
+ * two megabytes at a time only, where smaps holds it for a whole mapping: mmap() in the process does not wait for us.
+ * (30 ns for a page; smaps takes as long, for the same walk.) What is not in memory must not be read from outside
+ * either: that would fetch it from swap, or make it.
+ */
+
+enum { PL_PAGE = 4096 };
+
+struct pl_range {
+	uint64_t start, end; /* [start, end), multiples of PL_PAGE */
+};
+
+/* The descriptor to give to the other functions, to be closed with close(2). -ESRCH, -EPERM. */
+int pl_resident_open(pid_t pid);
+
+/* One byte for each page of the range: 1, it is in memory; 0, it is not. 0 or -errno. */
+int pl_resident_pages(int fd, struct pl_range range, uint8_t *pages);
+
+/* Bytes of a range that are in memory. */
+int pl_resident_bytes(int fd, struct pl_range range, uint64_t *ret);
+
+#endif

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_ACCOUNT_PRIVATE_H
+#define PYLEAK_ACCOUNT_PRIVATE_H
+
+#include "pyleak/account.h"
+#include "pyleak/maps.h"
+
+struct pl_account_reader {
+	const struct pl_python *python;
+	int pagemap;
+	/* Words of the interpreter that point into pymalloc's array of arenas. The lowest value is where it begins:
+	 * it moves when it grows. */
+	uint64_t arena_words[32];
+	size_t arena_word_count;
+};
+
+/* What maps and pagemap said at the moment of the account. */
+struct moment {
+	const struct pl_account_reader *reader;
+	const struct pl_maps *maps;
+};
+
+/* struct arena_object of Objects/obmalloc.c, the same from 3.6 to 3.15. */
+struct arena {
+	uint64_t address; /* 0: not allocated */
+	uint64_t pool_address;
+	uint32_t free_pools, total_pools;
+	uint64_t free_list, next, previous;
+};
+enum { ARENA_POOLS = 64 };
+/* Whether an entry of the array that begins at `array` can be one, and is allocated. */
+enum arena_state { ARENA_WRONG, ARENA_UNUSED, ARENA_ALLOCATED };
+enum arena_state arena_check(const struct arena *arena, uint64_t array, const struct pl_maps *maps);
+
+/* Fills the reader's arena_words. */
+void arenas_find(struct pl_account_reader *reader, const struct pl_maps *maps);
+/* The parts that are CPython's. */
+void arenas_count(const struct moment *moment, struct pl_account *ret);
+
+/* The parts that are the C library's. */
+void heap_count(const struct moment *moment, struct pl_account *ret);
+
+/*
+ * glibc's chunks in a piece of heap that was copied: `bytes` of it from `address` on. The pure part.
+ *
+ * From a known chunk on, or from the first place that can be one: several chunks in a row have to fit. What is read
+ * while the process runs can be torn: the walk then looks for the next such place.
+ */
+struct heap_piece {
+	const uint8_t *bytes;
+	uint64_t address, length;
+	uint64_t end;       /* of the heap that the piece is from: no chunk goes beyond */
+	bool other_arena;   /* not the main one: its chunks may say so (those in use do) */
+};
+struct heap_walk {
+	uint64_t next; /* where the next chunk begins: beyond the piece if it is known, 0 if not */
+	uint64_t used, lost; /* bytes of chunks in use; bytes that no chunk was found for */
+	void *context;
+	void (*free)(void *context, uint64_t start, uint64_t end); /* called for each free chunk */
+	/* The last chunk: whether it is free stands in the next one. */
+	uint64_t pending, pending_end;
+};
+void heap_walk(const struct heap_piece *piece, struct heap_walk *walk);
+
+/* The stacks of all threads. */
+void stacks_count(const struct moment *moment, struct pl_account *ret);
+
+/* Writable memory with no file behind it. */
+static inline bool map_is_anonymous(const struct pl_map *map)
+{
+	return (map->flags & PL_MAP_WRITE) && !(map->flags & PL_MAP_SHARED) && !map->inode;
+}
+
+#endif

@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: MIT */
+#include <stdlib.h>
+#include <string.h>
+
+#include "account_private.h"
+#include "pyleak/cleanup.h"
+#include "pyleak/memory.h"
+
+/*
+ * pymalloc: arenas of 64 pools, each pool of blocks of one size (Objects/obmalloc.c). A pool is 4 KiB, from 3.10 on
+ * 16 KiB. An arena can be given back only when all of its pools are free, a pool can serve another size only when all
+ * of its blocks are.
+ */
+
+enum {
+	ENTRIES_AT_ONCE = 256,
+	ENTRIES_MAX = 1 << 20,
+	POOL_BYTES_MAX = 16384,
+	POOL_HEADER = 48,
+	BLOCK_BYTES_MAX = 512,
+	ARENA_PAGES_MAX = ARENA_POOLS * POOL_BYTES_MAX / PL_PAGE + 4,
+};
+
+struct pool {
+	uint32_t count, padding;
+	uint64_t free_block, next, previous;
+	uint32_t arena_index, size_index, next_offset, max_next_offset;
+};
+_Static_assert(sizeof(struct pool) == POOL_HEADER, "struct pool_header");
+
+/* Sums over the arenas that were looked at. */
+struct sums {
+	double resident, free, overhead;
+	double class_free[PL_ACCOUNT_CLASSES];
+	bool odd_sizes; /* some are no multiple of 16 */
+};
+
+/* The array may move while it is read: its words are read again for each account. */
+static int read_array(const struct moment *moment, struct arena **ret, size_t *ret_count)
+{
+	const struct pl_account_reader *reader = moment->reader;
+	pl_autofree struct arena *arenas = NULL;
+	uint64_t array = 0, word;
+	size_t count = 0;
+
+	for (size_t i = 0; i < reader->arena_word_count; i++)
+		if (pl_memory_read_u64(reader->python->pid, reader->arena_words[i], &word) == 0 && word &&
+			(!array || word < array))
+			array = word;
+	if (!array)
+		return -1;
+	/* How many there are is not known, but what follows them is none. */
+	for (bool more = true; more && count < ENTRIES_MAX; count += ENTRIES_AT_ONCE) {
+		struct arena *grown = reallocarray(arenas, count + ENTRIES_AT_ONCE, sizeof(*arenas));
+		ssize_t got;
+
+		if (!grown)
+			return -1;
+		arenas = grown;
+		memset(arenas + count, 0, ENTRIES_AT_ONCE * sizeof(*arenas));
+		got = pl_memory_read_some(reader->python->pid, array + count * sizeof(*arenas), arenas + count,
+			ENTRIES_AT_ONCE * sizeof(*arenas));
+		if (got < 0)
+			return -1;
+		more = false;
+		for (size_t i = count; i < count + ENTRIES_AT_ONCE; i++) {
+			if (arena_check(&arenas[i], array, NULL) == ARENA_WRONG) {
+				memset(arenas + i, 0, (count + ENTRIES_AT_ONCE - i) * sizeof(*arenas));
+				more = false;
+				break;
+			}
+			more |= arenas[i].address || arenas[i].next;
+		}
+	}
+	*ret = PL_TAKE(arenas);
+	*ret_count = count;
+	return 0;
+}
+
+/* Only the arenas that are allocated; how many. */
+static size_t compact(struct arena *arenas, size_t count)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < count; i++)
+		if (arenas[i].address)
+			arenas[kept++] = arenas[i];
+	return kept;
+}
+
+/* The size of a pool's blocks by what its header says; 0: it is no header of a pool that was ever used. */
+static uint32_t block_bytes(const struct pool *pool, uint32_t pool_bytes)
+{
+	uint32_t size = pool_bytes - pool->max_next_offset;
+
+	if (pool->max_next_offset >= pool_bytes || size > BLOCK_BYTES_MAX || size % 8)
+		return 0;
+	/* In units of 8 or of 16. */
+	return (pool->size_index + 1) * 8 == size || (pool->size_index + 1) * 16 == size ? size : 0;
+}
+
+/* Which size of pools this build has; 0: not known. */
+static uint32_t pool_bytes(const struct moment *moment, const struct arena *arenas, size_t count)
+{
+	static const uint32_t sizes[] = {4096, POOL_BYTES_MAX};
+
+	for (size_t i = 0; i < count && i < 64; i++)
+		for (size_t j = 0; j < 2; j++) {
+			uint64_t first = (arenas[i].address + sizes[j] - 1) & ~(uint64_t)(sizes[j] - 1);
+			struct pool pool;
+
+			if (arenas[i].pool_address > first && (arenas[i].address == first) == (arenas[i].total_pools == ARENA_POOLS) &&
+				pl_memory_read(moment->reader->python->pid, first, &pool, sizeof(pool)) == 0 &&
+				block_bytes(&pool, sizes[j]))
+				return sizes[j];
+		}
+	return 0;
+}
+
+static void count_pool(const struct pool *pool, uint32_t bytes, uint32_t resident, struct sums *sums)
+{
+	uint32_t size = block_bytes(pool, bytes), capacity, used, room, idle;
+
+	if (!resident || !size)
+		return;
+	capacity = (bytes - POOL_HEADER) / size;
+	used = pool->count < capacity ? pool->count : capacity;
+	sums->odd_sizes |= size % 16 != 0;
+	if (!used) {
+		sums->free += resident;
+		return;
+	}
+	idle = (capacity - used) * size;
+	/* A pool is touched from its start on, as its blocks are first given out. */
+	room = resident > POOL_HEADER + used * size ? resident - POOL_HEADER - used * size : 0;
+	if (idle > room)
+		idle = room;
+	sums->free += idle;
+	sums->class_free[size / 8] += idle;
+	sums->overhead += POOL_HEADER + (room - idle);
+}
+
+static void count_arena(const struct moment *moment, const struct arena *arena, uint32_t bytes, struct sums *sums)
+{
+	uint64_t first = (arena->address + bytes - 1) & ~(uint64_t)(bytes - 1);
+	uint64_t end = first + (uint64_t)arena->total_pools * bytes;
+	uint64_t carved = arena->pool_address < end ? arena->pool_address : end;
+	struct pl_range range = {arena->address, arena->address + (uint64_t)ARENA_POOLS * bytes};
+	uint8_t pages[ARENA_PAGES_MAX] = {0};
+	struct pool pools[ARENA_POOLS] = {0};
+	struct pl_memory_piece pieces[ARENA_POOLS];
+	uint32_t resident[ARENA_POOLS] = {0};
+	size_t count = 0, pool;
+
+	if (pl_resident_pages(moment->reader->pagemap, range, pages) < 0)
+		return;
+	for (uint64_t at = range.start; at < range.end; at += PL_PAGE) {
+		if (!pages[(at - range.start) / PL_PAGE])
+			continue;
+		sums->resident += PL_PAGE;
+		if (at < first || at >= end)
+			sums->overhead += PL_PAGE;
+		else if (at >= carved)
+			sums->free += PL_PAGE; /* never used; a huge page holds it in memory */
+		else
+			resident[(at - first) / bytes] += PL_PAGE;
+	}
+	for (uint64_t at = first; at < carved; at += bytes) {
+		pool = (at - first) / bytes;
+		if (pages[(at - range.start) / PL_PAGE])
+			pieces[count++] = (struct pl_memory_piece){at, &pools[pool], sizeof(pools[pool])};
+	}
+	if (pl_memory_read_pieces(moment->reader->python->pid, pieces, count) < 0)
+		return; /* it was given back just now */
+	for (pool = 0; pool < arena->total_pools; pool++)
+		count_pool(&pools[pool], bytes, resident[pool], sums);
+}
+
+/* So that each time the same arenas are looked at: by a hash of the address. */
+static bool is_chosen(const struct arena *arena, size_t count)
+{
+	uint64_t hash = (arena->address >> 12) * UINT64_C(0x9e3779b97f4a7c15) >> 32;
+
+	return count <= PL_ACCOUNT_ARENAS_MAX || hash * count < (uint64_t)PL_ACCOUNT_ARENAS_MAX << 32;
+}
+
+void arenas_count(const struct moment *moment, struct pl_account *ret)
+{
+	pl_autofree struct arena *arenas = NULL;
+	struct sums sums = {0};
+	size_t count = 0, looked_at = 0;
+	uint32_t bytes;
+	double scale;
+
+	if (read_array(moment, &arenas, &count) < 0)
+		return;
+	count = compact(arenas, count);
+	bytes = pool_bytes(moment, arenas, count);
+	if (!bytes)
+		return;
+	for (size_t i = 0; i < count; i++)
+		if (is_chosen(&arenas[i], count)) {
+			count_arena(moment, &arenas[i], bytes, &sums);
+			looked_at++;
+		}
+	if (!looked_at)
+		return;
+	scale = (double)count / (double)looked_at;
+	ret->parts[PL_ACCOUNT_ARENAS_FREE] = (int64_t)(sums.free * scale);
+	ret->parts[PL_ACCOUNT_ARENAS_USED] = (int64_t)(sums.resident * scale) - ret->parts[PL_ACCOUNT_ARENAS_FREE];
+	ret->known[PL_ACCOUNT_ARENAS_FREE] = ret->known[PL_ACCOUNT_ARENAS_USED] = true;
+	ret->arenas_overhead = (int64_t)(sums.overhead * scale);
+	ret->alignment = sums.odd_sizes ? 8 : 16;
+	for (size_t i = 0; i < PL_ACCOUNT_CLASSES; i++)
+		ret->class_free[i] = (uint64_t)(sums.class_free[i] * scale);
+}

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: MIT */
+#include <stdlib.h>
+#include <string.h>
+
+#include "account_private.h"
+#include "pyleak/cleanup.h"
+#include "pyleak/memory.h"
+
+/*
+ * pymalloc's array of arenas, by what it looks like. Its variable `arenas` is static: strip removes the name, and in
+ * which order the compiler lays static variables out is its own affair. But from 3.6 to 3.15 it is a word of the
+ * interpreter's own writable data (in 3.12 of the state of the main interpreter, from 3.13 on of the state beside it,
+ * both static), and an entry of the array holds so many things that must agree that nothing else looks like it.
+ */
+
+enum {
+	DATA_MAX = 16 << 20,    /* of writable data looked through */
+	PIECE = 64 * PL_PAGE,
+	FIRST_ENTRIES = 16,     /* INITIAL_ARENA_OBJECTS: there are at least so many */
+	ARENA_BYTES_MAX = 1 << 20,
+};
+
+enum arena_state arena_check(const struct arena *arena, uint64_t array, const struct pl_maps *maps)
+{
+	if (!arena->address) {
+		/* Those that are not in use are chained through `next`; the rest of them is stale. */
+		uint64_t distance = arena->next - array;
+
+		return !arena->next || (arena->next >= array && distance % sizeof(*arena) == 0 && distance < UINT64_C(1) << 32) ?
+			       ARENA_UNUSED :
+			       ARENA_WRONG;
+	}
+	/* An arena that is not aligned has one pool less. */
+	if (arena->address % PL_PAGE || arena->total_pools > ARENA_POOLS || arena->total_pools + 1 < ARENA_POOLS ||
+		arena->free_pools > arena->total_pools || arena->pool_address < arena->address ||
+		arena->pool_address - arena->address > ARENA_BYTES_MAX)
+		return ARENA_WRONG;
+	if (!maps)
+		return ARENA_ALLOCATED;
+
+	const struct pl_map *map = pl_maps_find(maps, arena->address);
+
+	return map && map_is_anonymous(map) ? ARENA_ALLOCATED : ARENA_WRONG;
+}
+
+static bool is_array(const struct pl_account_reader *reader, const struct pl_maps *maps, uint64_t address)
+{
+	struct arena entries[FIRST_ENTRIES];
+	bool any = false;
+
+	if (pl_memory_read(reader->python->pid, address, entries, sizeof(entries)) < 0)
+		return false;
+	for (size_t i = 0; i < FIRST_ENTRIES; i++) {
+		enum arena_state state = arena_check(&entries[i], address, maps);
+
+		if (state == ARENA_WRONG)
+			return false;
+		any |= state == ARENA_ALLOCATED;
+	}
+	return any;
+}
+
+static void look_at_word(struct pl_account_reader *reader, const struct pl_maps *maps, uint64_t at, uint64_t word)
+{
+	const struct pl_map *map;
+
+	/* malloc() gave it out. */
+	if (!word || word % 16 || reader->arena_word_count == sizeof(reader->arena_words) / sizeof(reader->arena_words[0]))
+		return;
+	map = pl_maps_find(maps, word);
+	if (map && map_is_anonymous(map) && is_array(reader, maps, word))
+		reader->arena_words[reader->arena_word_count++] = at;
+}
+
+static void look_through(struct pl_account_reader *reader, const struct pl_maps *maps, struct pl_range range)
+{
+	pl_autofree uint64_t *words = malloc(PIECE);
+	uint8_t pages[PIECE / PL_PAGE];
+
+	for (uint64_t at = range.start; words && at < range.end; at += PIECE) {
+		uint64_t length = range.end - at < PIECE ? range.end - at : PIECE;
+
+		if (pl_resident_pages(reader->pagemap, (struct pl_range){at, at + length}, pages) < 0)
+			return;
+		for (uint64_t page = 0; page < length / PL_PAGE; page++) {
+			if (!pages[page] || pl_memory_read(reader->python->pid, at + page * PL_PAGE, words, PL_PAGE) < 0)
+				continue;
+			for (size_t i = 0; i < PL_PAGE / sizeof(*words); i++)
+				look_at_word(reader, maps, at + page * PL_PAGE + i * sizeof(*words), words[i]);
+		}
+	}
+}
+
+void arenas_find(struct pl_account_reader *reader, const struct pl_maps *maps)
+{
+	const struct pl_map *object = pl_maps_find(maps, reader->python->object_start);
+	uint64_t looked = 0;
+	bool ours = false;
+
+	for (size_t i = 0; object && !reader->python->free_threaded && i < maps->count; i++) {
+		const struct pl_map *map = &maps->items[i];
+		bool follows = ours && map->start == maps->items[i - 1].end && map_is_anonymous(map) && !map->path[0];
+
+		/* .data, and .bss behind it, which has no file. */
+		ours = pl_map_same_file(map, object) || follows;
+		if (!ours || !(map->flags & PL_MAP_WRITE) || looked + (map->end - map->start) > DATA_MAX)
+			continue;
+		looked += map->end - map->start;
+		look_through(reader, maps, (struct pl_range){map->start, map->end});
+	}
+}

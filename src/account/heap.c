@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: MIT */
+#include <stdlib.h>
+#include <string.h>
+
+#include "account_private.h"
+#include "pyleak/cleanup.h"
+#include "pyleak/memory.h"
+
+/*
+ * The memory of glibc's malloc, chunk by chunk. The main arena is in [heap]; each other one is made of heaps that are
+ * aligned to 64 MiB and begin with a struct heap_info (malloc/arena.c).
+ */
+
+enum { PIECE_PAGES = 64, PIECE = PIECE_PAGES * PL_PAGE };
+#define HEAP_ALIGNMENT (UINT64_C(64) << 20)
+#define ARENA_HEADER_MAX 4096
+
+struct heap_info {
+	uint64_t arena, previous, size, writable;
+};
+
+struct heap {
+	struct pl_range range;
+	uint64_t first; /* chunk; 0: not known */
+	bool other_arena;
+};
+
+struct counting {
+	const struct moment *moment;
+	const uint8_t *pages; /* of the heap, which are in memory */
+	struct pl_range range;
+	uint64_t free, resident, lost;
+};
+
+/* Of a free chunk, what is in memory. */
+static void count_free(void *context, uint64_t start, uint64_t end)
+{
+	struct counting *counting = context;
+
+	for (uint64_t page = start & ~(uint64_t)(PL_PAGE - 1); page < end; page += PL_PAGE) {
+		uint64_t from = page > start ? page : start, to = page + PL_PAGE < end ? page + PL_PAGE : end;
+
+		if (page >= counting->range.start && to <= counting->range.end &&
+			counting->pages[(page - counting->range.start) / PL_PAGE])
+			counting->free += to - from;
+	}
+}
+
+/* Page by page, from one that is in memory to the next that is not. */
+static void walk_heap(struct counting *counting, const struct heap *heap)
+{
+	pl_autofree uint8_t *bytes = malloc(PIECE);
+	uint64_t count = (heap->range.end - heap->range.start) / PL_PAGE;
+	struct heap_walk walk = {
+		.context = counting,
+		.free = count_free,
+		.next = heap->first,
+	};
+
+	for (uint64_t page = 0, length; bytes && page < count; page += length) {
+		uint64_t address = heap->range.start + page * PL_PAGE;
+
+		length = 1;
+		/* Within a chunk, or not in memory. */
+		if (walk.next >= address + PL_PAGE || !counting->pages[page])
+			continue;
+		while (length < PIECE_PAGES && page + length < count && counting->pages[page + length])
+			length++;
+		if (pl_memory_read(counting->moment->reader->python->pid, address, bytes, length * PL_PAGE) < 0)
+			continue;
+
+		const struct heap_piece piece = {
+			.bytes = bytes,
+			.address = address,
+			.length = length * PL_PAGE,
+			.end = heap->range.end,
+			.other_arena = heap->other_arena,
+		};
+
+		heap_walk(&piece, &walk);
+	}
+	counting->lost += walk.lost;
+}
+
+static void count_heap(const struct moment *moment, const struct heap *heap, struct counting *sums)
+{
+	uint64_t count = (heap->range.end - heap->range.start) / PL_PAGE;
+	pl_autofree uint8_t *pages = malloc(count ? count : 1);
+
+	if (!pages || pl_resident_pages(moment->reader->pagemap, heap->range, pages) < 0)
+		return;
+	sums->pages = pages;
+	sums->range = heap->range;
+	for (uint64_t i = 0; i < count; i++)
+		sums->resident += pages[i] ? PL_PAGE : 0;
+	walk_heap(sums, heap);
+	sums->pages = NULL;
+}
+
+/*
+ * Where the chunks of a heap begin: behind its head, or in the first heap of an arena behind that, whose size is 0x890
+ * or, since glibc 2.27, 0x898. To look for them would be no good: in a large free chunk stand the headers of all that
+ * it once was.
+ */
+static uint64_t first_chunk(pid_t pid, uint64_t heap, const struct heap_info *info)
+{
+	static const uint64_t ends[] = {0x890, 0x8a0};
+	uint64_t head = info->arena % HEAP_ALIGNMENT, size;
+
+	if (info->arena - head != heap)
+		return heap + head;
+	for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++)
+		if (pl_memory_read_u64(pid, info->arena + ends[i] + 8, &size) == 0 && (size & 1) && size < info->size)
+			return info->arena + ends[i];
+	return 0;
+}
+
+/* A heap of another arena that begins at this address? */
+static bool other_heap(const struct moment *moment, const struct pl_map *map, uint64_t address, struct heap *ret)
+{
+	pid_t pid = moment->reader->python->pid;
+	struct heap_info info;
+
+	if (pl_memory_read(pid, address, &info, sizeof(info)) < 0 ||
+		info.size > HEAP_ALIGNMENT || info.size % PL_PAGE || info.size < ARENA_HEADER_MAX ||
+		info.size > map->end - address || info.writable < info.size || info.writable > HEAP_ALIGNMENT ||
+		info.arena % HEAP_ALIGNMENT < sizeof(info) || info.arena % HEAP_ALIGNMENT > ARENA_HEADER_MAX ||
+		info.previous % HEAP_ALIGNMENT)
+		return false;
+	*ret = (struct heap){{address, address + info.size}, first_chunk(pid, address, &info), true};
+	return true;
+}
+
+static bool is_glibc(const struct pl_maps *maps)
+{
+	for (size_t i = 0; i < maps->count; i++) {
+		const char *name = strrchr(maps->items[i].path, '/');
+
+		if (name && (strcmp(name, "/libc.so.6") == 0 || strncmp(name, "/libc-2.", 8) == 0))
+			return true;
+	}
+	return false;
+}
+
+static size_t find_heaps(const struct moment *moment, struct heap *heaps, size_t max)
+{
+	size_t count = 0;
+	uint8_t present;
+
+	for (size_t i = 0; i < moment->maps->count; i++) {
+		const struct pl_map *map = &moment->maps->items[i];
+		uint64_t address = (map->start + HEAP_ALIGNMENT - 1) & ~(HEAP_ALIGNMENT - 1);
+
+		if (!map_is_anonymous(map))
+			continue;
+		if (strcmp(map->path, "[heap]") == 0) {
+			if (count < max)
+				heaps[count++] = (struct heap){{map->start, map->end}, map->start, false};
+			continue;
+		}
+		for (; address < map->end && count < max; address += HEAP_ALIGNMENT) {
+			const struct pl_range first = {address, address + PL_PAGE};
+
+			if (pl_resident_pages(moment->reader->pagemap, first, &present) == 0 && present &&
+				other_heap(moment, map, address, &heaps[count]))
+				count++;
+		}
+	}
+	return count;
+}
+
+enum { HEAPS_MAX = 1024 };
+
+void heap_count(const struct moment *moment, struct pl_account *ret)
+{
+	pl_autofree struct heap *heaps = calloc(HEAPS_MAX, sizeof(*heaps));
+	struct counting sums = {.moment = moment};
+	uint64_t size = 0;
+	size_t count;
+
+	if (!heaps || !is_glibc(moment->maps))
+		return;
+	count = find_heaps(moment, heaps, HEAPS_MAX);
+	for (size_t i = 0; i < count; i++)
+		size += heaps[i].range.end - heaps[i].range.start;
+	if (size > PL_ACCOUNT_HEAP_MAX)
+		return;
+	for (size_t i = 0; i < count; i++)
+		count_heap(moment, &heaps[i], &sums);
+	/* Another allocator's, if it holds few chunks. */
+	if (sums.lost > sums.resident / 8)
+		return;
+	ret->parts[PL_ACCOUNT_HEAP_FREE] = (int64_t)sums.free;
+	ret->parts[PL_ACCOUNT_HEAP_USED] = (int64_t)(sums.resident - sums.free);
+	ret->known[PL_ACCOUNT_HEAP_FREE] = ret->known[PL_ACCOUNT_HEAP_USED] = true;
+}

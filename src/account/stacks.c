@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: MIT */
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "account_private.h"
+#include "pyleak/cleanup.h"
+#include "pyleak/process.h"
+
+/*
+ * Where the stacks are. The kernel names the first thread's; those of other threads are where their stack pointer
+ * is, which /proc/PID/task/TID/syscall tells of a thread that waits. A thread that runs at this moment is in the rest.
+ * Below a stack there is no access (a guard page); above it the kernel may have joined other memory to its mapping.
+ */
+
+enum { STACK_MAX = 8 << 20 }; /* what threads get unless they ask for something else */
+
+static uint64_t stack_pointer(pid_t pid, pid_t tid)
+{
+	char path[64], text[256];
+	pl_autoclose int fd = -1;
+	const char *last;
+	ssize_t length;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/task/%d/syscall", (int)pid, (int)tid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	length = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+	if (length <= 0)
+		return 0;
+	text[length] = '\0';
+	/* "NUMBER ARGUMENT… SP PC", or "running" */
+	last = strrchr(text, ' ');
+	if (!last)
+		return 0;
+	while (last > text && last[-1] != ' ')
+		last--;
+	return strtoull(last, NULL, 16);
+}
+
+static int compare_starts(const void *a, const void *b)
+{
+	const struct pl_range *first = a, *second = b;
+
+	return (first->start > second->start) - (first->start < second->start);
+}
+
+static uint64_t resident_bytes(int pagemap, struct pl_range range)
+{
+	uint8_t pages[STACK_MAX / PL_PAGE];
+	uint64_t count, bytes = 0;
+
+	/* It grows downwards. */
+	if (range.end - range.start > STACK_MAX)
+		range.start = range.end - STACK_MAX;
+	count = (range.end - range.start) / PL_PAGE;
+	if (pl_resident_pages(pagemap, range, pages) < 0)
+		return 0;
+	for (uint64_t i = 0; i < count; i++)
+		bytes += pages[i] ? PL_PAGE : 0;
+	return bytes;
+}
+
+/* The stack that this address lies in. */
+static struct pl_range stack_around(const struct pl_maps *maps, uint64_t address)
+{
+	const struct pl_map *map = address ? pl_maps_find(maps, address) : NULL;
+
+	if (!map || !map_is_anonymous(map) || strcmp(map->path, "[heap]") == 0)
+		return (struct pl_range){0, 0};
+	if (map->end - map->start <= STACK_MAX)
+		return (struct pl_range){map->start, map->end};
+	if (address - map->start < STACK_MAX)
+		return (struct pl_range){map->start, map->start + STACK_MAX};
+	return (struct pl_range){0, 0};
+}
+
+void stacks_count(const struct moment *moment, struct pl_account *ret)
+{
+	const struct pl_account_reader *reader = moment->reader;
+	pl_autofree pid_t *tids = NULL;
+	pl_autofree struct pl_range *stacks = NULL;
+	uint64_t sum = 0, covered = 0;
+	size_t count, found = 0;
+
+	if (pl_process_threads(reader->python->pid, &tids, &count) < 0)
+		return;
+	stacks = calloc(count + 1, sizeof(*stacks));
+	if (!stacks)
+		return;
+	for (size_t i = 0; i < moment->maps->count; i++)
+		if (strcmp(moment->maps->items[i].path, "[stack]") == 0)
+			stacks[found++] = (struct pl_range){moment->maps->items[i].start, moment->maps->items[i].end};
+	for (size_t i = 0; i < count && found <= count; i++)
+		if (tids[i] != reader->python->pid)
+			stacks[found++] = stack_around(moment->maps, stack_pointer(reader->python->pid, tids[i]));
+	qsort(stacks, found, sizeof(*stacks), compare_starts);
+	for (size_t i = 0; i < found; i++) {
+		/* None twice. */
+		if (stacks[i].start < covered)
+			stacks[i].start = covered < stacks[i].end ? covered : stacks[i].end;
+		if (stacks[i].start == stacks[i].end)
+			continue;
+		covered = stacks[i].end;
+		sum += resident_bytes(reader->pagemap, stacks[i]);
+	}
+	ret->parts[PL_ACCOUNT_STACKS] = (int64_t)sum;
+	ret->known[PL_ACCOUNT_STACKS] = true;
+}

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_REPORT_ACCOUNT_H
+#define PYLEAK_REPORT_ACCOUNT_H
+
+#include <jansson.h>
+
+#include "pyleak/report.h"
+
+/* What the growth of the RSS consists of: a line, and a sentence where it is fragmentation. Nothing if it is not known. */
+void account_print(FILE *out, const struct pl_report *report);
+/* The member "account": null if it is not known. NULL: out of memory. */
+json_t *account_make(const struct pl_report *report);
+
+#endif
