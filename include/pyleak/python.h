@@ -15,8 +15,8 @@
  */
 
 /* Byte offsets that one build of CPython lays its structs out with. PL_NO_FIELD: not in this
- * version. From _Py_DebugOffsets where the tracee has them (3.13+), else from the table by minor
- * version; where both say something they must agree. */
+ * version. From the table by minor version; where the tracee's own _Py_DebugOffsets (3.13+) say
+ * something else, they are taken, once everything that they lead to is as it must be. */
 #define PL_NO_FIELD (-1)
 struct pl_python_layout {
 	int32_t object_type;                                       /* PyObject.ob_type */
@@ -57,9 +57,11 @@ struct pl_python_free_lists {
 struct pl_python {
 	pid_t pid;
 	uint32_t version_hex;  /* PY_VERSION_HEX: 0x030b02f0 */
-	int minor;             /* 6 … 15 */
+	int minor;             /* 6 … 15, or more by force */
 	char version[32];      /* "3.11.2"; "3.13.0t" for a free-threaded build */
 	bool free_threaded;
+	bool by_force;         /* a version that there is no table for may be taken */
+	bool unknown;          /* it is one */
 	struct pl_python_layout layout;
 	uint64_t runtime;           /* _PyRuntime; 0 on 3.6 */
 	uint64_t interpreters_head; /* address of the word that points to the newest interpreter */
@@ -83,12 +85,14 @@ static inline uint64_t pl_python_slot(const struct pl_python *python, enum pl_do
  * Finds the interpreter in any mapped ELF that defines it (never by a file name), its version from
  * the interpreter itself, its layout, and its allocator tables in two independent ways that must
  * agree. *ret is released with pl_python_close().
+ * by_force: a minor version that is newer than all that we know is taken too, if what its
+ * _Py_DebugOffsets say, read as an older version's, holds in the process.
  * -ENOEXEC: not a Python that we know (not Python, PyPy, Python 2, unknown version: err says which);
  * -EPROTO: two sources disagree; -ESRCH; -EPERM.
  */
-int pl_python_open(pid_t pid, struct pl_python **ret, struct pl_error *err);
+int pl_python_open(pid_t pid, bool by_force, struct pl_python **ret, struct pl_error *err);
 void pl_python_close(struct pl_python *python);
-/* Cheap: version only (for `pyleak ps`); text gets "3.11.2", also of a version that cannot be opened.
+/* Cheap: version only (for `pyleak ps`); text gets "3.11.2". 1: a version that is opened by force only.
  * -ENOEXEC: no CPython in it; -EPERM: it may not be read, so nobody knows; -ESRCH. */
 int pl_python_identify(pid_t pid, char version[32]);
 

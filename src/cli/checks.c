@@ -71,7 +71,7 @@ static int check_sandbox(struct pl_subject *subject, char note[PL_CHECK_NOTE], s
 
 static int check_python(struct pl_subject *subject, char note[PL_CHECK_NOTE], struct pl_error *err)
 {
-	int code = pl_python_open(subject->process.pid, &subject->python, err);
+	int code = pl_python_open(subject->process.pid, subject->by_force, &subject->python, err);
 
 	if (code == 0)
 		note_down(note, "%s in %s (%s)", subject->python->version, subject->python->object_path,
@@ -161,11 +161,11 @@ const struct pl_check pl_checks[] = {
 };
 const size_t pl_check_count = sizeof(pl_checks) / sizeof(pl_checks[0]);
 
-int pl_subject_open(struct pl_subject *subject, pid_t pid, struct pl_error *err)
+int pl_subject_open(struct pl_subject *subject, pid_t pid, bool by_force, struct pl_error *err)
 {
 	int code;
 
-	*subject = (struct pl_subject){.python = NULL};
+	*subject = (struct pl_subject){.by_force = by_force};
 	code = pl_process_read(pid, &subject->process);
 	if (code == -ESRCH)
 		return pl_fail(err, code, "no process %d: see 'pyleak ps'", (int)pid);

@@ -16,6 +16,7 @@
 
 struct pl_subject {
 	struct pl_process process;
+	bool by_force;            /* see pl_python_open() */
 	struct pl_python *python; /* set by the check of that name */
 };
 
@@ -32,7 +33,7 @@ extern const struct pl_check pl_checks[];
 extern const size_t pl_check_count;
 
 /* -ESRCH and *err filled: there is no such process. Release in any case. */
-int pl_subject_open(struct pl_subject *subject, pid_t pid, struct pl_error *err);
+int pl_subject_open(struct pl_subject *subject, pid_t pid, bool by_force, struct pl_error *err);
 void pl_subject_close(struct pl_subject *subject);
 
 /* All that planting does not ask by itself, up to the first that fails. */

@@ -44,7 +44,7 @@ static int examine(pid_t pid, struct diagnosis *diagnosis, struct pl_error *err)
 		.contained = pl_process_is_contained(getpid()),
 	};
 	unsigned int missing = 0;
-	int code = pl_subject_open(&diagnosis->subject, pid, err);
+	int code = pl_subject_open(&diagnosis->subject, pid, false, err);
 
 	if (code < 0)
 		return code;

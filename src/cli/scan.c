@@ -49,6 +49,9 @@ static int look_at(pid_t pid, struct pl_candidate *candidate)
 		pl_fail(&candidate->block, -EPERM, "its memory may not be read");
 	else
 		candidate->probe = pl_probe_present(pid);
+	if (identified > 0)
+		pl_fail(&candidate->block, -ENOEXEC, "process %d runs Python %s, which pyleak does not know", (int)pid,
+			candidate->python);
 	return 1;
 }
 

@@ -25,7 +25,7 @@ int pl_session_open(struct pl_session *session, const struct pl_options *options
 	int code = pl_choose_process(options, &pid, err);
 
 	if (code == 0)
-		code = pl_target_check(&session->target, pid, err);
+		code = pl_target_check(&session->target, pid, options->force, err);
 	if (code == 0)
 		code = pl_output_open(options, &session->output, err);
 	if (code == 0) {

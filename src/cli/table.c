@@ -112,7 +112,7 @@ const struct pl_option pl_option_table[] = {
 	{'o', "output", "FILE", .commands = FOR_RESULTS, .section = PL_SECTION_OUTPUT,
 		.help = "write there, not to standard output"},
 	{PL_OPTION_FORCE, "force", .commands = FOR_RESULTS, .section = PL_SECTION_OUTPUT,
-		.help = "let --output overwrite an existing file"},
+		.help = "let --output overwrite an existing file; take a Python newer than pyleak knows"},
 	{PL_OPTION_FAIL_ABOVE, "fail-above", "SIZE", .commands = FOR_RECORDING, .section = PL_SECTION_OUTPUT,
 		.help = "exit with status 3 if any row grew by more"},
 	{PL_OPTION_COLOR, "color", .choices = color_choices, .preset = "auto", .commands = FOR_RESULTS,

@@ -52,10 +52,10 @@ static int explain_end(const struct pl_target *target, int code, struct pl_error
 	return pl_fail(err, -ESRCH, "process %d ended before anything was recorded", (int)target->pid);
 }
 
-int pl_target_check(struct pl_target *target, pid_t pid, struct pl_error *err)
+int pl_target_check(struct pl_target *target, pid_t pid, bool by_force, struct pl_error *err)
 {
 	struct pl_subject subject;
-	int code = pl_subject_open(&subject, pid, err);
+	int code = pl_subject_open(&subject, pid, by_force, err);
 
 	*target = (struct pl_target){.pid = pid, .start_time = subject.process.start_time};
 	if (code == 0)
@@ -63,6 +63,9 @@ int pl_target_check(struct pl_target *target, pid_t pid, struct pl_error *err)
 	target->python = PL_TAKE(subject.python);
 	if (code == 0)
 		pl_log_note("process %d, Python %s: %s", (int)pid, target->python->version, subject.process.command_line);
+	if (code == 0 && target->python->unknown)
+		pl_log_note("Python %s is newer than this pyleak, which goes by what the interpreter says of itself",
+			target->python->version);
 	pl_subject_close(&subject);
 	return explain_end(target, code, err);
 }

@@ -21,8 +21,9 @@ struct pl_target {
 	bool ended;   /* the process did, while it was watched */
 };
 
-/* Whether the process can be recorded, and what Python it is; does not touch it. Close it in any case. */
-int pl_target_check(struct pl_target *target, pid_t pid, struct pl_error *err);
+/* Whether the process can be recorded, and what Python it is (by_force: see pl_python_open()); does not touch it.
+ * Close it in any case. */
+int pl_target_check(struct pl_target *target, pid_t pid, bool by_force, struct pl_error *err);
 
 /* Adopts a probe that was planted to stay, or removes what a killed pyleak left behind or a fork
  * inherited; gives the process to the guardian; plants. On failure everything is as it was. */

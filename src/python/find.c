@@ -49,7 +49,7 @@ static bool is_loaded(const struct pl_maps *maps, const struct object *object)
  * A process may map several objects that define an interpreter (a second libpython that something
  * opened, an executable mapped again): the one to take is loaded, and its runtime is initialised.
  */
-int find_interpreter(pid_t pid, const struct pl_maps *maps, struct object *ret, struct pl_python *python,
+int find_interpreter(pid_t pid, const struct pl_maps *maps, bool by_force, struct object *ret, struct pl_python *python,
 		     struct pl_error *err)
 {
 	bool python_2 = false, pypy = false;
@@ -57,7 +57,7 @@ int find_interpreter(pid_t pid, const struct pl_maps *maps, struct object *ret, 
 
 	for (size_t i = 0; i < maps->count; i++) {
 		const struct pl_map *map = &maps->items[i];
-		struct pl_python found = { .pid = pid };
+		struct pl_python found = { .pid = pid, .by_force = by_force };
 		struct pl_error why = { 0 };
 		struct object object;
 		enum what what;

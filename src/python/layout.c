@@ -96,9 +96,14 @@ static void free_threaded_layout(struct pl_python_layout *layout, int minor)
 	}
 }
 
+bool layout_known(int minor)
+{
+	return minor >= FIRST_MINOR && minor <= LAST_MINOR;
+}
+
 int layout_table(int minor, int patch, bool free_threaded, struct pl_python_layout *ret)
 {
-	if (minor < FIRST_MINOR || minor > LAST_MINOR || (free_threaded && minor < 13))
+	if (!layout_known(minor) || (free_threaded && minor < 13))
 		return -ENOEXEC;
 	*ret = layouts[minor - FIRST_MINOR];
 	patch_up(ret, minor, patch);
@@ -115,74 +120,4 @@ int32_t layout_allocator(int minor, enum pl_domain domain)
 	if (minor < 12 || minor > LAST_MINOR)
 		return PL_NO_FIELD;
 	return raw[minor] + 40 * (int32_t)domain;
-}
-
-/* Where _Py_DebugOffsets (pycore_runtime.h, pycore_debug_offsets.h) says what the table says too. */
-#define FIELD(name) #name, offsetof(struct pl_python_layout, name)
-static const struct debug_offset {
-	const char *name;
-	size_t field;
-	int16_t at[3]; /* in 3.13, 3.14, 3.15; 0: not there */
-	enum { ANY, FREE_THREADED, WITH_GIL } only;
-} debug_offsets_fields[] = {
-	{ FIELD(runtime_interpreters_head), { 40, 40, 40 } },
-	{ FIELD(interpreter_id), { 56, 56, 56 } },
-	{ FIELD(interpreter_next), { 64, 64, 64 } },
-	{ FIELD(interpreter_threads_head), { 72, 72, 72 } },
-	{ FIELD(interpreter_gil), { 112, 120, 120 }, .only = WITH_GIL },
-	{ FIELD(thread_next), { 168, 192, 192 } },
-	{ FIELD(thread_interpreter), { 176, 200, 200 } },
-	{ FIELD(thread_frame), { 184, 208, 208 } },
-	{ FIELD(thread_id), { 192, 216, 240 } },
-	{ FIELD(thread_native_id), { 200, 224, 248 } },
-	{ FIELD(thread_status), { 216, 240, 264 } },
-	{ FIELD(frame_previous), { 232, 256, 320 } },
-	{ FIELD(frame_code), { 240, 264, 328 } },
-	{ FIELD(frame_instruction), { 248, 272, 336 } },
-	{ FIELD(frame_owner), { 264, 288, 352 } },
-	{ FIELD(frame_tlbc_index), { 0, 304, 368 }, .only = FREE_THREADED },
-	{ FIELD(code_filename), { 280, 320, 384 } },
-	{ FIELD(code_name), { 288, 328, 392 } },
-	{ FIELD(code_qualname), { 296, 336, 400 } },
-	{ FIELD(code_line_table), { 304, 344, 408 } },
-	{ FIELD(code_first_line), { 312, 352, 416 } },
-	{ FIELD(code_bytecode), { 344, 384, 448 } },
-	{ FIELD(code_tlbc), { 0, 392, 456 }, .only = FREE_THREADED },
-	{ FIELD(object_type), { 360, 408, 472 } },
-	{ FIELD(type_name), { 376, 424, 488 } },
-	{ FIELD(bytes_size), { 520, 600, 696 } },
-	{ FIELD(bytes_data), { 528, 608, 704 } },
-	{ FIELD(string_state), { 544, 624, 720 } },
-	{ FIELD(string_length), { 552, 632, 728 } },
-	{ FIELD(string_ascii_data), { 560, 640, 736 } },
-};
-
-size_t layout_debug_offsets_size(int minor)
-{
-	static const size_t sizes[] = { [13] = 584, [14] = 760, [15] = 888 };
-
-	return minor >= 13 && minor <= LAST_MINOR ? sizes[minor] : 0;
-}
-
-int layout_check(int minor, bool free_threaded, const struct pl_python_layout *layout, const uint8_t *debug_offsets,
-		 size_t size, struct pl_error *err)
-{
-	for (size_t i = 0; i < sizeof(debug_offsets_fields) / sizeof(debug_offsets_fields[0]); i++) {
-		const struct debug_offset *field = &debug_offsets_fields[i];
-		int16_t at = field->at[minor - 13];
-		int32_t known;
-		uint64_t said;
-
-		if (!at || (field->only != ANY && (field->only == FREE_THREADED) != free_threaded))
-			continue;
-		if ((size_t)at + sizeof(said) > size)
-			return pl_fail(err, -EPROTO, "Python 3.%d: _Py_DebugOffsets ends before %s", minor, field->name);
-		said = field_u64(debug_offsets, at);
-		memcpy(&known, (const uint8_t *)layout + field->field, sizeof(known));
-		if (said != (uint64_t)known)
-			return pl_fail(err, -EPROTO,
-				"Python 3.%d: the interpreter says that %s is at %llu, pyleak knows it at %d", minor,
-				field->name, (unsigned long long)said, known);
-	}
-	return 0;
 }

@@ -5,10 +5,11 @@
 
 #include "python_private.h"
 
-static int open_object(pid_t pid, const struct pl_maps *maps, struct pl_python *python, struct pl_error *err)
+static int open_object(pid_t pid, const struct pl_maps *maps, bool by_force, struct pl_python *python,
+		       struct pl_error *err)
 {
 	struct object object = { 0 };
-	int r = find_interpreter(pid, maps, &object, python, err);
+	int r = find_interpreter(pid, maps, by_force, &object, python, err);
 
 	if (r < 0)
 		return r;
@@ -34,7 +35,7 @@ out:
 	return r;
 }
 
-int pl_python_open(pid_t pid, struct pl_python **ret, struct pl_error *err)
+int pl_python_open(pid_t pid, bool by_force, struct pl_python **ret, struct pl_error *err)
 {
 	struct pl_maps maps = { 0 };
 	struct pl_python *python = calloc(1, sizeof(*python));
@@ -50,7 +51,7 @@ int pl_python_open(pid_t pid, struct pl_python **ret, struct pl_error *err)
 	else if (r < 0)
 		r = pl_fail(err, r, "cannot read the memory map of process %d: %s", (int)pid, strerror(-r));
 	else
-		r = open_object(pid, &maps, python, err);
+		r = open_object(pid, &maps, by_force, python, err);
 	pl_maps_free(&maps);
 	if (r < 0) {
 		pl_python_close(python);
@@ -71,7 +72,7 @@ void pl_python_close(struct pl_python *python)
 int pl_python_identify(pid_t pid, char version[32])
 {
 	struct pl_maps maps = { 0 };
-	bool found = false, certain = false;
+	bool found = false, certain = false, known = false;
 	int r = pl_maps_read(pid, &maps);
 
 	for (size_t i = 0; r == 0 && i < maps.count && !certain; i++) {
@@ -87,12 +88,14 @@ int pl_python_identify(pid_t pid, char version[32])
 		}
 		/* As find_interpreter() does, but a version that cannot be attached to has its name too. */
 		certain = roots_find(&object, &python, NULL) == 0 && roots_initialised(&python);
-		if (certain || !found)
+		if (certain || !found) {
 			memcpy(version, python.version, sizeof(python.version));
+			known = layout_known(python.minor);
+		}
 		found = true;
 	}
 	pl_maps_free(&maps);
 	if (r < 0)
 		return r;
-	return found ? 0 : -ENOEXEC;
+	return !found ? -ENOEXEC : known ? 0 : 1;
 }

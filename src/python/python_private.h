@@ -44,7 +44,7 @@ int object_code_read(void *object, uint64_t address, void *buffer, size_t length
 bool object_code_is_data(void *object, uint64_t address);
 
 /* The interpreter among the mapped objects. -ENOEXEC with a line in err. */
-int find_interpreter(pid_t pid, const struct pl_maps *maps, struct object *ret, struct pl_python *python,
+int find_interpreter(pid_t pid, const struct pl_maps *maps, bool by_force, struct object *ret, struct pl_python *python,
 		     struct pl_error *err);
 
 /* Reads the object that a mapping begins, if it defines a CPython 3 (running or not). -ENOEXEC. */
@@ -55,15 +55,30 @@ int version_detect(const struct object *object, struct pl_python *python, struct
 
 /* The table for a version. -ENOEXEC: there is none. */
 int layout_table(int minor, int patch, bool free_threaded, struct pl_python_layout *ret);
-/* Compares it with a _Py_DebugOffsets (of a version that has one). -EPROTO with both values. */
-int layout_check(int minor, bool free_threaded, const struct pl_python_layout *layout, const uint8_t *debug_offsets,
-		 size_t size, struct pl_error *err);
-/* Size of _Py_DebugOffsets, 0 where the version has none. */
-size_t layout_debug_offsets_size(int minor);
+bool layout_known(int minor);
+
+/* _Py_DebugOffsets has a layout of its own in each of these; 0 bytes where a version has none. */
+enum { DEBUG_OFFSETS_FIRST = 13, DEBUG_OFFSETS_LAST = 15, DEBUG_OFFSETS_MAX = 1024 };
+size_t debug_offsets_size(int minor);
+/*
+ * Makes *layout, which is that of the table, what the interpreter says; what moved first is in
+ * *ret_moved (code 0: nothing did). -EPROTO, and *layout is as it was: it says something impossible.
+ */
+int debug_offsets_apply(int minor, bool free_threaded, const uint8_t *debug_offsets, size_t size,
+			struct pl_python_layout *layout, struct pl_error *ret_moved, struct pl_error *err);
+
+/*
+ * Whether the layout holds in the process: every struct that it describes is looked at where the
+ * threads are now, and the parts have to lead to each other. For a layout that no table vouches for.
+ * -EPROTO with what does not hold.
+ */
+int layout_prove(const struct object *object, const struct pl_python *python, struct pl_error *err);
+
 /* Offset of a domain's PyMemAllocatorEx in _PyRuntime (3.12+), else PL_NO_FIELD. */
 int32_t layout_allocator(int minor, enum pl_domain domain);
 
-/* The layout; where the interpreters and the current thread state are. */
+/* The layout; where the interpreters and the current thread state are. -ENOEXEC: there is no table for
+ * the version and python->by_force is not set. */
 int roots_find(const struct object *object, struct pl_python *python, struct pl_error *err);
 /* Whether there is an interpreter with a thread: before, nothing else can be read. */
 bool roots_initialised(const struct pl_python *python);

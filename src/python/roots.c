@@ -2,6 +2,7 @@
 #include <errno.h>
 
 #include "pyleak/arch.h"
+#include "pyleak/log.h"
 #include "pyleak/memory.h"
 #include "python_private.h"
 
@@ -40,20 +41,6 @@ static int roots_of_36(const struct object *object, struct pl_python *python, st
 	return 0;
 }
 
-static int check_debug_offsets(const struct pl_python *python, struct pl_error *err)
-{
-	uint8_t offsets[1024];
-	size_t size = layout_debug_offsets_size(python->minor);
-	int r;
-
-	if (!size)
-		return 0;
-	r = pl_memory_read(python->pid, python->runtime, offsets, size);
-	if (r < 0)
-		return pl_fail(err, r, "cannot read _PyRuntime of process %d", (int)python->pid);
-	return layout_check(python->minor, python->free_threaded, &python->layout, offsets, size, err);
-}
-
 /* PyCode_Type.tp_name: says whether objects have the header that the table thinks they have. */
 static int check_type(const struct pl_python *python, struct pl_error *err)
 {
@@ -69,26 +56,87 @@ static int check_type(const struct pl_python *python, struct pl_error *err)
 	return 0;
 }
 
-int roots_find(const struct object *object, struct pl_python *python, struct pl_error *err)
+static void set_roots(struct pl_python *python)
 {
 	const struct pl_python_layout *layout = &python->layout;
-	int r;
 
+	python->interpreters_head = python->runtime + (uint64_t)layout->runtime_interpreters_head;
+	if (layout->runtime_tstate_current != PL_NO_FIELD)
+		python->thread_current = python->runtime + (uint64_t)layout->runtime_tstate_current;
+}
+
+/* The layout as the interpreter says it, by the rules of a minor version. What the table says too needs no proof. */
+static int take_said(const struct object *object, struct pl_python *python, int minor, struct pl_error *err)
+{
+	uint8_t offsets[DEBUG_OFFSETS_MAX];
+	size_t size = debug_offsets_size(minor);
+	struct pl_python said = *python;
+	struct pl_error moved, doubt = { 0 };
+	int r = layout_table(minor, 0, python->free_threaded, &said.layout);
+
+	if (r == 0)
+		r = pl_memory_read(python->pid, python->runtime, offsets, size);
+	if (r < 0)
+		return pl_fail(err, r, "cannot read _PyRuntime of process %d", (int)python->pid);
+	r = debug_offsets_apply(minor, python->free_threaded, offsets, size, &said.layout, &moved, err);
+	if (r < 0)
+		return r;
+	set_roots(&said);
+	if (moved.code || minor != python->minor) {
+		r = layout_prove(object, &said, &doubt);
+		if (r < 0)
+			return pl_fail(err, r, "%s%s%s", moved.text, moved.code ? ", but " : "", doubt.text);
+		pl_log_debug("the layout of Python %s is what its _PyRuntime says: it holds", python->version);
+	}
+	*python = said;
+	return 0;
+}
+
+/* Of a newer version we only know that it may have changed as little as the ones before it. */
+static int take_unknown(const struct object *object, struct pl_python *python, struct pl_error *err)
+{
+	struct pl_error newest = { 0 };
+
+	if (python->minor < DEBUG_OFFSETS_FIRST || !python->runtime)
+		return pl_fail(err, -ENOEXEC, "process %d runs Python %s; pyleak knows CPython 3.6 to 3.15", (int)python->pid,
+			python->version);
+	if (!python->by_force)
+		return pl_fail(err, -ENOEXEC, "process %d runs Python %s; pyleak knows CPython 3.6 to 3.15 (--force takes a "
+			"newer one, if what it says of itself holds)", (int)python->pid, python->version);
+	python->unknown = true;
+	for (int minor = DEBUG_OFFSETS_LAST; minor >= DEBUG_OFFSETS_FIRST; minor--) {
+		struct pl_error doubt = { 0 };
+
+		if (take_said(object, python, minor, &doubt) == 0)
+			return 0;
+		pl_log_debug("not as 3.%d: %s", minor, doubt.text);
+		if (!newest.code)
+			newest = doubt;
+	}
+	return pl_fail(err, -ENOEXEC, "process %d runs Python %s, which pyleak does not know, and what it says of itself does "
+		"not hold: %s", (int)python->pid, python->version, newest.text);
+}
+
+int roots_find(const struct object *object, struct pl_python *python, struct pl_error *err)
+{
+	int r = object_export(object, "PyCode_Type", &python->code_type);
+
+	if (r < 0)
+		return pl_fail(err, -ENOEXEC, "%s does not export PyCode_Type", object->map->path);
+	if (!layout_known(python->minor))
+		return take_unknown(object, python, err);
 	r = layout_table(python->minor, (int)(python->version_hex >> 8 & 0xff), python->free_threaded, &python->layout);
 	if (r < 0)
 		return pl_fail(err, r, "process %d runs Python %s; pyleak knows CPython 3.6 to 3.15", (int)python->pid,
 			python->version);
-	r = object_export(object, "PyCode_Type", &python->code_type);
-	if (r < 0)
-		return pl_fail(err, -ENOEXEC, "%s does not export PyCode_Type", object->map->path);
 	if (python->minor == 6)
 		return roots_of_36(object, python, err);
 	if (!python->runtime)
 		return pl_fail(err, -ENOEXEC, "Python %s in process %d does not export _PyRuntime", python->version,
 			(int)python->pid);
-	python->interpreters_head = python->runtime + (uint64_t)layout->runtime_interpreters_head;
-	if (layout->runtime_tstate_current != PL_NO_FIELD)
-		python->thread_current = python->runtime + (uint64_t)layout->runtime_tstate_current;
+	if (debug_offsets_size(python->minor))
+		return take_said(object, python, python->minor, err);
+	set_roots(python);
 	return 0;
 }
 
@@ -97,8 +145,6 @@ int roots_check(const struct object *object, const struct pl_python *python, str
 	uint64_t local;
 	int r = check_type(python, err);
 
-	if (r == 0)
-		r = check_debug_offsets(python, err);
 	if (r == 0)
 		r = agree(object, python, "the list of interpreters", python->interpreters_head,
 			"PyInterpreterState_Head", err);

@@ -9,7 +9,8 @@
  * The three PyMemAllocatorEx. Up to 3.11 they are local symbols, which strip removes, so they are
  * found by following PyMem_GetAllocator(domain); from 3.12 on they are in _PyRuntime. Either way
  * the code of an exported function that allocates through the table has to use the same words; and
- * where there is a .symtab, it has to agree too.
+ * where there is a .symtab, it has to agree too. In a release that has moved them within _PyRuntime
+ * they are where three of these functions agree that they are.
  */
 
 static const struct {
@@ -24,6 +25,8 @@ static const struct {
 		{ "PyObject_Malloc", "PyObject_Calloc", "PyObject_Realloc", "PyObject_Free" } },
 };
 
+enum { REFERENCES = 64 };
+
 static bool contains(const uint64_t *words, size_t count, uint64_t word)
 {
 	for (size_t i = 0; i < count; i++)
@@ -36,17 +39,68 @@ static bool contains(const uint64_t *words, size_t count, uint64_t word)
 static bool used_by_functions(const struct object *object, enum pl_domain domain, uint64_t table)
 {
 	for (int function = 0; function < PL_FN_COUNT; function++) {
-		uint64_t references[64], address;
+		uint64_t references[REFERENCES], address;
 		size_t count = 0;
 
 		if (object_export(object, domains[domain].functions[function], &address) == 0 &&
 				pl_arch_data_references(address, object_code_read, object_code_is_data, (void *)object,
-					references, sizeof(references) / sizeof(references[0]), &count) == 0 &&
+					references, REFERENCES, &count) == 0 &&
 				contains(references, count, table) &&
 				contains(references, count, table + 8 + 8 * (uint64_t)function))
 			return true;
 	}
 	return false;
+}
+
+struct references {
+	uint64_t words[PL_FN_COUNT][REFERENCES];
+	size_t counts[PL_FN_COUNT];
+};
+
+/* How many of the functions use what would be their slot, if a table began there; 0 if none uses its ctx. */
+static int count_users(const struct references *references, uint64_t table)
+{
+	bool context = false;
+	int users = 0;
+
+	for (int function = 0; function < PL_FN_COUNT; function++) {
+		const uint64_t *words = references->words[function];
+		size_t count = references->counts[function];
+
+		users += contains(words, count, table + 8 + 8 * (uint64_t)function);
+		context |= contains(words, count, table);
+	}
+	return context ? users : 0;
+}
+
+/* Where no table of offsets says it: the words of which nearly all functions of the domain use their own.
+ * (An optimizing compiler puts the use of ctx out of sight in some of them, and large blocks go on to the raw
+ * domain, whose table was found before.) 0: none, or not one alone. */
+static uint64_t found_by_functions(const struct object *object, const uint64_t *tables, enum pl_domain domain)
+{
+	struct references references = { .counts = { 0 } };
+	int most = PL_FN_COUNT - 2;
+	uint64_t best = 0;
+
+	for (int function = 0; function < PL_FN_COUNT; function++) {
+		uint64_t address;
+
+		if (object_export(object, domains[domain].functions[function], &address) < 0 ||
+				pl_arch_data_references(address, object_code_read, object_code_is_data, (void *)object,
+					references.words[function], REFERENCES, &references.counts[function]) < 0)
+			references.counts[function] = 0;
+	}
+	for (int function = 0; function < PL_FN_COUNT; function++)
+		for (size_t i = 0; i < references.counts[function]; i++) {
+			uint64_t table = references.words[function][i] - 8 - 8 * (uint64_t)function;
+			int users = count_users(&references, table);
+
+			if (users < most || table == best || contains(tables, (size_t)domain, table))
+				continue;
+			best = users > most ? table : 0;
+			most = users;
+		}
+	return best;
 }
 
 static int walk(const struct object *object, enum pl_domain domain, uint64_t *ret)
@@ -105,6 +159,11 @@ static int find_table(const struct object *object, struct pl_python *python, enu
 	}
 	if (ways && used_by_functions(object, domain, table))
 		ways++;
+	/* From 3.12 on it is in a struct that a release may have moved. */
+	if (ways < 2 && python->minor >= 12) {
+		table = found_by_functions(object, python->allocators, domain);
+		ways = table ? 2 : 0;
+	}
 	if (ways < 2)
 		return pl_fail(err, -EPROTO, "Python %s: the allocator table %s %s", python->version,
 			domains[domain].symbol, ways ? "was found in one way only, and nothing confirms it" : "was not found");

@@ -17,7 +17,7 @@
 #include "pyleak/python.h"
 
 /*
- * stack_dump PID [ROUNDS]: what pyleak sees of a Python process, as JSON lines. First the
+ * stack_dump PID [ROUNDS [--force]]: what pyleak sees of a Python process, as JSON lines. First the
  * interpreter, then every OS thread with its Python stack, innermost frame first. Each thread is
  * held while its stack is read. With ROUNDS every stack is read that many times, for its cost.
  */
@@ -126,6 +126,7 @@ int main(int argc, char **argv)
 	struct pl_error err = { 0 };
 	pid_t pid = argc > 1 ? (pid_t)atoi(argv[1]) : 0, *tids;
 	int rounds = argc > 2 ? atoi(argv[2]) : 1;
+	bool by_force = argc > 3 && strcmp(argv[3], "--force") == 0;
 	char version[32];
 	double start = seconds(), opened;
 	size_t count;
@@ -133,7 +134,7 @@ int main(int argc, char **argv)
 	if (pl_python_identify(pid, version) < 0)
 		(void)snprintf(version, sizeof(version), "none");
 	opened = seconds();
-	if (pl_python_open(pid, &python, &err) < 0) {
+	if (pl_python_open(pid, by_force, &python, &err) < 0) {
 		(void)fprintf(stderr, "stack_dump: %s\n", err.text);
 		return 1;
 	}

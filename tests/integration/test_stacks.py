@@ -56,17 +56,17 @@ class Victim:
         self.stop()
 
 
-def dump(pid):
+def dump(pid, *arguments):
     """(the interpreter, {ident: thread}) as stack_dump prints them, or its error line."""
-    result = subprocess.run([STACK_DUMP, str(pid)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+    result = subprocess.run([STACK_DUMP, str(pid), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
     if result.returncode:
         return result.stderr.decode()
     lines = [json.loads(line) for line in result.stdout.decode().splitlines()]
     return lines[0], {thread["ident"]: thread for thread in lines[1:]}
 
 
-def compare(victim):
-    interpreter, threads = dump(victim.process.pid)
+def compare(victim, *arguments):
+    interpreter, threads = dump(victim.process.pid, *arguments)
     expected = json.loads(victim.line)
     assert len(expected) >= 12
     for ident, frames in expected.items():

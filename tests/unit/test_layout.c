@@ -76,36 +76,76 @@ Test(layout, allocators)
 	cr_expect_eq(layout_allocator(16, PL_DOMAIN_RAW), PL_NO_FIELD);
 }
 
-Test(layout, agrees_with_313)
+/* What a build says, in place of the table's. */
+static int apply(const uint64_t *words, size_t size, struct pl_python_layout *layout, struct pl_error *moved,
+	struct pl_error *err)
 {
-	struct pl_python_layout layout;
-	struct pl_error err = { 0 };
-
-	cr_assert_eq(sizeof(debug_offsets_of_313), layout_debug_offsets_size(13));
-	cr_assert_eq(layout_table(13, 0, false, &layout), 0);
-	cr_expect_eq(layout_check(13, false, &layout, (const uint8_t *)debug_offsets_of_313,
-		sizeof(debug_offsets_of_313), &err), 0, "%s", err.text);
+	*err = (struct pl_error){ 0 };
+	cr_assert_eq(layout_table(13, 0, false, layout), 0);
+	return debug_offsets_apply(13, false, (const uint8_t *)words, size, layout, moved, err);
 }
 
-Test(layout, names_both_values_of_a_disagreement)
+Test(layout, agrees_with_313)
+{
+	struct pl_python_layout layout, table;
+	struct pl_error err, moved;
+
+	cr_assert_eq(sizeof(debug_offsets_of_313), debug_offsets_size(13));
+	cr_expect_eq(apply(debug_offsets_of_313, sizeof(debug_offsets_of_313), &layout, &moved, &err), 0, "%s", err.text);
+	cr_expect_eq(moved.code, 0, "%s", moved.text);
+	cr_assert_eq(layout_table(13, 0, false, &table), 0);
+	cr_expect_eq(memcmp(&layout, &table, sizeof(layout)), 0);
+}
+
+Test(layout, takes_what_the_interpreter_says_and_names_both_values)
 {
 	uint64_t offsets[sizeof(debug_offsets_of_313) / 8];
-	struct pl_python_layout layout;
-	struct pl_error err = { 0 };
+	struct pl_python_layout layout, table;
+	struct pl_error err, moved;
 
 	memcpy(offsets, debug_offsets_of_313, sizeof(offsets));
-	offsets[192 / 8] = 4711;
-	cr_assert_eq(layout_table(13, 0, false, &layout), 0);
-	cr_expect_eq(layout_check(13, false, &layout, (const uint8_t *)offsets, sizeof(offsets), &err), -EPROTO);
-	cr_expect(strstr(err.text, "thread_id") && strstr(err.text, "4711") && strstr(err.text, "152"), "%s", err.text);
-	err = (struct pl_error){ 0 };
-	cr_expect_eq(layout_check(13, false, &layout, (const uint8_t *)debug_offsets_of_313, 100, &err), -EPROTO);
+	offsets[192 / 8] = 160;  /* thread_id, which changes places with thread_native_id */
+	offsets[200 / 8] = 152;
+	offsets[272 / 8] += 8;   /* PyCodeObject grew: code_bytecode at its end, and with it what lies before it */
+	offsets[344 / 8] += 8;
+	offsets[560 / 8] += 8;   /* the end of PyASCIIObject, and with it what lies behind it */
+	cr_expect_eq(apply(offsets, sizeof(offsets), &layout, &moved, &err), 0, "%s", err.text);
+	cr_expect(strstr(moved.text, "thread_id") && strstr(moved.text, "160") && strstr(moved.text, "152"), "%s", moved.text);
+	cr_assert_eq(layout_table(13, 0, false, &table), 0);
+	cr_expect_eq(layout.thread_id, 160);
+	cr_expect_eq(layout.thread_frame, table.thread_frame);
+	cr_expect_eq(layout.code_bytecode, table.code_bytecode + 8);
+	cr_expect_eq(layout.code_first_traceable, table.code_first_traceable + 8);
+	cr_expect_eq(layout.string_compact_data, table.string_compact_data + 8);
+	cr_expect_eq(layout.string_data_pointer, table.string_data_pointer + 8);
+}
+
+Test(layout, refuses_what_cannot_be)
+{
+	uint64_t offsets[sizeof(debug_offsets_of_313) / 8];
+	struct pl_python_layout layout, table;
+	struct pl_error err, moved;
+
+	cr_assert_eq(layout_table(13, 0, false, &table), 0);
+	for (size_t i = 0; i < 2; i++) {
+		memcpy(offsets, debug_offsets_of_313, sizeof(offsets));
+		offsets[192 / 8] = 4711;                  /* thread_id, beyond its struct */
+		offsets[152 / 8] += i ? 1u << 20 : 0;     /* whose size would allow it, but no reader has room for it */
+		cr_expect_eq(apply(offsets, sizeof(offsets), &layout, &moved, &err), -EPROTO);
+		cr_expect(strstr(err.text, "thread_id") && strstr(err.text, "4711"), "%s", err.text);
+		cr_expect_eq(memcmp(&layout, &table, sizeof(layout)), 0);
+	}
+	memcpy(offsets, debug_offsets_of_313, sizeof(offsets));
+	offsets[280 / 8] += 8; /* code_filename */
+	cr_expect_eq(apply(offsets, sizeof(offsets), &layout, &moved, &err), -EPROTO);
+	cr_expect(strstr(err.text, "code_filename") && strstr(err.text, "code_name"), "%s", err.text);
+	cr_expect_eq(apply(debug_offsets_of_313, 100, &layout, &moved, &err), -EPROTO);
 	cr_expect(strstr(err.text, "ends before"), "%s", err.text);
 }
 
 Test(layout, debug_offsets_begin_with_313)
 {
-	cr_expect_eq(layout_debug_offsets_size(12), 0);
-	cr_expect_eq(layout_debug_offsets_size(14), 760);
-	cr_expect_eq(layout_debug_offsets_size(16), 0);
+	cr_expect_eq(debug_offsets_size(12), 0);
+	cr_expect_eq(debug_offsets_size(14), 760);
+	cr_expect_eq(debug_offsets_size(16), 0);
 }

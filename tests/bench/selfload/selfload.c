@@ -75,7 +75,7 @@ int selfload_plant(int frames, unsigned long sample)
 	uint64_t size = (pl_inline_bytes_size + 4095) & ~(uint64_t)4095, data_size = pl_inline_data_size(&options);
 	int result;
 
-	result = pl_python_open(getpid(), &python, &error);
+	result = pl_python_open(getpid(), false, &python, &error);
 	if (result < 0)
 		return result;
 	code = mmap((void *)0x70796c000000, size + data_size, PROT_READ | PROT_WRITE,
