@@ -96,14 +96,6 @@ static int check_cookie(const struct object *object, struct pl_python *python, s
 	return 0;
 }
 
-/* Of a version from the future nobody knows how its _PyRuntime begins; roots_find() says that it is one. */
-static bool is_known(const struct pl_python *python)
-{
-	struct pl_python_layout layout;
-
-	return layout_table(python->minor, (int)(python->version_hex >> 8 & 0xff), false, &layout) == 0;
-}
-
 int version_detect(const struct object *object, struct pl_python *python, struct pl_error *err)
 {
 	uint64_t address, version;
@@ -121,9 +113,12 @@ int version_detect(const struct object *object, struct pl_python *python, struct
 			(int)object->pid, (unsigned long long)version);
 	python->version_hex = (uint32_t)version;
 	python->minor = (int)(version >> 16 & 0xff);
-	if (python->minor >= 13 && python->runtime && is_known(python)) {
-		r = check_cookie(object, python, err);
-		if (r < 0)
+	if (python->minor >= 13 && python->runtime) {
+		/* How _PyRuntime begins in a version from the future nobody knows; roots_find() says that it is one. */
+		bool known = layout_known(python->minor);
+
+		r = check_cookie(object, python, known ? err : NULL);
+		if (r < 0 && known)
 			return r;
 	}
 	format_version(python);
