@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_HEADROOM_H
+#define PYLEAK_HEADROOM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* How much memory a process can still take before it, or the machine, runs out. */
+struct pl_headroom {
+	uint64_t limit; /* of the cgroup, or all memory of the machine */
+	uint64_t left;  /* of that; page cache which can be dropped counts as free */
+	bool cgroup;    /* it is a cgroup's limit that is reached first */
+};
+
+/*
+ * What is left is the least over the cgroup of the process, those around it, and the machine: as the
+ * kernel's files below `root` say ("" in earnest; tests have a tree of their own). cgroup v2 and the
+ * memory controller of v1. A cgroup that cannot be seen from here is left out. 0 or -errno: the files
+ * of the machine cannot be read, or the process is gone.
+ */
+int pl_headroom_read(const char *root, pid_t pid, struct pl_headroom *ret);
+
+#endif

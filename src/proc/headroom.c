@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: MIT */
+#include "pyleak/headroom.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "pyleak/cleanup.h"
+
+enum { MAX_FILE = 65536 };
+
+/* The names of the same things in both versions of cgroups. */
+struct version {
+	const char *mount; /* where distributions, Docker and Kubernetes have it */
+	const char *limit, *usage;
+	const char *droppable; /* in memory.stat */
+};
+
+static const struct version unified = {"/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file "};
+static const struct version hybrid = {
+	"/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "};
+
+/* A small text file; -errno. */
+static int read_text(const char *path, char *text, size_t size)
+{
+	pl_autoclose int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t length = fd < 0 ? -1 : read(fd, text, size - 1);
+
+	if (length < 0)
+		return -errno;
+	text[length] = '\0';
+	return 0;
+}
+
+/* The number that follows a name at the beginning of a line. */
+static bool find_number(const char *text, const char *name, uint64_t *ret)
+{
+	for (const char *line = text; line; line = strchr(line, '\n')) {
+		line += *line == '\n';
+		if (strncmp(line, name, strlen(name)) == 0)
+			return sscanf(line + strlen(name), "%" SCNu64, ret) == 1;
+	}
+	return false;
+}
+
+static bool read_number(const char *folder, const char *name, uint64_t *ret)
+{
+	char path[PATH_MAX], text[64];
+
+	if (snprintf(path, sizeof(path), "%s/%s", folder, name) >= (int)sizeof(path))
+		return false;
+	/* "max" is no number. */
+	return read_text(path, text, sizeof(text)) == 0 && sscanf(text, "%" SCNu64, ret) == 1;
+}
+
+static void take_least(struct pl_headroom *least, uint64_t limit, uint64_t used)
+{
+	uint64_t left = limit > used ? limit - used : 0;
+
+	if (left < least->left)
+		*least = (struct pl_headroom){.limit = limit, .left = left, .cgroup = true};
+}
+
+/* One cgroup, if it has a limit. What v1 calls unlimited is a number that no machine has, and never the least. */
+static void look_into(const struct version *version, const char *folder, struct pl_headroom *least)
+{
+	uint64_t limit, used, droppable = 0;
+	char path[PATH_MAX];
+	pl_autofree char *text = NULL;
+
+	if (!read_number(folder, version->limit, &limit) || !read_number(folder, version->usage, &used))
+		return;
+	text = malloc(MAX_FILE);
+	if (text && snprintf(path, sizeof(path), "%s/memory.stat", folder) < (int)sizeof(path) &&
+		read_text(path, text, MAX_FILE) == 0)
+		(void)find_number(text, version->droppable, &droppable);
+	take_least(least, limit, used > droppable ? used - droppable : 0);
+}
+
+/* A cgroup and all around it. In a container its path may be that of the host, and only the last of these be there:
+ * the mount itself, which is the container's own. */
+static void look_around(const struct version *version, const char *root, char *path, struct pl_headroom *least)
+{
+	char folder[PATH_MAX];
+
+	/* Beyond the cgroup namespace that we are in: nothing below the mount is about it. */
+	if (strstr(path, "/.."))
+		return;
+	for (char *slash = path + strlen(path); slash; slash = strrchr(path, '/')) {
+		*slash = '\0';
+		if (snprintf(folder, sizeof(folder), "%s%s%s", root, version->mount, path) < (int)sizeof(folder))
+			look_into(version, folder, least);
+	}
+}
+
+int pl_headroom_read(const char *root, pid_t pid, struct pl_headroom *ret)
+{
+	pl_autofree char *text = malloc(MAX_FILE);
+	char path[PATH_MAX], *rest, *line;
+	uint64_t total, available;
+	int code;
+
+	if (!text)
+		return -ENOMEM;
+	(void)snprintf(path, sizeof(path), "%s/proc/meminfo", root);
+	code = read_text(path, text, MAX_FILE);
+	if (code < 0)
+		return code;
+	if (!find_number(text, "MemTotal:", &total) || !find_number(text, "MemAvailable:", &available))
+		return -EPROTO;
+	*ret = (struct pl_headroom){.limit = total * 1024, .left = available * 1024};
+
+	(void)snprintf(path, sizeof(path), "%s/proc/%d/cgroup", root, (int)pid);
+	code = read_text(path, text, MAX_FILE);
+	if (code < 0)
+		return code;
+	rest = text;
+	while ((line = strsep(&rest, "\n"))) {
+		/* "0::/path" or "4:memory:/path" */
+		char *controllers = strchr(line, ':'), *folder = controllers ? strchr(controllers + 1, ':') : NULL;
+
+		if (!folder || folder[1] != '/')
+			continue;
+		*folder = '\0';
+		if (controllers[1] == '\0')
+			look_around(&unified, root, folder + 1, ret);
+		else if (strcmp(controllers + 1, "memory") == 0)
+			look_around(&hybrid, root, folder + 1, ret);
+	}
+	return 0;
+}
