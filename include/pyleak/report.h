@@ -9,7 +9,9 @@
 #include <time.h>
 
 #include "pyleak/account.h"
+#include "pyleak/headroom.h"
 #include "pyleak/stats.h"
+#include "pyleak/verdict.h"
 
 /*
  * Rows to documents. One file here for each format, and one table of them (formats.c). What each
@@ -46,6 +48,9 @@ struct pl_report {
 	uint64_t lost_events, lost_sites;
 	const struct pl_sites *sites;
 	const struct pl_rows *rows;
+	const struct pl_verdict *verdicts; /* [verdict_count], of the first rows; NULL: none */
+	size_t verdict_count;
+	struct pl_headroom headroom; /* beside verdicts; limit 0: not known */
 	const struct pl_rows *stacks; /* the same by traceback, where the format is made of stacks; else NULL */
 };
 
@@ -87,6 +92,11 @@ int pl_report_pprof(FILE *out, const struct pl_report *report, const struct pl_r
  * a terminal: what that would act upon, and bytes that are not UTF-8, as \xNN or \uNNNN; a tab as a blank. The caller
  * frees it; NULL: out of memory. */
 char *pl_printable(const char *text);
+
+/* What there is to say of a verdict, on one line without a newline: "steady growth over 5 windows: +1.2 MiB/h
+ * (1.1 to 1.3), …". Empty where the row does not grow. */
+enum { PL_VERDICT_TEXT = 256 };
+void pl_verdict_text(const struct pl_verdict *verdict, const struct pl_headroom *headroom, char text[PL_VERDICT_TEXT]);
 
 /* One line of a source file (1-based), without indentation and newline, from the file system of
  * `pid`; NULL if it cannot be had. The caller frees it. Files are cached for the run of the

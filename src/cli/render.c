@@ -1,6 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 #include "render.h"
 
+#include <errno.h>
+#include <stdlib.h>
+
+#include "pyleak/cleanup.h"
+
+/* With fewer there is no verdict but "too early". */
+#define LEAST_WINDOWS 3
+
 static bool exceeds(const struct pl_options *options, const struct pl_rows *rows, enum pl_report_kind kind)
 {
 	for (size_t i = 0; options->fail_above_set && i < rows->count; i++) {
@@ -43,8 +51,27 @@ static void explain_growth(struct pl_report *report, const struct pl_snapshot *n
 		&report->growth);
 }
 
+static int judge(const struct pl_options *options, struct pl_report *report, const struct pl_history *history,
+	struct pl_verdict **ret)
+{
+	size_t count = report->rows->count;
+
+	if (options->limit && options->limit < count)
+		count = options->limit;
+	*ret = calloc(count ? count : 1, sizeof(**ret));
+	if (!*ret)
+		return -ENOMEM;
+	report->verdicts = *ret;
+	report->verdict_count = count;
+	/* What cannot be known is left out of the report. */
+	if (pl_headroom_read("", report->pid, &report->headroom) < 0)
+		report->headroom = (struct pl_headroom){0};
+	return pl_verdicts_make(history, report->rows, count, *ret);
+}
+
 int pl_render(const struct pl_options *options, struct pl_report *report, const struct pl_report_options *form,
-	const struct pl_snapshot *now, const struct pl_snapshot *before, FILE *out, bool *ret_exceeded)
+	const struct pl_snapshot *now, const struct pl_snapshot *before, const struct pl_history *history, FILE *out,
+	bool *ret_exceeded)
 {
 	const struct pl_report_format *format = pl_report_format(options->format);
 	struct pl_rows_options selection = {
@@ -56,6 +83,7 @@ int pl_render(const struct pl_options *options, struct pl_report *report, const 
 		.native = options->native,
 	};
 	struct pl_rows rows = {0}, stacks = {0};
+	pl_autofree struct pl_verdict *verdicts = NULL;
 	int code = pl_rows_make(now, before, &selection, &rows);
 
 	*ret_exceeded = code == 0 && exceeds(options, &rows, report->kind);
@@ -68,9 +96,13 @@ int pl_render(const struct pl_options *options, struct pl_report *report, const 
 	report->sites = now->sites;
 	report->rows = &rows;
 	report->stacks = format->stacks ? &stacks : NULL;
+	if (code == 0 && history && pl_history_windows(history) >= LEAST_WINDOWS)
+		code = judge(options, report, history, &verdicts);
 	if (code == 0)
 		code = format->print(out, report, form);
 	report->rows = report->stacks = NULL;
+	report->verdicts = NULL;
+	report->verdict_count = 0;
 	pl_rows_free(&rows);
 	pl_rows_free(&stacks);
 	return code;

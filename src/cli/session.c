@@ -30,7 +30,8 @@ int pl_session_open(struct pl_session *session, const struct pl_options *options
 		code = pl_output_open(options, &session->output, err);
 	if (code == 0) {
 		session->sites = pl_sites_new();
-		if (!session->sites)
+		session->history = pl_history_new();
+		if (!session->sites || !session->history)
 			code = pl_fail(err, -ENOMEM, "out of memory");
 	}
 	if (code == 0)
@@ -65,11 +66,11 @@ struct pl_snapshot *pl_session_glance(struct pl_session *session)
 
 	(void)pl_recording_update(session->target.recording, &state);
 	snapshot = pl_snapshot_take(session->sites);
-	if (snapshot) {
-		snapshot->rss = state.rss;
-		snapshot->lost_events = state.lost_events;
-		snapshot->lost_sites = state.lost_sites;
-	}
+	if (!snapshot)
+		return NULL;
+	snapshot->rss = state.rss;
+	snapshot->lost_events = state.lost_events;
+	snapshot->lost_sites = state.lost_sites;
 	return snapshot;
 }
 
@@ -79,6 +80,10 @@ struct pl_snapshot *pl_session_snapshot(struct pl_session *session)
 
 	if (!snapshot)
 		return NULL;
+	if (pl_history_add(session->history, snapshot) < 0) {
+		pl_snapshot_free(snapshot);
+		return NULL;
+	}
 	pl_target_account(&session->target, &snapshot->account);
 	if (snapshot->account.taken)
 		snapshot->rss = snapshot->account.rss;
@@ -137,7 +142,7 @@ int pl_session_report(struct pl_session *session, enum pl_report_kind kind, cons
 	FILE *stream = open_memstream(&text, &length);
 
 	bool exceeded = false;
-	int code = stream ? pl_render(options, &report, &form, now, before, stream, &exceeded) : -ENOMEM;
+	int code = stream ? pl_render(options, &report, &form, now, before, session->history, stream, &exceeded) : -ENOMEM;
 
 	session->exceeded |= exceeded;
 	if (stream && fclose(stream) != 0 && code == 0)
@@ -156,6 +161,7 @@ int pl_session_close(struct pl_session *session, struct pl_error *err)
 		code = err->code;
 	pl_guardian_dismiss();
 	pl_target_close(&session->target);
+	pl_history_free(session->history);
 	pl_sites_free(session->sites);
 	if (pl_output_close(&session->output, err) < 0)
 		code = err->code;

@@ -19,6 +19,7 @@ struct pl_session {
 	const struct pl_options *options;
 	struct pl_output output;
 	struct pl_sites *sites;
+	struct pl_history *history; /* of every snapshot that pl_session_snapshot() took */
 	struct pl_target target;
 	int64_t started_ns; /* CLOCK_MONOTONIC: when this session began to wait */
 	bool ended;    /* the process did, while it was watched */
@@ -35,8 +36,9 @@ int pl_session_open(struct pl_session *session, const struct pl_options *options
  * (session->ended); -ECANCELED: see err. */
 int pl_session_record(struct pl_session *session, int64_t until_ns, struct pl_error *err);
 
-/* The totals as they are now, and the account of the RSS, which takes longer: a glance does without. NULL: out of
- * memory. */
+/* The totals as they are now, which the session's history notes (take one at the end of each window, and the rows of
+ * the reports get verdicts), and the account of the RSS, which takes longer: a glance does without either. NULL: out
+ * of memory. */
 struct pl_snapshot *pl_session_snapshot(struct pl_session *session);
 struct pl_snapshot *pl_session_glance(struct pl_session *session);
 

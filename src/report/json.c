@@ -6,6 +6,7 @@
 #include "account.h"
 #include "members.h"
 #include "pyleak/report.h"
+#include "pyleak/units.h"
 
 /* To three places: a real that is printed with all its digits reads 10.003000000000000114. */
 static bool put_thousandths(json_t *object, const char *key, int64_t ns, int64_t ns_per_thousandth)
@@ -67,6 +68,37 @@ static json_t *make_error(const struct pl_row *row)
 	return NULL;
 }
 
+/* To so many parts of one: not more digits than mean something. */
+static json_t *make_real(double number, double parts)
+{
+	return json_real(round(number * parts) / parts);
+}
+
+/* Of a growth that is not steady there is no rate: null. */
+static json_t *make_verdict(const struct pl_verdict *verdict, const struct pl_headroom *headroom)
+{
+	bool steady = verdict->growth == PL_GROWTH_STEADY;
+	int64_t full_ns = headroom->limit ? pl_verdict_time_to_fill(verdict, headroom->left) : INT64_MAX;
+	json_t *item = json_object(), *rate = steady ? json_object() : json_null();
+	bool failed = put_string(item, "kind", pl_growth_name(verdict->growth));
+
+	failed |= put_integer(item, "windows", (int64_t)verdict->windows);
+	failed |= put_thousandths(item, "watched_s", verdict->watched_ns, 1000000);
+	if (steady) {
+		failed |= put(rate, "size_per_hour", make_real(verdict->rate, 1));
+		failed |= put(rate, "low", make_real(verdict->rate_low, 1));
+		failed |= put(rate, "high", make_real(verdict->rate_high, 1));
+	}
+	failed |= put(item, "rate", rate);
+	failed |= put(item, "kept", steady ? make_real(verdict->kept, 1e6) : json_null());
+	failed |= put(item, "size_per_block", steady ? make_real(verdict->size_per_block, 1e3) : json_null());
+	failed |= put(item, "full_in_s", full_ns < INT64_MAX ? json_integer(full_ns / PL_NSEC_PER_SEC) : json_null());
+	if (!failed)
+		return item;
+	json_decref(item);
+	return NULL;
+}
+
 static json_t *make_row(const struct pl_report *report, const struct pl_row *row, bool traceback)
 {
 	json_t *item = json_object();
@@ -86,6 +118,9 @@ static json_t *make_row(const struct pl_report *report, const struct pl_row *row
 	failed |= put(item, "freed", make_amount(window->freed_size, window->freed_count));
 	if (report->sample)
 		failed |= put(item, "error", make_error(row));
+	if ((size_t)(row - report->rows->items) < report->verdict_count)
+		failed |= put(item, "verdict",
+			make_verdict(&report->verdicts[row - report->rows->items], &report->headroom));
 	if (traceback)
 		failed |= put(item, "traceback", make_traceback(report->sites, row->site));
 	if (!failed)
@@ -138,6 +173,16 @@ static json_t *make_pair(const char *first_key, uint64_t first, const char *seco
 	return NULL;
 }
 
+static json_t *make_headroom(const struct pl_headroom *headroom)
+{
+	json_t *item = make_pair("limit", headroom->limit, "left", headroom->left);
+
+	if (!put(item, "cgroup", json_boolean(headroom->cgroup)))
+		return item;
+	json_decref(item);
+	return NULL;
+}
+
 static json_t *make_report(const struct pl_report *report, size_t limit)
 {
 	static const char *const groups[] = {
@@ -168,6 +213,8 @@ static json_t *make_report(const struct pl_report *report, size_t limit)
 	failed |= put(document, "account", account_make(report));
 	failed |= put(document, "total", make_total(&report->rows->total));
 	failed |= put(document, "lost", make_pair("events", report->lost_events, "sites", report->lost_sites));
+	if (report->verdicts && report->headroom.limit)
+		failed |= put(document, "headroom", make_headroom(&report->headroom));
 	failed |= put(document, "stats", make_stats(report, limit));
 	if (!failed)
 		return document;

@@ -162,6 +162,23 @@ static void print_traceback(const struct text *text, const struct pl_row *row)
 	}
 }
 
+/* As comments on the line of source above. */
+static void print_remarks(const struct text *text, size_t number)
+{
+	const struct pl_report *report = text->report;
+	char remark[PL_VERDICT_TEXT] = "";
+
+	if (number < report->verdict_count)
+		pl_verdict_text(&report->verdicts[number], &report->headroom, remark);
+	if (!*remark)
+		return;
+	(void)fputs("    # ", text->out);
+	begin(text, report->verdicts[number].growth == PL_GROWTH_STEADY ? STYLE_GROWN : STYLE_DIM);
+	(void)fputs(remark, text->out);
+	end(text);
+	(void)fputc('\n', text->out);
+}
+
 static void print_row(const struct text *text, const struct pl_row *row)
 {
 	enum pl_group group_by = text->report->group_by;
@@ -243,8 +260,10 @@ int pl_report_text(FILE *out, const struct pl_report *report, const struct pl_re
 	size_t shown = rows_shown(report, options);
 
 	errno = 0;
-	for (size_t i = 0; i < shown; i++)
+	for (size_t i = 0; i < shown; i++) {
 		print_row(&text, &rows->items[i]);
+		print_remarks(&text, i);
+	}
 	print_rest(&text, shown);
 	(void)fputs("total: ", out);
 	print_figures(&text, &rows->total, true);

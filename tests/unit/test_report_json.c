@@ -283,3 +283,34 @@ Test(json, a_full_disk)
 	cr_assert_eq(pl_report_json(full, &sample.report, &sample.options), -ENOSPC);
 	(void)fclose(full);
 }
+
+Test(json, verdicts)
+{
+	const struct pl_verdict verdicts[] = {
+		{PL_GROWTH_STEADY, 5, INT64_C(50123000000), 3600.4, 3000, 4000, 1.0 / 3, 16.0004},
+		{.growth = PL_GROWTH_NOISE, .windows = 12, .watched_ns = 1000000000},
+	};
+	json_t *stats;
+
+	sample.report.verdicts = verdicts;
+	sample.report.verdict_count = 2;
+	sample.report.headroom = (struct pl_headroom){.limit = 2000, .left = 1000, .cgroup = true};
+	(void)print();
+	stats = json_object_get(document, "stats");
+	expect_keys(document, "schema kind pid python engine started window_s stop_ms frames group_by sample rss total "
+			      "lost headroom stats");
+	expect(json_object_get(document, "headroom"), "{\"limit\": 2000, \"left\": 1000, \"cgroup\": true}");
+	expect(json_object_get(json_array_get(stats, 0), "verdict"),
+		"{\"kind\": \"steady\", \"windows\": 5, \"watched_s\": 50.123,"
+		" \"rate\": {\"size_per_hour\": 3600.0, \"low\": 3000.0, \"high\": 4000.0},"
+		" \"kept\": 0.333333, \"size_per_block\": 16.0, \"full_in_s\": 999}");
+	expect(json_object_get(json_array_get(stats, 1), "verdict"),
+		"{\"kind\": \"noise\", \"windows\": 12, \"watched_s\": 1.0, \"rate\": null, \"kept\": null,"
+		" \"size_per_block\": null, \"full_in_s\": null}");
+	cr_assert_null(json_object_get(json_array_get(stats, 2), "verdict"));
+	sample.report.headroom.limit = 0;
+	(void)print();
+	cr_assert_null(json_object_get(document, "headroom"));
+	expect(json_object_get(json_object_get(json_array_get(json_object_get(document, "stats"), 0), "verdict"), "full_in_s"),
+		"null");
+}

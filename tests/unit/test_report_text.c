@@ -303,3 +303,61 @@ Test(text, a_full_disk)
 	cr_assert_eq(pl_report_text(full, &sample.report, &sample.options), -ENOSPC);
 	(void)fclose(full);
 }
+
+Test(text, verdicts_are_remarks)
+{
+	const struct pl_verdict verdicts[] = {
+		{.growth = PL_GROWTH_STEADY, .windows = 5, .rate = 12.25 * 1048576, .rate_low = 11 * 1048576,
+			.rate_high = 13 * 1048576, .kept = 0.333},
+		{.growth = PL_GROWTH_LEVELLING, .windows = 5},
+	};
+
+	two_sites();
+	sample.report.verdicts = verdicts;
+	sample.report.verdict_count = 2;
+	sample.report.headroom = (struct pl_headroom){.limit = 512 << 20, .left = 98 << 20, .cgroup = true};
+	expect("/app/x.py:41: size=3048 B (+2048 B), count=12 (+2), average=254 B\n"
+	       "    # steady growth in 5 windows: +12.2 MiB/h (11.0 MiB to 13.0 MiB), 33 % of its blocks stay; fills the "
+	       "cgroup's memory in 8 h 0 min\n"
+	       "/app/x.py:50: size=0 B (-1 B), count=0 (-1)\n"
+	       "    # levels off: a cache that fills, or a start\n"
+	       "total: size=3048 B (+2047 B), count=12 (+1), average=254 B\n"
+	       "growth in 10.0 s: tracked +2047 B, RSS +40.0 MiB (100 MiB to 140 MiB)\n");
+	sample.options.color = true;
+	cr_assert_not_null(strstr(report_sample_print(&sample, pl_report_text), "    # \033[31msteady growth in 5 windows: "));
+}
+
+Test(text, verdict)
+{
+	static const struct {
+		struct pl_verdict verdict;
+		struct pl_headroom headroom;
+		const char *wanted;
+	} table[] = {
+		{{.growth = PL_GROWTH_NONE, .windows = 9}, {0}, ""},
+		{{.growth = PL_GROWTH_EARLY, .windows = 3}, {0}, "grows; 3 windows are too few to say more"},
+		{{.growth = PL_GROWTH_NOISE, .windows = 12}, {0}, "no trend in 12 windows: noise"},
+		{{PL_GROWTH_STEADY, 4, 0, 100, 50, 200, 1, 0}, {0},
+			"steady growth in 4 windows: +100 B/h (50 B to 200 B), every block stays"},
+		{{PL_GROWTH_STEADY, 4, 0, 100, 50, 200, 0, 0}, {1000, 1000, false},
+			"steady growth in 4 windows: +100 B/h (50 B to 200 B); fills the machine's memory in 10 h 0 min"},
+		{{PL_GROWTH_STEADY, 4, 0, 100, 50, 200, 0.004, 0}, {100000, 100000, true},
+			"steady growth in 4 windows: +100 B/h (50 B to 200 B), 1 in 250 of its blocks stays; fills the cgroup's "
+			"memory in 41 days"},
+		/* Not within any uptime. */
+		{{PL_GROWTH_STEADY, 4, 0, 100, 50, 200, 1, 0}, {UINT64_MAX, UINT64_MAX, true},
+			"steady growth in 4 windows: +100 B/h (50 B to 200 B), every block stays"},
+	};
+
+	for (size_t i = 0; i < COUNT(table); i++) {
+		char text[PL_VERDICT_TEXT];
+
+		pl_verdict_text(&table[i].verdict, &table[i].headroom, text);
+		cr_assert_str_eq(text, table[i].wanted, "%s", text);
+	}
+	/* Whatever a hostile process makes of its figures. */
+	char text[PL_VERDICT_TEXT];
+	pl_verdict_text(&(struct pl_verdict){PL_GROWTH_STEADY, SIZE_MAX, 0, 1e300, -1e300, 1e300, 1e-300, 0},
+		&(struct pl_headroom){1, 1, false}, text);
+	cr_assert_not_null(strstr(text, "/h ("));
+}

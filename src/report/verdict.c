@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: MIT */
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+
+#include "pyleak/report.h"
+#include "pyleak/units.h"
+
+static const int64_t nsec_per_day = 86400 * PL_NSEC_PER_SEC;
+static const int64_t far_away_days = 3650; /* no machine is up for so long */
+
+static void format_rate(double rate, bool sign, char text[PL_SIZE_TEXT])
+{
+	pl_format_size(fabs(rate) < 9e18 ? llround(rate) : rate < 0 ? INT64_MIN : INT64_MAX, sign, text);
+}
+
+/* "82 % of its blocks stay", ", 1 in 250 of its blocks stays"; nothing where none was allocated. */
+static void format_kept(double kept, char *text, size_t size)
+{
+	if (kept <= 0)
+		*text = '\0';
+	else if (kept >= 0.995)
+		(void)snprintf(text, size, ", every block stays");
+	else if (kept >= 0.015)
+		(void)snprintf(text, size, ", %.0f %% of its blocks stay", 100 * kept);
+	else
+		(void)snprintf(text, size, ", 1 in %.0f of its blocks stays", 1 / kept);
+}
+
+static void format_end(const struct pl_verdict *verdict, const struct pl_headroom *headroom, char *text, size_t size)
+{
+	int64_t ns = pl_verdict_time_to_fill(verdict, headroom->left);
+	char time[PL_SIZE_TEXT];
+
+	*text = '\0';
+	if (!headroom->limit || ns / nsec_per_day > far_away_days)
+		return;
+	if (ns < 2 * nsec_per_day)
+		pl_format_duration(ns, time);
+	else
+		(void)snprintf(time, sizeof(time), "%" PRId64 " days", ns / nsec_per_day);
+	(void)snprintf(text, size, "; fills the %s in %s", headroom->cgroup ? "cgroup's memory" : "machine's memory", time);
+}
+
+void pl_verdict_text(const struct pl_verdict *verdict, const struct pl_headroom *headroom, char text[PL_VERDICT_TEXT])
+{
+	char rate[PL_SIZE_TEXT], low[PL_SIZE_TEXT], high[PL_SIZE_TEXT], kept[64], end[96];
+
+	*text = '\0';
+	switch (verdict->growth) {
+	case PL_GROWTH_NONE:
+		return;
+	case PL_GROWTH_EARLY:
+		(void)snprintf(text, PL_VERDICT_TEXT, "grows; %zu windows are too few to say more", verdict->windows);
+		return;
+	case PL_GROWTH_LEVELLING:
+		(void)snprintf(text, PL_VERDICT_TEXT, "levels off: a cache that fills, or a start");
+		return;
+	case PL_GROWTH_NOISE:
+		(void)snprintf(text, PL_VERDICT_TEXT, "no trend in %zu windows: noise", verdict->windows);
+		return;
+	case PL_GROWTH_STEADY:
+		format_rate(verdict->rate, true, rate);
+		format_rate(verdict->rate_low, false, low);
+		format_rate(verdict->rate_high, false, high);
+		format_kept(verdict->kept, kept, sizeof(kept));
+		format_end(verdict, headroom, end, sizeof(end));
+		(void)snprintf(text, PL_VERDICT_TEXT, "steady growth in %zu windows: %s/h (%s to %s)%s%s", verdict->windows,
+			rate, low, high, kept, end);
+		return;
+	}
+}
