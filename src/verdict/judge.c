@@ -21,6 +21,7 @@
 #define ENDED_RATIO 0.95 /* the same of a later half, after a decline: it is doubted longer */
 #define ENDED_CHANCE 0.2
 #define PLATEAU_SHARE 0.25 /* of the whole growth: what the later half of a plateau spreads over at most */
+#define WORTH_SHARE 0.02   /* of the whole growth, and what a later half has to have of it to count */
 #define BEYOND_SHARE 0.25  /* of the later half's growth: what of it has left the earlier range */
 
 #define NSEC_PER_HOUR (3600.0 * PL_NSEC_PER_SEC)
@@ -124,14 +125,15 @@ static bool is_plateau(const struct stretch *stretch)
 	return high - low <= PLATEAU_SHARE * growth;
 }
 
-/* Beyond all that was before point `from`: what only fell and rises again is not. */
+/* Beyond all that was before point `from`: what only fell and rises again is not. And by more than the last few blocks
+ * that a full cache still exchanges for those which pyleak has not seen come. */
 static bool is_beyond(const struct pl_point *points, size_t count, size_t from)
 {
-	double high = -INFINITY, last = (double)points[count - 1].size;
+	double high = -INFINITY, last = (double)points[count - 1].size, growth = last - (double)points[from].size;
 
 	for (size_t i = 0; i < from; i++)
 		high = fmax(high, (double)points[i].size);
-	return last > high + BEYOND_SHARE * (last - (double)points[from].size);
+	return last > high + BEYOND_SHARE * growth && growth >= WORTH_SHARE * (last - (double)points[0].size);
 }
 
 static void measure(const struct stretch *stretch, const struct pl_point *points, struct pl_verdict *verdict)

@@ -20,7 +20,7 @@ kept = []
 
 
 def make(number):
-    return "%030d" % number  # grows here
+    return b"-" * (60 + number % 2)  # grows here
 
 
 def steady(tick):

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: MIT
+"""What `pyleak diff` says of programs that grow in different ways. (How it judges is tested on recorded
+and simulated series, tests/unit/test_series.c and test_verdict_noise.c.)"""
+import re
+
+import pytest
+
+from helpers import PATIENCE, VICTIMS, Pyleak, Victim, line_of, wait_clean
+
+INTERVAL = 0.4 * PATIENCE
+
+
+def verdicts(python, kind, windows, *arguments):
+    """The last document, and the row of the line that grows."""
+    with Victim(python, "growth.py", kind) as victim:
+        with Pyleak("diff", victim.pid, "--interval", INTERVAL, "--count", windows, "--format", "json", *arguments) as running:
+            victim.tell("go")
+            result = running.finish()
+        assert result.status == 0, result
+        wait_clean(victim.pid, 1)
+    line = line_of(VICTIMS / "growth.py", "# grows here")
+    document = result.json()
+    return document, next(row for row in document["stats"] if row["lineno"] == line and row["filename"].endswith("growth.py"))
+
+
+@pytest.mark.parametrize("engine", ["inline", "breakpoint"])
+def test_a_leak(one_python, engine):
+    document, row = verdicts(one_python, "steady", 8, "--engine", engine)
+    verdict = row["verdict"]
+    assert verdict["kind"] == "steady" and verdict["windows"] in (7, 8), verdict
+    assert 0.9 * 8 * INTERVAL < verdict["watched_s"] < 2 * 8 * INTERVAL + 1
+    rate = verdict["rate"]
+    assert 0 < rate["low"] <= rate["size_per_hour"] <= rate["high"]
+    # All that the line allocates stays: strings of 30 characters.
+    assert verdict["kept"] > 0.99
+    assert verdict["size_per_block"] == pytest.approx(row["average"], rel=0.02)
+    # The rate is that of the figures beside it.
+    assert rate["size_per_hour"] == pytest.approx(row["size_diff"] / document["window_s"] * 3600, rel=0.35)
+    headroom = document["headroom"]
+    assert 0 < headroom["left"] <= headroom["limit"]
+    assert verdict["full_in_s"] == pytest.approx(headroom["left"] / rate["size_per_hour"] * 3600, rel=0.01)
+
+
+def test_a_cache_that_fills(one_python):
+    _, row = verdicts(one_python, "lru", 12)
+    assert row["verdict"]["kind"] == "levelling", row
+    assert row["verdict"]["rate"] is row["verdict"]["kept"] is row["verdict"]["full_in_s"] is None
+
+
+def test_text(one_python):
+    with Victim(one_python, "growth.py", "steady") as victim:
+        with Pyleak("diff", victim.pid, "--interval", INTERVAL, "--count", 7, "--limit", 3) as running:
+            victim.tell("go")
+            result = running.finish()
+    assert result.status == 0, result
+    reports = result.stdout.split("\n\n")
+    assert len(reports) == 7
+    assert not any("    # " in line and "windows" in line for report in reports[:2] for line in report.splitlines())
+    remark = reports[-1].splitlines()[2]
+    assert re.fullmatch(r"    # steady growth in [67] windows: \+[\d.]+ \w+/h \([\d.]+ \w+ to [\d.]+ \w+\), every block stays; "
+                        r"fills the (machine|cgroup)'s memory in .+", remark), remark
+
+
+def test_few_windows_have_none(one_python):
+    document, row = verdicts(one_python, "steady", 2)
+    assert "verdict" not in row and "headroom" not in document
