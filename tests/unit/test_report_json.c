@@ -297,7 +297,7 @@ Test(json, verdicts)
 	sample.report.headroom = (struct pl_headroom){.limit = 2000, .left = 1000, .cgroup = true};
 	(void)print();
 	stats = json_object_get(document, "stats");
-	expect_keys(document, "schema kind pid python engine started window_s stop_ms frames group_by sample rss total "
+	expect_keys(document, "schema kind pid python engine started window_s stop_ms frames group_by sample rss account total "
 			      "lost headroom stats");
 	expect(json_object_get(document, "headroom"), "{\"limit\": 2000, \"left\": 1000, \"cgroup\": true}");
 	expect(json_object_get(json_array_get(stats, 0), "verdict"),
