@@ -90,6 +90,8 @@ enum pl_probe_hook_kind {
 	PL_PROBE_HOOK_COUNT,
 	/* The length of a free list, an int64_t, to which the tracer added a bias for the same purpose. */
 	PL_PROBE_HOOK_LENGTH,
+	/* The same of an int32_t. */
+	PL_PROBE_HOOK_LENGTH_INT,
 };
 
 struct pl_probe_hook {

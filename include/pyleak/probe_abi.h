@@ -115,7 +115,12 @@ struct pl_inline_layout {
  * below it. Nothing is parked then, and what is parked is given out until the chain is empty. A full
  * collection sets the count to zero; any deallocation that we see adds the bias again.
  *
- * Parked key tables of dicts have no type: the next deallocation that we see frees them.
+ * Parked key tables of dicts have no type, and contexts and the one slice are taken by what a bias would change:
+ * the next deallocation that we see frees them, and floats that were parked before the bias was there. Between
+ * two instructions of the interpreter that call something such a list is whole.
+ *
+ * Frames (up to 3.10), bound methods and built-in functions (up to 3.8) are given out by the head of a chain alone:
+ * the tracer adds a bias to the count, and nothing of ours runs. (Up to 3.10 each code object keeps one frame besides.)
  *
  * From 3.14 on most types have lists, all alike: a chain and its length, which a full collection leaves
  * as it is. The tracer adds a bias to each length, and nothing of ours runs.
@@ -134,9 +139,16 @@ struct pl_inline_free_lists {
 	uint64_t inside;      /* two u32: counted under the main GIL, and elsewhere */
 	uint64_t interpreter; /* 3.10+: the main one, whose lists these are; 0: there is one GIL and one set of lists */
 	uint64_t float_count; /* of an int32_t; 0: unknown */
-	uint64_t keys_count;  /* of an int32_t; 0: unknown */
-	uint64_t keys_list;   /* keys_count pointers, each to be freed by … */
-	uint64_t keys_table;  /* … this allocator */
+	/* What may be parked; the address of `nothing` where it is not known. */
+	uint64_t float_head;    /* a chain, linked through the word at 8 */
+	uint64_t keys_count;    /* of an int32_t */
+	uint64_t context_count; /* of an int32_t */
+	uint64_t slice_cache;   /* a word */
+	uint64_t nothing;       /* 0 */
+	uint64_t keys_list;     /* keys_count pointers, each to be freed by … */
+	uint64_t keys_table;    /* … this allocator */
+	uint64_t context_head, context_free, slice_free;
+	uint32_t context_link, context_limit;
 	uint32_t float_bias;
 	uint32_t keys_limit;
 	uint32_t dict_watched_offset, dict_watched_mask; /* 3.12+: its watchers may keep it alive; a mask of 0: none */

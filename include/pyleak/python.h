@@ -44,6 +44,16 @@ enum pl_allocator_function { PL_FN_MALLOC, PL_FN_CALLOC, PL_FN_REALLOC, PL_FN_FR
 
 /* Types whose freed blocks are parked in free lists, and where the lists are. 0: not known. */
 enum pl_parking_type { PL_PARKING_LIST, PL_PARKING_DICT, PL_PARKING_TUPLE, PL_PARKING_FLOAT, PL_PARKING_TYPES };
+/* Lists of other types. Blocks are taken from the counted ones by their head alone: with a count beyond
+ * their limit nothing is parked. */
+enum pl_counted { PL_COUNTED_FRAMES, PL_COUNTED_METHODS, PL_COUNTED_FUNCTIONS, PL_COUNTED };
+struct pl_parked_objects {
+	uint64_t frame_type, context_type, slice_type;
+	uint64_t counts[PL_COUNTED];                         /* of an int32_t each */
+	uint64_t context_count, context_head, context_free;  /* an int32_t, a chain, and what tp_free is */
+	uint64_t slice_cache, slice_free;                    /* a word: one slice, or NULL */
+};
+enum { PL_CONTEXT_LINK = 32 }; /* PyContext.ctx_weakreflist, 3.7 to 3.13 */
 struct pl_python_free_lists {
 	uint64_t reference_tracer; /* 3.14+ and free-threaded: the word with the tracer of references, else 0 */
 	uint64_t types[PL_PARKING_TYPES];
@@ -52,6 +62,7 @@ struct pl_python_free_lists {
 	uint64_t keys_count, keys_list;   /* an int32_t, and the array of that many key tables of dicts */
 	uint64_t chains;                  /* 3.14+: all lists, each the first of a chain and an int64_t, its length */
 	uint32_t chain_count;
+	struct pl_parked_objects objects; /* up to 3.13 */
 };
 
 struct pl_python {
@@ -138,7 +149,8 @@ uint64_t pl_python_main_gil(const struct pl_python *python);
  * lists lie deep inside of the interpreter's state, where a patch release can move them.
  */
 void pl_python_free_lists_check(const struct pl_python *python, struct pl_python_free_lists *lists);
-enum { PL_FLOATS_PARKED_MAX = 100, PL_KEYS_PARKED_MAX = 80 }; /* PyFloat_MAXFREELIST, PyDict_MAXFREELIST */
+/* PyFloat_MAXFREELIST, PyDict_MAXFREELIST, PyContext_MAXFREELIST */
+enum { PL_FLOATS_PARKED_MAX = 100, PL_KEYS_PARKED_MAX = 80, PL_CONTEXTS_PARKED_MAX = 255 };
 
 /* What a code object says of itself, copied. Strings are UTF-8; unreadable ones are "<unknown>". */
 struct pl_code {

@@ -18,6 +18,7 @@ _Static_assert((int)TYPE_BYTES <= (int)PL_INLINE_TYPE_BYTES, "room for a copy");
 
 /* More than any list is allowed to have; and where the interpreter prints lengths as ints, it says the truth. */
 #define LENGTH_BIAS (1ULL << 32)
+#define LENGTH_BIAS_INT (1U << 20)
 
 static uint32_t add_hook(struct pl_probe_plan *plan, enum pl_probe_hook_kind kind, uint64_t address, uint64_t original)
 {
@@ -77,6 +78,9 @@ void free_lists_settle(const struct pl_python *python, struct free_lists *lists,
 	pl_python_free_lists_check(python, &lists->known);
 	if (lists->known.float_count)
 		add_bias(plan, PL_PROBE_HOOK_COUNT, lists->known.float_count, lists->known.float_head, PL_FLOATS_PARKED_MAX);
+	for (int i = 0; i < PL_COUNTED; i++)
+		if (lists->known.objects.counts[i])
+			add_bias(plan, PL_PROBE_HOOK_LENGTH_INT, lists->known.objects.counts[i], 0, LENGTH_BIAS_INT);
 	for (uint32_t i = 0; i < lists->known.chain_count; i++)
 		add_bias(plan, PL_PROBE_HOOK_LENGTH, lists->known.chains + 16 * i + 8, 0, LENGTH_BIAS);
 	if (!lists->known.chain_count)
@@ -86,15 +90,26 @@ void free_lists_settle(const struct pl_python *python, struct free_lists *lists,
 	else if (lists->known.reference_tracer)
 		pl_log_debug("free lists: by the tracer of references");
 	else
-		pl_log_debug("free lists: floats %s, key tables %s",
+		pl_log_debug("free lists: floats %s, key tables %s, frames %s, methods %s, contexts %s, slices %s",
 			lists->known.float_count ? "by their count" : "by their type",
-			lists->known.keys_count ? "too" : "not");
+			lists->known.keys_count ? "too" : "not",
+			lists->known.objects.counts[PL_COUNTED_FRAMES] ? "too" : "not",
+			lists->known.objects.counts[PL_COUNTED_METHODS] ? "too" : "not",
+			lists->known.objects.context_count ? "too" : "not",
+			lists->known.objects.slice_cache ? "too" : "not");
+}
+
+static uint64_t known_or(uint64_t address, uint64_t nothing)
+{
+	return address ? address : nothing;
 }
 
 void free_lists_place(const struct pl_python *python, const struct free_lists *lists, uint8_t *image, uint64_t base,
 	struct pl_inline_free_lists *config)
 {
 	const struct pl_inline_image *header = (const void *)(image + PL_INLINE_IMAGE_OFFSET);
+	const struct pl_parked_objects *objects = &lists->known.objects;
+	uint64_t nothing = base + PL_INLINE_CONFIG_OFFSET + offsetof(struct pl_inline_config, free_lists.nothing);
 
 	for (uint32_t i = 0; i < PL_PARKING_TYPES; i++) {
 		uint64_t offset = PL_INLINE_TYPES_OFFSET + i * PL_INLINE_TYPE_BYTES;
@@ -113,8 +128,16 @@ void free_lists_place(const struct pl_python *python, const struct free_lists *l
 	config->interpreter = lists->known.interpreter;
 	config->float_count = lists->known.float_count;
 	config->float_bias = PL_FLOATS_PARKED_MAX;
-	config->keys_count = lists->known.keys_count;
+	config->float_head = known_or(lists->known.float_head, nothing);
+	config->keys_count = known_or(lists->known.keys_count, nothing);
 	config->keys_list = lists->known.keys_list;
+	config->context_count = known_or(objects->context_count, nothing);
+	config->context_head = objects->context_head;
+	config->context_free = objects->context_free;
+	config->context_link = PL_CONTEXT_LINK;
+	config->context_limit = PL_CONTEXTS_PARKED_MAX;
+	config->slice_cache = known_or(objects->slice_cache, nothing);
+	config->slice_free = objects->slice_free;
 	config->keys_limit = PL_KEYS_PARKED_MAX;
 	/* PyObject_Free(), from 3.13 on PyMem_Free(). */
 	config->keys_table = python->allocators[python->minor < 13 ? PL_DOMAIN_OBJ : PL_DOMAIN_MEM];

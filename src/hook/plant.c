@@ -193,6 +193,17 @@ static int close_list(struct pl_tracee *tracee, const struct pl_probe_hook *hook
 		       pl_tracee_swap_word(tracee, hook->address, length, length + hook->entry, NULL);
 }
 
+static int close_list_int(struct pl_tracee *tracee, const struct pl_probe_hook *hook)
+{
+	uint32_t length;
+	int code = pl_memory_read(tracee->threads[0].tid, hook->address, &length, sizeof(length));
+
+	if (code < 0 || length >= hook->entry)
+		return code;
+	length += (uint32_t)hook->entry;
+	return pl_tracee_write(tracee, hook->address, &length, sizeof(length));
+}
+
 static int redirect(struct pl_tracee *tracee, const struct pl_probe *probe, const struct pl_probe_plan *plan)
 {
 	int code = 0;
@@ -204,6 +215,8 @@ static int redirect(struct pl_tracee *tracee, const struct pl_probe *probe, cons
 			code = pl_tracee_swap_word(tracee, hook->address, hook->original, hook->entry, NULL);
 		else if (hook->kind == PL_PROBE_HOOK_LENGTH)
 			code = close_list(tracee, hook);
+		else if (hook->kind == PL_PROBE_HOOK_LENGTH_INT)
+			code = close_list_int(tracee, hook);
 	}
 	if (code == 0)
 		code = pl_tracee_write(tracee, probe->header.armed_address, &plan->armed_value,

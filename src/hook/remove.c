@@ -49,6 +49,31 @@ static int open_list(struct pl_tracee *tracee, const struct pl_probe_hook *hook)
 	return pl_tracee_swap_word(tracee, hook->address, length, length - hook->entry, NULL);
 }
 
+static int open_list_int(struct pl_tracee *tracee, const struct pl_probe_hook *hook)
+{
+	uint32_t length;
+
+	if (pl_memory_read(tracee->threads[0].tid, hook->address, &length, sizeof(length)) < 0 ||
+		length > INT32_MAX || length < hook->entry)
+		return 0;
+	length -= (uint32_t)hook->entry;
+	return pl_tracee_write(tracee, hook->address, &length, sizeof(length));
+}
+
+static int put_back(struct pl_tracee *tracee, const struct pl_probe_hook *hook)
+{
+	switch (hook->kind) {
+	case PL_PROBE_HOOK_COUNT:
+		return restore_count(tracee, hook);
+	case PL_PROBE_HOOK_LENGTH:
+		return open_list(tracee, hook);
+	case PL_PROBE_HOOK_LENGTH_INT:
+		return open_list_int(tracee, hook);
+	default:
+		return 0;
+	}
+}
+
 /* Every word that holds our entry gets its original back. The number of words that hold neither:
  * somebody hooked on top of us. */
 static int restore_words(struct pl_tracee *tracee, const struct pl_probe *probe)
@@ -60,7 +85,7 @@ static int restore_words(struct pl_tracee *tracee, const struct pl_probe *probe)
 		uint64_t found = hook->entry;
 
 		if (hook->kind != PL_PROBE_HOOK_WORD) {
-			int code = hook->kind == PL_PROBE_HOOK_COUNT ? restore_count(tracee, hook) : open_list(tracee, hook);
+			int code = put_back(tracee, hook);
 
 			if (code < 0)
 				return code;

@@ -33,14 +33,15 @@ static const struct parking {
 	int32_t dict_count, dict_list;
 	int32_t keys_count, keys_list;
 	int32_t keys_log_size; /* dk_log2_size, a byte; before 3.11 dk_size, 8 bytes */
+	int32_t errno_map;     /* exc_state.errnomap, behind all of them: a dict, always */
 } parkings[] = {
 	/* _Py_float_state: count, head. _Py_dict_state: 80 dicts, count, 80 tables, count. */
-	[10] = {9776, 9784, 10688 + 640, 10688, 10688 + 1288, 10688 + 648, NONE},
-	[11] = {3608, 3616, 4520 + 640, 4520, 4520 + 1288, 4520 + 648, 8},
+	[10] = {9776, 9784, 10688 + 640, 10688, 10688 + 1288, 10688 + 648, NONE, 13312},
+	[11] = {3608, 3616, 4520 + 640, 4520, 4520 + 1288, 4520 + 648, 8, 7128},
 	/* Two version counters before, both counts behind both arrays. */
-	[12] = {267408, 267416, 270720 + 1296, 270720 + 16, 270720 + 1300, 270720 + 656, 8},
+	[12] = {267408, 267416, 270720 + 1296, 270720 + 16, 270720 + 1300, 270720 + 656, 8, 273400},
 	/* _Py_object_freelists: the array, then its count. */
-	[13] = {10952, 10960, 10952 + 1544, 10952 + 904, 10952 + 2192, 10952 + 1552, 8},
+	[13] = {10952, 10960, 10952 + 1544, 10952 + 904, 10952 + 2192, 10952 + 1552, 8, 82640},
 };
 
 static uint64_t main_interpreter(const struct pl_python *python)
@@ -111,11 +112,13 @@ void free_lists_find(const struct object *object, struct pl_python *python)
 		if (object_local(object, "numfreekeys", &lists->keys_count) < 0 ||
 				object_local(object, "keys_free_list", &lists->keys_list) < 0)
 			lists->keys_count = lists->keys_list = 0;
+		parked_objects_find(object, python, &lists->objects);
 		return;
 	}
 	lists->interpreter = main_interpreter(python);
 	if (!lists->interpreter)
 		return;
+	parked_objects_find(object, python, &lists->objects);
 
 	const struct parking *parking = &parkings[python->minor];
 
@@ -180,6 +183,17 @@ static enum verdict check_array(const struct pl_python *python, uint64_t count_a
 				type != python->free_lists.types[PL_PARKING_DICT])
 			return WRONG;
 	return PROVEN;
+}
+
+/* Where a full collection has just emptied all lists, what stands behind them says where they are. */
+static enum verdict check_behind(const struct pl_python *python, uint64_t address)
+{
+	uint64_t object, type;
+
+	if (pl_memory_read_u64(python->pid, address, &object) < 0 || !object || object & 7 ||
+			pl_memory_read_u64(python->pid, object + (uint64_t)python->layout.object_type, &type) < 0)
+		return EMPTY;
+	return type == python->free_lists.types[PL_PARKING_DICT] ? PROVEN : EMPTY;
 }
 
 static enum verdict check_chain(const struct pl_python *python, uint64_t address)
@@ -256,6 +270,7 @@ void pl_python_free_lists_check(const struct pl_python *python, struct pl_python
 		find_chains(python, lists);
 		return;
 	}
+	parked_objects_check(python, &lists->objects);
 	if (!lists->interpreter) {
 		if (lists->keys_count && read_count(python, lists->keys_count, PL_KEYS_PARKED_MAX, &count) == WRONG)
 			lists->keys_count = lists->keys_list = 0;
@@ -268,6 +283,7 @@ void pl_python_free_lists_check(const struct pl_python *python, struct pl_python
 		check_floats(python, lists),
 		check_array(python, dicts, lists->interpreter + (uint64_t)parking->dict_list, false),
 		check_array(python, lists->keys_count, lists->keys_list, true),
+		check_behind(python, lists->interpreter + (uint64_t)parking->errno_map),
 	};
 	bool proven = false, wrong = false;
 
@@ -275,8 +291,9 @@ void pl_python_free_lists_check(const struct pl_python *python, struct pl_python
 		proven |= verdicts[i] == PROVEN;
 		wrong |= verdicts[i] == WRONG;
 	}
-	/* Zeros prove nothing: there is something parked in nearly every process. */
+	/* Zeros prove nothing. */
 	if (proven && !wrong)
 		return;
 	lists->float_count = lists->float_head = lists->keys_count = lists->keys_list = 0;
+	parked_objects_forget(&lists->objects);
 }

@@ -87,6 +87,11 @@ int roots_check(const struct object *object, const struct pl_python *python, str
 
 /* Fills python->free_lists as far as it can. */
 void free_lists_find(const struct object *object, struct pl_python *python);
+/* The part of it that is about objects of few words: contexts, slices, frames, methods. */
+void parked_objects_find(const struct object *object, const struct pl_python *python, struct pl_parked_objects *parked);
+/* Forgets what is not as it must be, or all. */
+void parked_objects_check(const struct pl_python *python, struct pl_parked_objects *parked);
+void parked_objects_forget(struct pl_parked_objects *parked);
 
 int tables_find(const struct object *object, const struct pl_maps *maps, struct pl_python *python,
 		struct pl_error *err);

@@ -170,3 +170,89 @@ Test(free_lists, counts_in_the_interpreter)
 	put_int(KEYS_COUNT_AT, 80);
 	cr_expect_not(check_311(), "79 of them are NULL");
 }
+
+Test(free_lists, what_stands_behind_the_lists_proves_them)
+{
+	set_up(11);
+	blocks[20][1] = 0x1000 + PL_PARKING_DICT;
+	put(7128, (uint64_t)blocks[20]);
+	cr_expect(check_311(), "a full collection has just emptied them");
+	blocks[20][1] = 0x1000 + PL_PARKING_LIST;
+	cr_expect_not(check_311(), "no dict");
+	put(7128, 0x18);
+	cr_expect_not(check_311(), "unreadable");
+}
+
+enum { CONTEXT_TYPE = 0x2000, SLICE_TYPE, FRAME_TYPE };
+static uint64_t words[8];
+static uint64_t contexts[4][6];
+
+static struct pl_parked_objects *objects_of_38(void)
+{
+	static struct pl_parked_objects objects;
+
+	set_up(8);
+	memset(words, 0, sizeof(words));
+	memset(contexts, 0, sizeof(contexts));
+	for (int i = 0; i < 3; i++) {
+		contexts[i][1] = CONTEXT_TYPE;
+		contexts[i][PL_CONTEXT_LINK / 8] = i < 2 ? (uint64_t)contexts[i + 1] : 0;
+	}
+	blocks[0][1] = SLICE_TYPE;
+	words[0] = (uint64_t)contexts[0];
+	words[1] = 3;
+	words[2] = (uint64_t)blocks[0];
+	words[3] = 200;
+	words[4] = 256;
+	objects = (struct pl_parked_objects){.frame_type = FRAME_TYPE, .context_type = CONTEXT_TYPE, .slice_type = SLICE_TYPE,
+		.counts = {(uint64_t)&words[3], (uint64_t)&words[4], (uint64_t)&words[5]},
+		.context_head = (uint64_t)&words[0], .context_count = (uint64_t)&words[1], .slice_cache = (uint64_t)&words[2]};
+	return &objects;
+}
+
+Test(free_lists, other_objects)
+{
+	struct pl_parked_objects *objects = objects_of_38();
+
+	parked_objects_check(&python, objects);
+	cr_expect(objects->context_count && objects->slice_cache);
+	for (int i = 0; i < PL_COUNTED; i++)
+		cr_expect(objects->counts[i]);
+	words[1] = 4;
+	parked_objects_check(&python, objects);
+	cr_expect(objects->context_count, "a thread was stopped in the midst");
+	words[1] = words[2] = 0;
+	contexts[0][PL_CONTEXT_LINK / 8] = words[0] = 0;
+	parked_objects_check(&python, objects);
+	cr_expect(objects->context_count && objects->slice_cache, "empty");
+}
+
+Test(free_lists, other_objects_that_cannot_be)
+{
+	struct pl_parked_objects *objects = objects_of_38();
+
+	words[1] = 256;
+	words[3] = 201;
+	words[4] = 257;
+	words[5] = UINT32_MAX;
+	blocks[0][1] = CONTEXT_TYPE;
+	parked_objects_check(&python, objects);
+	cr_expect_not(objects->context_count || objects->context_head, "more than are allowed");
+	cr_expect_not(objects->slice_cache, "not a slice");
+	for (int i = 0; i < PL_COUNTED; i++)
+		cr_expect_not(objects->counts[i]);
+
+	objects = objects_of_38();
+	contexts[2][PL_CONTEXT_LINK / 8] = (uint64_t)contexts[0];
+	parked_objects_check(&python, objects);
+	cr_expect_not(objects->context_count, "a loop");
+	objects = objects_of_38();
+	contexts[1][1] = SLICE_TYPE;
+	parked_objects_check(&python, objects);
+	cr_expect_not(objects->context_count, "not a context");
+	objects = objects_of_38();
+	words[0] = 0x18;
+	words[2] = 0x20;
+	parked_objects_check(&python, objects);
+	cr_expect_not(objects->context_count || objects->slice_cache, "unreadable");
+}

@@ -7,6 +7,7 @@
         deep          makes and drops nests of 100,000; "dropped"
         fork          {"status": of a child that does so, leaks too, and exits with 42}
         hold          starts a thread that stays in the finalizer of a list's item; "held"
+        live          objects of all these types live, die, are weakly referred to, resurrected and collected; "lived"
         drain         keeps more of each type than can be parked, and drops none; "drained"
         stats         sys._debugmallocstats() on stderr; "printed"
         quit
@@ -19,6 +20,12 @@ import os
 import sys
 import threading
 import tracemalloc
+import weakref
+
+try:
+    from contextvars import copy_context
+except ImportError:  # 3.6
+    copy_context = None
 
 ROUNDS = 500
 kept = []
@@ -70,7 +77,106 @@ def arithmetic():
         kept.extend(x * y for _ in range(40))  # arithmetic: leak
 
 
-KINDS = {"lists": lists, "dicts": dicts, "keyed": keyed, "tuples": tuples, "floats": floats, "arithmetic": arithmetic}
+class Thing(object):
+    def method(self):
+        return self
+
+
+def methods():
+    thing = Thing()
+    for _ in range(ROUNDS):
+        temporary = [thing.method for _ in range(60)]  # methods: churn
+        del temporary
+        kept.extend(thing.method for _ in range(40))  # methods: leak
+
+
+def builtins():
+    for _ in range(ROUNDS):
+        temporary = [kept.append for _ in range(60)]  # builtins: churn
+        del temporary
+        kept.extend(kept.append for _ in range(40))  # builtins: leak
+
+
+def frames():
+    """Whoever calls makes the frame (up to 3.10), or whoever asks for it."""
+    for _ in range(ROUNDS):
+        temporary = [(lambda: sys._getframe())() for _ in range(60)]  # frames: churn
+        del temporary
+        kept.extend((lambda: sys._getframe())() for _ in range(40))  # frames: leak
+
+
+def contexts():
+    for _ in range(ROUNDS):
+        temporary = [copy_context() for _ in range(60)]  # contexts: churn
+        del temporary
+        kept.extend(copy_context() for _ in range(40))  # contexts: leak
+
+
+def slices():
+    """One is kept for the next use."""
+    for _ in range(ROUNDS):
+        temporary = [slice(None) for _ in range(60)]  # slices: churn
+        del temporary
+        kept.extend(slice(None) for _ in range(40))  # slices: leak
+
+
+KINDS = {"lists": lists, "dicts": dicts, "keyed": keyed, "tuples": tuples, "floats": floats, "arithmetic": arithmetic,
+         "methods": methods, "builtins": builtins, "frames": frames, "slices": slices}
+if copy_context:
+    KINDS["contexts"] = contexts
+    [copy_context() for _ in range(3)]  # some are parked, as in any process that uses them
+
+
+class Lazarus(list):
+    saved = []
+
+    def __del__(self):
+        if len(self) < 3:
+            self.append(len(self) * 0.5)
+            Lazarus.saved.append(self)
+
+
+class Table(dict):
+    pass
+
+
+class Pair(tuple):
+    __slots__ = ()
+
+
+class Number(float):
+    pass
+
+
+def live():
+    """Whoever finds something wrong raises, and the process ends."""
+    dead = []
+    for i in range(300):
+        Lazarus([[i]] if i % 2 else [])
+        things = [Table(a=i), Pair((i, [i])), Number(i), Thing().method, sys._getframe(), slice(i, [i]), (i, {"a": i})]
+        watched = [things[0], Number(i), Thing(), (lambda: i), (x for x in things)]
+        if copy_context:
+            context = copy_context()
+            watched += [context]
+            assert context.run(lambda: [len(copy_context()), i])[1] == i
+        references = [weakref.ref(thing, dead.append) for thing in watched
+                      if type(thing).__weakrefoffset__]
+        if i % 50 == 7:
+            things.append(things)
+            assert any(thing is things for thing in gc.get_objects())
+            assert all(type(thing) is not None and sys.getrefcount(thing) > 0 for thing in gc.get_objects())
+        assert things[5] == slice(i, [i]) and things[6] == (i, {"a": i}) and things[2] == i and things[1] == (i, [i])
+        expected = len(dead) + len(references)
+        del things, watched
+        if copy_context:
+            del context
+        gc.collect()
+        assert len(dead) == expected, (len(dead), expected, references)
+        for thing in Lazarus.saved:
+            assert thing[-1] == (len(thing) - 1) * 0.5, thing
+        if len(Lazarus.saved) > 20:
+            del Lazarus.saved[:]
+            gc.collect()
 
 
 def deep(depth=100000):
@@ -101,6 +207,7 @@ def fork():
         code = 1
         try:
             deep(20000)
+            live()
             for leak in KINDS.values():
                 leak()
             gc.collect()
@@ -117,6 +224,9 @@ def obey(command):
     if command == "deep":
         deep()
         return "dropped"
+    if command == "live":
+        live()
+        return "lived"
     if command == "fork":
         return json.dumps(fork())
     if command == "hold":

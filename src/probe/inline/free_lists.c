@@ -46,8 +46,14 @@ inlined void bias_floats(void)
 	*(u32 *)LISTS->float_count += LISTS->float_bias;
 }
 
+inlined bool anything_is_parked(void)
+{
+	return *(const u64 *)LISTS->float_head | *(const u32 *)LISTS->keys_count | *(const u32 *)LISTS->context_count |
+	       *(const u64 *)LISTS->slice_cache;
+}
+
 /* By the allocator's own table, which leads to our hook: the block is taken out of the map. */
-static cold void free_keys(void)
+static void free_keys(void)
 {
 	const u64 *table = (const u64 *)LISTS->keys_table;
 	int32_t *count = (int32_t *)LISTS->keys_count;
@@ -58,11 +64,60 @@ static cold void free_keys(void)
 	}
 }
 
+static void free_contexts(void)
+{
+	int32_t *count = (int32_t *)LISTS->context_count;
+	u64 *head = (u64 *)LISTS->context_head;
+
+	while (*count > 0 && (u32)*count <= LISTS->context_limit && *head) {
+		u64 context = *head, *link = (u64 *)(context + LISTS->context_link);
+
+		*head = *link;
+		*link = 0;
+		(*count)--;
+		((destroy)LISTS->context_free)(context);
+	}
+}
+
+/* All of them, which is no more than the bias: the list is closed. */
+static void free_floats(void)
+{
+	u64 *head = (u64 *)LISTS->float_head;
+
+	for (u32 i = 0; *head && i < LISTS->float_bias; i++) {
+		u64 object = *head;
+
+		*head = load64(object, pl_config.layout.object_type);
+		((destroy)LISTS->type[PL_INLINE_FLOAT].free)(object);
+	}
+	*(u32 *)LISTS->float_count = LISTS->float_bias;
+}
+
+/* None of these functions calls anything that could come back to us but for the hooks of the allocators. The
+ * caller is counted inside. */
+static cold void free_parked(void)
+{
+	u64 slice = *(u64 *)LISTS->slice_cache;
+
+	free_keys();
+	free_contexts();
+	if (slice) {
+		*(u64 *)LISTS->slice_cache = 0;
+		((destroy)LISTS->slice_free)(slice);
+	}
+	if (*(const u64 *)LISTS->float_head && LISTS->type[PL_INLINE_FLOAT].free)
+		free_floats();
+}
+
 inlined void type_dealloc(u32 type, u64 object, bool park)
 {
 	if (likely(load64(object, pl_config.layout.object_type) == LISTS->type[type].type) && !park) {
+		bool main = is_main();
+
 		*(u64 *)(object + (u64)pl_config.layout.object_type) = LISTS->type[type].copy;
-		count_inside(is_main(), 1);
+		if (likely(main) && unlikely(floats_are_parked()))
+			bias_floats();
+		count_inside(main, 1);
 	}
 	((destroy)LISTS->type[type].dealloc)(object);
 }
@@ -76,8 +131,8 @@ inlined void type_free(u32 type, u64 object)
 	if (likely(main)) {
 		if (unlikely(floats_are_parked()))
 			bias_floats();
-		if (LISTS->keys_count && unlikely(*(const int32_t *)LISTS->keys_count > 0))
-			free_keys();
+		if (unlikely(anything_is_parked()))
+			free_parked();
 	}
 	count_inside(main, (u32)-1);
 	((destroy)LISTS->type[type].free)(object);
