@@ -18,13 +18,15 @@
 
 enum pl_exit { PL_EXIT_DONE = 0, PL_EXIT_FAILED = 1, PL_EXIT_USAGE = 2, PL_EXIT_GREW = 3 };
 
-enum pl_command { PL_COMMAND_PS, PL_COMMAND_ATTACH, PL_COMMAND_DIFF, PL_COMMAND_DETACH, PL_COMMAND_DOCTOR, PL_COMMAND_COUNT };
+enum pl_command { PL_COMMAND_PS, PL_COMMAND_ATTACH, PL_COMMAND_DIFF, PL_COMMAND_DETACH, PL_COMMAND_DOCTOR, PL_COMMAND_REPORT, PL_COMMAND_COUNT };
 enum pl_engine { PL_ENGINE_INLINE, PL_ENGINE_BREAKPOINT };
 enum pl_color { PL_COLOR_AUTO, PL_COLOR_ALWAYS, PL_COLOR_NEVER };
 
 struct pl_options {
 	enum pl_command command;
 	pid_t pid; /* 0: none given */
+	const char *files[2]; /* recordings; NULL: none given */
+	int64_t from_ns, to_ns; /* which snapshots of them; -1: none given */
 	int64_t interval_ns;
 	int64_t duration_ns; /* 0: until ^C */
 	int64_t count;
@@ -37,6 +39,7 @@ struct pl_options {
 	bool python, native;
 	enum pl_engine engine;
 	uint64_t sample;
+	bool sort_given; /* without it, a difference is in the order of differences */
 	bool limit_given; /* on the command line: without it, a format that is one document has all rows */
 	enum pl_format format;
 	bool format_given; /* without it, the name of the output decides */
@@ -63,6 +66,7 @@ int pl_command_ps(const struct pl_options *options);
 int pl_command_attach(const struct pl_options *options);
 int pl_command_diff(const struct pl_options *options);
 int pl_command_detach(const struct pl_options *options);
+int pl_command_report(const struct pl_options *options);
 int pl_command_doctor(const struct pl_options *options);
 
 /* The process meant when no PID was given (see pyleak(1)): the one with a probe, else the one Python

@@ -25,6 +25,7 @@ enum pl_format {
 	PL_FORMAT_FOLDED,
 	PL_FORMAT_SPEEDSCOPE,
 	PL_FORMAT_PPROF,
+	PL_FORMAT_RECORDING, /* no report: recording_file.h */
 	PL_FORMAT_COUNT
 };
 
@@ -59,11 +60,14 @@ struct pl_report_options {
 	bool color;
 	bool traceback; /* text: whole tracebacks (with -g traceback, each row; else that of the largest row) */
 	pid_t source_pid; /* whose file system source lines are read from; 0: no source lines */
+	/* Where they come from instead, if it is set; as pl_source_line() otherwise. */
+	char *(*source)(void *context, const char *filename, int line);
+	void *source_context;
 };
 
 struct pl_report_format {
 	const char *name; /* as --format takes it */
-	/* 0 or -errno of the stream. */
+	/* 0 or -errno of the stream. NULL: it is not made from a report. */
 	int (*print)(FILE *out, const struct pl_report *report, const struct pl_report_options *options);
 	const char *suffix; /* names of files that get this format without being told; NULL: none */
 	bool repeats; /* one report may follow another; else a document is the whole, and comes once */

@@ -124,13 +124,32 @@ static void take_selection(const struct pl_live *live, struct pl_options *option
 		options->sort = sort;
 }
 
+/* A snapshot at the start, which the others begin from, and one after each interval. */
+static int write_down(struct pl_session *session, int64_t end, struct pl_error *err)
+{
+	int64_t interval = session->options->interval_ns, until = pl_now_ns();
+
+	for (;;) {
+		int code = pl_session_record(session, until, err);
+
+		if (code < 0 || until == end)
+			return code;
+		pl_snapshot_free(pl_session_snapshot(session));
+		until = pl_now_ns();
+		until = until < end - interval ? until + interval : end;
+	}
+}
+
 static int record(struct pl_session *session, struct pl_options *options, struct pl_error *err)
 {
 	int64_t end = options->duration_ns ? session->started_ns + options->duration_ns : INT64_MAX;
 	struct pl_process process = {0};
 	struct pl_live *live = NULL;
-	int code = pl_process_read(session->target.pid, &process);
+	int code;
 
+	if (session->writer)
+		return write_down(session, end, err);
+	code = pl_process_read(session->target.pid, &process);
 	if (code == 0)
 		code = open_view(session, process.command_line, &live, err);
 	if (code == -ENOTTY || code == -ESRCH)

@@ -88,7 +88,9 @@ static void print_bash(FILE *out)
 			if (offered(&pl_option_table[i], command))
 				fprintf(out, "%s--%s", n++ ? " " : "", pl_option_table[i].name);
 		fprintf(out, "'%s ;;\n", pl_command_table[command].takes_pid
-					  ? "; [[ $cur == -* ]] || options=$(_pyleak_pids)" : "");
+					  ? "; [[ $cur == -* ]] || options=$(_pyleak_pids)" :
+				 pl_command_table[command].takes_files
+					  ? "; [[ $cur == -* ]] || { compopt -o filenames; COMPREPLY=($(compgen -f -- \"$cur\")); return; }" : "");
 	}
 	fputs("\t*) options=\"$commands --help --version\" ;;\n\tesac\n"
 	      "\tCOMPREPLY=($(compgen -W \"$options\" -- \"$cur\"))\n"
@@ -141,6 +143,8 @@ static void print_zsh(FILE *out)
 		fprintf(out, "\t%s)\n\t\t_arguments -s", pl_command_table[command].name);
 		if (pl_command_table[command].takes_pid)
 			fputs(" \\\n\t\t\t'1:PID:_pyleak_pids'", out);
+		if (pl_command_table[command].takes_files)
+			fputs(" \\\n\t\t\t'1:FILE:_files' '2:FILE:_files'", out);
 		for (size_t i = 0; i < pl_option_count; i++)
 			if (offered(&pl_option_table[i], command))
 				zsh_option(out, &pl_option_table[i], command);
@@ -180,6 +184,9 @@ static void print_fish(FILE *out)
 			pl_command_table[command].name, pl_command_table[command].help);
 		if (pl_command_table[command].takes_pid)
 			fprintf(out, "complete -c pyleak -n '__fish_seen_subcommand_from %s' -a '(__pyleak_pids)'\n",
+				pl_command_table[command].name);
+		if (pl_command_table[command].takes_files)
+			fprintf(out, "complete -c pyleak -n '__fish_seen_subcommand_from %s' -F\n",
 				pl_command_table[command].name);
 		for (size_t i = 0; i < pl_option_count; i++)
 			if (offered(&pl_option_table[i], command))

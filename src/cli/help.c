@@ -117,7 +117,7 @@ void pl_help_print(FILE *out, enum pl_command command)
 			fprintf(out, "  %-8s%s\n", pl_command_table[c].name, pl_command_table[c].help);
 	} else {
 		fprintf(out, "usage: pyleak %s%s [OPTION...]\n\n", pl_command_table[command].name,
-			pl_command_table[command].takes_pid ? " [PID]" : "");
+			pl_command_table[command].takes_pid ? " [PID]" : pl_command_table[command].takes_files ? " FILE [FILE]" : "");
 		print_wrapped(out, pl_command_table[command].description, 0, 0);
 	}
 	if (all || pl_command_table[command].takes_pid) {

@@ -13,9 +13,9 @@
 #include "table.h"
 
 /* Part of the contract, so worth a better answer than "unknown command". */
-static const char *const planned_commands[] = {"heap", "report"};
+static const char *const planned_commands[] = {"heap"};
 
-enum { MAX_OPERANDS = 2 }; /* COMMAND and PID (or SHELL) */
+enum { MAX_OPERANDS = 3 }; /* COMMAND and PID (or SHELL), or FILE and FILE */
 
 struct command_line {
 	const char *operands[MAX_OPERANDS];
@@ -146,6 +146,14 @@ static int find_command(const struct command_line *line, enum pl_command *ret, s
 			return pl_fail(err, -ENOSYS, "%s: not built yet", name);
 	if (command == PL_COMMAND_COUNT)
 		return pl_fail(err, -EINVAL, "unknown command '%s', see 'pyleak --help'", name);
+	if (pl_command_table[command].takes_files && line->extra)
+		return pl_fail(err, -E2BIG, "'%s' is one recording too many: one, or two to compare", line->extra);
+	if (pl_command_table[command].takes_files) {
+		*ret = command;
+		return 0;
+	}
+	if (line->operand_count > 2)
+		return pl_fail(err, -E2BIG, "'%s' is one argument too many, see 'pyleak --help'", line->operands[2]);
 	if (second && !pl_command_table[command].takes_pid)
 		return pl_fail(err, -E2BIG, "'pyleak %s' takes no argument: '%s'", name, second);
 	if (line->extra)
@@ -181,6 +189,20 @@ static void complete(struct pl_options *options)
 		options->limit = 0;
 }
 
+/* A recording can be shown either way. */
+static int complete_report(struct pl_options *options, struct pl_error *err)
+{
+	bool difference = options->files[1] || options->from_ns >= 0;
+
+	if (difference && !options->sort_given)
+		options->sort = PL_SORT_SIZE_DIFF;
+	if (!difference && (options->sort == PL_SORT_SIZE_DIFF || options->sort == PL_SORT_COUNT_DIFF))
+		return pl_fail(err, -EINVAL, "--sort: a difference needs two snapshots: give --from, or two recordings");
+	if (!options->files[1] && options->from_ns >= 0 && options->to_ns >= 0 && options->from_ns >= options->to_ns)
+		return pl_fail(err, -EINVAL, "--from must be before --to");
+	return 0;
+}
+
 /* Defaults, then what was given, then what only the whole can tell. */
 static int fill(int argc, char **argv, const struct spelling *spelling, struct command_line *line,
 		struct pl_options *options, struct pl_error *err)
@@ -193,18 +215,27 @@ static int fill(int argc, char **argv, const struct spelling *spelling, struct c
 		if (r < 0)
 			return r;
 	}
-	if (line->operand_count > 1) {
+	if (pl_command_table[options->command].takes_files) {
+		if (line->operand_count < 2)
+			return pl_fail(err, -EINVAL, "'pyleak %s' needs a recording, or two to compare",
+				pl_command_table[options->command].name);
+		options->files[0] = line->operands[1];
+		options->files[1] = line->operand_count > 2 ? line->operands[2] : NULL;
+	} else if (line->operand_count > 1) {
 		int r = find_pid(line->operands[1], &options->pid, err);
 
 		if (r < 0)
 			return r;
 	}
 
-	options->limit_given = options->format_given = false;
+	options->limit_given = options->format_given = options->sort_given = false;
+	options->from_ns = options->to_ns = -1;
 
 	int r = walk(argc, argv, spelling, line, options, err);
 
 	complete(options);
+	if (r == 0 && options->command == PL_COMMAND_REPORT)
+		r = complete_report(options, err);
 	/* A probe whose breakpoints nobody serves would only slow the process down. */
 	if (r == 0 && options->keep && options->engine == PL_ENGINE_BREAKPOINT)
 		return pl_fail(err, -EINVAL, "--keep needs --engine inline: breakpoints must be served");

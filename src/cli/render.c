@@ -51,7 +51,8 @@ static void explain_growth(struct pl_report *report, const struct pl_snapshot *n
 		&report->growth);
 }
 
-static int judge(const struct pl_options *options, struct pl_report *report, const struct pl_history *history,
+static int judge(const struct pl_options *options, struct pl_report *report, const struct pl_report_options *form,
+	const struct pl_history *history,
 	struct pl_verdict **ret)
 {
 	size_t count = report->rows->count;
@@ -63,8 +64,8 @@ static int judge(const struct pl_options *options, struct pl_report *report, con
 		return -ENOMEM;
 	report->verdicts = *ret;
 	report->verdict_count = count;
-	/* What cannot be known is left out of the report. */
-	if (pl_headroom_read("", report->pid, &report->headroom) < 0)
+	/* What cannot be known is left out of the report; of a recording the process is no longer that one. */
+	if (!form->source_pid || pl_headroom_read("", report->pid, &report->headroom) < 0)
 		report->headroom = (struct pl_headroom){0};
 	return pl_verdicts_make(history, report->rows, count, *ret);
 }
@@ -97,8 +98,8 @@ int pl_render(const struct pl_options *options, struct pl_report *report, const 
 	report->rows = &rows;
 	report->stacks = format->stacks ? &stacks : NULL;
 	if (code == 0 && history && pl_history_windows(history) >= LEAST_WINDOWS)
-		code = judge(options, report, history, &verdicts);
-	if (code == 0)
+		code = judge(options, report, form, history, &verdicts);
+	if (code == 0 && format->print)
 		code = format->print(out, report, form);
 	report->rows = report->stacks = NULL;
 	report->verdicts = NULL;

@@ -8,12 +8,37 @@
 #include "pyleak/hook.h"
 #include "pyleak/log.h"
 #include "pyleak/process.h"
+#include "pyleak/recording_file.h"
 #include "pyleak/trace.h"
 #include "pyleak/units.h"
 #include "render.h"
 #include "stop.h"
 
 #define WRITE_PAUSE_NSEC (20 * PL_NSEC_PER_MSEC)
+
+static char *read_source(void *context, const char *filename, int line)
+{
+	const struct pl_session *session = context;
+
+	return session->ended ? NULL : pl_source_line(session->target.pid, filename, line);
+}
+
+static int start_writer(struct pl_session *session, struct pl_error *err)
+{
+	const struct pl_target *target = &session->target;
+	struct pl_recorded_facts facts = {
+		.pid = target->pid,
+		.frames = target->facts.frames,
+		.sample = target->facts.sample,
+		.started = target->facts.since,
+		.rss = target->facts.rss,
+	};
+
+	(void)snprintf(facts.python, sizeof(facts.python), "%s", target->python->version);
+	(void)snprintf(facts.engine, sizeof(facts.engine), "%s", target->facts.engine);
+	session->writer = pl_recording_writer_new(&facts, target->facts.since_ns, read_source, session);
+	return session->writer ? 0 : pl_fail(err, -ENOMEM, "out of memory");
+}
 
 int pl_session_open(struct pl_session *session, const struct pl_options *options, struct pl_error *err)
 {
@@ -36,6 +61,8 @@ int pl_session_open(struct pl_session *session, const struct pl_options *options
 	}
 	if (code == 0)
 		code = pl_target_start(&session->target, options, session->sites, err);
+	if (code == 0 && options->format == PL_FORMAT_RECORDING)
+		code = start_writer(session, err);
 	if (code == 0)
 		session->started_ns = pl_now_ns();
 	return code;
@@ -44,7 +71,9 @@ int pl_session_open(struct pl_session *session, const struct pl_options *options
 int pl_session_record(struct pl_session *session, int64_t until_ns, struct pl_error *err)
 {
 	struct pl_target *target = &session->target;
-	int code = pl_recording_run(target->recording, until_ns, pl_stop_flag(), err);
+	/* What could not be written down cannot be made up for. */
+	int code = session->finish_error.code ? session->finish_error.code :
+						pl_recording_run(target->recording, until_ns, pl_stop_flag(), err);
 
 	if (code == -ESRCH) {
 		target->ended = session->ended = true;
@@ -57,6 +86,42 @@ int pl_session_record(struct pl_session *session, int64_t until_ns, struct pl_er
 				(int)target->pid);
 	}
 	return code;
+}
+
+int pl_session_finish(struct pl_session *session, struct pl_error *err)
+{
+	session->finished = true;
+	return session->target.recording ? pl_recording_finish(session->target.recording, err) : 0;
+}
+
+/* While a report waits for its reader (a pager, ^S on the terminal), the process must not wait for us at its
+ * breakpoints. Once recording is over it is let go first. */
+static bool go_on_recording(void *context)
+{
+	struct pl_session *session = context;
+
+	if (!session->finished && pl_recording_run(session->target.recording, pl_now_ns() + WRITE_PAUSE_NSEC,
+					  pl_stop_flag(), &session->finish_error) == 0)
+		return true;
+	(void)pl_session_finish(session, &session->finish_error);
+	return false;
+}
+
+/* One write, so that no other than the last snapshot can be cut. */
+static void write_down(struct pl_session *session, const struct pl_snapshot *snapshot)
+{
+	pl_autofree void *bytes = NULL;
+	size_t size = 0;
+	int code;
+
+	if (session->finish_error.code)
+		return;
+	code = pl_recording_writer_add(
+		session->writer, snapshot, pl_recording_stop_ns(session->target.recording), &bytes, &size);
+	if (code == 0)
+		code = pl_output_write(&session->output, bytes, size, go_on_recording, session);
+	if (code < 0)
+		(void)pl_fail(&session->finish_error, code, "the recording could not be written: %s", strerror(-code));
 }
 
 struct pl_snapshot *pl_session_glance(struct pl_session *session)
@@ -87,26 +152,9 @@ struct pl_snapshot *pl_session_snapshot(struct pl_session *session)
 	pl_target_account(&session->target, &snapshot->account);
 	if (snapshot->account.taken)
 		snapshot->rss = snapshot->account.rss;
+	if (session->writer)
+		write_down(session, snapshot);
 	return snapshot;
-}
-
-int pl_session_finish(struct pl_session *session, struct pl_error *err)
-{
-	session->finished = true;
-	return session->target.recording ? pl_recording_finish(session->target.recording, err) : 0;
-}
-
-/* While a report waits for its reader (a pager, ^S on the terminal), the process must not wait for us at its
- * breakpoints. Once recording is over it is let go first. */
-static bool go_on_recording(void *context)
-{
-	struct pl_session *session = context;
-
-	if (!session->finished && pl_recording_run(session->target.recording, pl_now_ns() + WRITE_PAUSE_NSEC,
-					  pl_stop_flag(), &session->finish_error) == 0)
-		return true;
-	(void)pl_session_finish(session, &session->finish_error);
-	return false;
 }
 
 int pl_session_report(struct pl_session *session, enum pl_report_kind kind, const struct pl_snapshot *now,
@@ -162,6 +210,7 @@ int pl_session_close(struct pl_session *session, struct pl_error *err)
 	pl_guardian_dismiss();
 	pl_target_close(&session->target);
 	pl_history_free(session->history);
+	pl_recording_writer_free(session->writer);
 	pl_sites_free(session->sites);
 	if (pl_output_close(&session->output, err) < 0)
 		code = err->code;

@@ -20,12 +20,13 @@ struct pl_session {
 	struct pl_output output;
 	struct pl_sites *sites;
 	struct pl_history *history; /* of every snapshot that pl_session_snapshot() took */
+	struct pl_recording_writer *writer; /* --format recording; else NULL */
 	struct pl_target target;
 	int64_t started_ns; /* CLOCK_MONOTONIC: when this session began to wait */
 	bool ended;    /* the process did, while it was watched */
 	bool exceeded; /* --fail-above */
 	bool finished;
-	struct pl_error finish_error; /* of a finish within a report */
+	struct pl_error finish_error; /* of a finish within a report, or of a recording that cannot be written */
 };
 
 /* Chooses a process, checks it, opens the output, and starts to record. On failure everything is as it
@@ -37,8 +38,8 @@ int pl_session_open(struct pl_session *session, const struct pl_options *options
 int pl_session_record(struct pl_session *session, int64_t until_ns, struct pl_error *err);
 
 /* The totals as they are now, which the session's history notes (take one at the end of each window, and the rows of
- * the reports get verdicts), and the account of the RSS, which takes longer: a glance does without either. NULL: out
- * of memory. */
+ * the reports get verdicts), and the account of the RSS, which takes longer: a glance does without either. --format
+ * recording writes the snapshot down. NULL: out of memory. */
 struct pl_snapshot *pl_session_snapshot(struct pl_session *session);
 struct pl_snapshot *pl_session_glance(struct pl_session *session);
 

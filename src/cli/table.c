@@ -4,7 +4,8 @@
 #include "table.h"
 
 #define FOR_RECORDING (PL_FOR(ATTACH) | PL_FOR(DIFF))
-#define FOR_RESULTS (PL_FOR(PS) | PL_FOR(DOCTOR) | FOR_RECORDING)
+#define FOR_ROWS (FOR_RECORDING | PL_FOR(REPORT))
+#define FOR_RESULTS (PL_FOR(REPORT) | PL_FOR(PS) | PL_FOR(DOCTOR) | FOR_RECORDING)
 
 const struct pl_command_entry pl_command_table[PL_COMMAND_COUNT] = {
 	[PL_COMMAND_PS] = {"ps", false, "list the Python processes, and whether each can be attached to",
@@ -23,6 +24,9 @@ const struct pl_command_entry pl_command_table[PL_COMMAND_COUNT] = {
 	[PL_COMMAND_DOCTOR] = {"doctor", true, "say whether attaching would work, and if not what to do",
 		"Checks, without touching the process, all that attaching needs, and says for what is "
 		"missing how to get it. The status is 0 if the process can be attached to, else 1."},
+	[PL_COMMAND_REPORT] = {"report", false, "show what is in a recording, or how two differ",
+		"Shows what was live at the end of a recording that attach or diff wrote with --format "
+		"recording; with --from, or with two recordings, what differs.", .takes_files = true},
 };
 
 const char *const pl_section_titles[PL_SECTION_COUNT] = {
@@ -44,8 +48,8 @@ static const struct pl_choice sort_choices[] = {
 	{"size", PL_SORT_SIZE},
 	{"count", PL_SORT_COUNT},
 	{"average", PL_SORT_AVERAGE},
-	{"size-diff", PL_SORT_SIZE_DIFF, .commands = PL_FOR(DIFF)},
-	{"count-diff", PL_SORT_COUNT_DIFF, .commands = PL_FOR(DIFF)},
+	{"size-diff", PL_SORT_SIZE_DIFF, .commands = PL_FOR(DIFF) | PL_FOR(REPORT)},
+	{"count-diff", PL_SORT_COUNT_DIFF, .commands = PL_FOR(DIFF) | PL_FOR(REPORT)},
 	{"churn", PL_SORT_CHURN},
 	{NULL},
 };
@@ -59,10 +63,11 @@ static const struct pl_choice engine_choices[] = {
 static const struct pl_choice format_choices[] = {
 	{"text", PL_FORMAT_TEXT},
 	{"json", PL_FORMAT_JSON},
-	{"csv", PL_FORMAT_CSV, .commands = FOR_RECORDING},
-	{"folded", PL_FORMAT_FOLDED, .commands = FOR_RECORDING},
-	{"pprof", PL_FORMAT_PPROF, .commands = FOR_RECORDING},
-	{"speedscope", PL_FORMAT_SPEEDSCOPE, .commands = FOR_RECORDING},
+	{"csv", PL_FORMAT_CSV, .commands = FOR_ROWS},
+	{"folded", PL_FORMAT_FOLDED, .commands = FOR_ROWS},
+	{"pprof", PL_FORMAT_PPROF, .commands = FOR_ROWS},
+	{"speedscope", PL_FORMAT_SPEEDSCOPE, .commands = FOR_ROWS},
+	{"recording", PL_FORMAT_RECORDING, .commands = FOR_RECORDING},
 	{NULL},
 };
 static const struct pl_choice color_choices[] = {
@@ -84,7 +89,7 @@ const struct pl_option pl_option_table[] = {
 		.section = PL_SECTION_RECORD, .help = "which snapshot each further one is compared with"},
 	{'f', "frames", "N", .preset = "16", .commands = FOR_RECORDING, .section = PL_SECTION_RECORD,
 		.help = "frames kept for each allocation, 1 to 128"},
-	{PL_OPTION_DOMAIN, "domain", .choices = domain_choices, .preset = "all", .commands = FOR_RECORDING,
+	{PL_OPTION_DOMAIN, "domain", .choices = domain_choices, .preset = "all", .commands = FOR_ROWS,
 		.section = PL_SECTION_RECORD, .help = "which allocations"},
 	{'e', "engine", .choices = engine_choices, .preset = PL_ENGINE_DEFAULT, .commands = FOR_RECORDING,
 		.section = PL_SECTION_RECORD, .help = "how to record"},
@@ -96,15 +101,19 @@ const struct pl_option pl_option_table[] = {
 	{PL_OPTION_KEEP, "keep", .commands = PL_FOR(ATTACH), .section = PL_SECTION_RECORD,
 		.help = "leave the probe in place and return"},
 
-	{'n', "limit", "N", .preset = "10", .commands = FOR_RECORDING, .section = PL_SECTION_ROWS,
+	{PL_OPTION_FROM, "from", "TIME", .commands = PL_FOR(REPORT), .section = PL_SECTION_ROWS,
+		.help = "compare with the snapshot nearest to this time after the start; 0 is the first"},
+	{PL_OPTION_TO, "to", "TIME", .commands = PL_FOR(REPORT), .section = PL_SECTION_ROWS,
+		.help = "show the snapshot nearest to this time after the start; without it the last"},
+	{'n', "limit", "N", .preset = "10", .commands = FOR_ROWS, .section = PL_SECTION_ROWS,
 		.help = "rows of a report; 0 for all, as formats other than text and json have without it"},
-	{'g', "group-by", .choices = group_choices, .preset = "line", .commands = FOR_RECORDING,
+	{'g', "group-by", .choices = group_choices, .preset = "line", .commands = FOR_ROWS,
 		.section = PL_SECTION_ROWS, .help = "what a row is"},
-	{'s', "sort", .choices = sort_choices, .preset = "size", .preset_diff = "size-diff", .commands = FOR_RECORDING,
+	{'s', "sort", .choices = sort_choices, .preset = "size", .preset_diff = "size-diff", .commands = FOR_ROWS,
 		.section = PL_SECTION_ROWS, .help = "what comes first, largest on top"},
-	{PL_OPTION_INCLUDE, "include", "GLOB", .commands = FOR_RECORDING, .section = PL_SECTION_ROWS,
+	{PL_OPTION_INCLUDE, "include", "GLOB", .commands = FOR_ROWS, .section = PL_SECTION_ROWS,
 		.help = "only rows whose file name matches; may be repeated"},
-	{PL_OPTION_EXCLUDE, "exclude", "GLOB", .commands = FOR_RECORDING, .section = PL_SECTION_ROWS,
+	{PL_OPTION_EXCLUDE, "exclude", "GLOB", .commands = FOR_ROWS, .section = PL_SECTION_ROWS,
 		.help = "no rows whose file name matches; may be repeated"},
 
 	{PL_OPTION_FORMAT, "format", .choices = format_choices, .preset = "text", .commands = FOR_RESULTS,
@@ -113,7 +122,7 @@ const struct pl_option pl_option_table[] = {
 		.help = "write there, not to standard output"},
 	{PL_OPTION_FORCE, "force", .commands = FOR_RESULTS, .section = PL_SECTION_OUTPUT,
 		.help = "let --output overwrite an existing file; take a Python newer than pyleak knows"},
-	{PL_OPTION_FAIL_ABOVE, "fail-above", "SIZE", .commands = FOR_RECORDING, .section = PL_SECTION_OUTPUT,
+	{PL_OPTION_FAIL_ABOVE, "fail-above", "SIZE", .commands = FOR_ROWS, .section = PL_SECTION_OUTPUT,
 		.help = "exit with status 3 if any row grew by more"},
 	{PL_OPTION_COLOR, "color", .choices = color_choices, .preset = "auto", .commands = FOR_RESULTS,
 		.section = PL_SECTION_OUTPUT, .help = "auto follows the terminal and NO_COLOR"},

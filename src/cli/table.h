@@ -28,6 +28,8 @@ extern const char *const pl_section_titles[PL_SECTION_COUNT];
 /* Options without a letter. The others have their letter as id. */
 enum pl_option_id {
 	PL_OPTION_AGAINST = 256,
+	PL_OPTION_FROM,
+	PL_OPTION_TO,
 	PL_OPTION_INCLUDE,
 	PL_OPTION_EXCLUDE,
 	PL_OPTION_DOMAIN,
@@ -63,6 +65,7 @@ struct pl_command_entry {
 	bool takes_pid;
 	const char *help;        /* one line */
 	const char *description; /* for its own --help */
+	bool takes_files;        /* recordings, one or two */
 };
 extern const struct pl_command_entry pl_command_table[PL_COMMAND_COUNT];
 

@@ -57,6 +57,16 @@ static int parse_time(const struct pl_option *option, const char *value, int64_t
 	return 0;
 }
 
+/* A point in time after the start, which is one too. */
+static int parse_moment(const struct pl_option *option, const char *value, int64_t *ret_ns, struct pl_error *err)
+{
+	if (value[0] && value[strspn(value, "0")] == '\0') {
+		*ret_ns = 0;
+		return 0;
+	}
+	return parse_time(option, value, ret_ns, err);
+}
+
 static int parse_bytes(const struct pl_option *option, const char *value, uint64_t *ret, struct pl_error *err)
 {
 	int r = pl_parse_size(value, ret);
@@ -134,6 +144,10 @@ int pl_option_apply(const struct pl_option *option, const char *value, struct pl
 	case PL_OPTION_KEEP:
 		options->keep = true;
 		return 0;
+	case PL_OPTION_FROM:
+		return parse_moment(option, value, &options->from_ns, err);
+	case PL_OPTION_TO:
+		return parse_moment(option, value, &options->to_ns, err);
 	case 'n':
 		r = parse_whole(option, value, 0, INT_MAX, &number, err);
 		options->limit = (size_t)number;
@@ -144,6 +158,7 @@ int pl_option_apply(const struct pl_option *option, const char *value, struct pl
 		return 0;
 	case 's':
 		options->sort = (enum pl_sort)choice;
+		options->sort_given = true;
 		return 0;
 	case PL_OPTION_INCLUDE:
 		return append_glob(&options->include, value, err);

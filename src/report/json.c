@@ -7,6 +7,7 @@
 #include "members.h"
 #include "pyleak/report.h"
 #include "pyleak/units.h"
+#include "shown.h"
 
 /* To three places: a real that is printed with all its digits reads 10.003000000000000114. */
 static bool put_thousandths(json_t *object, const char *key, int64_t ns, int64_t ns_per_thousandth)
@@ -132,7 +133,7 @@ static json_t *make_row(const struct pl_report *report, const struct pl_row *row
 static json_t *make_stats(const struct pl_report *report, size_t limit)
 {
 	const struct pl_rows *rows = report->rows;
-	size_t shown = limit && limit < rows->count ? limit : rows->count;
+	size_t shown = shown_rows(rows, limit);
 	json_t *stats = json_array();
 	bool failed = !stats;
 

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "frame_numbers.h"
+#include "pyleak/frame_numbers.h"
 #include "gzip.h"
 #include "pprof.pb-c.h"
 #include "pyleak-version.h"
@@ -33,7 +33,7 @@ struct location {
 struct builder {
 	const struct pl_report *report;
 	Pprof__Profile profile;
-	struct frame_numbers frames, functions; /* a function is a frame without a line */
+	struct pl_frame_numbers frames, functions; /* a function is a frame without a line */
 	struct pl_table strings;                /* address of the text to its index + 1 */
 	size_t string_capacity;
 	struct sample *samples;
@@ -60,8 +60,8 @@ static void builder_free(struct builder *builder)
 	free(builder->locations);
 	free(builder->function_items);
 	pl_table_free(&builder->strings);
-	frame_numbers_free(&builder->frames);
-	frame_numbers_free(&builder->functions);
+	pl_frame_numbers_free(&builder->frames);
+	pl_frame_numbers_free(&builder->functions);
 }
 
 /* The index of a text that stays where it is; the texts of the sites are told apart by address. */
@@ -97,7 +97,7 @@ static int64_t text_index(struct builder *builder, const char *text)
 /* One more frame of the sample that is being built. */
 static void add_frame(struct builder *builder, const struct pl_frame *frame)
 {
-	uint32_t number = frame_number(&builder->frames, frame);
+	uint32_t number = pl_frame_number(&builder->frames, frame);
 
 	if (builder->id_count == builder->id_capacity) {
 		size_t capacity = builder->id_capacity ? 2 * builder->id_capacity : 4096;
@@ -218,7 +218,7 @@ static void add_locations(struct builder *builder)
 		const struct pl_frame *frame = &builder->frames.items[i];
 		const struct pl_frame function = {frame->filename, frame->function, 0};
 		struct location *location = &builder->locations[i];
-		uint32_t number = frame_number(&builder->functions, &function);
+		uint32_t number = pl_frame_number(&builder->functions, &function);
 
 		builder->failed |= number == UINT32_MAX;
 		pprof__line__init(&location->line);

@@ -42,3 +42,10 @@ const char *shown_weight_unit(const struct pl_report *report)
 {
 	return is_count(report) ? "none" : "bytes";
 }
+
+char *shown_source(const struct pl_report_options *options, const char *filename, int line)
+{
+	if (options->source)
+		return options->source(options->source_context, filename, line);
+	return options->source_pid ? pl_source_line(options->source_pid, filename, line) : NULL;
+}

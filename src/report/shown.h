@@ -22,4 +22,7 @@ int64_t shown_weight(const struct pl_report *report, const struct pl_row *row, i
 const char *shown_weight_name(const struct pl_report *report);
 const char *shown_weight_unit(const struct pl_report *report);
 
+/* The source line at a place, for the caller to free; NULL: not known, or not wanted. */
+char *shown_source(const struct pl_report_options *options, const char *filename, int line);
+
 #endif

@@ -2,7 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "frame_numbers.h"
+#include "pyleak/frame_numbers.h"
 #include "members.h"
 #include "pyleak-version.h"
 #include "pyleak/cleanup.h"
@@ -22,14 +22,14 @@ static int64_t weigh(const struct pl_report *report, const struct pl_row *row, e
 	return weight > 0 ? weight : 0;
 }
 
-static bool append_frame(json_t *stack, struct frame_numbers *numbers, const struct pl_frame *frame)
+static bool append_frame(json_t *stack, struct pl_frame_numbers *numbers, const struct pl_frame *frame)
 {
-	uint32_t number = frame_number(numbers, frame);
+	uint32_t number = pl_frame_number(numbers, frame);
 
 	return number == UINT32_MAX || json_array_append_new(stack, json_integer(number)) < 0;
 }
 
-static json_t *make_stack(const struct pl_report *report, uint32_t site, struct frame_numbers *numbers)
+static json_t *make_stack(const struct pl_report *report, uint32_t site, struct pl_frame_numbers *numbers)
 {
 	static const struct pl_frame older = {OLDER_FRAMES, OLDER_FRAMES, 0};
 	json_t *stack = json_array();
@@ -46,7 +46,7 @@ static json_t *make_stack(const struct pl_report *report, uint32_t site, struct 
 	return NULL;
 }
 
-static json_t *make_rest(struct frame_numbers *numbers)
+static json_t *make_rest(struct pl_frame_numbers *numbers)
 {
 	static const struct pl_frame rest = {"(more stacks)", "(more stacks)", 0};
 	json_t *stack = json_array();
@@ -62,7 +62,7 @@ static bool append(json_t *samples, json_t *weights, json_t *stack, int64_t weig
 	return (json_array_append_new(samples, stack) < 0) | (json_array_append_new(weights, json_integer(weight)) < 0);
 }
 
-static json_t *make_profile(const struct pl_report *report, size_t limit, enum part part, struct frame_numbers *numbers)
+static json_t *make_profile(const struct pl_report *report, size_t limit, enum part part, struct pl_frame_numbers *numbers)
 {
 	static const char *const prefix[] = {[PART_NOW] = "", [PART_GREW] = "grown: ", [PART_SHRANK] = "shrunk: "};
 	size_t shown = shown_rows(report->stacks, limit);
@@ -100,7 +100,7 @@ static json_t *make_profile(const struct pl_report *report, size_t limit, enum p
 	return NULL;
 }
 
-static json_t *make_profiles(const struct pl_report *report, size_t limit, struct frame_numbers *numbers)
+static json_t *make_profiles(const struct pl_report *report, size_t limit, struct pl_frame_numbers *numbers)
 {
 	json_t *profiles = json_array();
 	bool difference = report->kind == PL_REPORT_DIFF && report->sort != PL_SORT_CHURN;
@@ -117,7 +117,7 @@ static json_t *make_profiles(const struct pl_report *report, size_t limit, struc
 	return NULL;
 }
 
-static json_t *make_frames(const struct frame_numbers *numbers)
+static json_t *make_frames(const struct pl_frame_numbers *numbers)
 {
 	json_t *frames = json_array();
 	bool failed = !frames;
@@ -140,7 +140,7 @@ static json_t *make_frames(const struct frame_numbers *numbers)
 
 int pl_report_speedscope(FILE *out, const struct pl_report *report, const struct pl_report_options *options)
 {
-	__attribute__((cleanup(frame_numbers_free))) struct frame_numbers numbers = {0};
+	__attribute__((cleanup(pl_frame_numbers_free))) struct pl_frame_numbers numbers = {0};
 	json_t *document = json_object(), *shared = json_object();
 	char name[64];
 	bool failed = false;

@@ -8,6 +8,7 @@
 #include "pyleak/cleanup.h"
 #include "pyleak/report.h"
 #include "pyleak/units.h"
+#include "shown.h"
 #include "utf8.h"
 
 #define MAX_SOURCE_LENGTH 500
@@ -126,8 +127,7 @@ static void print_source(const struct text *text, const char *filename, int line
 	pl_autofree char *source = NULL;
 	bool cut;
 
-	if (text->options->source_pid)
-		source = pl_source_line(text->options->source_pid, filename, line);
+	source = shown_source(text->options, filename, line);
 	if (!source)
 		return;
 	cut = strlen(source) > MAX_SOURCE_LENGTH;
@@ -202,13 +202,11 @@ static void print_row(const struct text *text, const struct pl_row *row)
 static void print_rest(const struct text *text, size_t shown)
 {
 	const struct pl_rows *rows = text->report->rows;
-	struct pl_row rest = {0};
+	const struct pl_row rest = shown_rest(rows, shown);
 	size_t count = rows->count - shown;
 
 	if (!count)
 		return;
-	for (size_t i = shown; i < rows->count; i++)
-		pl_row_add(&rest, &rows->items[i]);
 	(void)fprintf(text->out, "%zu more row%s: ", count, count == 1 ? "" : "s");
 	print_figures(text, &rest, false);
 }
@@ -245,7 +243,7 @@ static bool is_quiet(const struct pl_row *row)
 static size_t rows_shown(const struct pl_report *report, const struct pl_report_options *options)
 {
 	const struct pl_rows *rows = report->rows;
-	size_t shown = options->limit && options->limit < rows->count ? options->limit : rows->count;
+	size_t shown = shown_rows(rows, options->limit);
 
 	/* --limit 0 asks for all of them. */
 	while (options->limit && report->sort != PL_SORT_CHURN && shown && is_quiet(&rows->items[shown - 1]))

@@ -38,6 +38,9 @@ MAY_LACK = {
     "pythons": "this needs a Python that is not on this machine",
     "namespaces": "a PID namespace of its own may not be made here",
     "fish": "fish is not installed",
+    "go": "there is no go, for go tool pprof",
+    "zstd": "zstd is not installed",
+    "script": "script is not installed",
     "man": "man is not installed",
     "32-bit": "32-bit programs do not build or run here",
 }

@@ -131,6 +131,35 @@ Test(options, the_output_says_what_the_format_is)
 	}
 }
 
+Test(options, what_a_report_is_of)
+{
+	static const struct {
+		const char *line;
+		enum pl_sort sort;
+		int64_t from_ns, to_ns;
+	} table[] = {
+		{"pyleak report a", PL_SORT_SIZE, -1, -1},
+		{"pyleak report a b", PL_SORT_SIZE_DIFF, -1, -1},
+		{"pyleak report a -s count b", PL_SORT_COUNT, -1, -1},
+		{"pyleak report a --from 0", PL_SORT_SIZE_DIFF, 0, -1},
+		{"pyleak report --to 1.5s -- -a", PL_SORT_SIZE, -1, 1500 * PL_NSEC_PER_MSEC},
+		{"pyleak report a --from 2m --to 1h -s count-diff", PL_SORT_COUNT_DIFF, 120 * PL_NSEC_PER_SEC,
+			3600 * PL_NSEC_PER_SEC},
+		{"pyleak report a b --from 2s --to 1s", PL_SORT_SIZE_DIFF, 2 * PL_NSEC_PER_SEC, PL_NSEC_PER_SEC},
+	};
+
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+		struct answer a;
+
+		ask(&a, table[i].line);
+		cr_assert(a.status == -1, "%s: %s", table[i].line, a.err);
+		cr_expect(a.options.sort == table[i].sort, "%s", table[i].line);
+		cr_expect(a.options.from_ns == table[i].from_ns, "%s", table[i].line);
+		cr_expect(a.options.to_ns == table[i].to_ns, "%s", table[i].line);
+		pl_options_free(&a.options);
+	}
+}
+
 Test(options, every_value_arrives)
 {
 	struct answer a;
@@ -247,7 +276,14 @@ Test(options, wrong_lines_are_named_in_one_line)
 	} cases[] = {
 		{"pyleak foo", "unknown command 'foo'"},
 		{"pyleak heap", "heap: not built yet"},
-		{"pyleak report a b", "report: not built yet"},
+		{"pyleak report", "'pyleak report' needs a recording"},
+		{"pyleak report a b c", "'c' is one recording too many"},
+		{"pyleak report a --pid 3", "unknown option '--pid'"},
+		{"pyleak report a -i 3", "'pyleak report' does not take --interval"},
+		{"pyleak report a --from soon", "--from: 'soon' is not a time"},
+		{"pyleak report a -s size-diff", "--sort: a difference needs two snapshots"},
+		{"pyleak report a --from 3s --to 3s", "--from must be before --to"},
+		{"pyleak report a --format recording", "--format recording is not for 'pyleak report'"},
 		{"pyleak attach foo", "'foo' is not a process id: give a number, see 'pyleak ps'"},
 		{"pyleak attach 0", "'0' is not a process id"},
 		{"pyleak attach 12x", "'12x' is not a process id"},
@@ -260,7 +296,7 @@ Test(options, wrong_lines_are_named_in_one_line)
 		{"pyleak diff --nonsense=3", "unknown option '--nonsense=3'"},
 		{"pyleak diff -x", "unknown option '-x'"},
 		{"pyleak diff -qx", "unknown option '-x'"},
-		{"pyleak diff --f 3", "'--f' can mean --frames, --format, --force, --fail-above"},
+		{"pyleak diff --f 3", "'--f' can mean --frames, --from, --format, --force, --fail-above"},
 		{"pyleak diff 1 --interval", "--interval needs a value"},
 		{"pyleak diff 1 -n", "--limit needs a value"},
 		{"pyleak diff --quiet=1", "--quiet takes no value"},

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "frame_numbers.h"
+#include "pyleak/frame_numbers.h"
 
 #include <stdbool.h>
 #include <stdlib.h>
@@ -22,7 +22,7 @@ static uint64_t hash(const struct pl_frame *frame)
 	return hash ^ hash >> 32;
 }
 
-static uint32_t *find(const struct frame_numbers *numbers, const struct pl_frame *frame)
+static uint32_t *find(const struct pl_frame_numbers *numbers, const struct pl_frame *frame)
 {
 	size_t mask = 2 * numbers->capacity - 1;
 	size_t i = hash(frame) & mask;
@@ -32,7 +32,7 @@ static uint32_t *find(const struct frame_numbers *numbers, const struct pl_frame
 	return &numbers->index[i];
 }
 
-static bool grow(struct frame_numbers *numbers)
+static bool grow(struct pl_frame_numbers *numbers)
 {
 	size_t capacity = numbers->capacity ? 2 * numbers->capacity : FIRST_CAPACITY;
 	struct pl_frame *items = reallocarray(numbers->items, capacity, sizeof(*items));
@@ -52,7 +52,7 @@ static bool grow(struct frame_numbers *numbers)
 	return true;
 }
 
-uint32_t frame_number(struct frame_numbers *numbers, const struct pl_frame *frame)
+uint32_t pl_frame_number(struct pl_frame_numbers *numbers, const struct pl_frame *frame)
 {
 	uint32_t *found = numbers->capacity ? find(numbers, frame) : NULL;
 
@@ -65,9 +65,14 @@ uint32_t frame_number(struct frame_numbers *numbers, const struct pl_frame *fram
 	return (uint32_t)numbers->count++;
 }
 
-void frame_numbers_free(struct frame_numbers *numbers)
+uint32_t pl_frame_number_find(const struct pl_frame_numbers *numbers, const struct pl_frame *frame)
+{
+	return numbers->capacity ? *find(numbers, frame) - 1 : UINT32_MAX;
+}
+
+void pl_frame_numbers_free(struct pl_frame_numbers *numbers)
 {
 	free(numbers->items);
 	free(numbers->index);
-	*numbers = (struct frame_numbers){0};
+	*numbers = (struct pl_frame_numbers){0};
 }

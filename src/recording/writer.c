@@ -1,0 +1,380 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zstd.h>
+
+#include "pyleak-version.h"
+#include "pyleak/cleanup.h"
+#include "pyleak/frame_numbers.h"
+#include "pyleak/recording_file.h"
+#include "pyleak/table.h"
+#include "recording_private.h"
+
+struct pl_recording_writer {
+	struct pl_recorded_facts facts;
+	int64_t since_ns;
+	pl_source_reader *source;
+	void *context;
+	bool started, broken;
+	ZSTD_CCtx *compressor;
+
+	/* What is in the file. */
+	struct pl_table texts; /* address to number + 1; texts of the sites are interned */
+	uint32_t text_count;
+	struct pl_frame_numbers frames;
+	size_t frame_count, site_count;
+	struct pl_totals *totals; /* [site_count] */
+};
+
+/* One piece of the file, as it is being put together. */
+struct piece {
+	Pyleak__Recording message;
+	Pyleak__Facts facts;
+	Pyleak__Snapshot snapshot, *snapshots[1];
+	ProtobufCBinaryData texts;
+	char *text_bytes;
+	size_t text_size;
+	FILE *text_stream;
+};
+
+struct pl_recording_writer *pl_recording_writer_new(
+	const struct pl_recorded_facts *facts, int64_t since_ns, pl_source_reader *source, void *context)
+{
+	struct pl_recording_writer *writer = calloc(1, sizeof(*writer));
+
+	if (!writer)
+		return NULL;
+	writer->facts = *facts;
+	writer->since_ns = since_ns;
+	writer->source = source;
+	writer->context = context;
+	writer->compressor = ZSTD_createCCtx();
+	if (!writer->compressor || ZSTD_isError(ZSTD_CCtx_setParameter(writer->compressor, ZSTD_c_checksumFlag, 1))) {
+		pl_recording_writer_free(writer);
+		return NULL;
+	}
+	return writer;
+}
+
+void pl_recording_writer_free(struct pl_recording_writer *writer)
+{
+	if (!writer)
+		return;
+	ZSTD_freeCCtx(writer->compressor);
+	pl_table_free(&writer->texts);
+	pl_frame_numbers_free(&writer->frames);
+	free(writer->totals);
+	free(writer);
+}
+
+static void piece_free(struct piece *piece)
+{
+	Pyleak__Recording *message = &piece->message;
+
+	if (piece->text_stream)
+		(void)fclose(piece->text_stream);
+	free(piece->text_bytes);
+	free(message->frame_filename);
+	free(message->frame_function);
+	free(message->frame_line);
+	free(message->frame_source);
+	free(message->site_domain);
+	free(message->site_more);
+	free(message->site_depth);
+	free(message->site_frames);
+	free(piece->snapshot.site_step);
+	free(piece->snapshot.allocated_size);
+	free(piece->snapshot.allocated_count);
+	free(piece->snapshot.freed_size);
+	free(piece->snapshot.freed_count);
+	free(piece->snapshot.size_variance);
+	free(piece->snapshot.count_variance);
+}
+
+/* The number of one more text. */
+static uint32_t add_text(struct pl_recording_writer *writer, struct piece *piece, const char *text)
+{
+	(void)fprintf(piece->text_stream, "%.*s", RECORDING_TEXT_MAX - 1, text);
+	(void)fputc('\0', piece->text_stream);
+	return writer->text_count++;
+}
+
+/* The number of a text of the sites. */
+static int find_text(struct pl_recording_writer *writer, struct piece *piece, const char *text, uint32_t *ret)
+{
+	struct pl_table_entry *entry = pl_table_insert(&writer->texts, (uint64_t)(uintptr_t)text);
+
+	if (!entry)
+		return -ENOMEM;
+	if (!entry->value[0])
+		entry->value[0] = (uint64_t)add_text(writer, piece, text) + 1;
+	*ret = (uint32_t)entry->value[0] - 1;
+	return 0;
+}
+
+/* The sites from *ret_end's beginning on, as many as go into a piece. */
+static int add_sites(
+	struct pl_recording_writer *writer, struct piece *piece, const struct pl_snapshot *snapshot, size_t *ret_end)
+{
+	Pyleak__Recording *message = &piece->message;
+	size_t first = writer->site_count, end = first, total = 0;
+
+	for (; end < snapshot->count && total < RECORDING_PIECE_FRAMES; end++) {
+		size_t depth;
+
+		(void)pl_sites_frames(snapshot->sites, (uint32_t)end, &depth, NULL);
+		total += depth;
+	}
+	*ret_end = end;
+	if (end == first)
+		return 0;
+	message->site_domain = calloc(end - first, sizeof(*message->site_domain));
+	message->site_more = calloc(end - first, sizeof(*message->site_more));
+	message->site_depth = calloc(end - first, sizeof(*message->site_depth));
+	message->site_frames = calloc(total, sizeof(*message->site_frames));
+	if (!message->site_domain || !message->site_more || !message->site_depth || !message->site_frames)
+		return -ENOMEM;
+	for (size_t site = first; site < end; site++) {
+		size_t depth, i = site - first;
+		bool more;
+		const struct pl_frame *frames = pl_sites_frames(snapshot->sites, (uint32_t)site, &depth, &more);
+
+		message->site_domain[i] = pl_sites_domain(snapshot->sites, (uint32_t)site) == PL_SITE_NATIVE;
+		message->site_more[i] = more;
+		message->site_depth[i] = (uint32_t)depth;
+		for (size_t frame = 0; frame < depth; frame++) {
+			uint32_t number = pl_frame_number(&writer->frames, &frames[frame]);
+
+			if (number == UINT32_MAX)
+				return -ENOMEM;
+			message->site_frames[message->n_site_frames++] = number;
+		}
+	}
+	message->n_site_domain = message->n_site_more = message->n_site_depth = end - first;
+	return 0;
+}
+
+/* The frames that those sites have brought. */
+static int add_frames(struct pl_recording_writer *writer, struct piece *piece)
+{
+	Pyleak__Recording *message = &piece->message;
+	size_t count = writer->frames.count - writer->frame_count;
+
+	if (!count)
+		return 0;
+	message->frame_filename = calloc(count, sizeof(*message->frame_filename));
+	message->frame_function = calloc(count, sizeof(*message->frame_function));
+	message->frame_line = calloc(count, sizeof(*message->frame_line));
+	message->frame_source = calloc(count, sizeof(*message->frame_source));
+	if (!message->frame_filename || !message->frame_function || !message->frame_line || !message->frame_source)
+		return -ENOMEM;
+	for (size_t i = 0; i < count; i++) {
+		const struct pl_frame *frame = &writer->frames.items[writer->frame_count + i];
+		pl_autofree char *source =
+			writer->source ? writer->source(writer->context, frame->filename, frame->line) : NULL;
+
+		if (find_text(writer, piece, frame->filename, &message->frame_filename[i]) < 0 ||
+			find_text(writer, piece, frame->function, &message->frame_function[i]) < 0)
+			return -ENOMEM;
+		message->frame_line[i] = frame->line;
+		if (source)
+			message->frame_source[i] = add_text(writer, piece, source) + 1;
+	}
+	writer->frame_count = writer->frames.count;
+	message->n_frame_filename = message->n_frame_function = message->n_frame_line = message->n_frame_source = count;
+	return 0;
+}
+
+static bool is_sampled(const struct pl_totals *totals)
+{
+	return totals->size_variance != 0 || totals->count_variance != 0;
+}
+
+static int make_columns(Pyleak__Snapshot *message, size_t count, bool sampled)
+{
+	message->site_step = calloc(count, sizeof(*message->site_step));
+	message->allocated_size = calloc(count, sizeof(*message->allocated_size));
+	message->allocated_count = calloc(count, sizeof(*message->allocated_count));
+	message->freed_size = calloc(count, sizeof(*message->freed_size));
+	message->freed_count = calloc(count, sizeof(*message->freed_count));
+	if (!message->site_step || !message->allocated_size || !message->allocated_count || !message->freed_size ||
+		!message->freed_count)
+		return -ENOMEM;
+	message->n_site_step = message->n_allocated_size = message->n_allocated_count = message->n_freed_size =
+		message->n_freed_count = count;
+	if (!sampled)
+		return 0;
+	message->size_variance = calloc(count, sizeof(*message->size_variance));
+	message->count_variance = calloc(count, sizeof(*message->count_variance));
+	if (!message->size_variance || !message->count_variance)
+		return -ENOMEM;
+	message->n_size_variance = message->n_count_variance = count;
+	return 0;
+}
+
+static int add_totals(struct pl_recording_writer *writer, Pyleak__Snapshot *message, const struct pl_snapshot *snapshot)
+{
+	size_t changed = 0, i = 0, previous = 0;
+	bool sampled = false;
+
+	for (size_t site = 0; site < snapshot->count; site++) {
+		changed += memcmp(&writer->totals[site], &snapshot->totals[site], sizeof(*writer->totals)) != 0;
+		sampled |= is_sampled(&snapshot->totals[site]) || is_sampled(&writer->totals[site]);
+	}
+	if (!changed)
+		return 0;
+	if (make_columns(message, changed, sampled) < 0)
+		return -ENOMEM;
+	for (size_t site = 0; site < snapshot->count; site++) {
+		struct pl_totals *old = &writer->totals[site];
+		const struct pl_totals *now = &snapshot->totals[site];
+
+		if (memcmp(old, now, sizeof(*old)) == 0)
+			continue;
+		message->site_step[i] = (uint32_t)(site - previous);
+		message->allocated_size[i] = (int64_t)(now->allocated_size - old->allocated_size);
+		message->allocated_count[i] = (int64_t)(now->allocated_count - old->allocated_count);
+		message->freed_size[i] = (int64_t)(now->freed_size - old->freed_size);
+		message->freed_count[i] = (int64_t)(now->freed_count - old->freed_count);
+		if (sampled) {
+			message->size_variance[i] = now->size_variance;
+			message->count_variance[i] = now->count_variance;
+		}
+		*old = *now;
+		previous = site;
+		i++;
+	}
+	return 0;
+}
+
+static void add_facts(struct pl_recording_writer *writer, struct piece *piece)
+{
+	static char name[] = "pyleak " PYLEAK_VERSION;
+	struct pl_recorded_facts *facts = &writer->facts;
+	Pyleak__Facts *message = &piece->facts;
+
+	pyleak__facts__init(message);
+	message->version = RECORDING_VERSION;
+	message->pid = facts->pid;
+	message->python = facts->python;
+	message->engine = facts->engine;
+	message->started_ns = (int64_t)facts->started.tv_sec * 1000000000 + facts->started.tv_nsec;
+	message->frames = (uint32_t)facts->frames;
+	message->sample = facts->sample;
+	message->rss = facts->rss;
+	message->writer = name;
+	piece->message.facts = message;
+}
+
+static int add_snapshot(
+	struct pl_recording_writer *writer, struct piece *piece, const struct pl_snapshot *snapshot, int64_t stop_ns)
+{
+	Pyleak__Snapshot *message = &piece->snapshot;
+
+	message->time_ns = snapshot->taken_ns > writer->since_ns ? (uint64_t)(snapshot->taken_ns - writer->since_ns) : 0;
+	message->rss = snapshot->rss;
+	message->lost_events = snapshot->lost_events;
+	message->lost_sites = snapshot->lost_sites;
+	message->stop_ns = stop_ns > 0 ? (uint64_t)stop_ns : 0;
+	piece->snapshots[0] = message;
+	piece->message.snapshots = piece->snapshots;
+	piece->message.n_snapshots = 1;
+	return add_totals(writer, message, snapshot);
+}
+
+static int write_piece(struct pl_recording_writer *writer, const Pyleak__Recording *message, FILE *out)
+{
+	size_t size = pyleak__recording__get_packed_size(message);
+	pl_autofree uint8_t *bytes = NULL, *packed = NULL;
+
+	if (size > RECORDING_PIECE_MAX)
+		return -EFBIG;
+	bytes = malloc(size + 1);
+	packed = malloc(ZSTD_compressBound(size));
+	if (!bytes || !packed)
+		return -ENOMEM;
+	(void)pyleak__recording__pack(message, bytes);
+	size = ZSTD_compress2(writer->compressor, packed, ZSTD_compressBound(size), bytes, size);
+	if (ZSTD_isError(size))
+		return -ENOMEM;
+	return fwrite(packed, 1, size, out) == size ? 0 : -ENOMEM;
+}
+
+static void write_title(FILE *out)
+{
+	const uint32_t head[2] = {htole32(RECORDING_MAGIC), htole32(sizeof(RECORDING_TITLE) - 1)};
+
+	(void)fwrite(head, sizeof(head), 1, out);
+	(void)fputs(RECORDING_TITLE, out);
+}
+
+/* One piece: new sites, and after the last of them the snapshot. */
+static int add_piece(struct pl_recording_writer *writer, const struct pl_snapshot *snapshot, int64_t stop_ns, FILE *out)
+{
+	__attribute__((cleanup(piece_free))) struct piece piece = {0};
+	size_t end;
+	int code;
+
+	pyleak__recording__init(&piece.message);
+	pyleak__snapshot__init(&piece.snapshot);
+	if (!writer->started) {
+		write_title(out);
+		add_facts(writer, &piece);
+	}
+	piece.text_stream = open_memstream(&piece.text_bytes, &piece.text_size);
+	if (!piece.text_stream)
+		return -ENOMEM;
+	code = add_sites(writer, &piece, snapshot, &end);
+	if (code == 0)
+		code = add_frames(writer, &piece);
+	if (fclose(PL_TAKE(piece.text_stream)) != 0)
+		code = -ENOMEM;
+	if (piece.text_size) {
+		piece.texts = (ProtobufCBinaryData){.len = piece.text_size, .data = (uint8_t *)piece.text_bytes};
+		piece.message.texts = &piece.texts;
+		piece.message.n_texts = 1;
+	}
+	writer->site_count = end;
+	if (code == 0 && end == snapshot->count)
+		code = add_snapshot(writer, &piece, snapshot, stop_ns);
+	if (code == 0)
+		code = write_piece(writer, &piece.message, out);
+	writer->started = true;
+	return code;
+}
+
+static int grow_totals(struct pl_recording_writer *writer, size_t count)
+{
+	struct pl_totals *grown;
+
+	if (count > RECORDING_SITES_MAX)
+		return -EFBIG;
+	if (count <= writer->site_count)
+		return 0;
+	grown = reallocarray(writer->totals, count, sizeof(*grown));
+	if (!grown)
+		return -ENOMEM;
+	memset(grown + writer->site_count, 0, (count - writer->site_count) * sizeof(*grown));
+	writer->totals = grown;
+	return 0;
+}
+
+int pl_recording_writer_add(struct pl_recording_writer *writer, const struct pl_snapshot *snapshot, int64_t stop_ns,
+	void **ret_bytes, size_t *ret_size)
+{
+	pl_autofree char *bytes = NULL;
+	FILE *out = writer->broken ? NULL : open_memstream(&bytes, ret_size);
+	int code = out ? grow_totals(writer, snapshot->count) : -ENOMEM;
+
+	do {
+		if (code == 0)
+			code = add_piece(writer, snapshot, stop_ns, out);
+	} while (code == 0 && writer->site_count < snapshot->count);
+	if (out && fclose(out) != 0 && code == 0)
+		code = -ENOMEM;
+	/* Something may be counted as written that is not. */
+	writer->broken = code < 0;
+	*ret_bytes = code == 0 ? PL_TAKE(bytes) : NULL;
+	return code;
+}

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: MIT
+"""Each format is opened by what it is made for, and has the figures that --format json has."""
+import collections
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+
+import helpers
+from helpers import VICTIMS, Pyleak, Victim, pyleak, wait_hooked
+
+SCHEMA = helpers.ROOT / "tests" / "integration" / "data" / "speedscope.schema.json"
+
+
+@pytest.fixture(scope="module")
+def tape(one_python, tmp_path_factory):
+    """A recording, so that every format is about the same."""
+    path = tmp_path_factory.mktemp("exports") / "leak.pyleak"
+    with Victim(one_python, "leak.py") as victim:
+        with Pyleak("attach", victim.pid, "-i", "300ms", "-d", "2s", "-o", path) as running:
+            wait_hooked(victim.pid, running)
+            for _ in range(3):
+                victim.tell("leak 400")
+                assert victim.line() == "leaked"
+            assert running.finish().status == 0
+    return path
+
+
+def report(*arguments):
+    result = pyleak("report", *arguments)
+    assert (result.status, result.stderr) == (0, ""), result
+    return result.stdout
+
+
+# What a report of the recording is: all that was live at its end, and how it differs.
+KINDS = pytest.mark.parametrize("kind", [[], ["--from", "300ms"]], ids=["top", "diff"])
+
+
+def as_json(tape, kind, *arguments):
+    return json.loads(report(tape, *kind, "--format", "json", "-n", 0, *arguments))
+
+
+@KINDS
+def test_csv(tape, kind):
+    document = as_json(tape, kind)
+    text = report(tape, *kind, "--format", "csv")
+    assert text.count("\r\n") == text.count("\n") == len(document["stats"]) + 1
+    rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+    for row, wanted in zip(rows, document["stats"]):
+        assert (row["domain"], row["filename"], row["function"]) == tuple(
+            wanted[key] for key in ("domain", "filename", "function"))
+        for key in ("lineno", "size", "size_diff", "count", "count_diff", "average"):
+            assert int(row[key]) == wanted[key]
+        for key in ("allocated", "freed"):
+            assert int(row[key + "_size"]) == wanted[key]["size"]
+            assert int(row[key + "_count"]) == wanted[key]["count"]
+
+
+@KINDS
+@pytest.mark.parametrize("sort", ["size", "count", "churn"])
+def test_folded(tape, kind, sort):
+    document = as_json(tape, kind)
+    lines = report(tape, *kind, "--format", "folded", "--sort", sort).splitlines()
+    two = kind and sort != "churn"
+    sums = [0, 0]
+    for line in lines:
+        stack, *weights = re.fullmatch(r"(.+?) (\d+)" + (r" (\d+)" if two else "()"), line).groups()
+        assert all(stack.split(";")), line
+        sums = [total + int(weight or 0) for total, weight in zip(sums, weights)]
+    if sort == "churn":
+        assert sums[0] == sum(row["allocated"]["size"] for row in document["stats"])
+    elif two:
+        assert sums == [document["total"][sort] - document["total"][sort + "_diff"], document["total"][sort]]
+    else:
+        assert sums[0] == document["total"][sort]
+
+
+def pprof(path, *arguments):
+    go = shutil.which("go") or shutil.which("/usr/local/go/bin/go")
+    if not go:
+        helpers.skip_here("go")
+    environment = {**os.environ, "PPROF_TMPDIR": str(path.parent), "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=mod"}
+    return subprocess.run([go, "tool", "pprof", *arguments, path], env=environment, capture_output=True, text=True,
+                          check=True).stdout
+
+
+def pprof_rows(path, index, granularity):
+    """{name: flat} of -top, in bytes or blocks."""
+    text = pprof(path, "-top", "-" + granularity, "-sample_index=" + index, "-unit=B", "-nodecount=100000",
+                 "-nodefraction=0", "-edgefraction=0")
+    assert "Type: " + index in text
+    rows = collections.Counter()
+    for line in text.split("cum%\n")[1].splitlines():
+        flat, _, _, _, _, name = line.split(None, 5)
+        rows[name.replace(" (inline)", "")] += int(flat.removesuffix("B"))
+    return +rows - (-rows)
+
+
+@KINDS
+def test_go_tool_pprof(tape, kind, tmp_path):
+    """By line and by function, live and allocated, bytes and blocks."""
+    path = tmp_path / "leak.pb.gz"
+    report(tape, *kind, "-o", path)
+    document = as_json(tape, kind)
+    difference = "_diff" if kind else ""
+    figures = {"inuse_space": lambda row: row["size" + difference], "inuse_objects": lambda row: row["count" + difference],
+               "alloc_space": lambda row: row["allocated"]["size"],
+               "alloc_objects": lambda row: row["allocated"]["count"]}
+    for index, figure in figures.items():
+        lines, functions = collections.Counter(), collections.Counter()
+        for row in document["stats"]:
+            # As pprof prints a place: a line that is 0 not at all.
+            lines[" %s:%d" % (row["filename"], row["lineno"]) if row["lineno"] else " " + row["filename"]] += figure(row)
+        by_function = as_json(tape, kind, "-g", "function")
+        for row in by_function["stats"]:
+            functions[row["function"]] += figure(row)
+        got = collections.Counter()
+        for name, value in pprof_rows(path, index, "lines").items():
+            places = [place for place in lines if name.endswith(place)]
+            got[max(places, key=len) if places else name] += value
+        assert +got == +lines, index
+        assert +pprof_rows(path, index, "functions") == +functions, index
+
+
+def test_pprof_difference_is_one(tape, tmp_path):
+    """What pprof makes of two files is what is in the one that pyleak makes of their difference."""
+    for name, arguments in (("now", []), ("before", ["--to", "300ms"]), ("difference", ["--from", "300ms"])):
+        report(tape, *arguments, "-o", tmp_path / (name + ".pb.gz"))
+    ours = pprof(tmp_path / "difference.pb.gz", "-top", "-nodecount=100000", "-nodefraction=0")
+    theirs = pprof(tmp_path / "now.pb.gz", "-top", "-nodecount=100000", "-nodefraction=0",
+                   "-diff_base=%s" % (tmp_path / "before.pb.gz"))
+    assert sorted(ours.split("Showing nodes")[1].splitlines()) == sorted(theirs.split("Showing nodes")[1].splitlines())
+
+
+@KINDS
+def test_speedscope(tape, kind):
+    jsonschema = pytest.importorskip("jsonschema", reason="may skip: jsonschema is not installed")
+    document = as_json(tape, kind)
+    exported = json.loads(report(tape, *kind, "--format", "speedscope"))
+    jsonschema.validate(exported, json.loads(SCHEMA.read_text()))
+    sums = {profile["name"]: sum(profile["weights"]) for profile in exported["profiles"]}
+    assert sums["live bytes"] == document["total"]["size"]
+    if kind:
+        assert sums["grown: live bytes"] - sums["shrunk: live bytes"] == document["total"]["size_diff"]
+    frames = exported["shared"]["frames"]
+    leaves = collections.Counter()
+    profile = exported["profiles"][-1]
+    for stack, weight in zip(profile["samples"], profile["weights"]):
+        frame = frames[stack[-1]]
+        leaves[(frame["file"], frame.get("line", 0))] += weight
+    assert leaves == +collections.Counter({(row["filename"], row["lineno"]): row["size"] for row in document["stats"]})
+
+
+@pytest.mark.parametrize("format", ["pprof", "recording"])
+def test_a_terminal_is_spared(one_python, format):
+    if not shutil.which("script"):
+        helpers.skip_here("script")
+    with Victim(one_python, "leak.py") as victim:
+        command = "%s diff %d --format %s" % (helpers.PYLEAK, victim.pid, format)
+        answer = subprocess.run(["script", "-qec", command, "/dev/null"], capture_output=True, text=True, check=False)
+    assert answer.returncode == 1
+    assert "--format %s is not for a terminal: give --output FILE" % format in answer.stdout
+
+
+def test_the_name_says_the_format(one_python, tmp_path):
+    """And diff makes one document of all its windows."""
+    with Victim(one_python, "leak.py") as victim:
+        result = pyleak("diff", victim.pid, "-i", "200ms", "-c", 2, "-o", tmp_path / "growth.speedscope.json")
+    assert result.status == 0, result
+    assert json.loads((tmp_path / "growth.speedscope.json").read_text())["exporter"].startswith("pyleak")
