@@ -347,16 +347,23 @@ enum { PL_INLINE_PROBES = 64 }; /* longest search in any hash table */
  * A slot: what a thread remembers of its last frame walks. Slot 0 belongs to the holder of the main
  * GIL; the others to the thread whose pthread_self() is in owner, for ever. The tracer need not read them.
  */
-enum { PL_INLINE_FRAMES_MAX = 128, PL_INLINE_CHAINS = 128, PL_INLINE_TOP_BITS = 11, PL_INLINE_TOPS = 2048 };
+enum { PL_INLINE_FRAMES_MAX = 128, PL_INLINE_CHAINS = 512, PL_INLINE_TOP_BITS = 11, PL_INLINE_TOPS = 2048 };
 /* Physical frames that a walk looks at to find `limit` of them: shims and incomplete ones in between. */
 #define PL_INLINE_WALK(limit) ((limit) + (limit) / 2 + 8)
 
+/*
+ * The callers of a top frame. First what is compared with the stack at each allocation, as dense as can be;
+ * behind it, at link[PL_INLINE_WALK(limit)], what the frames turned out to be.
+ */
 struct pl_inline_link { /* a frame as it was */
-	uint64_t frame, code, instruction;
+	uint64_t frame, instruction;
+};
+struct pl_inline_known {
+	uint64_t code;
 	uint32_t record, offset; /* record PL_INLINE_CODE_NONE: a shim or incomplete, not part of the trace */
 };
 
-struct pl_inline_chain { /* the callers of a top frame */
+struct pl_inline_chain {
 	uint64_t hash;
 	uint32_t count; /* links; a chain ends at the bottom of the stack if !cut, else at the limit */
 	uint8_t valid, cut, more, reserved;
@@ -383,7 +390,9 @@ struct pl_inline_slot {
 	/* then PL_INLINE_CHAINS chains of PL_INLINE_CHAIN_BYTES(limit) each */
 };
 #define PL_INLINE_CHAIN_BYTES(limit) \
-	((sizeof(struct pl_inline_chain) + PL_INLINE_WALK(limit) * sizeof(struct pl_inline_link) + 63) & ~(size_t)63)
+	((sizeof(struct pl_inline_chain) +                                                                              \
+	  PL_INLINE_WALK(limit) * (sizeof(struct pl_inline_link) + sizeof(struct pl_inline_known)) + 63) &           \
+	 ~(size_t)63)
 #define PL_INLINE_SLOT_BYTES(limit) \
 	((sizeof(struct pl_inline_slot) + PL_INLINE_CHAINS * PL_INLINE_CHAIN_BYTES(limit) + 4095) & ~(size_t)4095)
 

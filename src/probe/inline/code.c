@@ -232,9 +232,10 @@ static void slot_zero_forget(u64 code)
 	for (u32 i = 0; i < PL_INLINE_CHAINS; i++) {
 		struct pl_inline_chain *chain =
 			(struct pl_inline_chain *)((u64)(slot + 1) + i * pl_config.chain_stride);
+		const struct pl_inline_known *known = known_of(chain);
 
 		for (u32 k = 0; chain->valid && k < chain->count; k++)
-			if (chain->link[k].code == code)
+			if (known[k].code == code)
 				chain->valid = 0;
 	}
 }

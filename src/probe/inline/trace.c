@@ -19,65 +19,64 @@ static u64 bytecode_start(u64 frame, u64 code)
 	return code + (u64)(int64_t)LAYOUT->code_bytecode;
 }
 
-/* Fills in what the trace says of a frame; record PL_INLINE_CODE_NONE if tracemalloc would not show it. */
-static void resolve(u64 frame, struct pl_inline_link *link)
+/* What the trace says of a frame at this instruction; record PL_INLINE_CODE_NONE if tracemalloc would not
+ * show it. */
+static struct pl_inline_known resolve(u64 frame, u64 instruction)
 {
-	u64 owner, start, instruction;
+	struct pl_inline_known known = {.code = frame_code(frame)};
+	u64 owner = LAYOUT->instruction_is_index ? 0 : instruction >> OWNER_SHIFT;
 	int64_t offset;
 
-	link->frame = frame;
-	link->code = frame_code(frame);
-	link->instruction = frame_instruction(frame);
-	link->record = PL_INLINE_CODE_NONE;
-	link->offset = 0;
-	owner = LAYOUT->instruction_is_index ? 0 : link->instruction >> OWNER_SHIFT;
-	if (owner >= LAYOUT->owner_skip_min || !link->code)
-		return;
+	if (owner >= LAYOUT->owner_skip_min || !known.code)
+		return known;
 	/* f_executable of 3.13+ may be None. */
-	if (pl_config.code_type && load64(link->code, LAYOUT->object_type) != pl_config.code_type)
-		return;
+	if (pl_config.code_type && load64(known.code, LAYOUT->object_type) != pl_config.code_type)
+		return known;
 	if (LAYOUT->instruction_is_index) {
-		offset = (int64_t)(int32_t)link->instruction * LAYOUT->instruction_scale;
+		offset = (int64_t)(int32_t)instruction * LAYOUT->instruction_scale;
 	} else {
-		start = bytecode_start(frame, link->code);
-		instruction = link->instruction & POINTER_MASK;
-		offset = (int64_t)(instruction - start);
+		offset = (int64_t)((instruction & POINTER_MASK) - bytecode_start(frame, known.code));
 		/* _PyFrame_IsIncomplete(): still copying cells and free variables, or making the generator. */
 		if (owner != LAYOUT->owner_generator &&
-			offset < 2 * (int64_t)(int32_t)load32(link->code, LAYOUT->code_first_traceable))
-			return;
+			offset < 2 * (int64_t)(int32_t)load32(known.code, LAYOUT->code_first_traceable))
+			return known;
 	}
 	if (offset < 0 || offset > INT32_MAX)
 		offset = -1;
-	link->offset = (u32)offset;
-	link->record = pl_code_record(link->code);
+	known.offset = (u32)offset;
+	known.record = pl_code_record(known.code);
+	return known;
 }
 
-static u64 link_word(const struct pl_inline_link *link)
+static u64 frame_word(const struct pl_inline_known *known)
 {
-	return (u64)link->record << 32 | link->offset;
+	return (u64)known->record << 32 | known->offset;
 }
 
 static void chain_walk(struct pl_inline_chain *chain, u64 frame)
 {
 	u64 hash = 1, limit = pl_config.frame_limit - 1, found = 0;
 	u32 count = 0, walk = (u32)PL_INLINE_WALK(pl_config.frame_limit);
+	struct pl_inline_known *known = known_of(chain);
 
 	chain->valid = 0;
 	chain->cut = 1;
 	while (found < limit && count < walk) {
-		struct pl_inline_link *link = &chain->link[count];
+		u64 instruction;
 
 		if (!frame) {
 			chain->cut = 0;
 			break;
 		}
-		resolve(frame, link);
-		count++;
-		if (link->record) {
-			hash = mix(hash, link_word(link));
+		instruction = frame_instruction(frame);
+		chain->link[count].frame = frame;
+		chain->link[count].instruction = instruction & POINTER_MASK;
+		known[count] = resolve(frame, instruction);
+		if (known[count].record) {
+			hash = mix(hash, frame_word(&known[count]));
 			found++;
 		}
+		count++;
 		frame = frame_previous(frame);
 	}
 	if (chain->cut && !frame)
@@ -89,14 +88,15 @@ static void chain_walk(struct pl_inline_chain *chain, u64 frame)
 }
 
 static bool site_fill(
-	u32 site, u64 hash, const struct pl_inline_link *top, const struct pl_inline_chain *chain, bool more)
+	u32 site, u64 hash, const struct pl_inline_known *top, const struct pl_inline_chain *chain, bool more)
 {
 	struct pl_inline_site *row = (struct pl_inline_site *)pl_config.sites + site;
+	const struct pl_inline_known *known = chain ? known_of(chain) : NULL;
 	u64 *frames = (u64 *)pl_config.frames;
 	u64 count = top != NULL, first;
 
 	for (u32 i = 0; chain && i < chain->count; i++)
-		count += chain->link[i].record != PL_INLINE_CODE_NONE;
+		count += known[i].record != PL_INLINE_CODE_NONE;
 	first = __atomic_fetch_add(&control()->next_frame, count, __ATOMIC_RELAXED);
 	if (first + count > pl_config.frames_limit)
 		return false;
@@ -105,17 +105,17 @@ static bool site_fill(
 	row->more = more;
 	row->domain = 0;
 	if (top)
-		frames[first++] = link_word(top);
+		frames[first++] = frame_word(top);
 	for (u32 i = 0; chain && i < chain->count; i++)
-		if (chain->link[i].record != PL_INLINE_CODE_NONE)
-			frames[first++] = link_word(&chain->link[i]);
+		if (known[i].record != PL_INLINE_CODE_NONE)
+			frames[first++] = frame_word(&known[i]);
 	__atomic_store_n(&row->hash, hash, __ATOMIC_RELEASE);
 	return true;
 }
 
 /* The site with this hash. Two traces of one hash would share a row: at a million sites, one chance
  * in thirty million. */
-static u32 site_find(u64 hash, const struct pl_inline_link *top, const struct pl_inline_chain *chain, bool more)
+static u32 site_find(u64 hash, const struct pl_inline_known *top, const struct pl_inline_chain *chain, bool more)
 {
 	const struct pl_inline_site *sites = (const struct pl_inline_site *)pl_config.sites;
 	u32 *index = (u32 *)pl_config.index;
@@ -162,12 +162,11 @@ u32 pl_trace_slow(struct pl_inline_slot *slot, u64 frame, u64 salt)
 
 	for (u32 i = 0; i < walk && frame; i++) {
 		struct pl_inline_chain *chain = NULL;
-		u64 caller = frame_previous(frame), hash = salt;
-		struct pl_inline_link link;
+		u64 caller = frame_previous(frame), instruction = frame_instruction(frame), hash = salt;
+		struct pl_inline_known known = resolve(frame, instruction);
 		struct pl_inline_top *top;
 
-		resolve(frame, &link);
-		if (link.record == PL_INLINE_CODE_NONE) {
+		if (known.record == PL_INLINE_CODE_NONE) {
 			frame = caller;
 			continue;
 		}
@@ -177,15 +176,15 @@ u32 pl_trace_slow(struct pl_inline_slot *slot, u64 frame, u64 salt)
 				chain_walk(chain, caller);
 			hash = chain->hash ^ salt;
 		}
-		top = top_of(slot, link.code, link.instruction, hash);
-		if (top->code == link.code && top->instruction == link.instruction && top->chain == hash && top->site)
+		top = top_of(slot, known.code, instruction, hash);
+		if (top->code == known.code && top->instruction == instruction && top->chain == hash && top->site)
 			return top->site;
 		top->site = 0;
-		top->code = link.code;
-		top->instruction = link.instruction;
+		top->code = known.code;
+		top->instruction = instruction;
 		top->chain = hash;
-		top->site =
-			site_find(mix(mix(2, hash), link_word(&link)), &link, chain, chain ? chain->more : caller != 0);
+		top->site = site_find(
+			mix(mix(2, hash), frame_word(&known)), &known, chain, chain ? chain->more : caller != 0);
 		return top->site;
 	}
 	return pl_trace_nowhere(salt);

@@ -46,38 +46,87 @@ inlined struct pl_inline_chain *chain_of(struct pl_inline_slot *slot, u64 caller
 	return (struct pl_inline_chain *)((u64)(slot + 1) + key % PL_INLINE_CHAINS * pl_config.chain_stride);
 }
 
-/* The owner of a frame need not be compared here: a frame at the same address with the same code is
- * still of the same kind (a generator's lies in its object, a shim has other code). */
-inlined bool chain_matches(const struct pl_inline_chain *chain, u64 frame, const bool is_index)
+inlined struct pl_inline_known *known_of(const struct pl_inline_chain *chain)
+{
+	return (struct pl_inline_known *)(chain->link + PL_INLINE_WALK(pl_config.frame_limit));
+}
+
+/* Whether an instruction says by itself whose it is: it is an address in the code object, and the caches
+ * forget a code object that dies. Not an index (<= 3.10), and not an address in a thread's own copy of the
+ * bytecode (free-threaded 3.14+), which can go while the code object stays. */
+inlined bool instruction_is_enough(void)
+{
+	return !LAYOUT->instruction_is_index && LAYOUT->code_tlbc < 0;
+}
+
+/*
+ * Whether the frames from `frame` on are the chain's. The owner of a frame need not be compared: a frame at the
+ * same address with the same code is still of the same kind (a generator's lies in its object, a shim has other
+ * code).
+ *
+ * Each address is taken from the chain and not from the frame before it, which is only compared with it; so
+ * nothing is read from a frame that the one above has not just linked to. The address is hidden from the compiler
+ * before it learns that the two are equal, or it goes on with the loaded one.
+ */
+inlined bool chain_matches(const struct pl_inline_chain *chain, u64 frame, const bool is_index, const bool enough)
 {
 	const struct pl_inline_link *link = chain->link, *end = link + chain->count;
-	const u64 mask = LAYOUT->code_mask;
-	const int64_t code = LAYOUT->frame_code, instruction = LAYOUT->frame_instruction,
-		      previous = LAYOUT->frame_previous;
+	const struct pl_inline_known *known = known_of(chain);
+	const u64 mask = LAYOUT->code_mask, code = (u64)(int64_t)LAYOUT->frame_code,
+		  instruction = (u64)(int64_t)LAYOUT->frame_instruction, previous = (u64)(int64_t)LAYOUT->frame_previous;
+	u64 at;
 
-	for (; link < end; link++) {
-		u64 known = link->frame;
-
-		/* Go on from the known value, not from the loaded one that equals it (see above): hidden from
-		 * the compiler before it learns that they are equal, or it uses the loaded one for both. */
-		__asm__("" : "+r"(known));
-		if (frame != link->frame)
-			return false;
-		if ((*(const u64 *)(known + (u64)code) & mask) != link->code)
-			return false;
-		if (is_index ? *(const u32 *)(known + (u64)instruction) != (u32)link->instruction
-			     : (*(const u64 *)(known + (u64)instruction) ^ link->instruction) << (64 - OWNER_SHIFT))
-			return false;
-		frame = *(const u64 *)(known + (u64)previous);
+	if (unlikely(link == end))
+		return chain->cut || !frame;
+	if (frame != link->frame)
+		return false;
+#define AT(base, offset) (*(const u64 *)((base) + (offset)))
+#define MATCH                                                                                                          \
+	do {                                                                                                           \
+		at = link->frame;                                                                                      \
+		__asm__("" : "+r"(at));                                                                                \
+		if (!enough && (AT(at, code) & mask) != known++->code)                                                 \
+			return false;                                                                                  \
+		if (is_index ? (u32)AT(at, instruction) != (u32)link->instruction                                      \
+			     : AT(at, instruction) != link->instruction)                                               \
+			return false;                                                                                  \
+		link++;                                                                                                \
+	} while (0)
+#define FOLLOW                                                                                                         \
+	do {                                                                                                           \
+		if (AT(at, previous) != link->frame)                                                                   \
+			return false;                                                                                  \
+	} while (0)
+	/* Four at a time: what is left is six instructions a frame. */
+	while (end - link > 4) {
+		MATCH;
+		FOLLOW;
+		MATCH;
+		FOLLOW;
+		MATCH;
+		FOLLOW;
+		MATCH;
+		FOLLOW;
 	}
-	return chain->cut || !frame;
+	for (;;) {
+		MATCH;
+		if (link == end)
+			return chain->cut || !AT(at, previous);
+		FOLLOW;
+	}
+#undef FOLLOW
+#undef MATCH
+#undef AT
 }
 
 inlined bool chain_holds(const struct pl_inline_chain *chain, u64 frame)
 {
 	if (unlikely(!chain->valid))
 		return false;
-	return LAYOUT->instruction_is_index ? chain_matches(chain, frame, true) : chain_matches(chain, frame, false);
+	if (likely(instruction_is_enough()))
+		return chain_matches(chain, frame, false, true);
+	return LAYOUT->instruction_is_index ? chain_matches(chain, frame, true, false)
+					    : chain_matches(chain, frame, false, false);
 }
 
 inlined struct pl_inline_top *top_of(struct pl_inline_slot *slot, u64 code, u64 instruction, u64 chain)
