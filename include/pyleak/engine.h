@@ -48,8 +48,9 @@ int pl_recording_start_breakpoint(const struct pl_python *python, const struct p
 /* The inline engine: the probe records, the tracer comes only to plant and to remove. */
 int pl_recording_start_inline(const struct pl_python *python, const struct pl_recording_options *options,
 			      struct pl_recording **ret, struct pl_error *err);
-/* Reads what a probe that is there has recorded and goes on recording; finishing leaves it in place. */
-int pl_recording_adopt(const struct pl_python *python, const struct pl_probe *probe, struct pl_sites *sites,
+/* Reads what a probe that is there has recorded and goes on recording; finishing leaves it in place.
+ * *probe is taken over. */
+int pl_recording_adopt(const struct pl_python *python, struct pl_probe *probe, struct pl_sites *sites,
 		       struct pl_recording **ret, struct pl_error *err);
 
 /*

@@ -25,10 +25,25 @@ struct pl_probe {
 	bool filled;          /* the header has been written: header and hooks below are valid */
 	struct pl_probe_header header;
 	struct pl_probe_hook hooks[PL_PROBE_MAX_HOOKS];
+	struct pl_probe_hook *words; /* [header.word_count], owned: see pl_probe_free() */
 };
 
-/* Looks for a probe, complete or half planted, without touching the process. 0, -ENOENT, -ESRCH,
- * -EPROTO: one that another version of pyleak planted. */
+/* Forgets what was read of a probe; the probe stays as it is. One that is all zeros is allowed. */
+void pl_probe_free(struct pl_probe *probe);
+
+/* All hooks of a probe by number, those of the first page and the further ones. */
+static inline uint32_t pl_probe_hook_count(const struct pl_probe *probe)
+{
+	return probe->header.hook_count + probe->header.word_count;
+}
+static inline const struct pl_probe_hook *pl_probe_hook(const struct pl_probe *probe, uint32_t i)
+{
+	return i < probe->header.hook_count ? &probe->hooks[i] : &probe->words[i - probe->header.hook_count];
+}
+
+/* Looks for a probe, complete or half planted, without touching the process; release *ret with
+ * pl_probe_free(), also after a failure. 0, -ENOENT, -ESRCH, -ENOMEM, -EPROTO: one that another version
+ * of pyleak planted. */
 int pl_probe_find(pid_t pid, struct pl_probe *ret);
 bool pl_probe_present(pid_t pid);
 /* Whether it was planted to stay and records: not so in a forked child, whose probe is switched off,
@@ -48,6 +63,13 @@ static inline uint64_t pl_probe_tables_place(uint64_t base)
 {
 	return PL_PROBE_TABLES_BASE + (base - PL_PROBE_BASE) / PL_PROBE_STRIDE * PL_PROBE_TABLES_STRIDE;
 }
+
+/* A word of an object's GOT (PL_PROBE_HOOK_GOT). */
+struct pl_probe_word {
+	uint64_t address, original; /* the word, and what it holds now */
+	uint32_t entry_offset;      /* into the code */
+	uint32_t object;            /* pl_map_identity() of the mapping that it lies in */
+};
 
 /* What an engine wants planted. */
 struct pl_probe_plan {
@@ -75,6 +97,11 @@ struct pl_probe_plan {
 	} hooks[PL_PROBE_MAX_HOOKS];
 	uint32_t order[PL_PROBE_MAX_HOOKS]; /* hooks in the order in which they are redirected */
 	uint32_t hook_count;
+	/* Redirected after the hooks above, in this order. One that holds something else by then (it was
+	 * bound, its object is gone) is left alone. */
+	const struct pl_probe_word *words;
+	uint32_t word_count;
+	uint32_t word_capacity; /* rows to make room for, for pl_probe_extend() too; 0: none */
 };
 
 /* Where a probe would be mapped: a place that is free for it and for its tables; 0: none. */
@@ -84,6 +111,14 @@ uint64_t pl_probe_place(const struct pl_maps *maps, uint64_t size, uint64_t tabl
  * tracee are stopped before and after. On failure what was done is undone. */
 int pl_probe_plant(struct pl_tracee *tracee, const struct pl_maps *maps, const struct pl_gadgets *gadgets,
 		   const struct pl_probe_plan *plan, struct pl_probe *ret, struct pl_error *err);
+
+/*
+ * Redirects further words, of objects that were loaded since. All threads are stopped before and after.
+ * The rows of objects that are gone are used again. *ret_redirected: how many of the words lead to us
+ * now; the others hold something else already. -ENOSPC: the table is full, some were left alone.
+ */
+int pl_probe_extend(struct pl_tracee *tracee, struct pl_probe *probe, const struct pl_probe_word *words, uint32_t count,
+		    uint32_t *ret_redirected);
 
 /*
  * Removes a probe from a stopped tracee: puts every word back (copies of our entries that another

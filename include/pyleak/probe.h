@@ -14,6 +14,8 @@
  *   ├───────────────────────────────┤ 0x1000
  *   │ code of the engine            │
  *   ├───────────────────────────────┤ code_size
+ *   │ struct pl_probe_hook[]        │ r-x like the code: further hooks, as they come (inline only)
+ *   ├───────────────────────────────┤
  *   │ data of the engine            │ rw-, private, anonymous; a forked child sees zeros
  *   └───────────────────────────────┘ total_size
  *
@@ -34,12 +36,12 @@
 #define PL_PROBE_TABLES_BASE 0x707a00000000
 #define PL_PROBE_TABLES_STRIDE 0x4000000000 /* 256 GiB */
 
-#define PL_PROBE_ABI 1
+#define PL_PROBE_ABI 2
 #define PL_PROBE_MAX_HOOKS 120
 #define PL_PROBE_CODE_OFFSET 0x1000
 
 /* Offsets that assembly needs; the assertions below hold them to the structs. */
-#define PL_PROBE_HOOKS_OFFSET 128
+#define PL_PROBE_HOOKS_OFFSET 144
 #define PL_PROBE_HOOK_SIZE 32
 #define PL_PROBE_HOOK_ORIGINAL 8
 #define PL_PROBE_SAVED_HANDLER 56
@@ -81,6 +83,9 @@ struct pl_probe_header {
 	uint64_t tables_size;
 	uint32_t kept; /* 1: planted to stay (--keep); 0: its pyleak is at work, or was killed */
 	uint32_t inside_words; /* u32s at inside_address; all of them must be 0 */
+	/* Further hooks: a row is complete before it counts, and counts before its word is redirected. */
+	uint64_t words; /* address of rows; 0: none */
+	uint32_t word_count, word_capacity;
 };
 
 enum pl_probe_hook_kind {
@@ -92,13 +97,17 @@ enum pl_probe_hook_kind {
 	PL_PROBE_HOOK_LENGTH,
 	/* The same of an int32_t. */
 	PL_PROBE_HOOK_LENGTH_INT,
+	/* A word of a loaded object's GOT that its code only jumps through, so that what it holds is saved
+	 * nowhere. The object may be unloaded, and another one loaded in its place. */
+	PL_PROBE_HOOK_GOT,
 };
 
 struct pl_probe_hook {
 	uint64_t address;  /* of the redirected word, aligned to 8; or of the count or length */
 	uint64_t original; /* what it held; or the address of the chain's head; or nothing */
 	uint64_t entry;    /* what we put there: an address in the probe's code; or the bias */
-	uint64_t kind;     /* enum pl_probe_hook_kind */
+	uint32_t kind;     /* enum pl_probe_hook_kind */
+	uint32_t object;   /* which file was mapped at address (pl_map_identity()), 0: not said */
 };
 
 _Static_assert(sizeof(struct pl_probe_header) == PL_PROBE_HOOKS_OFFSET, "the hooks follow the header");

@@ -70,7 +70,7 @@ int pl_target_check(struct pl_target *target, pid_t pid, bool by_force, struct p
 	return explain_end(target, code, err);
 }
 
-static int adopt(struct pl_target *target, const struct pl_probe *probe, struct pl_sites *sites, struct pl_error *err)
+static int adopt(struct pl_target *target, struct pl_probe *probe, struct pl_sites *sites, struct pl_error *err)
 {
 	int code = pl_recording_adopt(target->python, probe, sites, &target->recording, err);
 
@@ -88,14 +88,14 @@ static int take_over(struct pl_target *target, const struct pl_options *options,
 	struct pl_probe probe;
 	bool found;
 	int code = pl_probe_find(pid, &probe);
+	bool kept = code == 0 && pl_probe_is_kept(&probe);
 
-	if (code == 0 && pl_probe_is_kept(&probe) && options->engine != PL_ENGINE_INLINE)
+	pl_probe_free(&probe);
+	if (kept && options->engine != PL_ENGINE_INLINE)
 		return pl_fail(err, -EBUSY,
 			"process %d is being recorded by a probe that was left in it: give --engine inline to read it, or "
 			"remove it with 'pyleak detach %d'",
 			(int)pid, (int)pid);
-
-	bool kept = code == 0 && pl_probe_is_kept(&probe);
 
 	/* If the pyleak that planted it was killed, its guardian may be about to remove it. */
 	code = pl_target_claim(pid, err);
@@ -103,6 +103,8 @@ static int take_over(struct pl_target *target, const struct pl_options *options,
 		return code;
 	if (kept && pl_probe_find(pid, &probe) == 0 && pl_probe_is_kept(&probe))
 		return adopt(target, &probe, sites, err);
+	if (kept)
+		pl_probe_free(&probe);
 	code = pl_probe_detach(pid, LEFTOVER_PATIENCE_NSEC, &found, NULL, err);
 	if (code == 0 && found)
 		pl_log_note("removed a probe that was left behind in process %d", (int)pid);

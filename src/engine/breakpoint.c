@@ -324,6 +324,7 @@ static void breakpoint_free(struct pl_recording *recording)
 	(void)breakpoint_finish(recording, NULL);
 	pl_table_free(&self->blocks);
 	pl_places_free(&self->places);
+	pl_probe_free(&self->probe);
 	free(self);
 }
 

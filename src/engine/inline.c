@@ -459,6 +459,7 @@ static void inline_free(struct pl_recording *recording)
 
 	(void)inline_finish(recording, NULL);
 	pl_inline_reader_free(&self->reader);
+	pl_probe_free(&self->probe);
 	if (self->process_fd >= 0)
 		(void)close(self->process_fd);
 	free(self);
@@ -517,7 +518,7 @@ int pl_recording_start_inline(const struct pl_python *python, const struct pl_re
 	return 0;
 }
 
-int pl_recording_adopt(const struct pl_python *python, const struct pl_probe *probe, struct pl_sites *sites,
+int pl_recording_adopt(const struct pl_python *python, struct pl_probe *probe, struct pl_sites *sites,
 	struct pl_recording **ret, struct pl_error *err)
 {
 	struct inline_recording *self = recording_new(python, sites, err);
@@ -525,6 +526,7 @@ int pl_recording_adopt(const struct pl_python *python, const struct pl_probe *pr
 	if (!self)
 		return err->code;
 	self->probe = *probe;
+	*probe = (struct pl_probe){0};
 	self->keep = true;
 
 	int code = adopt_config(self);

@@ -37,11 +37,11 @@ static int check_word(const struct pl_probe *probe, uint64_t address, uint64_t w
 {
 	if (word < probe->base || word >= probe->base + probe->header.code_size)
 		return 0;
-	for (uint32_t i = 0; i < probe->header.hook_count; i++)
-		if (probe->hooks[i].address == address)
+	for (uint32_t i = 0; i < pl_probe_hook_count(probe); i++)
+		if (pl_probe_hook(probe, i)->address == address)
 			return 0;
-	for (uint32_t i = 0; i < probe->header.hook_count; i++)
-		if (probe->hooks[i].entry == word)
+	for (uint32_t i = 0; i < pl_probe_hook_count(probe); i++)
+		if (pl_probe_hook(probe, i)->entry == word)
 			return add(copies, address, i);
 	return 0;
 }

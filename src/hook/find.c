@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "pyleak/hook.h"
@@ -32,6 +33,21 @@ static void find_tables(struct pl_probe *probe, const struct pl_maps *maps)
 		}
 }
 
+/* Rows that a dead pyleak was about to count are beyond the count: their words were never redirected. */
+static int read_words(struct pl_probe *probe)
+{
+	const struct pl_probe_header *header = &probe->header;
+	uint64_t size = header->word_capacity * sizeof(struct pl_probe_hook);
+
+	if (header->word_count > header->word_capacity || header->words != probe->base + header->code_size ||
+		size > probe->mapped_size - header->code_size)
+		return -EPROTO;
+	probe->words = calloc(header->word_capacity, sizeof(*probe->words));
+	return probe->words ? pl_memory_read(probe->pid, header->words, probe->words,
+				      header->word_count * sizeof(*probe->words)) :
+			      -ENOMEM;
+}
+
 static int read_header(struct pl_probe *probe)
 {
 	static const char unwritten[sizeof(probe->header.magic)];
@@ -51,10 +67,18 @@ static int read_header(struct pl_probe *probe)
 		return -EPROTO;
 	code = pl_memory_read(probe->pid, probe->base + PL_PROBE_HOOKS_OFFSET, probe->hooks,
 		header->hook_count * sizeof(probe->hooks[0]));
+	if (code == 0 && header->words)
+		code = read_words(probe);
 	if (code < 0)
 		return code;
 	probe->filled = true;
 	return 0;
+}
+
+void pl_probe_free(struct pl_probe *probe)
+{
+	free(probe->words);
+	*probe = (struct pl_probe){0};
 }
 
 int pl_probe_find(pid_t pid, struct pl_probe *ret)
@@ -62,6 +86,7 @@ int pl_probe_find(pid_t pid, struct pl_probe *ret)
 	struct pl_maps maps;
 	int code = pl_maps_read(pid, &maps);
 
+	*ret = (struct pl_probe){.pid = pid};
 	if (code < 0)
 		goto out;
 	code = -ENOENT;
@@ -75,6 +100,7 @@ int pl_probe_find(pid_t pid, struct pl_probe *ret)
 		code = read_header(ret);
 		if (code != -ENOENT)
 			break;
+		pl_probe_free(ret);
 	}
 out:
 	pl_maps_free(&maps);
@@ -86,6 +112,7 @@ bool pl_probe_present(pid_t pid)
 	struct pl_probe probe;
 	int code = pl_probe_find(pid, &probe);
 
+	pl_probe_free(&probe);
 	return code == 0 || code == -EPROTO;
 }
 

@@ -10,6 +10,7 @@
 #include "pyleak/hook.h"
 #include "pyleak/memory.h"
 #include "pyleak/units.h"
+#include "words.h"
 
 #ifndef MAP_FIXED_NOREPLACE
 #define MAP_FIXED_NOREPLACE 0x100000
@@ -17,8 +18,17 @@
 #ifndef MADV_WIPEONFORK
 #define MADV_WIPEONFORK 18
 #endif
+enum { PAGE = 4096 };
 #define KERNEL_SA_RESTORER 0x04000000
 #define UNDO_PATIENCE_NSEC (2 * PL_NSEC_PER_SEC)
+
+/* Behind the code and the table of further hooks. */
+static uint64_t data_offset(const struct pl_probe_plan *plan)
+{
+	uint64_t words = plan->word_capacity * sizeof(struct pl_probe_hook);
+
+	return plan->code_size + ((words + PAGE - 1) & ~(uint64_t)(PAGE - 1));
+}
 
 static bool is_free(const struct pl_maps *maps, uint64_t start, uint64_t size)
 {
@@ -79,9 +89,9 @@ static int wipe_on_fork(struct pl_remote *remote, uint64_t address, uint64_t siz
 /* Where somebody else has mapped since we looked, nothing is ours to unmap when the failure is undone. */
 static int map_pages(struct pl_remote *remote, struct pl_probe *probe, const struct pl_probe_plan *plan)
 {
-	uint64_t base = probe->base, data = base + plan->code_size;
+	uint64_t base = probe->base, data = base + data_offset(plan);
 	/* All of it executable and unwritable first, then the data over its end: never both. */
-	int code = map_at(remote, base, plan->code_size + plan->data_size, PROT_READ | PROT_EXEC, 0);
+	int code = map_at(remote, base, data_offset(plan) + plan->data_size, PROT_READ | PROT_EXEC, 0);
 
 	if (code == -EEXIST)
 		probe->mapped_size = probe->tables = 0;
@@ -110,7 +120,7 @@ static int map_pages(struct pl_remote *remote, struct pl_probe *probe, const str
 
 static void fill_header(struct pl_probe *probe, const struct pl_probe_plan *plan)
 {
-	uint64_t data = plan->data_size ? probe->base + plan->code_size : probe->tables;
+	uint64_t data = plan->data_size ? probe->base + data_offset(plan) : probe->tables;
 	struct pl_probe_header *header = &probe->header;
 
 	memcpy(header->magic, PL_PROBE_MAGIC, sizeof(header->magic));
@@ -138,6 +148,13 @@ static void fill_header(struct pl_probe *probe, const struct pl_probe_plan *plan
 					 plan->hooks[i].bias,
 			.kind = plan->hooks[i].kind,
 		};
+	if (!plan->word_capacity)
+		return;
+	header->words = probe->base + plan->code_size;
+	header->word_capacity = plan->word_capacity;
+	header->word_count = plan->word_count;
+	for (uint32_t i = 0; i < plan->word_count; i++)
+		probe->words[i] = pl_probe_row(probe, &plan->words[i]);
 }
 
 static int write_code(struct pl_tracee *tracee, const struct pl_probe *probe, const struct pl_probe_plan *plan)
@@ -151,14 +168,19 @@ static int write_code(struct pl_tracee *tracee, const struct pl_probe *probe, co
 		plan->place(plan->context, image, probe->base, probe->tables);
 	memcpy(image, &probe->header, sizeof(probe->header));
 	memcpy(image + PL_PROBE_HOOKS_OFFSET, probe->hooks, plan->hook_count * sizeof(probe->hooks[0]));
-	return pl_tracee_write(tracee, probe->base, image, plan->code_size);
+
+	int code = pl_tracee_write(tracee, probe->base, image, plan->code_size);
+
+	if (code == 0 && plan->word_count)
+		code = pl_tracee_write(tracee, probe->header.words, probe->words, plan->word_count * sizeof(probe->words[0]));
+	return code;
 }
 
 /* The old action is in the header, and so in pages that outlive us, before the new one is set. */
 static int install_trap_handler(struct pl_tracee *tracee, struct pl_remote *remote, struct pl_probe *probe,
 	const struct pl_probe_plan *plan)
 {
-	uint64_t scratch = probe->base + plan->code_size + plan->scratch_offset;
+	uint64_t scratch = probe->base + data_offset(plan) + plan->scratch_offset;
 	struct pl_kernel_sigaction action = {
 		.handler = probe->base + plan->trap_handler_offset,
 		.flags = SA_SIGINFO | SA_RESTART | SA_NODEFER | KERNEL_SA_RESTORER,
@@ -218,6 +240,8 @@ static int redirect(struct pl_tracee *tracee, const struct pl_probe *probe, cons
 		else if (hook->kind == PL_PROBE_HOOK_LENGTH_INT)
 			code = close_list_int(tracee, hook);
 	}
+	for (uint32_t i = 0; code == 0 && i < probe->header.word_count; i++)
+		code = pl_probe_redirect(tracee, &probe->words[i], NULL);
 	if (code == 0)
 		code = pl_tracee_write(tracee, probe->header.armed_address, &plan->armed_value,
 			sizeof(plan->armed_value));
@@ -249,7 +273,7 @@ int pl_probe_plant(struct pl_tracee *tracee, const struct pl_maps *maps, const s
 	const struct pl_probe_plan *plan, struct pl_probe *ret, struct pl_error *err)
 {
 	struct pl_remote *remote = NULL;
-	uint64_t size = plan->code_size + plan->data_size;
+	uint64_t size = data_offset(plan) + plan->data_size;
 
 	*ret = (struct pl_probe){
 		.pid = tracee->pid,
@@ -261,6 +285,10 @@ int pl_probe_plant(struct pl_tracee *tracee, const struct pl_maps *maps, const s
 		ret->tables = pl_probe_tables_place(ret->base);
 	if (!ret->base)
 		return pl_fail(err, -EEXIST, "no free place for the probe in process %d", (int)tracee->pid);
+	if (plan->word_capacity)
+		ret->words = calloc(plan->word_capacity, sizeof(*ret->words));
+	if (plan->word_capacity && !ret->words)
+		return pl_fail(err, -ENOMEM, "out of memory");
 
 	int code = pl_remote_begin(tracee, maps, gadgets, &remote, err);
 

@@ -74,17 +74,25 @@ static int put_back(struct pl_tracee *tracee, const struct pl_probe_hook *hook)
 	}
 }
 
+/* Whether the object that a hooked word belongs to is still loaded there, as far as a file tells. */
+static bool is_still_there(const struct pl_probe_hook *hook, const struct pl_maps *maps)
+{
+	const struct pl_map *map = hook->object ? pl_maps_find(maps, hook->address) : NULL;
+
+	return !hook->object || (map && pl_map_identity(map) == hook->object);
+}
+
 /* Every word that holds our entry gets its original back. The number of words that hold neither:
  * somebody hooked on top of us. */
-static int restore_words(struct pl_tracee *tracee, const struct pl_probe *probe)
+static int restore_words(struct pl_tracee *tracee, const struct pl_probe *probe, const struct pl_maps *maps)
 {
 	int foreign = 0;
 
-	for (uint32_t i = probe->header.hook_count; i-- > 0;) {
-		const struct pl_probe_hook *hook = &probe->hooks[i];
+	for (uint32_t i = pl_probe_hook_count(probe); i-- > 0;) {
+		const struct pl_probe_hook *hook = pl_probe_hook(probe, i);
 		uint64_t found = hook->entry;
 
-		if (hook->kind != PL_PROBE_HOOK_WORD) {
+		if (hook->kind != PL_PROBE_HOOK_WORD && hook->kind != PL_PROBE_HOOK_GOT) {
 			int code = put_back(tracee, hook);
 
 			if (code < 0)
@@ -94,7 +102,7 @@ static int restore_words(struct pl_tracee *tracee, const struct pl_probe *probe)
 
 		int code = pl_tracee_swap_word(tracee, hook->address, hook->entry, hook->original, &found);
 
-		if (code == -EAGAIN && found != hook->original)
+		if (code == -EAGAIN && found != hook->original && is_still_there(hook, maps))
 			foreign++;
 		else if (code < 0 && code != -EAGAIN && code != -EFAULT) /* -EFAULT: its library was unloaded */
 			return code;
@@ -105,7 +113,12 @@ static int restore_words(struct pl_tracee *tracee, const struct pl_probe *probe)
 static int restore_copies(struct pl_tracee *tracee, const struct pl_probe *probe, const struct pl_copies *copies)
 {
 	for (size_t i = 0; i < copies->count; i++) {
-		const struct pl_probe_hook *hook = &probe->hooks[copies->items[i].hook];
+		const struct pl_probe_hook *hook = pl_probe_hook(probe, copies->items[i].hook);
+
+		/* What such a word held may be good in its own object only. */
+		if (hook->kind == PL_PROBE_HOOK_GOT)
+			return -EBUSY;
+
 		int code = pl_tracee_swap_word(tracee, copies->items[i].address, hook->entry, hook->original, NULL);
 
 		if (code < 0 && code != -EAGAIN && code != -EFAULT)
@@ -183,7 +196,7 @@ static int remove_once(struct pl_tracee *tracee, const struct pl_probe *probe, s
 	if (code == 0 && probe->filled) {
 		code = pl_copies_find(probe, &maps, &copies);
 		if (code == 0)
-			code = foreign = restore_words(tracee, probe);
+			code = foreign = restore_words(tracee, probe, &maps);
 		if (code >= 0)
 			code = disarm(tracee, probe);
 		if (code == -EFAULT) {
@@ -263,6 +276,7 @@ int pl_probe_detach(pid_t pid, int64_t patience_ns, bool *ret_found, int64_t *re
 	if (code == -ENOENT)
 		return 0;
 	*ret_found = true;
+	pl_probe_free(&probe);
 	if (code == -EPROTO)
 		return pl_fail(err, code,
 			"the probe in process %d was planted by another version of pyleak: use that version's 'pyleak detach %d'",
@@ -278,6 +292,7 @@ int pl_probe_detach(pid_t pid, int64_t patience_ns, bool *ret_found, int64_t *re
 		code = pl_probe_remove(tracee, &probe, patience_ns, err);
 	else if (code == -ENOENT)
 		code = 0;
+	pl_probe_free(&probe);
 
 	int64_t stop_ns = pl_tracee_detach(tracee);
 

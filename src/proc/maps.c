@@ -211,6 +211,14 @@ const struct pl_map *pl_maps_find(const struct pl_maps *maps, uint64_t address)
 	return NULL;
 }
 
+uint32_t pl_map_identity(const struct pl_map *map)
+{
+	uint64_t device = (uint64_t)map->dev_major << 32 | map->dev_minor;
+	uint64_t hash = (map->inode ^ device * 0x9e3779b97f4a7c15ULL) * 0x9e3779b97f4a7c15ULL;
+
+	return (uint32_t)(hash >> 32) | 1;
+}
+
 bool pl_map_same_file(const struct pl_map *a, const struct pl_map *b)
 {
 	return a->inode != 0 && a->inode == b->inode && a->dev_major == b->dev_major && a->dev_minor == b->dev_minor;

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_HOOK_WORDS_H
+#define PYLEAK_HOOK_WORDS_H
+
+#include "pyleak/hook.h"
+
+/* Words of GOTs: what planting and extending have in common. */
+
+struct pl_probe_hook pl_probe_row(const struct pl_probe *probe, const struct pl_probe_word *word);
+
+/* Makes one word lead to us, if it holds what its row says. *ret_redirected may be NULL. 0 also if it
+ * holds something else, or is not mapped any more. */
+int pl_probe_redirect(struct pl_tracee *tracee, const struct pl_probe_hook *hook, bool *ret_redirected);
+
+#endif
