@@ -129,11 +129,7 @@ static int count_by_hash(const struct image *image, uint64_t table, uint32_t *re
 	return header[1] > MAX_DYNAMIC_SYMBOLS ? -ENOEXEC : 0;
 }
 
-struct dynamic {
-	uint64_t symbols, strings, strings_size, hash, gnu_hash, versions;
-};
-
-static int read_dynamic(const struct image *image, const struct pl_elf_header *header, struct dynamic *ret)
+static int read_dynamic(const struct image *image, const struct pl_elf_header *header, struct pl_elf_dynamic *ret)
 {
 	const GElf_Phdr *segment = NULL;
 	pl_autofree Elf64_Dyn *entries = NULL;
@@ -153,7 +149,7 @@ static int read_dynamic(const struct image *image, const struct pl_elf_header *h
 	r = pl_memory_read(image->pid, image->bias + segment->p_vaddr, entries, size);
 	if (r < 0)
 		return r;
-	*ret = (struct dynamic){0};
+	*ret = (struct pl_elf_dynamic){0};
 	for (size_t i = 0; i < size / sizeof(*entries) && entries[i].d_tag != DT_NULL; i++) {
 		uint64_t value = entries[i].d_un.d_val;
 
@@ -176,6 +172,21 @@ static int read_dynamic(const struct image *image, const struct pl_elf_header *h
 		case DT_VERSYM:
 			ret->versions = dynamic_pointer(image, value);
 			break;
+		case DT_JMPREL:
+			ret->jumps = dynamic_pointer(image, value);
+			break;
+		case DT_PLTRELSZ:
+			ret->jumps_size = value;
+			break;
+		case DT_RELA:
+			ret->relocations = dynamic_pointer(image, value);
+			break;
+		case DT_RELASZ:
+			ret->relocations_size = value;
+			break;
+		case DT_RELACOUNT:
+			ret->relative_count = value;
+			break;
 		default:
 			break;
 		}
@@ -185,8 +196,17 @@ static int read_dynamic(const struct image *image, const struct pl_elf_header *h
 	return 0;
 }
 
+int pl_elf_dynamic_read(pid_t pid, const struct pl_elf_header *header, uint64_t bias, struct pl_elf_dynamic *ret)
+{
+	struct image image = {.pid = pid, .bias = bias};
+
+	if (header->class != ELFCLASS64 || !pl_elf_extent(header, &image.start, &image.end))
+		return -ENOEXEC;
+	return read_dynamic(&image, header, ret);
+}
+
 static int read_symbols(
-	const struct image *image, const struct dynamic *dynamic, uint32_t count, struct pl_elf_symbols *symbols)
+	const struct image *image, const struct pl_elf_dynamic *dynamic, uint32_t count, struct pl_elf_symbols *symbols)
 {
 	pl_autofree Elf64_Sym *raw = calloc(SYMBOLS_AT_ONCE, sizeof(*raw));
 	pl_autofree uint16_t *versions = calloc(SYMBOLS_AT_ONCE, sizeof(*versions));
@@ -227,7 +247,7 @@ int pl_elf_symbols_from_memory(
 	pid_t pid, const struct pl_elf_header *header, uint64_t bias, struct pl_elf_symbols *symbols)
 {
 	struct image image = {.pid = pid, .bias = bias};
-	struct dynamic dynamic;
+	struct pl_elf_dynamic dynamic;
 	uint32_t count = 0;
 	int r;
 

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_GOT_H
+#define PYLEAK_GOT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "pyleak/maps.h"
+
+/*
+ * The words of loaded objects' global offset tables through which they call functions of given names.
+ * Read from the process's memory, as ld.so left it, without a stop: the relocations of each object that
+ * is mapped as a program or library say which word belongs to which symbol.
+ *
+ * Only words that code jumps through and nothing else are given: those of the PLT (R_X86_64_JUMP_SLOT),
+ * and others (R_X86_64_GLOB_DAT) if each instruction in the object's text that refers to them is a jump or
+ * a call. A word that is loaded as a value (`callback = free`), or that is a pointer in the object's data
+ * (R_X86_64_64), may have been copied to anywhere; it is counted, no more.
+ */
+
+struct pl_got_word {
+	uint64_t address, value; /* the word, and what it holds */
+	uint32_t object;         /* index in objects */
+	uint32_t name;           /* index in the names asked for */
+	bool bound;              /* false: it leads to the object's own PLT: nobody has called it yet */
+};
+
+struct pl_got_object {
+	uint64_t start, end; /* the extent of its segments */
+	uint32_t identity;   /* pl_map_identity() of its mappings */
+	uint32_t taken;      /* words for one of the names that may have been copied to anywhere */
+	const struct pl_map *map; /* its first mapping, in the maps that were given */
+};
+
+struct pl_got {
+	struct pl_got_object *objects;
+	size_t object_count, object_capacity;
+	struct pl_got_word *words;
+	size_t word_count, word_capacity;
+};
+
+/* The start of a mapped ELF object, if this mapping is that of its first page; else 0. Cheap: for a look
+ * at what is loaded, again and again. */
+uint64_t pl_got_object_start(const struct pl_map *map);
+
+/*
+ * Adds the object whose first page `map` shows, with its words. 0; -ENOEXEC: it is not loaded as a program
+ * or library, or has no dynamic section; -ESRCH, -EPERM, -ENOMEM. An object that goes away meanwhile is
+ * -ENOEXEC too.
+ */
+int pl_got_add(pid_t pid, const struct pl_maps *maps, const struct pl_map *map, const char *const *names,
+	       size_t name_count, struct pl_got *got);
+void pl_got_free(struct pl_got *got);
+
+#endif

@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: MIT */
+#include "pyleak/got.h"
+
+#include <elf.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "elf_private.h"
+#include "pyleak/cleanup.h"
+#include "pyleak/memory.h"
+
+/* All of it is the process's to overwrite. The largest object met has 30 MB of relocations, most of them
+ * relative ones, which are not read. */
+enum {
+	MAX_RELOCATIONS = 1 << 21,
+	MAX_SYMBOLS = 1 << 22,
+	MAX_STRINGS = 1 << 26,
+	MAX_TEXT = 1 << 30,
+	CHUNK = 1 << 18,
+};
+
+struct reading {
+	pid_t pid;
+	const struct pl_maps *maps;
+	struct pl_got *got;
+	struct pl_elf_header header;
+	uint64_t bias;
+	struct pl_elf_dynamic dynamic;
+	const char *const *names;
+	size_t name_count;
+	char *strings;
+	Elf64_Sym *symbols;
+	uint32_t symbol_count;
+};
+
+uint64_t pl_got_object_start(const struct pl_map *map)
+{
+	return map->inode && map->offset == 0 && map->flags & PL_MAP_READ && !(map->flags & PL_MAP_SHARED) ? map->start : 0;
+}
+
+static int add_word(struct pl_got *got, const struct pl_got_word *word)
+{
+	if (got->word_count == got->word_capacity) {
+		size_t capacity = got->word_capacity ? 2 * got->word_capacity : 256;
+		struct pl_got_word *words = reallocarray(got->words, capacity, sizeof(*words));
+
+		if (!words)
+			return -ENOMEM;
+		got->words = words;
+		got->word_capacity = capacity;
+	}
+	got->words[got->word_count++] = *word;
+	return 0;
+}
+
+static struct pl_got_object *add_object(struct pl_got *got)
+{
+	if (got->object_count == got->object_capacity) {
+		size_t capacity = got->object_capacity ? 2 * got->object_capacity : 64;
+		struct pl_got_object *objects = reallocarray(got->objects, capacity, sizeof(*objects));
+
+		if (!objects)
+			return NULL;
+		got->objects = objects;
+		got->object_capacity = capacity;
+	}
+	got->objects[got->object_count] = (struct pl_got_object){0};
+	return &got->objects[got->object_count++];
+}
+
+/* Symbols are looked at as far as the relocations refer to them: nothing says how many there are. */
+static int read_symbols(struct reading *reading, const Elf64_Rela *relocations, size_t count)
+{
+	uint32_t last = 0;
+
+	for (size_t i = 0; i < count; i++)
+		if (ELF64_R_SYM(relocations[i].r_info) > last)
+			last = (uint32_t)ELF64_R_SYM(relocations[i].r_info);
+	if (last >= MAX_SYMBOLS)
+		return -ENOEXEC;
+	if (last < reading->symbol_count)
+		return 0;
+	free(reading->symbols);
+	reading->symbol_count = last + 1;
+	reading->symbols = calloc(reading->symbol_count, sizeof(*reading->symbols));
+	return reading->symbols ? pl_memory_read(reading->pid, reading->dynamic.symbols, reading->symbols,
+					  reading->symbol_count * sizeof(*reading->symbols)) :
+				  -ENOMEM;
+}
+
+/* The index of the name that the symbol has, or name_count. */
+static size_t name_of(const struct reading *reading, const Elf64_Sym *symbol)
+{
+	size_t i = 0;
+
+	if (symbol->st_name >= reading->dynamic.strings_size)
+		return reading->name_count;
+	while (i < reading->name_count && strcmp(reading->strings + symbol->st_name, reading->names[i]) != 0)
+		i++;
+	return i;
+}
+
+static bool is_code(const struct reading *reading, uint64_t address)
+{
+	const struct pl_map *map = pl_maps_find(reading->maps, address);
+
+	return map && map->flags & PL_MAP_EXEC;
+}
+
+/* *ret_unsure: how many of the words added are of the kind that may be loaded as a value. */
+static int read_table(struct reading *reading, uint64_t table, uint64_t size, bool unsure, size_t *ret_unsure)
+{
+	size_t count = size / sizeof(Elf64_Rela);
+	pl_autofree Elf64_Rela *relocations = NULL;
+	struct pl_got_object *object = &reading->got->objects[reading->got->object_count - 1];
+	int code;
+
+	if (!table || !count)
+		return 0;
+	if (count > MAX_RELOCATIONS)
+		return -ENOEXEC;
+	relocations = calloc(count, sizeof(*relocations));
+	if (!relocations)
+		return -ENOMEM;
+	code = pl_memory_read(reading->pid, table, relocations, count * sizeof(*relocations));
+	if (code == 0)
+		code = read_symbols(reading, relocations, count);
+	for (size_t i = 0; code == 0 && i < count; i++) {
+		uint64_t type = ELF64_R_TYPE(relocations[i].r_info);
+		const Elf64_Sym *symbol = &reading->symbols[ELF64_R_SYM(relocations[i].r_info)];
+		size_t name = type == R_X86_64_JUMP_SLOT || type == R_X86_64_GLOB_DAT || type == R_X86_64_64 ?
+				      name_of(reading, symbol) : reading->name_count;
+		struct pl_got_word word = {
+			.address = reading->bias + relocations[i].r_offset,
+			.object = (uint32_t)reading->got->object_count - 1,
+			.name = (uint32_t)name,
+		};
+
+		if (name == reading->name_count)
+			continue;
+		if (type == R_X86_64_64) {
+			object->taken++;
+			continue;
+		}
+		if (word.address & 7 || word.address < object->start || word.address >= object->end ||
+			pl_memory_read_u64(reading->pid, word.address, &word.value) < 0 || !is_code(reading, word.value))
+			continue;
+		word.bound = symbol->st_shndx != SHN_UNDEF || word.value < object->start || word.value >= object->end;
+		code = add_word(reading->got, &word);
+		if (unsure && type == R_X86_64_GLOB_DAT)
+			(*ret_unsure)++;
+	}
+	return code;
+}
+
+/* A reference is the distance from the end of an instruction. Jumps (ff 25) and calls (ff 15) end with it. */
+static void look_for_loads(const uint8_t *text, size_t size, uint64_t address, struct pl_got_word *words, size_t count)
+{
+	uint64_t low = UINT64_MAX, high = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		low = words[i].address < low ? words[i].address : low;
+		high = words[i].address > high ? words[i].address : high;
+	}
+	for (size_t at = 2; at + 4 <= size; at++) {
+		int32_t distance;
+		uint64_t target;
+
+		memcpy(&distance, text + at, sizeof(distance));
+		target = address + at + 4 + (uint64_t)(int64_t)distance;
+		if (target < low || target > high || (text[at - 2] == 0xff && (text[at - 1] == 0x25 || text[at - 1] == 0x15)))
+			continue;
+		for (size_t i = 0; i < count; i++)
+			if (words[i].address == target)
+				words[i].address = 0; /* it may have been copied */
+	}
+}
+
+/* Of the last `count` words those stay that are jumped through only. */
+static int keep_jumps(struct reading *reading, size_t count)
+{
+	struct pl_got *got = reading->got;
+	struct pl_got_word *words = got->words + got->word_count - count;
+	pl_autofree uint8_t *text = malloc(CHUNK);
+	size_t kept = 0;
+
+	if (!text)
+		return -ENOMEM;
+	for (size_t i = 0; i < reading->header.count; i++) {
+		const GElf_Phdr *segment = &reading->header.segments[i];
+
+		if (segment->p_type != PT_LOAD || !(segment->p_flags & PF_X))
+			continue;
+		if (segment->p_memsz > MAX_TEXT)
+			return -ENOEXEC;
+		/* Chunks overlap by what a reference needs before and in it. */
+		for (uint64_t at = 0; at < segment->p_memsz; at += CHUNK - 8) {
+			uint64_t address = reading->bias + segment->p_vaddr + at, left = segment->p_memsz - at;
+			int code = pl_memory_read(reading->pid, address, text, left < CHUNK ? left : CHUNK);
+
+			if (code < 0)
+				return code;
+			look_for_loads(text, left < CHUNK ? left : CHUNK, address, words, count);
+		}
+	}
+	for (size_t i = 0; i < count; i++)
+		if (words[i].address)
+			words[kept++] = words[i];
+	got->objects[got->object_count - 1].taken += (uint32_t)(count - kept);
+	got->word_count -= count - kept;
+	return 0;
+}
+
+static int read_words(struct reading *reading)
+{
+	const struct pl_elf_dynamic *dynamic = &reading->dynamic;
+	/* Relative relocations come first, are the most, and have no symbol. */
+	uint64_t relative = dynamic->relative_count * sizeof(Elf64_Rela), start, end;
+	struct pl_got_object *object = &reading->got->objects[reading->got->object_count - 1];
+	size_t unsure = 0;
+	int code;
+
+	if (relative > dynamic->relocations_size || dynamic->relative_count > UINT32_MAX)
+		relative = 0;
+	if (!pl_elf_extent(&reading->header, &start, &end))
+		return -ENOEXEC;
+	object->start = reading->bias + start;
+	object->end = reading->bias + end;
+	if (dynamic->strings_size > MAX_STRINGS)
+		return -ENOEXEC;
+	reading->strings = malloc(dynamic->strings_size);
+	if (!reading->strings)
+		return -ENOMEM;
+	code = pl_memory_read(reading->pid, dynamic->strings, reading->strings, dynamic->strings_size);
+	if (code < 0)
+		return code;
+	reading->strings[dynamic->strings_size - 1] = '\0';
+	code = read_table(reading, dynamic->jumps, dynamic->jumps_size, false, &unsure);
+	if (code == 0)
+		code = read_table(reading, dynamic->relocations + relative, dynamic->relocations_size - relative, true, &unsure);
+	return code == 0 && unsure ? keep_jumps(reading, unsure) : code;
+}
+
+int pl_got_add(pid_t pid, const struct pl_maps *maps, const struct pl_map *map, const char *const *names,
+	size_t name_count, struct pl_got *got)
+{
+	struct reading reading = {.pid = pid, .maps = maps, .got = got, .names = names, .name_count = name_count};
+	size_t words = got->word_count, objects = got->object_count;
+	int code = pl_got_object_start(map) ? pl_elf_header_from_memory(pid, map->start, &reading.header) : -ENOEXEC;
+
+	if (code == 0)
+		code = pl_elf_place(&reading.header, maps, map, &reading.bias);
+	if (code == 0)
+		code = pl_elf_dynamic_read(pid, &reading.header, reading.bias, &reading.dynamic);
+	if (code == 0 && !add_object(got))
+		code = -ENOMEM;
+	if (code == 0) {
+		got->objects[objects].map = map;
+		got->objects[objects].identity = pl_map_identity(map);
+		code = read_words(&reading);
+	}
+	if (code < 0) {
+		got->word_count = words;
+		got->object_count = objects;
+	}
+	free(reading.header.segments);
+	free(reading.strings);
+	free(reading.symbols);
+	return code == -ENOENT || code == -EFAULT ? -ENOEXEC : code;
+}
+
+void pl_got_free(struct pl_got *got)
+{
+	free(got->objects);
+	free(got->words);
+	*got = (struct pl_got){0};
+}
