@@ -45,7 +45,7 @@
  */
 
 #define PL_INLINE_MAGIC 0x31656e696c6e6970ull /* "pinline1" */
-#define PL_INLINE_ABI 1
+#define PL_INLINE_ABI 2
 #define PL_INLINE_MARKER 0x6d61726b70796c21ull
 
 enum { PL_INLINE_IMAGE_OFFSET = 4096, PL_INLINE_CONFIG_OFFSET = 4608, PL_INLINE_TYPES_OFFSET = 8192,
@@ -55,10 +55,10 @@ enum { PL_INLINE_IMAGE_OFFSET = 4096, PL_INLINE_CONFIG_OFFSET = 4608, PL_INLINE_
 extern const unsigned char pl_inline_bytes[];
 extern const size_t pl_inline_bytes_size;
 
-/* Domains and functions in the order of python.h; native comes later. Entry = domain × 4 + function. */
+/* Domains and functions in the order of python.h. Entry = domain × 4 + function. */
 enum pl_inline_domain { PL_INLINE_RAW, PL_INLINE_MEM, PL_INLINE_OBJ, PL_INLINE_DOMAINS };
 enum pl_inline_function { PL_INLINE_MALLOC, PL_INLINE_CALLOC, PL_INLINE_REALLOC, PL_INLINE_FREE, PL_INLINE_FUNCTIONS };
-enum { PL_INLINE_ENTRIES = PL_INLINE_DOMAINS * PL_INLINE_FUNCTIONS, PL_INLINE_ENTRIES_MAX = 64 };
+enum { PL_INLINE_ENTRIES = PL_INLINE_DOMAINS * PL_INLINE_FUNCTIONS, PL_INLINE_ENTRIES_MAX = 96 };
 
 /* Types whose deallocator parks blocks. Their entries follow those of the allocators: for each a
  * deallocator, then for each the function that frees an object of the copied type. */
@@ -67,8 +67,58 @@ enum {
 	PL_INLINE_ENTRY_DEALLOC = PL_INLINE_ENTRIES,
 	PL_INLINE_ENTRY_TYPE_FREE = PL_INLINE_ENTRY_DEALLOC + PL_INLINE_TYPES,
 	PL_INLINE_ENTRY_CREATED = PL_INLINE_ENTRY_TYPE_FREE + PL_INLINE_TYPES,
-	PL_INLINE_ENTRY_COUNT,
+	PL_INLINE_ENTRY_NATIVE,
 	PL_INLINE_TYPE_BYTES = 512,
+};
+
+/*
+ * Native allocators: functions that objects call through a word of their GOT. An entry serves one kind of
+ * call and one function that the words held before; there are several entries of each kind, because a
+ * process may have several functions of it (malloc and operator new of an allocator; the C libraries of
+ * two namespaces). The tracer gives them out: an entry is free while its original is 0, and its original
+ * is written before the first word leads to it.
+ */
+enum pl_inline_native {
+	PL_INLINE_NATIVE_ALLOC,          /* (size, …): malloc, valloc, pvalloc, operator new */
+	PL_INLINE_NATIVE_CALLOC,         /* (count, size) */
+	PL_INLINE_NATIVE_ALIGNED,        /* (alignment, size): aligned_alloc, memalign */
+	PL_INLINE_NATIVE_REALLOC,        /* (block, size) */
+	PL_INLINE_NATIVE_REALLOCARRAY,   /* (block, count, size) */
+	PL_INLINE_NATIVE_POSIX_MEMALIGN, /* (&block, alignment, size) */
+	PL_INLINE_NATIVE_FREE,           /* (block, …): free, cfree, operator delete */
+	PL_INLINE_NATIVE_MMAP,
+	PL_INLINE_NATIVE_MUNMAP,
+	PL_INLINE_NATIVE_MREMAP,
+	PL_INLINE_NATIVE_KINDS,
+};
+/* Entries of each kind, in this order. */
+#define PL_INLINE_NATIVE_ENTRIES(X) X(ALLOC, 16) X(CALLOC, 3) X(ALIGNED, 6) X(REALLOC, 5) X(REALLOCARRAY, 4) \
+	X(POSIX_MEMALIGN, 3) X(FREE, 16) X(MMAP, 4) X(MUNMAP, 3) X(MREMAP, 3)
+static inline uint32_t pl_inline_native_count(enum pl_inline_native kind)
+{
+#define PL_INLINE_COUNT(name, count) [PL_INLINE_NATIVE_##name] = (count),
+	static const uint8_t counts[] = {PL_INLINE_NATIVE_ENTRIES(PL_INLINE_COUNT)};
+#undef PL_INLINE_COUNT
+
+	return counts[kind];
+}
+static inline uint32_t pl_inline_native_first(enum pl_inline_native kind)
+{
+	uint32_t first = PL_INLINE_ENTRY_NATIVE;
+
+	for (uint32_t i = 0; i < (uint32_t)kind; i++)
+		first += pl_inline_native_count((enum pl_inline_native)i);
+	return first;
+}
+#define PL_INLINE_SUM(name, count) + (count)
+enum { PL_INLINE_ENTRY_COUNT = PL_INLINE_ENTRY_NATIVE PL_INLINE_NATIVE_ENTRIES(PL_INLINE_SUM) };
+#undef PL_INLINE_SUM
+_Static_assert((int)PL_INLINE_ENTRY_COUNT <= (int)PL_INLINE_ENTRIES_MAX, "the image has room for them");
+
+/* What is special about a native entry, in config.flags. */
+enum {
+	PL_INLINE_NATIVE_GLIBC = 1,  /* the original is glibc's: the size of a block stands before it */
+	PL_INLINE_NATIVE_FORGET = 2, /* realloc in an object whose frees cannot be seen: what it gives is not recorded */
 };
 
 /* At PL_INLINE_IMAGE_OFFSET, filled when the image is linked. */
@@ -154,7 +204,8 @@ struct pl_inline_free_lists {
 	uint32_t dict_watched_offset, dict_watched_mask; /* 3.12+: its watchers may keep it alive; a mask of 0: none */
 };
 
-/* At PL_INLINE_CONFIG_OFFSET. Constant once the first hook stands. Addresses are the tracee's. */
+/* At PL_INLINE_CONFIG_OFFSET. Constant once the first hook stands, but for `original` and `flags` of native
+ * entries that were free. Addresses are the tracee's. */
 struct pl_inline_config {
 	uint64_t original[PL_INLINE_ENTRIES_MAX]; /* by entry: the function word that the hook replaced */
 	uint64_t slot[PL_INLINE_ENTRIES_MAX];     /* by entry: where that word lives; 0: not hooked */
@@ -193,6 +244,8 @@ struct pl_inline_config {
 	uint64_t code_size;
 	uint64_t engine[16]; /* the tracer's own */
 	struct pl_inline_free_lists free_lists;
+	uint64_t native; /* 1: native words lead to us, or may yet */
+	uint8_t flags[PL_INLINE_ENTRIES_MAX]; /* by entry */
 };
 
 _Static_assert(PL_INLINE_IMAGE_OFFSET + sizeof(struct pl_inline_image) <= PL_INLINE_CONFIG_OFFSET, "the image header meets the config");
@@ -225,7 +278,9 @@ struct pl_inline_control {
 	uint64_t lost_sites;     /* recorded under PL_INLINE_SITE_LOST: the site table is full */
 	uint64_t lost_codes;     /* frames without a name: the code table is full */
 	uint64_t untraced;       /* recorded under PL_INLINE_SITE_UNKNOWN for want of a thread slot */
-	uint64_t freed_unknown;  /* frees of blocks never seen (allocated before the probe) */
+	uint64_t freed_unknown;  /* frees of blocks never seen (allocated before the probe), by Python's allocators */
+	uint64_t freed_native;   /* the same by native ones */
+	uint64_t freed_native_size; /* bytes of them, where the size is known (glibc) */
 };
 _Static_assert(sizeof(struct pl_inline_control) <= 4096, "one page");
 
@@ -307,7 +362,7 @@ struct pl_inline_site {
 	uint32_t frames; /* index of the first (innermost) of `count` words in frames */
 	uint16_t count;
 	uint8_t more;    /* the traceback went on */
-	uint8_t domain;  /* 0: Python; later: native */
+	uint8_t domain;  /* 0: Python; 1: native, and the word before the frames is the address it was called from */
 };
 _Static_assert(sizeof(struct pl_inline_site) == 16, "rows do not straddle cache lines");
 
@@ -386,6 +441,7 @@ struct pl_inline_slot {
 	int64_t countdown;   /* bytes until the next sample */
 	uint64_t random;     /* 0: not seeded */
 	uint64_t last_made;  /* by the mem and obj domains */
+	uint64_t busy;       /* the stack pointer of a native hook that is at work on this slot, or 0 */
 	struct pl_inline_top top[PL_INLINE_TOPS];
 	/* then PL_INLINE_CHAINS chains of PL_INLINE_CHAIN_BYTES(limit) each */
 };

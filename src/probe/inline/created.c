@@ -37,7 +37,7 @@ static __attribute__((noinline)) void charge(struct pl_inline_slot *slot, u64 th
 	/* No list has blocks as large as those whose size is spilled. */
 	if (!ENTRY_SITE(old) || old & (PL_INLINE_ENTRY_ODD | PL_INLINE_ENTRY_CODE) || size == PL_INLINE_SIZE_SPILLED)
 		return;
-	site = trace(slot, thread, 0);
+	site = trace(slot, thread, 0, 0);
 	if (site == ENTRY_SITE(old))
 		return;
 	*entry = entry_make(site, size);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "record.h"
-#include "walk.h"
+#include "thread.h"
 
 /*
  * The hooks: what the twelve function words of the allocator tables lead to. Each gets what the
@@ -16,9 +16,6 @@ typedef void *(*allocate_two)(u64 context, u64 a, u64 b);
 typedef void (*release)(u64 context, u64 pointer);
 
 #define ENTRY_OF(domain, function) ((domain)*PL_INLINE_FUNCTIONS + (function))
-/* How far below its outermost hook an inner one can run: the frames of the allocators between. Less
- * than a guard page, so that no neighbouring stack is within it. */
-#define NESTED_REACH 2048
 
 inlined void *call_original(u32 entry, u32 function, u64 context, u64 a, u64 b)
 {
@@ -31,52 +28,6 @@ inlined void *call_original(u32 entry, u32 function, u64 context, u64 a, u64 b)
 inlined u64 requested(u32 function, u64 a, u64 b)
 {
 	return function == PL_INLINE_MALLOC ? a : function == PL_INLINE_CALLOC ? a * b : b;
-}
-
-/* The self-referential word that tells the tracer that this thread will return into the code. */
-struct marker {
-	volatile u64 word;
-};
-inlined void marker_set(struct marker *marker)
-{
-	marker->word = PL_INLINE_MARKER ^ (u64)&marker->word;
-}
-inlined void marker_wipe(struct marker *marker)
-{
-	marker->word = 0;
-}
-
-/* A block that realloc was given and could not move is still there. */
-static cold void put_back(u64 address, struct taken taken)
-{
-	u32 *entry;
-	struct pl_inline_odd *odd;
-
-	if (address & 15 && !((address & 15) == 8 && taken.size > 16)) {
-		odd = pl_odd_insert(address);
-		if (odd) {
-			odd->entry = taken.entry;
-			odd->size = (u32)taken.size;
-			return;
-		}
-	} else {
-		entry = granule_make((address + 8) & ~(u64)15);
-		if (entry) {
-			*entry = taken.entry | (address & 15 ? PL_INLINE_ENTRY_ODD : 0);
-			if (ENTRY_SIZE(taken.entry) == PL_INLINE_SIZE_SPILLED)
-				pl_spill_write((address + 8) & ~(u64)15, taken.size);
-			return;
-		}
-	}
-	count_freed(ENTRY_SITE(taken.entry), taken.size, false);
-	count_up(&control()->lost_events);
-}
-
-/* The state of the running thread if it holds its GIL, else 0. */
-inlined u64 current_thread(void)
-{
-	return pl_config.thread_current ? *(const volatile u64 *)pl_config.thread_current
-					: thread_word(pl_config.thread_tls);
 }
 
 /* Another interpreter than last time. One with a GIL of its own ends the mode of one GIL: its threads
@@ -102,50 +53,6 @@ static cold void thread_changed(struct pl_inline_slot *slot, u64 thread)
 	slot->thread = thread;
 }
 
-/* The raw domain may run with the GIL or without. The state of the thread if it has the GIL; never a
- * look into the state of a thread that may be another's and about to be freed. */
-static u64 raw_thread(void)
-{
-	struct pl_inline_slot *own;
-	u64 thread = current_thread();
-
-	if (!thread || !pl_config.thread_current)
-		return thread;
-	if (pl_config.thread_own)
-		return thread_word(pl_config.thread_own) == thread ? thread : 0;
-	own = pl_thread_slot();
-	return own && own->thread == thread && load64(thread, LAYOUT->thread_id) == thread_pointer() ? thread : 0;
-}
-
-/* Whether this allocation is one of the sample; its size has been taken off the countdown. A block of
- * no bytes counts as one byte, or it could never be found. */
-static cold bool sample_fires(struct pl_inline_slot *slot, u64 size)
-{
-	if (!slot->random) {
-		slot->countdown = pl_sample_draw(slot) - (int64_t)(size | !size);
-		if (slot->countdown >= 0)
-			return false;
-	}
-	/* Memoryless: how far it went below zero does not matter. */
-	slot->countdown = pl_sample_draw(slot);
-	return true;
-}
-
-inlined bool sample_counts_down(struct pl_inline_slot *slot, u64 size)
-{
-	slot->countdown -= (int64_t)(size | !size);
-	return slot->countdown < 0;
-}
-
-/* Tells apart the rows of one trace by the size of their blocks: to the byte below 1 KiB, to 1/64
- * above, so that one probability holds for all blocks of a row. */
-static cold u64 sample_salt(u64 size)
-{
-	u32 shift = size < 1024 ? 0 : 57 - (u32)__builtin_clzll(size);
-
-	return mix(mix(4, shift), size >> shift) | 1;
-}
-
 /* What alloc_shared() decided: the mode may change meanwhile, and with it whose slot 0 is. */
 #define DECIDED(entry, mode, wanted) ((entry) | (mode) << 8 | (u32)(wanted) << 16)
 
@@ -155,29 +62,32 @@ static __attribute__((noinline)) void *alloc_marked(u32 decided, u64 context, u6
 	u32 entry = decided & 0xff, mode = decided >> 8 & 0xff, function = entry % PL_INLINE_FUNCTIONS, site;
 	const bool wanted = decided >> 16;
 	u64 thread, size = requested(function, a, b), salt = 0;
+	struct pl_inline_slot *own = slot;
 	struct taken old = {0, 0};
 	struct marker marker;
 	void *result;
 
 	marker_set(&marker);
-	/* Under the GIL the raw domain does not own slot 0; it calls no other hook either. */
-	if (mode == PL_INLINE_THREADS && slot)
-		slot->outer = (u64)&marker;
+	/* Under the GIL the raw domain does not own slot 0. */
+	if (mode != PL_INLINE_THREADS)
+		own = pl_config.native || pl_config.thread_current ? pl_thread_slot() : NULL;
+	if (own)
+		own->outer = (u64)&marker;
 	if (function == PL_INLINE_REALLOC && a)
 		old = take(a);
 	result = call_original(entry, function, context, a, b);
-	if (mode == PL_INLINE_THREADS && slot)
-		slot->outer = 0;
+	if (own)
+		own->outer = 0;
 	if (!result) {
 		if (old.entry)
-			put_back(a, old);
+			pl_put_back(a, old);
 		goto out;
 	}
 	if (old.entry)
 		count_freed(ENTRY_SITE(old.entry), old.size, false);
 	if (!wanted)
 		goto out;
-	thread = mode == PL_INLINE_THREADS ? current_thread() : raw_thread();
+	thread = mode == PL_INLINE_THREADS ? current_thread() : running_thread(own);
 	if (thread && slot && mode != PL_INLINE_THREADS && pl_config.gil) {
 		u64 interpreter = load64(thread, LAYOUT->thread_interpreter);
 
@@ -188,7 +98,7 @@ static __attribute__((noinline)) void *alloc_marked(u32 decided, u64 context, u6
 		salt = sample_salt(size);
 	if (thread && !slot)
 		count_up(&control()->untraced);
-	site = thread && slot ? trace(slot, thread, salt) : pl_trace_nowhere(salt);
+	site = thread && slot ? trace(slot, thread, salt, 0) : pl_trace_nowhere(salt, 0);
 	record((u64)result, size, site, false);
 	if (mode == PL_INLINE_THREADS && slot)
 		slot->last_made = (u64)result;
@@ -214,8 +124,9 @@ static __attribute__((noinline)) void *alloc_shared(u32 entry, u64 context, u64 
 		return call_original(entry, function, context, a, b);
 	if (pl_config.sample) {
 		wanted = own && sample_counts_down(own, size) && sample_fires(own, size);
+		/* What goes on to a native hook must be seen there as this one's. */
 		if (!wanted && function != PL_INLINE_REALLOC &&
-			(entry < PL_INLINE_FUNCTIONS || size <= pl_config.nested_size))
+			(entry < PL_INLINE_FUNCTIONS ? !pl_config.native : size <= pl_config.nested_size))
 			return call_original(entry, function, context, a, b);
 	}
 	return alloc_marked(DECIDED(entry, mode, wanted), context, a, b, slot);
@@ -258,12 +169,12 @@ inlined void *alloc_gil(u32 entry, u32 function, u64 context, u64 a, u64 b, cons
 	slot->outer = 0;
 	if (unlikely(!result)) {
 		if (old.entry)
-			put_back(a, old);
+			pl_put_back(a, old);
 	} else {
 		if (function == PL_INLINE_REALLOC && old.entry)
 			count_freed(ENTRY_SITE(old.entry), old.size, true);
 		if (wanted) {
-			site = trace(slot, thread, sampled ? sample_salt(size) : 0);
+			site = trace(slot, thread, sampled ? sample_salt(size) : 0, 0);
 			record((u64)result, size, site, true);
 			slot->last_made = (u64)result;
 		}
@@ -319,7 +230,9 @@ static __attribute__((noinline)) void free_shared(u32 domain, u64 pointer)
 		count_freed(ENTRY_SITE(old.entry), old.size, false);
 	else
 		free_unknown(domain, pointer);
-	if (domain != PL_INLINE_RAW && control()->mode == PL_INLINE_THREADS && !pl_config.sample) {
+	/* For the next hook that this free reaches: that of the raw domain, or a native one. */
+	if (!pl_config.sample &&
+		(domain == PL_INLINE_RAW ? pl_config.native != 0 : control()->mode == PL_INLINE_THREADS)) {
 		slot = pl_thread_slot();
 		if (slot)
 			slot->last_freed = pointer;

@@ -9,9 +9,9 @@
 pl_image:
 	.org 4096, 0			/* PL_INLINE_IMAGE_OFFSET */
 	.quad 0x31656e696c6e6970	/* PL_INLINE_MAGIC */
-	.long 1				/* PL_INLINE_ABI */
+	.long 2				/* PL_INLINE_ABI */
 	.long pl_image_end - pl_image
-	.long 21			/* PL_INLINE_ENTRY_COUNT */
+	.long 84			/* PL_INLINE_ENTRY_COUNT */
 	.irp domain, raw, mem, obj
 	.irp function, malloc, calloc, realloc, free
 	.long pl_\domain\()_\function - pl_image
@@ -23,6 +23,29 @@ pl_image:
 	.endr
 	.endr
 	.long pl_created - pl_image
+	/* PL_INLINE_NATIVE_ENTRIES */
+	.macro native kind, count
+	.set number, 0
+	.rept \count
+	native_entry \kind, %number
+	.set number, number + 1
+	.endr
+	.endm
+	.macro native_entry kind, number
+	.long pl_native_\kind\()_\number - pl_image
+	.endm
+	.altmacro
+	native alloc, 16
+	native calloc, 3
+	native aligned, 6
+	native realloc, 5
+	native reallocarray, 4
+	native posix_memalign, 3
+	native free, 16
+	native mmap, 4
+	native munmap, 3
+	native mremap, 3
+	.noaltmacro
 	.org 4608, 0			/* PL_INLINE_CONFIG_OFFSET */
 	.globl pl_config
 	.hidden pl_config

@@ -17,6 +17,8 @@
  *   record.h   one allocation or free: shadow entry and totals          (hot, inlined)
  *   walk.h     the running thread and its frames -> site                (hot, inlined)
  *   trace.c    the same when no cache knows the answer; site table      (cold)
+ *   native.c   the hooks of the C library's allocators
+ *   thread.h   which thread state may be looked at
  *   sample.c   random intervals                                         (cold)
  *   free_lists.c  deallocators of types that park blocks
  *   code.c     code objects: first sight, content, death                (cold)
@@ -85,8 +87,9 @@ bool pl_spill_write(u64 granule, u64 size);
 u64 pl_spill_take(u64 granule);
 
 /* trace.c */
-u32 pl_trace_slow(struct pl_inline_slot *slot, u64 frame, u64 salt);
-u32 pl_trace_nowhere(u64 salt);
+u32 pl_trace_slow(struct pl_inline_slot *slot, u64 frame, u64 salt, u64 native);
+u32 pl_trace_nowhere(u64 salt, u64 native);
+u32 pl_trace_native(struct pl_inline_slot *slot, u64 salt, u64 native);
 int64_t pl_sample_draw(struct pl_inline_slot *slot);
 struct pl_inline_slot *pl_thread_slot(void);
 

@@ -86,6 +86,7 @@ struct taken {
 struct taken pl_take_odd(u64 address);
 struct taken pl_take_marked(u64 address, u32 *entry);
 void pl_record_odd(u64 address, u64 size, u32 site, bool plain);
+void pl_put_back(u64 address, struct taken taken);
 void pl_record_displaced(u64 address, u32 *entry, bool plain);
 
 inlined struct taken take(u64 address)

@@ -181,3 +181,29 @@ void pl_record_odd(u64 address, u64 size, u32 site, bool plain)
 lost:
 	count_up(&control()->lost_events);
 }
+
+/* A block that realloc was given and could not move is still there. */
+void pl_put_back(u64 address, struct taken taken)
+{
+	u32 *entry;
+	struct pl_inline_odd *odd;
+
+	if (address & 15 && !((address & 15) == 8 && taken.size > 16)) {
+		odd = pl_odd_insert(address);
+		if (odd) {
+			odd->entry = taken.entry;
+			odd->size = (u32)taken.size;
+			return;
+		}
+	} else {
+		entry = granule_make((address + 8) & ~(u64)15);
+		if (entry) {
+			*entry = taken.entry | (address & 15 ? PL_INLINE_ENTRY_ODD : 0);
+			if (ENTRY_SIZE(taken.entry) == PL_INLINE_SIZE_SPILLED)
+				pl_spill_write((address + 8) & ~(u64)15, taken.size);
+			return;
+		}
+	}
+	count_freed(ENTRY_SITE(taken.entry), taken.size, false);
+	count_up(&control()->lost_events);
+}

@@ -88,7 +88,7 @@ static void chain_walk(struct pl_inline_chain *chain, u64 frame)
 }
 
 static bool site_fill(
-	u32 site, u64 hash, const struct pl_inline_known *top, const struct pl_inline_chain *chain, bool more)
+	u32 site, u64 hash, const struct pl_inline_known *top, const struct pl_inline_chain *chain, bool more, u64 native)
 {
 	struct pl_inline_site *row = (struct pl_inline_site *)pl_config.sites + site;
 	const struct pl_inline_known *known = chain ? known_of(chain) : NULL;
@@ -97,13 +97,15 @@ static bool site_fill(
 
 	for (u32 i = 0; chain && i < chain->count; i++)
 		count += known[i].record != PL_INLINE_CODE_NONE;
-	first = __atomic_fetch_add(&control()->next_frame, count, __ATOMIC_RELAXED);
-	if (first + count > pl_config.frames_limit)
+	first = __atomic_fetch_add(&control()->next_frame, count + (native != 0), __ATOMIC_RELAXED);
+	if (first + count + (native != 0) > pl_config.frames_limit)
 		return false;
+	if (native)
+		frames[first++] = native;
 	row->frames = (u32)first;
 	row->count = (uint16_t)count;
 	row->more = more;
-	row->domain = 0;
+	row->domain = native != 0;
 	if (top)
 		frames[first++] = frame_word(top);
 	for (u32 i = 0; chain && i < chain->count; i++)
@@ -115,7 +117,8 @@ static bool site_fill(
 
 /* The site with this hash. Two traces of one hash would share a row: at a million sites, one chance
  * in thirty million. */
-static u32 site_find(u64 hash, const struct pl_inline_known *top, const struct pl_inline_chain *chain, bool more)
+static u32 site_find(
+	u64 hash, const struct pl_inline_known *top, const struct pl_inline_chain *chain, bool more, u64 native)
 {
 	const struct pl_inline_site *sites = (const struct pl_inline_site *)pl_config.sites;
 	u32 *index = (u32 *)pl_config.index;
@@ -135,7 +138,7 @@ static u32 site_find(u64 hash, const struct pl_inline_known *top, const struct p
 					break;
 				number = PL_INLINE_SITE_FIRST +
 					 __atomic_fetch_add(&control()->next_site, 1, __ATOMIC_RELAXED);
-				if (number >= pl_config.site_limit || !site_fill((u32)number, hash, top, chain, more))
+				if (number >= pl_config.site_limit || !site_fill((u32)number, hash, top, chain, more, native))
 					break;
 				site = (u32)number;
 			}
@@ -151,12 +154,27 @@ static u32 site_find(u64 hash, const struct pl_inline_known *top, const struct p
 }
 
 /* The site of what has no Python frame. */
-u32 pl_trace_nowhere(u64 salt)
+u32 pl_trace_nowhere(u64 salt, u64 native)
 {
-	return salt ? site_find(mix(3, salt), NULL, NULL, false) : PL_INLINE_SITE_UNKNOWN;
+	return salt ? site_find(mix(3, salt), NULL, NULL, false, native) : PL_INLINE_SITE_UNKNOWN;
 }
 
-u32 pl_trace_slow(struct pl_inline_slot *slot, u64 frame, u64 salt)
+/* The same for a thread that allocates so again and again. No code object is at an address of 0. */
+u32 pl_trace_native(struct pl_inline_slot *slot, u64 salt, u64 native)
+{
+	struct pl_inline_top *top = top_of(slot, 0, native, salt);
+
+	if (likely(!top->code && top->instruction == native && top->chain == salt && top->site))
+		return top->site;
+	top->site = 0;
+	top->code = 0;
+	top->instruction = native;
+	top->chain = salt;
+	top->site = pl_trace_nowhere(salt, native);
+	return top->site;
+}
+
+u32 pl_trace_slow(struct pl_inline_slot *slot, u64 frame, u64 salt, u64 native)
 {
 	u32 walk = (u32)PL_INLINE_WALK(pl_config.frame_limit);
 
@@ -183,11 +201,11 @@ u32 pl_trace_slow(struct pl_inline_slot *slot, u64 frame, u64 salt)
 		top->code = known.code;
 		top->instruction = instruction;
 		top->chain = hash;
-		top->site = site_find(
-			mix(mix(2, hash), frame_word(&known)), &known, chain, chain ? chain->more : caller != 0);
+		top->site = site_find(mix(mix(2, hash), frame_word(&known)), &known, chain, chain ? chain->more : caller != 0,
+			native);
 		return top->site;
 	}
-	return pl_trace_nowhere(salt);
+	return pl_trace_nowhere(salt, native);
 }
 
 static void slot_forget(struct pl_inline_slot *slot)

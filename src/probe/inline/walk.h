@@ -143,14 +143,15 @@ inlined u64 thread_frame(u64 thread)
 	return frame;
 }
 
-/* salt: 0, or what tells apart the rows of one trace (sampling). */
-inlined u32 trace(struct pl_inline_slot *slot, u64 thread, u64 salt)
+/* salt: 0, or what tells apart the rows of one trace (sampling, native callers). native: the address that
+ * a native allocator was called from, 0: a Python one. */
+inlined u32 trace(struct pl_inline_slot *slot, u64 thread, u64 salt, u64 native)
 {
 	u64 frame = thread_frame(thread), code, instruction, hash = salt;
 	const struct pl_inline_top *top;
 
 	if (unlikely(!frame))
-		return pl_trace_nowhere(salt);
+		return pl_trace_nowhere(salt, native);
 	code = frame_code(frame);
 	instruction = frame_instruction(frame);
 	if (pl_config.frame_limit > 1) {
@@ -158,13 +159,13 @@ inlined u32 trace(struct pl_inline_slot *slot, u64 thread, u64 salt)
 		const struct pl_inline_chain *chain = chain_of(slot, caller);
 
 		if (unlikely(!chain_holds(chain, caller)))
-			return pl_trace_slow(slot, frame, salt);
+			return pl_trace_slow(slot, frame, salt, native);
 		hash = chain->hash ^ salt;
 	}
 	top = top_of(slot, code, instruction, hash);
 	if (likely(top->code == code && top->instruction == instruction && top->chain == hash && top->site))
 		return top->site;
-	return pl_trace_slow(slot, frame, salt);
+	return pl_trace_slow(slot, frame, salt, native);
 }
 
 #endif

@@ -1,0 +1,361 @@
+/* SPDX-License-Identifier: MIT */
+#include "record.h"
+#include "thread.h"
+
+/*
+ * The hooks of the C library's allocators, which objects call through words of their GOT. They run in any
+ * thread, with the GIL or without, in one that never saw Python, in a signal handler: whatever they
+ * remember is in the thread's own slot, totals are added to atomically, and Python's frames are looked at
+ * only where this thread is the running one.
+ *
+ * A block belongs to the outermost hook. Where Python's allocators call malloc, the thread is within their
+ * hook, and this one ends in a jump, as every free does.
+ */
+
+typedef u64 (*function)(u64 a, u64 b, u64 c);
+typedef u64 (*long_function)(u64 a, u64 b, u64 c, u64 d, u64 e, u64 f);
+
+#define CALLER ((u64)__builtin_return_address(0))
+#define ORIGINAL(entry) (pl_config.original[entry])
+
+enum {
+	/* <sys/mman.h> */
+	PROTECTION_WRITE = 2, FIXED = 0x10, ANONYMOUS = 0x20, STACK = 0x20000, FIXED_NOREPLACE = 0x100000,
+	PAGE = 4096,
+	/* The lowest bits of the size in front of a block of glibc's: PREV_INUSE, IS_MMAPPED, NON_MAIN_ARENA. */
+	GLIBC_MMAPPED = 2, GLIBC_BITS = 7,
+};
+
+/* Whether an outer hook of this thread has this allocation. */
+inlined bool is_nested(const struct pl_inline_slot *own)
+{
+	u64 sp = stack_pointer();
+
+	/* Slot 0 is the GIL holder's; a marker of another thread's stack is never this near. */
+	return slot_zero()->outer - sp < NESTED_REACH || (own && own->outer - sp < NESTED_REACH);
+}
+
+/* The slot, unless this is a signal handler that interrupted a hook of the same thread at work on it. */
+inlined struct pl_inline_slot *claim(struct pl_inline_slot *own)
+{
+	if (!own || unlikely(own->busy > stack_pointer()))
+		return NULL;
+	own->busy = stack_pointer();
+	return own;
+}
+
+inlined bool is_wanted(struct pl_inline_slot *own, u64 size)
+{
+	return likely(!pl_config.sample) || (own && sample_counts_down(own, size) && sample_fires(own, size));
+}
+
+/* The site of what this thread allocates now. */
+static u32 site_of(struct pl_inline_slot *own, u64 size, u64 caller)
+{
+	u64 salt = mix(5, caller) | 1, thread = running_thread(own);
+
+	if (unlikely(pl_config.sample))
+		salt = mix(salt, sample_salt(size)) | 1;
+	if (likely(thread && own))
+		return trace(own, thread, salt, caller);
+	if (thread)
+		count_up(&control()->untraced);
+	return own ? pl_trace_native(own, salt, caller) : pl_trace_nowhere(salt, caller);
+}
+
+static void record_native(struct pl_inline_slot *own, u64 address, u64 size, u64 caller)
+{
+	struct pl_inline_slot *slot = claim(own);
+
+	record(address, size, site_of(slot, size, caller), false);
+	if (slot)
+		slot->busy = 0;
+}
+
+/* Not in the map: allocated before the probe, or the inner part of a free that an outer hook has seen. */
+static cold void freed_unknown(const struct pl_inline_slot *own, u64 pointer, u32 entry)
+{
+	u64 size;
+
+	if (pl_config.sample || is_nested(own) || (own && own->last_freed - pointer <= 64))
+		return;
+	count_up(&control()->freed_native);
+	/* The original is about to read the same word. */
+	if (pl_config.flags[entry] & PL_INLINE_NATIVE_GLIBC && !(pointer & 15)) {
+		size = load64(pointer, -8);
+		(void)__atomic_fetch_add(&control()->freed_native_size,
+			(size & ~(u64)GLIBC_BITS) - (size & GLIBC_MMAPPED ? 16 : 8), __ATOMIC_RELAXED);
+	}
+}
+
+inlined u64 call_marked(struct pl_inline_slot *own, u64 a, u64 b, u64 c, u32 entry, struct marker *marker)
+{
+	u64 result;
+
+	marker_set(marker);
+	if (own)
+		own->outer = (u64)marker;
+	result = ((function)ORIGINAL(entry))(a, b, c);
+	if (own)
+		own->outer = 0;
+	return result;
+}
+
+/* -- malloc and all that give a new block: result and size ------------------------------------------- */
+
+static __attribute__((noinline)) u64 new_marked(u64 a, u64 b, u64 c, u64 size, u64 caller, u32 entry)
+{
+	struct pl_inline_slot *own = pl_thread_slot();
+	struct marker marker;
+	u64 result = call_marked(own, a, b, c, entry, &marker);
+
+	if (likely(result))
+		record_native(own, result, size, caller);
+	marker_wipe(&marker);
+	return result;
+}
+
+/* The block is given by an argument. */
+static __attribute__((noinline)) u64 place_marked(u64 place, u64 alignment, u64 size, u64 caller, u32 entry)
+{
+	struct pl_inline_slot *own = pl_thread_slot();
+	struct marker marker;
+	u64 result = call_marked(own, place, alignment, size, entry, &marker);
+
+	if (likely(!(u32)result))
+		record_native(own, *(const u64 *)place, size, caller);
+	marker_wipe(&marker);
+	return result;
+}
+
+static __attribute__((noinline)) u64 alloc(u64 a, u64 b, u64 c, u32 entry, u64 size)
+{
+	struct pl_inline_slot *own;
+
+	if (likely(__atomic_load_n(&control()->mode, __ATOMIC_RELAXED) != PL_INLINE_OFF)) {
+		own = pl_thread_slot();
+		if (!is_nested(own) && is_wanted(own, size))
+			return new_marked(a, b, c, size, CALLER, entry);
+	}
+	return ((function)ORIGINAL(entry))(a, b, c);
+}
+
+static __attribute__((noinline)) u64 place(u64 a, u64 b, u64 c, u32 entry)
+{
+	struct pl_inline_slot *own;
+
+	if (likely(__atomic_load_n(&control()->mode, __ATOMIC_RELAXED) != PL_INLINE_OFF)) {
+		own = pl_thread_slot();
+		if (!is_nested(own) && is_wanted(own, c))
+			return place_marked(a, b, c, CALLER, entry);
+	}
+	return ((function)ORIGINAL(entry))(a, b, c);
+}
+
+/* -- realloc, reallocarray ---------------------------------------------------------------------------- */
+
+static __attribute__((noinline)) u64 again_marked(u64 a, u64 b, u64 c, u64 size, u64 caller, u32 entry)
+{
+	struct pl_inline_slot *own = pl_thread_slot();
+	struct taken old = {0, 0};
+	struct marker marker;
+	u64 result;
+	bool wanted = is_wanted(own, size) && !(pl_config.flags[entry] & PL_INLINE_NATIVE_FORGET);
+
+	marker_set(&marker);
+	if (a) {
+		old = take(a);
+		if (!old.entry)
+			freed_unknown(own, a, entry);
+	}
+	result = call_marked(own, a, b, c, entry, &marker);
+	if (old.entry) {
+		/* Of no bytes at all: freed, by most. */
+		if (result || !size)
+			count_freed(ENTRY_SITE(old.entry), old.size, false);
+		else
+			pl_put_back(a, old);
+	}
+	if (likely(result) && wanted)
+		record_native(own, result, size, caller);
+	marker_wipe(&marker);
+	return result;
+}
+
+static __attribute__((noinline)) u64 again(u64 a, u64 b, u64 c, u32 entry, u64 size)
+{
+	if (likely(__atomic_load_n(&control()->mode, __ATOMIC_RELAXED) != PL_INLINE_OFF) && !is_nested(pl_thread_slot()))
+		return again_marked(a, b, c, size, CALLER, entry);
+	return ((function)ORIGINAL(entry))(a, b, c);
+}
+
+/* -- free ---------------------------------------------------------------------------------------------- */
+
+static __attribute__((noinline)) void forget(u64 pointer, u32 entry)
+{
+	struct taken old = take(pointer);
+
+	if (likely(old.entry))
+		count_freed(ENTRY_SITE(old.entry), old.size, false);
+	else
+		freed_unknown(pl_thread_slot(), pointer, entry);
+}
+
+inlined u64 release(u64 a, u64 b, u64 c, u32 entry)
+{
+	if (likely(a && __atomic_load_n(&control()->mode, __ATOMIC_RELAXED) != PL_INLINE_OFF))
+		forget(a, entry);
+	return ((function)ORIGINAL(entry))(a, b, c);
+}
+
+/* -- mappings: anonymous and writable ones are data; files, stacks and reserved addresses are not ----- */
+
+/* No array of arguments in a hook: whose address is taken keeps its frame, and a call out of it is no jump. */
+#define SIX (u64 a, u64 b, u64 c, u64 d, u64 e, u64 f)
+#define SIX_MARKED (u64 a, u64 b, u64 c, u64 d, u64 e, u64 f, u64 caller, u32 entry)
+
+inlined u64 call_long(struct pl_inline_slot *own, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f, u32 entry,
+	struct marker *marker)
+{
+	u64 result;
+
+	marker_set(marker);
+	if (own)
+		own->outer = (u64)marker;
+	result = ((long_function)ORIGINAL(entry))(a, b, c, d, e, f);
+	if (own)
+		own->outer = 0;
+	return result;
+}
+
+static __attribute__((noinline)) u64 map_marked SIX_MARKED
+{
+	struct pl_inline_slot *own = pl_thread_slot();
+	struct marker marker;
+	u64 result = call_long(own, a, b, c, d, e, f, entry, &marker);
+
+	if (likely(result < (u64)-PAGE))
+		record_native(own, result, b, caller);
+	marker_wipe(&marker);
+	return result;
+}
+
+/* What is left of a mapping whose first `length` bytes are gone. */
+static void keep_rest(u64 address, u64 length, struct taken old)
+{
+	u64 gone = (length + PAGE - 1) & ~(u64)(PAGE - 1);
+
+	count_freed(ENTRY_SITE(old.entry), old.size, false);
+	if (gone < old.size)
+		record(address + gone, old.size - gone, ENTRY_SITE(old.entry), false);
+}
+
+static __attribute__((noinline)) u64 unmap_marked(u64 address, u64 length, u32 entry, struct taken old)
+{
+	struct marker marker;
+	u64 result = call_marked(pl_thread_slot(), address, length, 0, entry, &marker);
+
+	if (unlikely((u32)result))
+		pl_put_back(address, old);
+	else
+		keep_rest(address, length, old);
+	marker_wipe(&marker);
+	return result;
+}
+
+inlined u64 map(u64 a, u64 b, u64 c, u64 d, u64 e, u64 f, u64 caller, u32 entry)
+{
+	struct pl_inline_slot *own;
+
+	if (control()->mode != PL_INLINE_OFF && d & ANONYMOUS && c & PROTECTION_WRITE &&
+		!(d & (STACK | FIXED | FIXED_NOREPLACE))) {
+		own = pl_thread_slot();
+		if (!is_nested(own) && is_wanted(own, b))
+			return map_marked(a, b, c, d, e, f, caller, entry);
+	}
+	return ((long_function)ORIGINAL(entry))(a, b, c, d, e, f);
+}
+
+static __attribute__((noinline)) u64 unmap(u64 a, u64 b, u64 c, u32 entry)
+{
+	struct taken old;
+
+	if (control()->mode != PL_INLINE_OFF && !(a & (PAGE - 1))) {
+		old = take(a);
+		if (old.entry)
+			return unmap_marked(a, b, entry, old);
+	}
+	return ((function)ORIGINAL(entry))(a, b, c);
+}
+
+static __attribute__((noinline)) u64 remap_marked SIX_MARKED
+{
+	struct pl_inline_slot *own = pl_thread_slot();
+	struct taken old = take(a);
+	struct marker marker;
+	u64 result = call_long(own, a, b, c, d, e, f, entry, &marker);
+
+	if (old.entry && result >= (u64)-PAGE) {
+		pl_put_back(a, old);
+	} else if (old.entry) {
+		count_freed(ENTRY_SITE(old.entry), old.size, false);
+		record_native(own, result, c, caller);
+	}
+	marker_wipe(&marker);
+	return result;
+}
+
+inlined u64 remap SIX_MARKED
+{
+	if (control()->mode != PL_INLINE_OFF && !is_nested(pl_thread_slot()))
+		return remap_marked(a, b, c, d, e, f, caller, entry);
+	return ((long_function)ORIGINAL(entry))(a, b, c, d, e, f);
+}
+
+/* -- the entries --------------------------------------------------------------------------------------- */
+
+#define ENTRY(kind, number) (kind##_FIRST + (number))
+
+enum {
+	ALLOC_FIRST = PL_INLINE_ENTRY_NATIVE,
+	CALLOC_FIRST = ALLOC_FIRST + 16,
+	ALIGNED_FIRST = CALLOC_FIRST + 3,
+	REALLOC_FIRST = ALIGNED_FIRST + 6,
+	REALLOCARRAY_FIRST = REALLOC_FIRST + 5,
+	POSIX_MEMALIGN_FIRST = REALLOCARRAY_FIRST + 4,
+	FREE_FIRST = POSIX_MEMALIGN_FIRST + 3,
+	MMAP_FIRST = FREE_FIRST + 16,
+	MUNMAP_FIRST = MMAP_FIRST + 4,
+	MREMAP_FIRST = MUNMAP_FIRST + 3,
+	NATIVE_END = MREMAP_FIRST + 3,
+};
+_Static_assert((int)NATIVE_END == (int)PL_INLINE_ENTRY_COUNT, "as PL_INLINE_NATIVE_ENTRIES says");
+
+#define HOOK(name, number, parameters)                                                                                 \
+	u64 pl_native_##name##_##number parameters;                                                                    \
+	u64 pl_native_##name##_##number parameters
+#define THREE (u64 a, u64 b, u64 c)
+
+#define ALLOC(n) HOOK(alloc, n, THREE) { return alloc(a, b, c, ENTRY(ALLOC, n), a); }
+#define CALLOC(n) HOOK(calloc, n, THREE) { return alloc(a, b, c, ENTRY(CALLOC, n), a * b); }
+#define ALIGNED(n) HOOK(aligned, n, THREE) { return alloc(a, b, c, ENTRY(ALIGNED, n), b); }
+#define REALLOC(n) HOOK(realloc, n, THREE) { return again(a, b, c, ENTRY(REALLOC, n), b); }
+#define REALLOCARRAY(n) HOOK(reallocarray, n, THREE) { return again(a, b, c, ENTRY(REALLOCARRAY, n), b * c); }
+#define POSIX_MEMALIGN(n) HOOK(posix_memalign, n, THREE) { return place(a, b, c, ENTRY(POSIX_MEMALIGN, n)); }
+#define FREE(n) HOOK(free, n, THREE) { return release(a, b, c, ENTRY(FREE, n)); }
+#define MMAP(n) HOOK(mmap, n, SIX) { return map(a, b, c, d, e, f, CALLER, ENTRY(MMAP, n)); }
+#define MUNMAP(n) HOOK(munmap, n, THREE) { return unmap(a, b, c, ENTRY(MUNMAP, n)); }
+#define MREMAP(n) HOOK(mremap, n, SIX) { return remap(a, b, c, d, e, f, CALLER, ENTRY(MREMAP, n)); }
+#define ONE_TO_3(X) X(0) X(1) X(2)
+#define ONE_TO_16(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15)
+
+ONE_TO_16(ALLOC)
+ONE_TO_3(CALLOC)
+ONE_TO_3(ALIGNED) ALIGNED(3) ALIGNED(4) ALIGNED(5)
+ONE_TO_3(REALLOC) REALLOC(3) REALLOC(4)
+ONE_TO_3(REALLOCARRAY) REALLOCARRAY(3)
+ONE_TO_3(POSIX_MEMALIGN)
+ONE_TO_16(FREE)
+ONE_TO_3(MMAP) MMAP(3)
+ONE_TO_3(MUNMAP)
+ONE_TO_3(MREMAP)

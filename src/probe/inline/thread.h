@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_PROBE_INLINE_THREAD_H
+#define PYLEAK_PROBE_INLINE_THREAD_H
+
+#include "walk.h"
+
+/*
+ * What every hook asks of the thread that it runs in: the state whose frames may be read, whether an
+ * outer hook has this allocation already, whether it belongs to the sample; and the marker of a call.
+ */
+
+/* How far below its outermost hook an inner one can run: the frames of the allocators between. Less
+ * than a guard page, so that no neighbouring stack is within it. */
+#define NESTED_REACH 2048
+
+/* The self-referential word that tells the tracer that this thread will return into the code. */
+struct marker {
+	volatile u64 word;
+};
+inlined void marker_set(struct marker *marker)
+{
+	marker->word = PL_INLINE_MARKER ^ (u64)&marker->word;
+}
+inlined void marker_wipe(struct marker *marker)
+{
+	marker->word = 0;
+}
+
+/* The state of the running thread if it holds its GIL, else 0. */
+inlined u64 current_thread(void)
+{
+	return pl_config.thread_current ? *(const volatile u64 *)pl_config.thread_current
+					: thread_word(pl_config.thread_tls);
+}
+
+/* The raw domain and native allocators may run with the GIL or without. The state of the thread if it has
+ * the GIL, by what its own slot knows; never a look into the state of a thread that may be another's and
+ * about to be freed. */
+inlined u64 running_thread(const struct pl_inline_slot *own)
+{
+	u64 thread = current_thread();
+
+	if (!thread || !pl_config.thread_current)
+		return thread;
+	if (pl_config.thread_own)
+		return thread_word(pl_config.thread_own) == thread ? thread : 0;
+	return own && own->thread == thread && load64(thread, LAYOUT->thread_id) == thread_pointer() ? thread : 0;
+}
+
+/* Whether this allocation is one of the sample; its size has been taken off the countdown. A block of
+ * no bytes counts as one byte, or it could never be found. */
+static cold bool sample_fires(struct pl_inline_slot *slot, u64 size)
+{
+	if (!slot->random) {
+		slot->countdown = pl_sample_draw(slot) - (int64_t)(size | !size);
+		if (slot->countdown >= 0)
+			return false;
+	}
+	/* Memoryless: how far it went below zero does not matter. */
+	slot->countdown = pl_sample_draw(slot);
+	return true;
+}
+
+inlined bool sample_counts_down(struct pl_inline_slot *slot, u64 size)
+{
+	slot->countdown -= (int64_t)(size | !size);
+	return slot->countdown < 0;
+}
+
+/* Tells apart the rows of one trace by the size of their blocks: to the byte below 1 KiB, to 1/64
+ * above, so that one probability holds for all blocks of a row. */
+static cold u64 sample_salt(u64 size)
+{
+	u32 shift = size < 1024 ? 0 : 57 - (u32)__builtin_clzll(size);
+
+	return mix(mix(4, shift), size >> shift) | 1;
+}
+
+#endif
