@@ -34,6 +34,9 @@ int pl_elf_class(const struct pl_elf *elf);   /* ELFCLASS64, … */
 int pl_elf_symbol(const struct pl_elf *elf, const char *name, uint64_t *ret_address, uint64_t *ret_size);
 /* As above, but in .symtab too for names with a compiler's suffix (`_PyObject.lto_priv.0`). */
 int pl_elf_symbol_prefix(const struct pl_elf *elf, const char *prefix, uint64_t *ret_address, uint64_t *ret_size);
+/* The function that a run-time address lies in: its name (valid until pl_elf_close()) and the distance from
+ * its start. From .symtab or, where that has none, from .dynsym. -ENOENT if no symbol covers it. */
+int pl_elf_symbol_at(const struct pl_elf *elf, uint64_t address, const char **ret_name, uint64_t *ret_offset);
 /* Run-time address and size of a section such as ".PyRuntime". */
 int pl_elf_section(const struct pl_elf *elf, const char *name, uint64_t *ret_address, uint64_t *ret_size);
 

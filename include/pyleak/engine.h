@@ -23,6 +23,7 @@ struct pl_recording_options {
 	struct pl_sites *sites;
 	int frames;      /* kept for each allocation, 1 to 128 */
 	uint64_t sample; /* inline: one allocation per so many bytes on average; 0: every one */
+	bool native;     /* inline: the C library's allocators too */
 	bool park;       /* inline: leave CPython's free lists alone */
 	bool keep;       /* inline: finishing leaves the probe in place */
 	/* Of the process before it was touched: told again to who adopts the probe. */
@@ -35,6 +36,7 @@ struct pl_recording_facts {
 	const char *engine; /* "inline", "breakpoint" */
 	int frames;
 	uint64_t sample;
+	bool native;
 	int64_t since_ns;      /* CLOCK_MONOTONIC: when it began */
 	struct timespec since; /* the same, CLOCK_REALTIME */
 	uint64_t rss;          /* then */
@@ -68,6 +70,7 @@ int pl_recording_room(pid_t pid, uint64_t *ret_size, struct pl_error *err);
 struct pl_recording_state {
 	uint64_t rss;                     /* 0: it has ended */
 	uint64_t lost_events, lost_sites; /* since the recording began */
+	uint64_t freed_before_count, freed_before_size; /* see struct pl_snapshot */
 };
 /* Brings the totals of the sites to what they are in the process now. 0, or -ESRCH: the process has ended, and they
  * are what they were a moment before. *ret is filled in any case. */

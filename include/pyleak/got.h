@@ -30,7 +30,8 @@ struct pl_got_word {
 struct pl_got_object {
 	uint64_t start, end; /* the extent of its segments */
 	uint32_t identity;   /* pl_map_identity() of its mappings */
-	uint32_t taken;      /* words for one of the names that may have been copied to anywhere */
+	uint32_t unready;    /* words that lead to no code: not relocated yet, or weak and undefined */
+	uint64_t taken;      /* names (bits) of which a word may have been copied to anywhere */
 	const struct pl_map *map; /* its first mapping, in the maps that were given */
 };
 
@@ -45,10 +46,13 @@ struct pl_got {
  * at what is loaded, again and again. */
 uint64_t pl_got_object_start(const struct pl_map *map);
 
+/* How many names can be asked for: `taken` is a set of them. */
+enum { PL_GOT_NAMES_MAX = 64 };
+
 /*
- * Adds the object whose first page `map` shows, with its words. 0; -ENOEXEC: it is not loaded as a program
- * or library, or has no dynamic section; -ESRCH, -EPERM, -ENOMEM. An object that goes away meanwhile is
- * -ENOEXEC too.
+ * Adds the object whose first page `map` shows, with its words. 0; -ENOEXEC: it is no ELF object, or has no
+ * dynamic section; -EAGAIN: it is not loaded as a program or library, not yet or not any more; -ESRCH,
+ * -EPERM, -ENOMEM.
  */
 int pl_got_add(pid_t pid, const struct pl_maps *maps, const struct pl_map *map, const char *const *names,
 	       size_t name_count, struct pl_got *got);

@@ -47,6 +47,8 @@ struct pl_report {
 	const struct pl_account *account_before, *account_after; /* NULL: none */
 	struct pl_rss_growth growth;                                 /* from the one to the other */
 	uint64_t lost_events, lost_sites;
+	bool native; /* native allocators were recorded */
+	uint64_t freed_before_size, freed_before_count; /* by native allocators, of blocks from before the recording */
 	const struct pl_sites *sites;
 	const struct pl_rows *rows;
 	const struct pl_verdict *verdicts; /* [verdict_count], of the first rows; NULL: none */

@@ -38,7 +38,14 @@ struct pl_frame {
 	int line;
 };
 
-/* A set of sites that only grows. A site is (domain, trace); its number never changes. */
+/* Who called a native allocator: strings interned like those of a frame. */
+struct pl_native_caller {
+	const char *module; /* path of the object */
+	const char *symbol; /* function; NULL: not known */
+	uint64_t offset;    /* of the call's return address, from the start of the function if it is known, else in the object */
+};
+
+/* A set of sites that only grows. A site is (domain, trace, native caller); its number never changes. */
 struct pl_sites;
 struct pl_sites *pl_sites_new(void); /* NULL: out of memory */
 void pl_sites_free(struct pl_sites *sites);
@@ -51,6 +58,11 @@ const char *pl_sites_string(struct pl_sites *sites, const char *text);
  * memory. count 0 is the site of allocations with no Python frame: "<unknown>:0". */
 uint32_t pl_sites_intern(struct pl_sites *sites, enum pl_site_domain domain, const struct pl_frame *frames,
 			 size_t count, bool more);
+/* The same in the native domain. count 0: the frame is the caller's module and symbol, line 0. */
+uint32_t pl_sites_intern_native(struct pl_sites *sites, const struct pl_frame *frames, size_t count, bool more,
+				const struct pl_native_caller *caller);
+/* NULL: not of the native domain, or the caller was never said. */
+const struct pl_native_caller *pl_sites_native_caller(const struct pl_sites *sites, uint32_t site);
 size_t pl_sites_count(const struct pl_sites *sites);
 /* The running totals of a site, to be changed in place by an engine. The address holds until the
  * next pl_sites_intern(). Sites 0 to pl_sites_count() − 1 stand in a row. */
@@ -69,6 +81,9 @@ struct pl_snapshot {
 	uint64_t lost_events;   /* so far */
 	uint64_t lost_sites;
 	struct pl_account account; /* what the RSS consisted of */
+	/* Frees by native allocators of blocks that were there before the recording began, so far; bytes as far
+	 * as they are known. */
+	uint64_t freed_before_count, freed_before_size;
 	struct pl_totals *totals; /* [count], indexed by site */
 	size_t count;
 };

@@ -239,6 +239,8 @@ static int fill(int argc, char **argv, const struct spelling *spelling, struct c
 	/* A probe whose breakpoints nobody serves would only slow the process down. */
 	if (r == 0 && options->keep && options->engine == PL_ENGINE_BREAKPOINT)
 		return pl_fail(err, -EINVAL, "--keep needs --engine inline: breakpoints must be served");
+	if (r == 0 && !options->python && options->engine == PL_ENGINE_BREAKPOINT)
+		return pl_fail(err, -EINVAL, "--domain native needs --engine inline: breakpoints are for Python's allocators only");
 	if (r == 0 && options->sample && options->engine == PL_ENGINE_BREAKPOINT)
 		return pl_fail(err, -EINVAL, "--sample needs --engine inline: a breakpoint costs its stop whatever it records");
 	return r;

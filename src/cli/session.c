@@ -136,6 +136,8 @@ struct pl_snapshot *pl_session_glance(struct pl_session *session)
 	snapshot->rss = state.rss;
 	snapshot->lost_events = state.lost_events;
 	snapshot->lost_sites = state.lost_sites;
+	snapshot->freed_before_count = state.freed_before_count;
+	snapshot->freed_before_size = state.freed_before_size;
 	return snapshot;
 }
 
@@ -184,6 +186,9 @@ int pl_session_report(struct pl_session *session, enum pl_report_kind kind, cons
 		.account_after = &now->account,
 		.lost_events = now->lost_events - (before ? before->lost_events : 0),
 		.lost_sites = now->lost_sites - (before ? before->lost_sites : 0),
+		.native = target->facts.native,
+		.freed_before_size = now->freed_before_size - (before ? before->freed_before_size : 0),
+		.freed_before_count = now->freed_before_count - (before ? before->freed_before_count : 0),
 	};
 	pl_autofree char *text = NULL;
 	size_t length = 0;

@@ -54,7 +54,7 @@ static const struct pl_choice sort_choices[] = {
 	{NULL},
 };
 /* The values are bits: 1 python, 2 native. */
-static const struct pl_choice domain_choices[] = {{"python", 1}, {"native", 2, .planned = true}, {"all", 3}, {NULL}};
+static const struct pl_choice domain_choices[] = {{"python", 1}, {"native", 2}, {"all", 3}, {NULL}};
 static const struct pl_choice engine_choices[] = {
 	{"inline", PL_ENGINE_INLINE},
 	{"breakpoint", PL_ENGINE_BREAKPOINT},
@@ -90,7 +90,7 @@ const struct pl_option pl_option_table[] = {
 	{'f', "frames", "N", .preset = "16", .commands = FOR_RECORDING, .section = PL_SECTION_RECORD,
 		.help = "frames kept for each allocation, 1 to 128"},
 	{PL_OPTION_DOMAIN, "domain", .choices = domain_choices, .preset = "all", .commands = FOR_ROWS,
-		.section = PL_SECTION_RECORD, .help = "which allocations"},
+		.section = PL_SECTION_RECORD, .help = "which allocations: by the allocators of Python, of the C library (malloc and its kin), or both"},
 	{'e', "engine", .choices = engine_choices, .preset = PL_ENGINE_DEFAULT, .commands = FOR_RECORDING,
 		.section = PL_SECTION_RECORD, .help = "how to record"},
 	{PL_OPTION_SAMPLE, "sample", "SIZE", .preset = "0", .commands = FOR_RECORDING,

@@ -119,6 +119,7 @@ static int plant(struct pl_target *target, const struct pl_options *options, str
 		.frames = options->frames,
 		.sample = options->sample,
 		.park = options->park,
+		.native = options->native,
 		.keep = options->keep,
 		.rss = pl_process_rss(target->pid),
 	};

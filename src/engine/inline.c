@@ -10,6 +10,8 @@
 
 #include "free_lists.h"
 #include "inline_read.h"
+#include "native.h"
+#include "native_caller.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/hook.h"
 #include "pyleak/log.h"
@@ -28,6 +30,11 @@
 #define LOOK_NSEC (20 * PL_NSEC_PER_MSEC)
 /* What is read while nobody asks, so that a process that ends leaves something to report. */
 #define PASS_NSEC (500 * PL_NSEC_PER_MSEC)
+/* How often is looked for libraries that were loaded: at most so often, and for a fiftieth of the time. */
+#define NATIVE_LOOK_NSEC (100 * PL_NSEC_PER_MSEC)
+#define NATIVE_LOOK_SHARE 50
+/* Rows for words of GOTs: 512 KiB, of which only what is used takes memory. */
+#define WORDS_MAX 16384U
 #define PAGE 4096ULL
 
 struct inline_recording {
@@ -35,6 +42,9 @@ struct inline_recording {
 	const struct pl_python *python;
 	struct pl_probe probe;
 	struct pl_inline_reader reader;
+	struct native native;
+	struct native_callers callers;
+	int64_t next_native_look;
 	uint64_t start_time;
 	int process_fd; /* a pidfd: becomes readable when the process ends; -1 before Linux 5.3 */
 	bool planted;   /* by us, or adopted: there is something to remove */
@@ -50,12 +60,18 @@ static int read_tracee(void *context, uint64_t address, void *buffer, size_t len
 	return pl_memory_read(python->pid, address, buffer, length);
 }
 
+static int find_caller(void *context, uint64_t address, struct pl_native_caller *ret)
+{
+	return native_caller_find(context, address, ret);
+}
+
 /* What planting needs to know of the process, gathered while it is stopped. */
 struct placing {
 	const struct pl_python *python;
 	struct pl_inline_options options;
 	const struct pl_probe_plan *plan;
 	struct free_lists free_lists;
+	const struct native *native; /* NULL: left alone */
 	int64_t thread_tls;
 	uint64_t gil;
 	uint64_t rss;
@@ -128,6 +144,13 @@ static void place(void *context, uint8_t *image, uint64_t base, uint64_t tables)
 	for (uint32_t i = 0; i < PL_INLINE_ENTRIES; i++) {
 		config.original[i] = placing->plan->hooks[i].original;
 		config.slot[i] = placing->plan->hooks[i].address;
+	}
+	if (placing->native) {
+		config.native = 1;
+		for (uint32_t i = PL_INLINE_ENTRY_NATIVE; i < PL_INLINE_ENTRY_COUNT; i++) {
+			config.original[i] = placing->native->original[i];
+			config.flags[i] = placing->native->flags[i];
+		}
 	}
 	memcpy(image + PL_INLINE_CONFIG_OFFSET, &config, sizeof(config));
 }
@@ -226,6 +249,7 @@ static int adopt_config(struct inline_recording *self)
 		.engine = "inline",
 		.frames = (int)config->frame_limit,
 		.sample = config->sample,
+		.native = config->native != 0,
 		.since_ns = (int64_t)config->planted_monotonic,
 		.since = {(time_t)(config->planted_realtime / PL_NSEC_PER_SEC),
 			(long)(config->planted_realtime % PL_NSEC_PER_SEC)},
@@ -244,12 +268,14 @@ static int plant_sized(struct inline_recording *self, const struct pl_recording_
 		.options = {.frames = (uint32_t)options->frames, .sample = options->sample, .chunk_count = chunk_count},
 		.rss = options->rss,
 		.account = &options->account,
+		.native = options->native ? &self->native : NULL,
 	};
 	struct pl_probe_plan plan = {0};
 	struct pl_maps maps = {0};
 	struct pl_gadgets gadgets;
 	struct pl_tracee *tracee = NULL;
 	pl_autofree uint8_t *image = calloc(1, image_size());
+	pl_autofree struct pl_probe_word *words = NULL;
 	int code;
 
 	if (!image)
@@ -263,6 +289,13 @@ static int plant_sized(struct inline_recording *self, const struct pl_recording_
 	if (code == 0)
 		code = make_plan(python, &placing, image, &plan);
 	plan.kept = options->keep;
+	if (code == 0 && options->native) {
+		code = native_look(&self->native, (const void *)(image + PL_INLINE_IMAGE_OFFSET), &words, &plan.word_count);
+		plan.words = words;
+		plan.word_capacity = WORDS_MAX;
+		if (plan.word_count > WORDS_MAX)
+			plan.word_count = WORDS_MAX;
+	}
 	if (code == 0 && !options->park)
 		free_lists_plan(python, (const void *)(image + PL_INLINE_IMAGE_OFFSET), &placing.free_lists, &plan);
 	if (code == 0)
@@ -283,6 +316,11 @@ static int plant_sized(struct inline_recording *self, const struct pl_recording_
 		self->planted = true;
 		code = adopt_config(self);
 		self->recording.facts.account = options->account;
+	}
+	if (code == 0) {
+		native_adopt(&self->native, &self->probe, &self->reader.config);
+		/* For words that were bound between the look and the stop. */
+		native_look_again(&self->native);
 	}
 	return code;
 }
@@ -344,6 +382,111 @@ static bool still_there(const struct inline_recording *self)
 	       memcmp(magic, PL_PROBE_MAGIC, sizeof(magic)) == 0;
 }
 
+/* Entries that were given out since. The original goes last: an entry with one is complete. */
+static int write_entries(struct inline_recording *self, struct pl_tracee *tracee)
+{
+	struct pl_inline_config *config = &self->reader.config;
+	uint64_t address = self->probe.base + PL_INLINE_CONFIG_OFFSET;
+	int code = 0;
+
+	for (uint32_t i = PL_INLINE_ENTRY_NATIVE; code == 0 && i < PL_INLINE_ENTRY_COUNT; i++) {
+		if (config->original[i] == self->native.original[i])
+			continue;
+		config->flags[i] = self->native.flags[i];
+		code = pl_tracee_write(tracee, address + offsetof(struct pl_inline_config, flags) + i, &config->flags[i], 1);
+		if (code == 0)
+			code = pl_tracee_write(tracee, address + offsetof(struct pl_inline_config, original) + 8 * i,
+				&self->native.original[i], 8);
+		config->original[i] = self->native.original[i];
+	}
+	return code;
+}
+
+/* Whether no other pyleak has given out entries since this one knows them. */
+static int check_entries(struct inline_recording *self)
+{
+	struct pl_inline_config now;
+	int code = pl_memory_read(self->python->pid, self->probe.base + PL_INLINE_CONFIG_OFFSET, &now, sizeof(now));
+
+	if (code < 0 || memcmp(now.original, self->reader.config.original, sizeof(now.original)) == 0)
+		return code;
+	memcpy(self->reader.config.original, now.original, sizeof(now.original));
+	memcpy(self->reader.config.flags, now.flags, sizeof(now.flags));
+	native_adopt(&self->native, &self->probe, &now);
+	return -EAGAIN;
+}
+
+/* Hooks words of libraries that were loaded since: one short stop. */
+static int extend(struct inline_recording *self, const struct pl_probe_word *words, uint32_t count)
+{
+	pid_t pid = self->python->pid;
+	struct pl_tracee *tracee = NULL;
+	uint32_t redirected = 0;
+	int code = pl_tracee_seize(pid, STOP_PATIENCE_NSEC, &tracee, NULL);
+
+	if (code == 0) {
+		/* As it is now: another pyleak may have extended it, or removed it. */
+		pl_probe_free(&self->probe);
+		code = pl_probe_find(pid, &self->probe);
+	}
+	if (code == 0 && !self->probe.filled)
+		code = -ENOENT;
+	if (code == 0)
+		code = check_entries(self);
+	if (code == 0)
+		code = write_entries(self, tracee);
+	if (code == 0)
+		code = pl_probe_extend(tracee, &self->probe, words, count, &redirected);
+
+	int64_t stop_ns = pl_tracee_detach(tracee);
+
+	if (stop_ns > self->recording.stop_ns)
+		self->recording.stop_ns = stop_ns;
+	if (code == -ENOSPC && !self->native.full) {
+		pl_log_note("process %d has loaded more libraries than the probe has room for: some are not recorded", (int)pid);
+		self->native.full = true;
+		code = 0;
+	}
+	if (redirected < count && !self->native.full)
+		native_look_again(&self->native);
+	pl_log_debug("%u of %u words of libraries loaded since hooked, in %.1f ms", redirected, count, (double)stop_ns / 1e6);
+	return code;
+}
+
+/* Libraries come and go. Whoever has not planted the probe has no claim on the process: it takes one. */
+static void follow_libraries(struct inline_recording *self, int64_t now)
+{
+	const uint8_t *image = pl_inline_bytes + PL_INLINE_IMAGE_OFFSET;
+	pl_autofree struct pl_probe_word *words = NULL;
+	uint32_t count = 0;
+
+	if (!self->recording.facts.native || now < self->next_native_look)
+		return;
+
+	int code = native_look(&self->native, (const void *)image, &words, &count);
+	bool claimed = false;
+
+	if (code == 0 && count && !self->planted) {
+		claimed = pl_probe_claim(self->python->pid) == 0;
+		if (!claimed) {
+			native_look_again(&self->native);
+			count = 0;
+		}
+	}
+	if (code == 0 && count)
+		code = extend(self, words, count);
+	if (claimed)
+		pl_probe_unclaim(self->python->pid);
+	if (code < 0)
+		pl_log_debug("libraries of process %d could not be looked at: %s", (int)self->python->pid, strerror(-code));
+
+	int64_t taken = pl_now_ns() - now;
+
+	self->next_native_look = now + NATIVE_LOOK_NSEC;
+	if (taken * NATIVE_LOOK_SHARE > NATIVE_LOOK_NSEC)
+		self->next_native_look = now + taken * NATIVE_LOOK_SHARE;
+}
+
 /* Another tool may hook on top of ours, or write what it saved before we came over them
  * (tracemalloc.stop()): the one sees everything still, the other ends the recording unseen. */
 static void watch_words(struct inline_recording *self)
@@ -385,6 +528,7 @@ static int inline_run(struct pl_recording *recording, int64_t until_ns, const vo
 
 		if (*stop)
 			return -EINTR;
+		follow_libraries(self, now);
 		if (ppoll(&process, self->process_fd >= 0, &timeout, NULL) > 0) {
 			self->gone = true;
 			return -ESRCH;
@@ -409,6 +553,8 @@ static int inline_update(struct pl_recording *recording, struct pl_recording_sta
 	pl_log_debug("a snapshot took %.1f ms", (double)(pl_now_ns() - started) / PL_NSEC_PER_MSEC);
 	ret->rss = pl_process_rss(self->python->pid);
 	ret->lost_events = self->reader.control.lost_events;
+	ret->freed_before_count = self->reader.control.freed_native;
+	ret->freed_before_size = self->reader.control.freed_native_size;
 	/* Of all of these the blocks are counted, but not where. */
 	ret->lost_sites = self->reader.control.lost_sites + self->reader.control.lost_codes + self->reader.control.untraced;
 	return code == -ESRCH ? code : 0;
@@ -460,6 +606,8 @@ static void inline_free(struct pl_recording *recording)
 	(void)inline_finish(recording, NULL);
 	pl_inline_reader_free(&self->reader);
 	pl_probe_free(&self->probe);
+	native_free(&self->native);
+	native_callers_free(&self->callers);
 	if (self->process_fd >= 0)
 		(void)close(self->process_fd);
 	free(self);
@@ -485,6 +633,10 @@ static struct inline_recording *recording_new(const struct pl_python *python, st
 	self->recording.sites = sites;
 	self->python = python;
 	self->process_fd = (int)syscall(SYS_pidfd_open, python->pid, 0);
+	native_init(&self->native, python);
+	self->callers = (struct native_callers){.pid = python->pid, .sites = sites};
+	self->reader.find_caller = find_caller;
+	self->reader.caller_context = &self->callers;
 	self->reader.read = read_tracee;
 	self->reader.context = (void *)python;
 	self->reader.minor = python->minor;
@@ -531,6 +683,8 @@ int pl_recording_adopt(const struct pl_python *python, struct pl_probe *probe, s
 
 	int code = adopt_config(self);
 
+	if (code == 0)
+		native_adopt(&self->native, &self->probe, &self->reader.config);
 	if (code == -EPROTO)
 		code = pl_fail(err, code,
 			"the probe in process %d was planted by another version of pyleak: read it with that version, or "

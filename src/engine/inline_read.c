@@ -136,22 +136,33 @@ static int resolve_frame(struct pl_inline_reader *reader, uint64_t word, struct 
 /* One site that the recorder has made since the last pass. 0; -EAGAIN: not ready. */
 static int translate(struct pl_inline_reader *reader, uint64_t number, const struct pl_inline_site *row)
 {
-	uint64_t words[PL_INLINE_FRAMES_MAX];
+	uint64_t words[1 + PL_INLINE_FRAMES_MAX], *frame_words = words + 1;
 	struct pl_frame frames[PL_INLINE_FRAMES_MAX];
+	const bool native = row->domain != 0;
 	int code;
 
 	if (!row->hash)
 		return -EAGAIN;
-	if (row->count > PL_INLINE_FRAMES_MAX || row->frames + (uint64_t)row->count > reader->config.frames_limit ||
-		row->count > reader->config.frames_limit - reader->frames_read)
+	if (row->count > PL_INLINE_FRAMES_MAX || row->domain > 1 || row->frames < native || row->frames + (uint64_t)row->count > reader->config.frames_limit ||
+		native + (uint64_t)row->count > reader->config.frames_limit - reader->frames_read)
 		return -EPROTO;
-	code = reader_read(reader, reader->config.frames + 8 * (uint64_t)row->frames, words, 8 * (size_t)row->count);
+	code = reader_read(reader, reader->config.frames + 8 * ((uint64_t)row->frames - native), frame_words - native,
+		8 * (native + (size_t)row->count));
 	for (unsigned int i = 0; code == 0 && i < row->count; i++)
-		code = resolve_frame(reader, words[i], &frames[i]);
+		code = resolve_frame(reader, frame_words[i], &frames[i]);
 	if (code < 0)
 		return code;
-	reader->frames_read += row->count;
-	reader->local[number] = pl_sites_intern(reader->sites, PL_SITE_PYTHON, frames, row->count, row->more);
+	reader->frames_read += native + row->count;
+	if (native) {
+		struct pl_native_caller caller;
+
+		code = reader->find_caller(reader->caller_context, words[0], &caller);
+		if (code < 0)
+			return code;
+		reader->local[number] = pl_sites_intern_native(reader->sites, frames, row->count, row->more, &caller);
+	} else {
+		reader->local[number] = pl_sites_intern(reader->sites, PL_SITE_PYTHON, frames, row->count, row->more);
+	}
 	return reader->local[number] == UINT32_MAX ? -ENOMEM : 0;
 }
 

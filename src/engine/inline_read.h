@@ -12,6 +12,9 @@
 struct pl_inline_reader {
 	int (*read)(void *context, uint64_t address, void *buffer, size_t length); /* 0 or -errno */
 	void *context;
+	/* Who called from this address; strings interned in `sites`. 0 or -ENOMEM. */
+	int (*find_caller)(void *context, uint64_t address, struct pl_native_caller *ret);
+	void *caller_context;
 	int minor;                       /* of the Python: its line tables */
 	struct pl_inline_config config;  /* as it was found in the probe */
 	struct pl_inline_control control; /* as of the last pass */

@@ -298,6 +298,22 @@ int pl_elf_symbol_prefix(const struct pl_elf *elf, const char *prefix, uint64_t 
 	return answer(elf, pl_elf_symbols_find_prefix(table(elf, true), prefix), ret_address, ret_size);
 }
 
+int pl_elf_symbol_at(const struct pl_elf *elf, uint64_t address, const char **ret_name, uint64_t *ret_offset)
+{
+	const struct pl_elf_symbols *tables[] = {table(elf, true), table(elf, false)};
+
+	for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++) {
+		const struct pl_elf_symbol_entry *entry = pl_elf_symbols_at(tables[i], address - elf->bias);
+
+		if (!entry)
+			continue;
+		*ret_name = tables[i]->strings + entry->name;
+		*ret_offset = address - elf->bias - entry->value;
+		return 0;
+	}
+	return -ENOENT;
+}
+
 int pl_elf_section(const struct pl_elf *elf, const char *name, uint64_t *ret_address, uint64_t *ret_size)
 {
 	Elf_Scn *section = NULL;

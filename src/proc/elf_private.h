@@ -33,6 +33,7 @@ struct pl_elf_symbol_entry {
 	uint32_t name;
 	uint32_t next; /* index + 1 */
 	uint8_t rank;
+	bool function;
 };
 
 struct pl_elf {
@@ -62,6 +63,8 @@ int pl_elf_symbols_index(struct pl_elf_symbols *symbols);
 int pl_elf_symbols_from_file(Elf *file, uint32_t section_type, struct pl_elf_symbols *symbols);
 const struct pl_elf_symbol_entry *pl_elf_symbols_find(const struct pl_elf_symbols *symbols, const char *name);
 const struct pl_elf_symbol_entry *pl_elf_symbols_find_prefix(const struct pl_elf_symbols *symbols, const char *prefix);
+/* The function that this address lies in, or NULL. */
+const struct pl_elf_symbol_entry *pl_elf_symbols_at(const struct pl_elf_symbols *symbols, uint64_t value);
 void pl_elf_symbols_free(struct pl_elf_symbols *symbols);
 
 /* elf_memory.c */

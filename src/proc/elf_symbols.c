@@ -51,6 +51,7 @@ int pl_elf_symbols_add(struct pl_elf_symbols *symbols, const GElf_Sym *symbol, b
 		.rank = GELF_ST_BIND(symbol->st_info) == STB_LOCAL ? RANK_LOCAL
 			: hidden_version			   ? RANK_HIDDEN_VERSION
 								   : RANK_GLOBAL,
+		.function = type == STT_FUNC,
 	};
 	return 0;
 }
@@ -114,6 +115,20 @@ const struct pl_elf_symbol_entry *pl_elf_symbols_find_prefix(const struct pl_elf
 			return &symbols->items[i];
 	}
 	return NULL;
+}
+
+const struct pl_elf_symbol_entry *pl_elf_symbols_at(const struct pl_elf_symbols *symbols, uint64_t value)
+{
+	const struct pl_elf_symbol_entry *best = NULL;
+
+	for (uint32_t i = 0; i < symbols->count; i++) {
+		const struct pl_elf_symbol_entry *entry = &symbols->items[i];
+
+		if (entry->function && value >= entry->value && value - entry->value < entry->size &&
+			(!best || entry->rank > best->rank))
+			best = entry;
+	}
+	return best;
 }
 
 void pl_elf_symbols_free(struct pl_elf_symbols *symbols)

@@ -140,12 +140,14 @@ static int read_table(struct reading *reading, uint64_t table, uint64_t size, bo
 		if (name == reading->name_count)
 			continue;
 		if (type == R_X86_64_64) {
-			object->taken++;
+			object->taken |= 1ULL << name;
 			continue;
 		}
 		if (word.address & 7 || word.address < object->start || word.address >= object->end ||
-			pl_memory_read_u64(reading->pid, word.address, &word.value) < 0 || !is_code(reading, word.value))
+			pl_memory_read_u64(reading->pid, word.address, &word.value) < 0 || !is_code(reading, word.value)) {
+			object->unready++;
 			continue;
+		}
 		word.bound = symbol->st_shndx != SHN_UNDEF || word.value < object->start || word.value >= object->end;
 		code = add_word(reading->got, &word);
 		if (unsure && type == R_X86_64_GLOB_DAT)
@@ -204,10 +206,12 @@ static int keep_jumps(struct reading *reading, size_t count)
 			look_for_loads(text, left < CHUNK ? left : CHUNK, address, words, count);
 		}
 	}
-	for (size_t i = 0; i < count; i++)
+	for (size_t i = 0; i < count; i++) {
 		if (words[i].address)
 			words[kept++] = words[i];
-	got->objects[got->object_count - 1].taken += (uint32_t)(count - kept);
+		else
+			got->objects[got->object_count - 1].taken |= 1ULL << words[i].name;
+	}
 	got->word_count -= count - kept;
 	return 0;
 }
@@ -247,10 +251,11 @@ int pl_got_add(pid_t pid, const struct pl_maps *maps, const struct pl_map *map, 
 {
 	struct reading reading = {.pid = pid, .maps = maps, .got = got, .names = names, .name_count = name_count};
 	size_t words = got->word_count, objects = got->object_count;
-	int code = pl_got_object_start(map) ? pl_elf_header_from_memory(pid, map->start, &reading.header) : -ENOEXEC;
+	int code = name_count > PL_GOT_NAMES_MAX ? -EINVAL :
+		   pl_got_object_start(map)      ? pl_elf_header_from_memory(pid, map->start, &reading.header) : -ENOEXEC;
 
-	if (code == 0)
-		code = pl_elf_place(&reading.header, maps, map, &reading.bias);
+	if (code == 0 && pl_elf_place(&reading.header, maps, map, &reading.bias) < 0)
+		code = -EAGAIN;
 	if (code == 0)
 		code = pl_elf_dynamic_read(pid, &reading.header, reading.bias, &reading.dynamic);
 	if (code == 0 && !add_object(got))
@@ -267,7 +272,7 @@ int pl_got_add(pid_t pid, const struct pl_maps *maps, const struct pl_map *map, 
 	free(reading.header.segments);
 	free(reading.strings);
 	free(reading.symbols);
-	return code == -ENOENT || code == -EFAULT ? -ENOEXEC : code;
+	return code == -ENOENT ? -ENOEXEC : code == -EFAULT ? -EAGAIN : code;
 }
 
 void pl_got_free(struct pl_got *got)

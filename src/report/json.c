@@ -100,10 +100,24 @@ static json_t *make_verdict(const struct pl_verdict *verdict, const struct pl_he
 	return NULL;
 }
 
+static json_t *make_native(const struct pl_native_caller *caller)
+{
+	json_t *native = json_object();
+	bool failed = put_string(native, "module", caller->module);
+
+	failed |= put_string(native, "symbol", caller->symbol);
+	failed |= put_unsigned(native, "offset", caller->offset);
+	if (!failed)
+		return native;
+	json_decref(native);
+	return NULL;
+}
+
 static json_t *make_row(const struct pl_report *report, const struct pl_row *row, bool traceback)
 {
 	json_t *item = json_object();
 	const struct pl_totals *window = &row->window;
+	const struct pl_native_caller *caller = pl_sites_native_caller(report->sites, row->site);
 	bool failed = false;
 
 	failed |= put_string(item, "domain", row->domain == PL_SITE_NATIVE ? "native" : "python");
@@ -117,6 +131,8 @@ static json_t *make_row(const struct pl_report *report, const struct pl_row *row
 	failed |= put_integer(item, "average", pl_row_average(row));
 	failed |= put(item, "allocated", make_amount(window->allocated_size, window->allocated_count));
 	failed |= put(item, "freed", make_amount(window->freed_size, window->freed_count));
+	if (caller)
+		failed |= put(item, "native", make_native(caller));
 	if (report->sample)
 		failed |= put(item, "error", make_error(row));
 	if ((size_t)(row - report->rows->items) < report->verdict_count)
@@ -216,6 +232,8 @@ static json_t *make_report(const struct pl_report *report, size_t limit)
 	failed |= put(document, "lost", make_pair("events", report->lost_events, "sites", report->lost_sites));
 	if (report->verdicts && report->headroom.limit)
 		failed |= put(document, "headroom", make_headroom(&report->headroom));
+	if (report->native)
+		failed |= put(document, "freed_before", make_amount(report->freed_before_size, report->freed_before_count));
 	failed |= put(document, "stats", make_stats(report, limit));
 	if (!failed)
 		return document;

@@ -179,6 +179,26 @@ static void print_remarks(const struct text *text, size_t number)
 	(void)fputc('\n', text->out);
 }
 
+/* Who of the native code asked for it. */
+static void print_caller(const struct text *text, const struct pl_row *row)
+{
+	const struct pl_native_caller *caller =
+		row->domain == PL_SITE_NATIVE ? pl_sites_native_caller(text->report->sites, row->site) : NULL;
+	const char *slash;
+
+	if (!caller)
+		return;
+	slash = strrchr(caller->module, '/');
+	(void)fputs("    native: ", text->out);
+	utf8_print(text->out, slash ? slash + 1 : caller->module);
+	if (caller->symbol) {
+		(void)fputs(" (", text->out);
+		utf8_print(text->out, caller->symbol);
+		(void)fputc(')', text->out);
+	}
+	(void)fputc('\n', text->out);
+}
+
 static void print_row(const struct text *text, const struct pl_row *row)
 {
 	enum pl_group group_by = text->report->group_by;
@@ -193,6 +213,7 @@ static void print_row(const struct text *text, const struct pl_row *row)
 	}
 	(void)fputs(": ", text->out);
 	print_figures(text, row, true);
+	print_caller(text, row);
 	if (group_by == PL_GROUP_TRACEBACK && text->options->traceback)
 		print_traceback(text, row);
 	else if (group_by != PL_GROUP_FILE)
@@ -267,6 +288,13 @@ int pl_report_text(FILE *out, const struct pl_report *report, const struct pl_re
 	print_figures(&text, &rows->total, true);
 	print_growth(&text);
 	account_print(out, report);
+	if (report->freed_before_count) {
+		char size[PL_SIZE_TEXT];
+
+		pl_format_size((int64_t)report->freed_before_size, false, size);
+		(void)fprintf(out, "freed from before: size=%s, count=%" PRIu64 " (native blocks older than the recording)\n", size,
+			report->freed_before_count);
+	}
 	if (report->lost_events || report->lost_sites)
 		(void)fprintf(out, "lost: events=%" PRIu64 " (in none of these figures), sites=%" PRIu64 " (counted, but not where)\n",
 			report->lost_events, report->lost_sites);

@@ -121,12 +121,18 @@ static struct pl_row describe(
 	};
 }
 
+/* Where no Python was running the place is a function of an object file, and has no line. */
+static bool is_object(const struct pl_row *row)
+{
+	return row->domain == PL_SITE_NATIVE && row->line == 0;
+}
+
 static bool same_row(const struct pl_row *a, const struct pl_row *b, enum pl_group group_by)
 {
 	if (a->domain != b->domain || a->filename != b->filename)
 		return false;
 	if (group_by == PL_GROUP_LINE)
-		return a->line == b->line;
+		return a->line == b->line && (!is_object(a) || a->function == b->function);
 	if (group_by == PL_GROUP_TRACEBACK)
 		return a->site == b->site;
 	return group_by == PL_GROUP_FILE || a->function == b->function;
@@ -150,7 +156,7 @@ static uint64_t hash_row(const struct pl_row *row, enum pl_group group_by)
 	uint64_t hash = hash_mix(row->domain, (uint64_t)(uintptr_t)row->filename);
 
 	if (group_by == PL_GROUP_LINE)
-		return hash_mix(hash, (uint64_t)row->line);
+		return hash_mix(hash, is_object(row) ? (uint64_t)(uintptr_t)row->function : (uint64_t)row->line);
 	if (group_by == PL_GROUP_FUNCTION)
 		return hash_mix(hash, (uint64_t)(uintptr_t)row->function);
 	if (group_by == PL_GROUP_TRACEBACK)

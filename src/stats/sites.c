@@ -17,6 +17,7 @@ struct site {
 	uint32_t frame_count;
 	uint8_t domain;
 	bool more;
+	struct pl_native_caller caller; /* module NULL: none */
 };
 
 struct pl_sites {
@@ -61,7 +62,9 @@ const char *pl_sites_string(struct pl_sites *sites, const char *text)
 
 static bool equal(const struct site *a, const struct site *b)
 {
-	if (a->hash != b->hash || a->frame_count != b->frame_count || a->domain != b->domain || a->more != b->more)
+	if (a->hash != b->hash || a->frame_count != b->frame_count || a->domain != b->domain || a->more != b->more ||
+		a->caller.module != b->caller.module || a->caller.symbol != b->caller.symbol ||
+		a->caller.offset != b->caller.offset)
 		return false;
 	for (size_t i = 0; i < a->frame_count; i++)
 		if (a->frames[i].filename != b->frames[i].filename || a->frames[i].function != b->frames[i].function ||
@@ -129,10 +132,11 @@ static uint32_t add(struct pl_sites *sites, struct site site)
 	return (uint32_t)sites->count++;
 }
 
-uint32_t pl_sites_intern(
-	struct pl_sites *sites, enum pl_site_domain domain, const struct pl_frame *frames, size_t count, bool more)
+static uint32_t intern(struct pl_sites *sites, enum pl_site_domain domain, const struct pl_frame *frames, size_t count,
+	bool more, struct pl_native_caller caller)
 {
 	struct site wanted = {
+		.caller = caller,
 		.frames = count ? frames : &sites->unknown,
 		.frame_count = count ? (uint32_t)count : 1,
 		.domain = (uint8_t)domain,
@@ -142,6 +146,7 @@ uint32_t pl_sites_intern(
 	assert(domain < PL_SITE_DOMAIN_COUNT);
 	assert(count < UINT32_MAX);
 	wanted.hash = hash_mix(wanted.frame_count, (uint64_t)domain << 1 | more);
+	wanted.hash = hash_mix(wanted.hash, (uint64_t)(uintptr_t)caller.module ^ caller.offset);
 	for (size_t i = 0; i < wanted.frame_count; i++) {
 		wanted.hash = hash_mix(wanted.hash, (uint64_t)(uintptr_t)wanted.frames[i].filename);
 		wanted.hash = hash_mix(wanted.hash, (uint64_t)(uintptr_t)wanted.frames[i].function);
@@ -154,6 +159,29 @@ uint32_t pl_sites_intern(
 			return found - 1;
 	}
 	return add(sites, wanted);
+}
+
+uint32_t pl_sites_intern(
+	struct pl_sites *sites, enum pl_site_domain domain, const struct pl_frame *frames, size_t count, bool more)
+{
+	return intern(sites, domain, frames, count, more, (struct pl_native_caller){0});
+}
+
+uint32_t pl_sites_intern_native(struct pl_sites *sites, const struct pl_frame *frames, size_t count, bool more,
+	const struct pl_native_caller *caller)
+{
+	const struct pl_frame native = {
+		.filename = caller->module,
+		.function = caller->symbol ? caller->symbol : sites->unknown.function,
+	};
+
+	return intern(sites, PL_SITE_NATIVE, count ? frames : &native, count ? count : 1, more, *caller);
+}
+
+const struct pl_native_caller *pl_sites_native_caller(const struct pl_sites *sites, uint32_t site)
+{
+	assert(site < sites->count);
+	return sites->items[site].caller.module ? &sites->items[site].caller : NULL;
 }
 
 size_t pl_sites_count(const struct pl_sites *sites)

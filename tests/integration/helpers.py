@@ -269,6 +269,26 @@ def hook_words(pid):
     return found
 
 
+def native_words(pid):
+    """Addresses of the words in the data of loaded libraries and of the program that point into a probe, those that
+    are read-only after relocation included: the GOT words of native allocators, and the interpreter's own."""
+    found = []
+    try:
+        everything = maps(pid)
+        with open("/proc/%d/mem" % pid, "rb", buffering=0) as memory:
+            for (start, end, permissions, name), (_, _, after, next_name) in zip(everything, everything[1:] + [(0, 0, "", "")]):
+                relro = permissions.startswith("r--") and after.startswith("rw") and next_name == name
+                if not name.startswith("/") or not (relro or permissions.startswith("rw-p")):
+                    continue
+                memory.seek(start)
+                data = memory.read(end - start)
+                words = struct.unpack("<%dQ" % (len(data) // 8), data[:len(data) // 8 * 8])
+                found += [start + 8 * i for i, word in enumerate(words) if PROBE_FIRST <= word < PROBE_END]
+    except (FileNotFoundError, ProcessLookupError, OSError):
+        return found
+    return found
+
+
 def wait_hooked(pid, running=None, seconds=20):
     """Until pyleak has planted its hooks and has let the process go on."""
     def hooked():
@@ -340,7 +360,7 @@ def leftovers(pid):
         found += ["mapping %x-%x %s" % m[:3] for m in probe_maps(pid)]
     except (FileNotFoundError, ProcessLookupError):
         return found
-    words = hook_words(pid)
+    words = sorted(set(hook_words(pid) + native_words(pid)))
     if words:
         found.append("%d hooks: %s" % (len(words), " ".join("%x" % w for w in words)))
     return found

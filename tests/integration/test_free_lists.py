@@ -28,7 +28,7 @@ with_tracemalloc_that_repairs = [entry for entry in FOUND if entry.version >= (3
 
 
 def plant(pid, *arguments):
-    result = pyleak("attach", pid, "--keep", "--verbose", *arguments)
+    result = pyleak("attach", pid, "--keep", "--verbose", "--domain", "python", *arguments)
     assert result.status == 0, result
     return result.stderr
 

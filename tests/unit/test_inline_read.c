@@ -66,6 +66,16 @@ static int read_memory(void *context, uint64_t address, void *buffer, size_t len
 	return -EFAULT;
 }
 
+/* Addresses below 1000 are of one library, the others of nothing that is mapped. */
+static int find_caller(void *context, uint64_t address, struct pl_native_caller *ret)
+{
+	(void)context;
+	*ret = (struct pl_native_caller){.module = pl_sites_string(reader.sites, address < 1000 ? "/lib/native.so" : "<unknown>"),
+		.symbol = address < 1000 ? pl_sites_string(reader.sites, "make") : NULL,
+		.offset = address};
+	return ret->module ? 0 : -ENOMEM;
+}
+
 static struct pl_inline_config good_config(void)
 {
 	return (struct pl_inline_config){
@@ -91,6 +101,7 @@ static void set_up(void)
 	reader = (struct pl_inline_reader){
 		.read = read_memory,
 		.context = tracee,
+		.find_caller = find_caller,
 		.minor = MINOR,
 		.config = good_config(),
 		.sites = pl_sites_new(),
@@ -517,6 +528,58 @@ Test(inline_read, first_cursor_beyond_everything)
 	cr_assert_eq(pl_inline_reader_pass(&reader), 0);
 }
 
+/* A native row: the address that it was called from, then the frames. */
+static uint32_t add_native_site(uint64_t caller, const uint32_t *codes, uint16_t count)
+{
+	tracee->frames[tracee->control.next_frame++] = caller;
+
+	uint32_t number = add_site(codes, count);
+
+	tracee->sites[number].domain = 1;
+	return number;
+}
+
+Test(inline_read, native_sites)
+{
+	uint32_t code = add_code("/app/native.py", "f", 10), number, count = 0;
+	uint32_t python = add_site(&code, 1), one = add_native_site(10, &code, 1), other = add_native_site(20, &code, 1);
+	uint32_t alone = add_native_site(30, NULL, 0), gone = add_native_site(5000, NULL, 0);
+
+	allocate(python, 1, 1);
+	allocate(one, 2, 20);
+	allocate(other, 3, 300);
+	allocate(alone, 4, 4000);
+	allocate(gone, 5, 50000);
+	cr_assert_eq(pl_inline_reader_pass(&reader), 0);
+	for (number = 0; number < pl_sites_count(reader.sites); number++) {
+		const struct pl_totals *totals = pl_sites_totals(reader.sites, number);
+		const struct pl_native_caller *caller = pl_sites_native_caller(reader.sites, number);
+		size_t frames;
+		const struct pl_frame *frame = pl_sites_frames(reader.sites, number, &frames, NULL);
+
+		if (!totals->allocated_count)
+			continue;
+		count++;
+		cr_assert_eq(pl_sites_domain(reader.sites, number) == PL_SITE_NATIVE, totals->allocated_count > 1);
+		cr_assert_eq(caller != NULL, totals->allocated_count > 1);
+		cr_assert_eq(frames, 1);
+		if (totals->allocated_count <= 3) {
+			cr_assert_str_eq(frame->filename, "/app/native.py");
+			cr_assert_eq(frame->line, 10);
+		}
+		if (totals->allocated_count == 2)
+			cr_assert(strcmp(caller->symbol, "make") == 0 && caller->offset == 10 && totals->allocated_size == 20);
+		if (totals->allocated_count == 3)
+			cr_assert(caller->offset == 20 && totals->allocated_size == 300);
+		if (totals->allocated_count == 4)
+			cr_assert(strcmp(frame->filename, "/lib/native.so") == 0 && strcmp(frame->function, "make") == 0 &&
+				  frame->line == 0 && totals->allocated_size == 4000);
+		if (totals->allocated_count == 5)
+			cr_assert(!caller->symbol && strcmp(frame->function, "<unknown>") == 0);
+	}
+	cr_assert_eq(count, 5);
+}
+
 Test(inline_read, wild_site_rows)
 {
 	static const struct pl_inline_site wild[] = {
@@ -526,6 +589,9 @@ Test(inline_read, wild_site_rows)
 		{.hash = 1, .frames = FRAMES - 1, .count = 2},
 		{.hash = 1, .frames = UINT32_MAX, .count = 1},
 		{.hash = 1, .frames = UINT32_MAX, .count = PL_INLINE_FRAMES_MAX, .more = 255, .domain = 255},
+		{.hash = 1, .frames = 0, .count = 1, .domain = 1},
+		{.hash = 1, .frames = FRAMES, .count = 1, .domain = 1},
+		{.hash = 1, .frames = 1, .count = 1, .domain = 2},
 	};
 	uint32_t code = add_code("/app/good.py", "f", 10), site = add_site(&code, 1);
 

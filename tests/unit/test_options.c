@@ -312,6 +312,7 @@ Test(options, wrong_lines_are_named_in_one_line)
 		{"pyleak diff -s name", "--sort: 'name' is not one of"},
 		{"pyleak attach -s size-diff", "--sort size-diff is not for 'pyleak attach'"},
 		{"pyleak diff --against last", "--against: 'last' is not one of previous or first"},
+		{"pyleak diff --engine breakpoint --domain native", "--domain native needs --engine inline"},
 		{"pyleak diff --domain heap", "--domain: 'heap' is not one of"},
 		{"pyleak diff -e magic", "--engine: 'magic' is not one of"},
 		{"pyleak diff --format xml", "--format: 'xml' is not one of text, json, csv"},

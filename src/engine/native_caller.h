@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_ENGINE_NATIVE_CALLER_H
+#define PYLEAK_ENGINE_NATIVE_CALLER_H
+
+#include <sys/types.h>
+
+#include "pyleak/maps.h"
+#include "pyleak/stats.h"
+
+/* From the return address of a native allocation to module and function. Objects are opened once. */
+struct native_callers {
+	pid_t pid;
+	struct pl_sites *sites; /* borrowed: where strings are interned */
+	struct pl_maps maps;
+	int64_t maps_ns; /* when they were read */
+	struct native_module *modules;
+	size_t module_count;
+};
+
+/* -ENOMEM; an address in no object, or in one that is gone, gets the name of its mapping or "<unknown>". */
+int native_caller_find(struct native_callers *callers, uint64_t address, struct pl_native_caller *ret);
+void native_callers_free(struct native_callers *callers);
+
+#endif
