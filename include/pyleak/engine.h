@@ -21,6 +21,7 @@ struct pl_recording;
 
 struct pl_recording_options {
 	struct pl_sites *sites;
+	bool apart;      /* what it adds to the sites is kept apart from what other processes add */
 	int frames;      /* kept for each allocation, 1 to 128 */
 	uint64_t sample; /* inline: one allocation per so many bytes on average; 0: every one */
 	bool native;     /* inline: the C library's allocators too */
@@ -53,7 +54,7 @@ int pl_recording_start_inline(const struct pl_python *python, const struct pl_re
 /* Reads what a probe that is there has recorded and goes on recording; finishing leaves it in place.
  * *probe is taken over. */
 int pl_recording_adopt(const struct pl_python *python, struct pl_probe *probe, struct pl_sites *sites,
-		       struct pl_recording **ret, struct pl_error *err);
+		       bool apart, struct pl_recording **ret, struct pl_error *err);
 
 /*
  * Records until `until_ns` (CLOCK_MONOTONIC), or until *stop is set (checked every 20 ms at least).
@@ -65,6 +66,12 @@ int pl_recording_run(struct pl_recording *recording, int64_t until_ns, const vol
 /* The address space that the inline engine's tables would take in a process now, at most. -ENOMEM, -EEXIST: there is
  * no room. */
 int pl_recording_room(pid_t pid, uint64_t *ret_size, struct pl_error *err);
+
+/* What pl_recording_run() does each time it wakes up, for who waits for several recordings at once:
+ * call it every 20 ms. 0; -ESRCH: the process ended; -ENOTSUP: not with breakpoints. */
+int pl_recording_look(struct pl_recording *recording);
+/* The process has ended while others go on: what was live in it counts as freed from now on. Inline only. */
+void pl_recording_retire(struct pl_recording *recording);
 
 /* What a snapshot needs to know of each process. */
 struct pl_recording_state {

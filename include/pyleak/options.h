@@ -49,6 +49,8 @@ struct pl_options {
 	uint64_t fail_above;
 	bool park; /* --no-free-lists: blocks that CPython parks stay charged to who had them first */
 	bool keep;
+	bool children; /* the family of the process too */
+	bool per_process; /* rows of each process */
 	enum pl_color color;
 	bool quiet, verbose;
 };

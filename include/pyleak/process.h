@@ -49,6 +49,8 @@ bool pl_process_is_alive(pid_t pid, uint64_t start_time);
 
 /* Thread ids of a process, in /proc's order; *ret_tids is the caller's to free. -ESRCH. */
 int pl_process_threads(pid_t pid, pid_t **ret_tids, size_t *ret_count);
+/* A process and those that descend from it, each behind its parent; *ret_pids is the caller's to free. -ESRCH. */
+int pl_process_family(pid_t pid, pid_t **ret_pids, size_t *ret_count);
 /* All pids that /proc shows, ascending. */
 int pl_process_list(pid_t **ret_pids, size_t *ret_count);
 

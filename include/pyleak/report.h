@@ -34,6 +34,9 @@ enum pl_report_kind { PL_REPORT_TOP, PL_REPORT_DIFF };
 struct pl_report {
 	enum pl_report_kind kind;
 	pid_t pid;
+	const pid_t *pids; /* all the processes it is about, `pid` mostly the first */
+	size_t pid_count;
+	bool per_process; /* rows are those of one process each: pl_row.pid */
 	const char *python; /* "3.11.2" */
 	const char *engine; /* "inline", "breakpoint" */
 	struct timespec started; /* CLOCK_REALTIME, of the recording */

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "pyleak/account.h"
 
@@ -45,7 +46,8 @@ struct pl_native_caller {
 	uint64_t offset;    /* of the call's return address, from the start of the function if it is known, else in the object */
 };
 
-/* A set of sites that only grows. A site is (domain, trace, native caller); its number never changes. */
+/* A set of sites that only grows. A site is (domain, trace, native caller), and where processes are
+ * kept apart the process; its number never changes. */
 struct pl_sites;
 struct pl_sites *pl_sites_new(void); /* NULL: out of memory */
 void pl_sites_free(struct pl_sites *sites);
@@ -63,6 +65,9 @@ uint32_t pl_sites_intern_native(struct pl_sites *sites, const struct pl_frame *f
 				const struct pl_native_caller *caller);
 /* NULL: not of the native domain, or the caller was never said. */
 const struct pl_native_caller *pl_sites_native_caller(const struct pl_sites *sites, uint32_t site);
+/* The process that what is interned from now on is of; 0, as it is at first: processes are not told apart. */
+void pl_sites_set_process(struct pl_sites *sites, pid_t pid);
+pid_t pl_sites_process(const struct pl_sites *sites, uint32_t site);
 size_t pl_sites_count(const struct pl_sites *sites);
 /* The running totals of a site, to be changed in place by an engine. The address holds until the
  * next pl_sites_intern(). Sites 0 to pl_sites_count() − 1 stand in a row. */
@@ -107,6 +112,7 @@ enum pl_sort {
 /* One row of a report. */
 struct pl_row {
 	enum pl_site_domain domain;
+	pid_t pid; /* 0: processes are not told apart */
 	const char *filename;
 	const char *function; /* of the line's frame; NULL when grouped by file */
 	int line;             /* 0 when grouped by file; first line seen when grouped by function */

@@ -45,15 +45,15 @@ static int open_view(const struct pl_session *session, const char *command, stru
 {
 	const struct pl_options *options = session->options;
 	const struct pl_live_facts facts = {
-		.pid = session->target.pid,
-		.python = session->target.python->version,
-		.engine = session->target.facts.engine,
+		.pid = session->targets.lead.pid,
+		.python = session->targets.lead.python->version,
+		.engine = session->targets.lead.facts.engine,
 		.command = command,
-		.process_ns = started_ns(session->target.start_time),
-		.since_ns = session->target.facts.since_ns,
-		.adopted = session->target.adopted,
-		.rss = session->target.facts.rss,
-		.sample = session->target.facts.sample,
+		.process_ns = started_ns(session->targets.lead.start_time),
+		.since_ns = session->targets.lead.facts.since_ns,
+		.adopted = session->targets.lead.adopted,
+		.rss = session->targets.rss_before,
+		.sample = session->targets.lead.facts.sample,
 	};
 	const struct pl_live_options view = {
 		.rows =
@@ -69,7 +69,7 @@ static int open_view(const struct pl_session *session, const char *command, stru
 		.color = pl_output_color(options, &session->output),
 		/* A breakpoint waits for us. */
 		.suspend = options->engine == PL_ENGINE_INLINE,
-		.source_pid = session->target.pid,
+		.source_pid = session->targets.lead.pid,
 	};
 
 	if (options->format != PL_FORMAT_TEXT || session->output.path)
@@ -82,9 +82,9 @@ static int update(struct pl_session *session, struct pl_live *live, struct pl_li
 {
 	struct pl_snapshot *now = pl_session_glance(session);
 
-	cost->stop_ns = pl_recording_stop_ns(session->target.recording);
+	cost->stop_ns = pl_targets_stop_ns(&session->targets);
 	if (round % MEMORY_EVERY == 0)
-		cost->memory = pl_recording_memory(session->target.recording);
+		cost->memory = pl_targets_memory(&session->targets);
 	if (!now || pl_live_update(live, now, cost) < 0)
 		return pl_fail(err, -ENOMEM, "out of memory");
 	return 0;
@@ -149,7 +149,7 @@ static int record(struct pl_session *session, struct pl_options *options, struct
 
 	if (session->writer)
 		return write_down(session, end, err);
-	code = pl_process_read(session->target.pid, &process);
+	code = pl_process_read(session->targets.lead.pid, &process);
 	if (code == 0)
 		code = open_view(session, process.command_line, &live, err);
 	if (code == -ENOTTY || code == -ESRCH)
@@ -178,9 +178,9 @@ int pl_command_attach(const struct pl_options *given)
 			(void)report_now(&session, &err);
 		}
 	}
-	if (options.keep && session.target.recording)
+	if (options.keep && session.targets.lead.recording)
 		pl_log_note("process %d is being recorded%s; 'pyleak diff %d' reads the probe, 'pyleak detach %d' removes it",
-			(int)session.target.pid, session.target.adopted ? " since before" : "", (int)session.target.pid,
-			(int)session.target.pid);
+			(int)session.targets.lead.pid, session.targets.lead.adopted ? " since before" : "", (int)session.targets.lead.pid,
+			(int)session.targets.lead.pid);
 	return pl_session_close(&session, &err);
 }

@@ -9,25 +9,46 @@
 
 enum { MAX_NAMED = 12, NAME = 48 }; /* what fits into one line that is still read */
 
-static bool meant(const struct pl_candidate *candidate, bool probe)
+/* Which of the candidates can be the one that is meant. */
+struct choice {
+	const struct pl_candidates *candidates;
+	bool probe; /* those that carry a probe; else those that can be attached to */
+	bool heads; /* of families: not those whose parent is meant */
+};
+
+static bool qualifies(const struct choice *choice, const struct pl_candidate *candidate)
 {
-	return probe ? candidate->probe : !candidate->block.code;
+	return choice->probe ? candidate->probe : !candidate->block.code;
 }
 
-/* How many carry a probe, or else can be attached to; and the first of them. */
-static size_t count_meant(const struct pl_candidates *candidates, bool probe, const struct pl_candidate **ret_first)
+static bool meant(const struct choice *choice, const struct pl_candidate *candidate)
+{
+	if (!qualifies(choice, candidate))
+		return false;
+	for (size_t i = 0; choice->heads && i < choice->candidates->count; i++) {
+		const struct pl_candidate *other = &choice->candidates->items[i];
+
+		if (other->process.pid == candidate->process.ppid && qualifies(choice, other))
+			return false;
+	}
+	return true;
+}
+
+/* How many are meant, and the first of them. */
+static size_t count_meant(const struct choice *choice, const struct pl_candidate **ret_first)
 {
 	size_t count = 0;
 
-	for (size_t i = 0; i < candidates->count; i++)
-		if (meant(&candidates->items[i], probe) && count++ == 0)
-			*ret_first = &candidates->items[i];
+	for (size_t i = 0; i < choice->candidates->count; i++)
+		if (meant(choice, &choice->candidates->items[i]) && count++ == 0)
+			*ret_first = &choice->candidates->items[i];
 	return count;
 }
 
 /* "12 (gunicorn: worker), 34 (python3 app.py) and 3 more" */
-static void name_candidates(const struct pl_candidates *candidates, bool probe, char *text, size_t size)
+static void name_candidates(const struct choice *choice, char *text, size_t size)
 {
+	const struct pl_candidates *candidates = choice->candidates;
 	size_t named = 0, more = 0;
 	int used = 0;
 
@@ -38,7 +59,7 @@ static void name_candidates(const struct pl_candidates *candidates, bool probe, 
 										      : process->comm;
 		size_t length = strlen(command), cut = length;
 
-		if (!meant(&candidates->items[i], probe))
+		if (!meant(choice, &candidates->items[i]))
 			continue;
 		if (named == MAX_NAMED) {
 			more++;
@@ -70,7 +91,7 @@ int pl_choose_process(const struct pl_options *options, pid_t *ret_pid, struct p
 	__attribute__((cleanup(pl_candidates_free))) struct pl_candidates candidates = {NULL, 0};
 	char names[MAX_NAMED * (NAME + 32)];
 	const struct pl_candidate *first = NULL;
-	bool probe = true;
+	struct choice choice = {.candidates = &candidates, .probe = true, .heads = options->children};
 	size_t count;
 	int r;
 
@@ -81,10 +102,10 @@ int pl_choose_process(const struct pl_options *options, pid_t *ret_pid, struct p
 	r = pl_candidates_scan(&candidates);
 	if (r < 0)
 		return pl_fail(err, r, "cannot list the processes: %s", strerror(-r));
-	count = count_meant(&candidates, probe, &first);
+	count = count_meant(&choice, &first);
 	if (count == 0) {
-		probe = false;
-		count = count_meant(&candidates, probe, &first);
+		choice.probe = false;
+		count = count_meant(&choice, &first);
 	}
 	/* Whoever asks the doctor may ask about the one that cannot be attached to. */
 	if (count == 0 && options->command == PL_COMMAND_DOCTOR && candidates.count == 1) {
@@ -97,7 +118,7 @@ int pl_choose_process(const struct pl_options *options, pid_t *ret_pid, struct p
 		*ret_pid = first->process.pid;
 		return 0;
 	}
-	name_candidates(&candidates, probe, names, sizeof(names));
+	name_candidates(&choice, names, sizeof(names));
 	return pl_fail(err, -ENOTUNIQ, "several Python processes %s: %s; give a PID, see 'pyleak ps'",
-		probe ? "carry a probe" : "can be attached to", names);
+		choice.probe ? "carry a probe" : "can be attached to", names);
 }

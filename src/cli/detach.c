@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "pyleak/cleanup.h"
 #include "pyleak/hook.h"
 #include "pyleak/log.h"
 #include "pyleak/options.h"
@@ -32,6 +33,21 @@ static int detach(pid_t pid, struct pl_error *err)
 	return code;
 }
 
+/* One that keeps its probe does not keep the others theirs. */
+static int detach_family(pid_t pid, struct pl_error *err)
+{
+	pl_autofree pid_t *pids = NULL;
+	size_t count = 0;
+	int code = pl_process_family(pid, &pids, &count);
+
+	if (code < 0)
+		return pl_fail(err, code, "no process %d: see 'pyleak ps'", (int)pid);
+	for (size_t i = 0; i < count; i++)
+		if (i == 0 || pl_probe_present(pids[i]))
+			(void)detach(pids[i], err);
+	return err->code;
+}
+
 int pl_command_detach(const struct pl_options *options)
 {
 	struct pl_error err = {0};
@@ -39,7 +55,7 @@ int pl_command_detach(const struct pl_options *options)
 	int code = pl_choose_process(options, &pid, &err);
 
 	if (code == 0)
-		code = detach(pid, &err);
+		code = options->children ? detach_family(pid, &err) : detach(pid, &err);
 	pl_log_debug("%u ptrace steps", pl_trace_steps());
 	if (code < 0)
 		pl_log_error("%s", err.text[0] ? err.text : strerror(-code));

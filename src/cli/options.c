@@ -241,6 +241,10 @@ static int fill(int argc, char **argv, const struct spelling *spelling, struct c
 		return pl_fail(err, -EINVAL, "--keep needs --engine inline: breakpoints must be served");
 	if (r == 0 && !options->python && options->engine == PL_ENGINE_BREAKPOINT)
 		return pl_fail(err, -EINVAL, "--domain native needs --engine inline: breakpoints are for Python's allocators only");
+	if (r == 0 && options->children && options->engine == PL_ENGINE_BREAKPOINT)
+		return pl_fail(err, -EINVAL, "--children needs --engine inline: breakpoints are served in one process only");
+	if (r == 0 && options->per_process && !options->children)
+		return pl_fail(err, -EINVAL, "--per-process needs --children: without it there is one process");
 	if (r == 0 && options->sample && options->engine == PL_ENGINE_BREAKPOINT)
 		return pl_fail(err, -EINVAL, "--sample needs --engine inline: a breakpoint costs its stop whatever it records");
 	return r;

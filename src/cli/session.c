@@ -18,20 +18,22 @@
 
 static char *read_source(void *context, const char *filename, int line)
 {
-	const struct pl_session *session = context;
+	struct pl_session *session = context;
 
-	return session->ended ? NULL : pl_source_line(session->target.pid, filename, line);
+	pid_t pid = pl_targets_living(&session->targets);
+
+	return pid ? pl_source_line(pid, filename, line) : NULL;
 }
 
 static int start_writer(struct pl_session *session, struct pl_error *err)
 {
-	const struct pl_target *target = &session->target;
+	const struct pl_target *target = &session->targets.lead;
 	struct pl_recorded_facts facts = {
 		.pid = target->pid,
 		.frames = target->facts.frames,
 		.sample = target->facts.sample,
 		.started = target->facts.since,
-		.rss = target->facts.rss,
+		.rss = session->targets.rss_before,
 	};
 
 	(void)snprintf(facts.python, sizeof(facts.python), "%s", target->python->version);
@@ -50,7 +52,7 @@ int pl_session_open(struct pl_session *session, const struct pl_options *options
 	int code = pl_choose_process(options, &pid, err);
 
 	if (code == 0)
-		code = pl_target_check(&session->target, pid, options->force, err);
+		code = pl_targets_check(&session->targets, options, pid, err);
 	if (code == 0)
 		code = pl_output_open(options, &session->output, err);
 	if (code == 0) {
@@ -60,7 +62,7 @@ int pl_session_open(struct pl_session *session, const struct pl_options *options
 			code = pl_fail(err, -ENOMEM, "out of memory");
 	}
 	if (code == 0)
-		code = pl_target_start(&session->target, options, session->sites, err);
+		code = pl_targets_start(&session->targets, options, session->sites, err);
 	if (code == 0 && options->format == PL_FORMAT_RECORDING)
 		code = start_writer(session, err);
 	if (code == 0)
@@ -68,30 +70,36 @@ int pl_session_open(struct pl_session *session, const struct pl_options *options
 	return code;
 }
 
+static void explain_end(const struct pl_session *session)
+{
+	const struct pl_target *lead = &session->targets.lead;
+
+	if (session->targets.family)
+		pl_log_error("process %d and its children ended while they were watched; what was recorded until then follows",
+			(int)session->targets.named);
+	else if (pl_process_is_alive(lead->pid, lead->start_time))
+		pl_log_error("process %d runs another program now, or its probe was removed; what was recorded until then "
+			     "follows",
+			(int)lead->pid);
+	else
+		pl_log_error("process %d ended while it was watched; what was recorded until then follows", (int)lead->pid);
+}
+
 int pl_session_record(struct pl_session *session, int64_t until_ns, struct pl_error *err)
 {
-	struct pl_target *target = &session->target;
 	/* What could not be written down cannot be made up for. */
-	int code = session->finish_error.code ? session->finish_error.code :
-						pl_recording_run(target->recording, until_ns, pl_stop_flag(), err);
+	int code = session->finish_error.code ? session->finish_error.code : pl_targets_run(&session->targets, until_ns, err);
 
 	if (code == -ESRCH) {
-		target->ended = session->ended = true;
-		if (pl_process_is_alive(target->pid, target->start_time))
-			pl_log_error("process %d runs another program now, or its probe was removed; what was recorded until "
-				     "then follows",
-				(int)target->pid);
-		else
-			pl_log_error("process %d ended while it was watched; what was recorded until then follows",
-				(int)target->pid);
+		session->ended = true;
+		explain_end(session);
 	}
 	return code;
 }
 
 int pl_session_finish(struct pl_session *session, struct pl_error *err)
 {
-	session->finished = true;
-	return session->target.recording ? pl_recording_finish(session->target.recording, err) : 0;
+	return pl_targets_finish(&session->targets, session->options, err);
 }
 
 /* While a report waits for its reader (a pager, ^S on the terminal), the process must not wait for us at its
@@ -100,8 +108,8 @@ static bool go_on_recording(void *context)
 {
 	struct pl_session *session = context;
 
-	if (!session->finished && pl_recording_run(session->target.recording, pl_now_ns() + WRITE_PAUSE_NSEC,
-					  pl_stop_flag(), &session->finish_error) == 0)
+	if (!session->targets.finished &&
+		pl_targets_run(&session->targets, pl_now_ns() + WRITE_PAUSE_NSEC, &session->finish_error) == 0)
 		return true;
 	(void)pl_session_finish(session, &session->finish_error);
 	return false;
@@ -117,7 +125,7 @@ static void write_down(struct pl_session *session, const struct pl_snapshot *sna
 	if (session->finish_error.code)
 		return;
 	code = pl_recording_writer_add(
-		session->writer, snapshot, pl_recording_stop_ns(session->target.recording), &bytes, &size);
+		session->writer, snapshot, pl_targets_stop_ns(&session->targets), &bytes, &size);
 	if (code == 0)
 		code = pl_output_write(&session->output, bytes, size, go_on_recording, session);
 	if (code < 0)
@@ -129,7 +137,7 @@ struct pl_snapshot *pl_session_glance(struct pl_session *session)
 	struct pl_recording_state state;
 	struct pl_snapshot *snapshot;
 
-	(void)pl_recording_update(session->target.recording, &state);
+	pl_targets_update(&session->targets, &state);
 	snapshot = pl_snapshot_take(session->sites);
 	if (!snapshot)
 		return NULL;
@@ -151,7 +159,7 @@ struct pl_snapshot *pl_session_snapshot(struct pl_session *session)
 		pl_snapshot_free(snapshot);
 		return NULL;
 	}
-	pl_target_account(&session->target, &snapshot->account);
+	pl_targets_account(&session->targets, &snapshot->account);
 	if (snapshot->account.taken)
 		snapshot->rss = snapshot->account.rss;
 	if (session->writer)
@@ -163,12 +171,13 @@ int pl_session_report(struct pl_session *session, enum pl_report_kind kind, cons
 	const struct pl_snapshot *before)
 {
 	const struct pl_options *options = session->options;
-	const struct pl_target *target = &session->target;
+	struct pl_targets *targets = &session->targets;
+	const struct pl_target *target = &targets->lead;
 	const struct pl_report_options form = {
 		.limit = options->limit,
 		.color = pl_output_color(options, &session->output),
 		.traceback = kind == PL_REPORT_TOP || options->group_by == PL_GROUP_TRACEBACK,
-		.source_pid = session->ended ? 0 : target->pid,
+		.source_pid = pl_targets_living(targets),
 	};
 	struct pl_report report = {
 		.kind = kind,
@@ -177,12 +186,12 @@ int pl_session_report(struct pl_session *session, enum pl_report_kind kind, cons
 		.engine = target->facts.engine,
 		.started = target->facts.since,
 		.window_ns = now->taken_ns - (before ? before->taken_ns : target->facts.since_ns),
-		.stop_ns = pl_recording_stop_ns(target->recording),
+		.stop_ns = pl_targets_stop_ns(targets),
 		.frames = target->facts.frames,
 		.sample = target->facts.sample,
-		.rss_before = before ? before->rss : target->facts.rss,
+		.rss_before = before ? before->rss : targets->rss_before,
 		.rss_after = now->rss,
-		.account_before = before ? &before->account : &target->facts.account,
+		.account_before = before ? &before->account : &targets->account_before,
 		.account_after = &now->account,
 		.lost_events = now->lost_events - (before ? before->lost_events : 0),
 		.lost_sites = now->lost_sites - (before ? before->lost_sites : 0),
@@ -190,12 +199,16 @@ int pl_session_report(struct pl_session *session, enum pl_report_kind kind, cons
 		.freed_before_size = now->freed_before_size - (before ? before->freed_before_size : 0),
 		.freed_before_count = now->freed_before_count - (before ? before->freed_before_count : 0),
 	};
+	pl_autofree pid_t *pids = pl_targets_since(targets, before ? before->taken_ns : 0, &report.pid_count);
 	pl_autofree char *text = NULL;
 	size_t length = 0;
 	FILE *stream = open_memstream(&text, &length);
 
+	report.pids = pids;
+	report.per_process = options->per_process;
+
 	bool exceeded = false;
-	int code = stream ? pl_render(options, &report, &form, now, before, session->history, stream, &exceeded) : -ENOMEM;
+	int code = stream && pids ? pl_render(options, &report, &form, now, before, session->history, stream, &exceeded) : -ENOMEM;
 
 	session->exceeded |= exceeded;
 	if (stream && fclose(stream) != 0 && code == 0)
@@ -213,7 +226,7 @@ int pl_session_close(struct pl_session *session, struct pl_error *err)
 	if (pl_session_finish(session, err) < 0)
 		code = err->code;
 	pl_guardian_dismiss();
-	pl_target_close(&session->target);
+	pl_targets_close(&session->targets);
 	pl_history_free(session->history);
 	pl_recording_writer_free(session->writer);
 	pl_sites_free(session->sites);

@@ -9,7 +9,7 @@
 #include "pyleak/engine.h"
 #include "pyleak/options.h"
 #include "pyleak/report.h"
-#include "target.h"
+#include "targets.h"
 
 /*
  * What `attach` and `diff` share: from the command line to a process that is being recorded, and
@@ -21,11 +21,10 @@ struct pl_session {
 	struct pl_sites *sites;
 	struct pl_history *history; /* of every snapshot that pl_session_snapshot() took */
 	struct pl_recording_writer *writer; /* --format recording; else NULL */
-	struct pl_target target;
+	struct pl_targets targets;
 	int64_t started_ns; /* CLOCK_MONOTONIC: when this session began to wait */
-	bool ended;    /* the process did, while it was watched */
+	bool ended;    /* the process did, while it was watched; of a family, all of them */
 	bool exceeded; /* --fail-above */
-	bool finished;
 	struct pl_error finish_error; /* of a finish within a report, or of a recording that cannot be written */
 };
 
@@ -34,7 +33,7 @@ struct pl_session {
 int pl_session_open(struct pl_session *session, const struct pl_options *options, struct pl_error *err);
 
 /* Records for a window. 0: it is over; -EINTR: ^C, SIGTERM or SIGHUP; -ESRCH: the process ended
- * (session->ended); -ECANCELED: see err. */
+ * (session->ended); -ECANCELED: see err. Of a family, who is born is taken in, and who ends is let go. */
 int pl_session_record(struct pl_session *session, int64_t until_ns, struct pl_error *err);
 
 /* The totals as they are now, which the session's history notes (take one at the end of each window, and the rows of

@@ -100,6 +100,8 @@ const struct pl_option pl_option_table[] = {
 		.help = "leave the lists in which CPython parks freed blocks alone"},
 	{PL_OPTION_KEEP, "keep", .commands = PL_FOR(ATTACH), .section = PL_SECTION_RECORD,
 		.help = "leave the probe in place and return"},
+	{PL_OPTION_CHILDREN, "children", .commands = FOR_RECORDING | PL_FOR(DETACH), .section = PL_SECTION_RECORD,
+		.help = "its Python child processes too, and theirs, those that start later included"},
 
 	{PL_OPTION_FROM, "from", "TIME", .commands = PL_FOR(REPORT), .section = PL_SECTION_ROWS,
 		.help = "compare with the snapshot nearest to this time after the start; 0 is the first"},
@@ -111,6 +113,8 @@ const struct pl_option pl_option_table[] = {
 		.section = PL_SECTION_ROWS, .help = "what a row is"},
 	{'s', "sort", .choices = sort_choices, .preset = "size", .preset_diff = "size-diff", .commands = FOR_ROWS,
 		.section = PL_SECTION_ROWS, .help = "what comes first, largest on top"},
+	{PL_OPTION_PER_PROCESS, "per-process", .commands = FOR_RECORDING, .section = PL_SECTION_ROWS,
+		.help = "with --children: rows of each process, not sums over all of them"},
 	{PL_OPTION_INCLUDE, "include", "GLOB", .commands = FOR_ROWS, .section = PL_SECTION_ROWS,
 		.help = "only rows whose file name matches; may be repeated"},
 	{PL_OPTION_EXCLUDE, "exclude", "GLOB", .commands = FOR_ROWS, .section = PL_SECTION_ROWS,

@@ -70,9 +70,10 @@ int pl_target_check(struct pl_target *target, pid_t pid, bool by_force, struct p
 	return explain_end(target, code, err);
 }
 
-static int adopt(struct pl_target *target, struct pl_probe *probe, struct pl_sites *sites, struct pl_error *err)
+static int adopt(struct pl_target *target, struct pl_probe *probe, struct pl_sites *sites, bool apart,
+	struct pl_error *err)
 {
-	int code = pl_recording_adopt(target->python, probe, sites, &target->recording, err);
+	int code = pl_recording_adopt(target->python, probe, sites, apart, &target->recording, err);
 
 	target->adopted = code == 0;
 	pl_probe_unclaim(target->pid); /* there may be any number of readers */
@@ -102,11 +103,12 @@ static int take_over(struct pl_target *target, const struct pl_options *options,
 	if (code < 0)
 		return code;
 	if (kept && pl_probe_find(pid, &probe) == 0 && pl_probe_is_kept(&probe))
-		return adopt(target, &probe, sites, err);
+		return adopt(target, &probe, sites, options->per_process, err);
 	if (kept)
 		pl_probe_free(&probe);
 	code = pl_probe_detach(pid, LEFTOVER_PATIENCE_NSEC, &found, NULL, err);
-	if (code == 0 && found)
+	/* What a child inherits is no surprise where its parent is recorded. */
+	if (code == 0 && found && !options->children)
 		pl_log_note("removed a probe that was left behind in process %d", (int)pid);
 	return code;
 }
@@ -116,6 +118,7 @@ static int plant(struct pl_target *target, const struct pl_options *options, str
 {
 	struct pl_recording_options recording = {
 		.sites = sites,
+		.apart = options->per_process,
 		.frames = options->frames,
 		.sample = options->sample,
 		.park = options->park,

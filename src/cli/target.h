@@ -17,8 +17,11 @@ struct pl_target {
 	struct pl_recording *recording; /* NULL: not yet */
 	struct pl_recording_facts facts;
 	struct pl_account_reader *account; /* NULL: none can be taken */
+	struct pl_recording_state state; /* as of the last snapshot */
+	int64_t ended_ns; /* CLOCK_MONOTONIC */
 	bool adopted; /* the probe was there before, and stays */
 	bool ended;   /* the process did, while it was watched */
+	bool retired; /* and so what was live in it is not counted any more */
 };
 
 /* Whether the process can be recorded, and what Python it is (by_force: see pl_python_open()); does not touch it.

@@ -148,6 +148,12 @@ int pl_option_apply(const struct pl_option *option, const char *value, struct pl
 		return parse_moment(option, value, &options->from_ns, err);
 	case PL_OPTION_TO:
 		return parse_moment(option, value, &options->to_ns, err);
+	case PL_OPTION_CHILDREN:
+		options->children = true;
+		return 0;
+	case PL_OPTION_PER_PROCESS:
+		options->per_process = true;
+		return 0;
 	case 'n':
 		r = parse_whole(option, value, 0, INT_MAX, &number, err);
 		options->limit = (size_t)number;

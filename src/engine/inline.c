@@ -46,6 +46,8 @@ struct inline_recording {
 	struct native_callers callers;
 	int64_t next_native_look;
 	uint64_t start_time;
+	int64_t next_pass;
+	bool apart;     /* its sites bear its number */
 	int process_fd; /* a pidfd: becomes readable when the process ends; -1 before Linux 5.3 */
 	bool planted;   /* by us, or adopted: there is something to remove */
 	bool keep;
@@ -512,13 +514,37 @@ static int inline_pass(struct inline_recording *self)
 	}
 	if (!self->words_changed)
 		watch_words(self);
+	pl_sites_set_process(self->recording.sites, self->apart ? self->python->pid : 0);
 	return pl_inline_reader_pass(&self->reader);
+}
+
+static int inline_look(struct pl_recording *recording)
+{
+	struct inline_recording *self = (struct inline_recording *)recording;
+	struct pollfd process = {.fd = self->process_fd, .events = POLLIN};
+	int64_t now = pl_now_ns();
+
+	if (self->process_fd >= 0 && poll(&process, 1, 0) > 0)
+		self->gone = true;
+	if (self->gone)
+		return -ESRCH;
+	follow_libraries(self, now);
+	if (now < self->next_pass)
+		return 0;
+	self->next_pass = now + PASS_NSEC;
+	return inline_pass(self) == -ESRCH ? -ESRCH : 0;
+}
+
+static void inline_retire(struct pl_recording *recording)
+{
+	struct inline_recording *self = (struct inline_recording *)recording;
+
+	pl_inline_reader_retire(&self->reader);
 }
 
 static int inline_run(struct pl_recording *recording, int64_t until_ns, const volatile int *stop, struct pl_error *err)
 {
 	struct inline_recording *self = (struct inline_recording *)recording;
-	int64_t next_pass = pl_now_ns() + PASS_NSEC;
 
 	(void)err;
 	for (int64_t now = pl_now_ns(); now < until_ns; now = pl_now_ns()) {
@@ -528,16 +554,9 @@ static int inline_run(struct pl_recording *recording, int64_t until_ns, const vo
 
 		if (*stop)
 			return -EINTR;
-		follow_libraries(self, now);
-		if (ppoll(&process, self->process_fd >= 0, &timeout, NULL) > 0) {
-			self->gone = true;
+		(void)ppoll(&process, self->process_fd >= 0, &timeout, NULL);
+		if (inline_look(recording) == -ESRCH)
 			return -ESRCH;
-		}
-		if (now >= next_pass) {
-			if (inline_pass(self) == -ESRCH)
-				return -ESRCH;
-			next_pass = now + PASS_NSEC;
-		}
 	}
 	return 0;
 }
@@ -615,13 +634,16 @@ static void inline_free(struct pl_recording *recording)
 
 static const struct pl_recording_ops inline_ops = {
 	.run = inline_run,
+	.look = inline_look,
+	.retire = inline_retire,
 	.update = inline_update,
 	.memory = inline_memory,
 	.finish = inline_finish,
 	.free = inline_free,
 };
 
-static struct inline_recording *recording_new(const struct pl_python *python, struct pl_sites *sites, struct pl_error *err)
+static struct inline_recording *recording_new(const struct pl_python *python, struct pl_sites *sites, bool apart,
+	struct pl_error *err)
 {
 	struct inline_recording *self = calloc(1, sizeof(*self));
 
@@ -631,6 +653,8 @@ static struct inline_recording *recording_new(const struct pl_python *python, st
 	}
 	self->recording.ops = &inline_ops;
 	self->recording.sites = sites;
+	self->apart = apart;
+	self->next_pass = pl_now_ns() + PASS_NSEC;
 	self->python = python;
 	self->process_fd = (int)syscall(SYS_pidfd_open, python->pid, 0);
 	native_init(&self->native, python);
@@ -652,7 +676,7 @@ static struct inline_recording *recording_new(const struct pl_python *python, st
 int pl_recording_start_inline(const struct pl_python *python, const struct pl_recording_options *options,
 	struct pl_recording **ret, struct pl_error *err)
 {
-	struct inline_recording *self = recording_new(python, options->sites, err);
+	struct inline_recording *self = recording_new(python, options->sites, options->apart, err);
 
 	if (!self)
 		return err->code;
@@ -670,10 +694,10 @@ int pl_recording_start_inline(const struct pl_python *python, const struct pl_re
 	return 0;
 }
 
-int pl_recording_adopt(const struct pl_python *python, struct pl_probe *probe, struct pl_sites *sites,
+int pl_recording_adopt(const struct pl_python *python, struct pl_probe *probe, struct pl_sites *sites, bool apart,
 	struct pl_recording **ret, struct pl_error *err)
 {
-	struct inline_recording *self = recording_new(python, sites, err);
+	struct inline_recording *self = recording_new(python, sites, apart, err);
 
 	if (!self)
 		return err->code;

@@ -310,6 +310,24 @@ static void accept(struct pl_inline_reader *reader, uint64_t number, const struc
 	*last = *row;
 }
 
+void pl_inline_reader_retire(struct pl_inline_reader *reader)
+{
+	for (uint64_t i = 0; i < reader->capacity; i++) {
+		struct pl_inline_estimate last;
+		struct pl_totals *totals;
+
+		if (reader->local[i] == UINT32_MAX)
+			continue;
+		totals = pl_sites_totals(reader->sites, reader->local[i]);
+		pl_inline_estimate(&reader->totals[i], reader->config.sample, &last);
+		totals->freed_size += last.totals.allocated_size - last.totals.freed_size;
+		totals->freed_count += last.totals.allocated_count - last.totals.freed_count;
+		totals->size_variance -= last.live_size_variance;
+		totals->count_variance -= last.live_count_variance;
+		reader->local[i] = UINT32_MAX; /* once */
+	}
+}
+
 static int read_totals(struct pl_inline_reader *reader, uint64_t count)
 {
 	size_t size = count * sizeof(struct pl_inline_totals);

@@ -44,5 +44,7 @@ void pl_inline_reader_free(struct pl_inline_reader *reader);
 /* One pass: the sites' totals are those of the process now. 0 or -errno of reading; the sites then
  * hold what they held. */
 int pl_inline_reader_pass(struct pl_inline_reader *reader);
+/* The process is gone, and with it all that was live: it is counted as freed. There is no pass after it. */
+void pl_inline_reader_retire(struct pl_inline_reader *reader);
 
 #endif

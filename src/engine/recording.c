@@ -1,9 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 #include "recording.h"
 
+#include <errno.h>
+
 int pl_recording_run(struct pl_recording *recording, int64_t until_ns, const volatile int *stop, struct pl_error *err)
 {
 	return recording->ops->run(recording, until_ns, stop, err);
+}
+
+int pl_recording_look(struct pl_recording *recording)
+{
+	return recording->ops->look ? recording->ops->look(recording) : -ENOTSUP;
+}
+
+void pl_recording_retire(struct pl_recording *recording)
+{
+	if (recording->ops->retire)
+		recording->ops->retire(recording);
 }
 
 int pl_recording_update(struct pl_recording *recording, struct pl_recording_state *ret)

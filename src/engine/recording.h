@@ -7,6 +7,8 @@
 /* What an engine is, to the rest; each engine's own struct begins with struct pl_recording. */
 struct pl_recording_ops {
 	int (*run)(struct pl_recording *recording, int64_t until_ns, const volatile int *stop, struct pl_error *err);
+	int (*look)(struct pl_recording *recording); /* NULL: it cannot wait for others meanwhile */
+	void (*retire)(struct pl_recording *recording);
 	int (*update)(struct pl_recording *recording, struct pl_recording_state *ret);
 	uint64_t (*memory)(const struct pl_recording *recording); /* NULL: none */
 	int (*finish)(struct pl_recording *recording, struct pl_error *err);

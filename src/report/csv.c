@@ -54,7 +54,7 @@ int pl_report_csv(FILE *out, const struct pl_report *report, const struct pl_rep
 
 	errno = 0;
 	(void)fprintf(out, "domain,filename,lineno,function,size,size_diff,count,count_diff,average,allocated_size,"
-			   "allocated_count,freed_size,freed_count%s\r\n", traceback ? ",traceback" : "");
+			   "allocated_count,freed_size,freed_count%s%s\r\n", report->per_process ? ",pid" : "", traceback ? ",traceback" : "");
 	for (size_t i = 0; i < shown; i++) {
 		const struct pl_row *row = &report->rows->items[i];
 		const struct pl_totals *window = &row->window;
@@ -67,6 +67,8 @@ int pl_report_csv(FILE *out, const struct pl_report *report, const struct pl_rep
 			row->count, row->count_diff, pl_row_average(row));
 		(void)fprintf(out, ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64, window->allocated_size,
 			window->allocated_count, window->freed_size, window->freed_count);
+		if (report->per_process)
+			(void)fprintf(out, ",%d", (int)row->pid);
 		if (traceback && print_traceback(out, report, row) < 0)
 			return -ENOMEM;
 		(void)fputs("\r\n", out);

@@ -124,6 +124,8 @@ static json_t *make_row(const struct pl_report *report, const struct pl_row *row
 	failed |= put_string(item, "filename", row->filename);
 	failed |= put_integer(item, "lineno", row->line);
 	failed |= put_string(item, "function", row->function);
+	if (report->per_process)
+		failed |= put_integer(item, "pid", row->pid);
 	failed |= put_integer(item, "size", row->size);
 	failed |= put_integer(item, "size_diff", row->size_diff);
 	failed |= put_integer(item, "count", row->count);
@@ -200,6 +202,22 @@ static json_t *make_headroom(const struct pl_headroom *headroom)
 	return NULL;
 }
 
+static json_t *make_pids(const struct pl_report *report)
+{
+	json_t *pids = json_array();
+	bool failed = !pids;
+
+	for (size_t i = 0; i < report->pid_count && !failed; i++)
+		failed = json_array_append_new(pids, json_integer(report->pids[i])) < 0;
+	/* A recording knows of one only. */
+	if (!report->pid_count && !failed)
+		failed = json_array_append_new(pids, json_integer(report->pid)) < 0;
+	if (!failed)
+		return pids;
+	json_decref(pids);
+	return NULL;
+}
+
 static json_t *make_report(const struct pl_report *report, size_t limit)
 {
 	static const char *const groups[] = {
@@ -218,6 +236,7 @@ static json_t *make_report(const struct pl_report *report, size_t limit)
 	failed |= put_integer(document, "schema", 1);
 	failed |= put_string(document, "kind", report->kind == PL_REPORT_DIFF ? "diff" : "top");
 	failed |= put_integer(document, "pid", report->pid);
+	failed |= put(document, "pids", make_pids(report));
 	failed |= put_string(document, "python", report->python);
 	failed |= put_string(document, "engine", report->engine);
 	failed |= put_string(document, "started", started);

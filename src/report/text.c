@@ -119,6 +119,8 @@ static void print_figures(const struct text *text, const struct pl_row *row, boo
 	}
 	if (text->report->sample)
 		print_error(text, row);
+	if (row->pid)
+		(void)fprintf(text->out, ", pid=%d", (int)row->pid);
 	(void)fputc('\n', text->out);
 }
 
@@ -239,7 +241,10 @@ static void print_growth(const struct text *text)
 	char size[PL_SIZE_TEXT], window[PL_SIZE_TEXT];
 
 	pl_format_duration(report->window_ns, window);
-	(void)fprintf(text->out, "growth in %s: tracked ", window);
+	(void)fprintf(text->out, "growth in %s", window);
+	if (report->pid_count > 1)
+		(void)fprintf(text->out, " in %zu processes", report->pid_count);
+	(void)fputs(": tracked ", text->out);
 	/* A recording starts with nothing: what is live now is what it saw grow. */
 	print_size_change(text, text->difference ? total->size_diff : total->size);
 	(void)fputs(", RSS ", text->out);

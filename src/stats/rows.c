@@ -113,6 +113,7 @@ static struct pl_row describe(
 {
 	return (struct pl_row){
 		.domain = pl_sites_domain(sites, site),
+		.pid = pl_sites_process(sites, site),
 		.filename = frame->filename,
 		.function = group_by == PL_GROUP_FILE ? NULL : frame->function,
 		.line = group_by == PL_GROUP_FILE ? 0 : frame->line,
@@ -129,7 +130,7 @@ static bool is_object(const struct pl_row *row)
 
 static bool same_row(const struct pl_row *a, const struct pl_row *b, enum pl_group group_by)
 {
-	if (a->domain != b->domain || a->filename != b->filename)
+	if (a->domain != b->domain || a->pid != b->pid || a->filename != b->filename)
 		return false;
 	if (group_by == PL_GROUP_LINE)
 		return a->line == b->line && (!is_object(a) || a->function == b->function);
@@ -153,7 +154,7 @@ bool pl_row_has_site(const struct pl_row *row, enum pl_group group_by, const str
 
 static uint64_t hash_row(const struct pl_row *row, enum pl_group group_by)
 {
-	uint64_t hash = hash_mix(row->domain, (uint64_t)(uintptr_t)row->filename);
+	uint64_t hash = hash_mix((uint64_t)row->pid << 8 | row->domain, (uint64_t)(uintptr_t)row->filename);
 
 	if (group_by == PL_GROUP_LINE)
 		return hash_mix(hash, is_object(row) ? (uint64_t)(uintptr_t)row->function : (uint64_t)row->line);

@@ -15,6 +15,7 @@ struct site {
 	uint64_t hash;
 	int64_t born_ns;
 	uint32_t frame_count;
+	pid_t process;
 	uint8_t domain;
 	bool more;
 	struct pl_native_caller caller; /* module NULL: none */
@@ -23,6 +24,7 @@ struct site {
 struct pl_sites {
 	struct arena arena;
 	struct strings strings;
+	pid_t process; /* of what is interned now */
 	struct pl_frame unknown;
 	struct site *items;	  /* [capacity] */
 	struct pl_totals *totals; /* [capacity]; apart, so that a snapshot is one copy */
@@ -64,7 +66,7 @@ static bool equal(const struct site *a, const struct site *b)
 {
 	if (a->hash != b->hash || a->frame_count != b->frame_count || a->domain != b->domain || a->more != b->more ||
 		a->caller.module != b->caller.module || a->caller.symbol != b->caller.symbol ||
-		a->caller.offset != b->caller.offset)
+		a->caller.offset != b->caller.offset || a->process != b->process)
 		return false;
 	for (size_t i = 0; i < a->frame_count; i++)
 		if (a->frames[i].filename != b->frames[i].filename || a->frames[i].function != b->frames[i].function ||
@@ -139,13 +141,14 @@ static uint32_t intern(struct pl_sites *sites, enum pl_site_domain domain, const
 		.caller = caller,
 		.frames = count ? frames : &sites->unknown,
 		.frame_count = count ? (uint32_t)count : 1,
+		.process = sites->process,
 		.domain = (uint8_t)domain,
 		.more = more,
 	};
 
 	assert(domain < PL_SITE_DOMAIN_COUNT);
 	assert(count < UINT32_MAX);
-	wanted.hash = hash_mix(wanted.frame_count, (uint64_t)domain << 1 | more);
+	wanted.hash = hash_mix(wanted.frame_count, (uint64_t)wanted.process << 32 | (uint64_t)domain << 1 | more);
 	wanted.hash = hash_mix(wanted.hash, (uint64_t)(uintptr_t)caller.module ^ caller.offset);
 	for (size_t i = 0; i < wanted.frame_count; i++) {
 		wanted.hash = hash_mix(wanted.hash, (uint64_t)(uintptr_t)wanted.frames[i].filename);
@@ -182,6 +185,17 @@ const struct pl_native_caller *pl_sites_native_caller(const struct pl_sites *sit
 {
 	assert(site < sites->count);
 	return sites->items[site].caller.module ? &sites->items[site].caller : NULL;
+}
+
+void pl_sites_set_process(struct pl_sites *sites, pid_t pid)
+{
+	sites->process = pid;
+}
+
+pid_t pl_sites_process(const struct pl_sites *sites, uint32_t site)
+{
+	assert(site < sites->count);
+	return sites->items[site].process;
 }
 
 size_t pl_sites_count(const struct pl_sites *sites)

@@ -19,12 +19,16 @@ struct report_sample {
 
 static inline struct report_sample report_sample_new(void)
 {
+	static const pid_t pids[] = {4711, 4720};
+
 	return (struct report_sample){
 		.sites = pl_sites_new(),
 		.report =
 			{
 				.kind = PL_REPORT_DIFF,
 				.pid = 4711,
+				.pids = pids,
+				.pid_count = 1,
 				.python = "3.11.2",
 				.engine = "inline",
 				.started = {.tv_sec = 1795341600, .tv_nsec = 999999999},
@@ -36,6 +40,24 @@ static inline struct report_sample report_sample_new(void)
 				.rss_after = 146800640,
 			},
 	};
+}
+
+/* One block of /app/a.py:1 in each of two processes, told apart. */
+static inline void report_sample_of_two_processes(struct report_sample *sample)
+{
+	const char *file = pl_sites_string(sample->sites, "/app/a.py"), *name = pl_sites_string(sample->sites, "f");
+	const struct pl_frame frame = {file, name, 1};
+	const pid_t pids[] = {4711, 4720};
+
+	sample->report.kind = PL_REPORT_TOP;
+	sample->report.sort = PL_SORT_SIZE;
+	sample->report.pid_count = 2;
+	sample->report.per_process = true;
+	for (int i = 0; i < 2; i++) {
+		pl_sites_set_process(sample->sites, pids[i]);
+		sample_allocate(sample->sites, pl_sites_intern(sample->sites, PL_SITE_PYTHON, &frame, 1, false),
+			8 * (uint64_t)(i + 1), 1);
+	}
 }
 
 typedef int (*report_printer)(FILE *out, const struct pl_report *report, const struct pl_report_options *options);

@@ -765,6 +765,44 @@ Test(inline_read, process_that_ends_meanwhile)
 	expect_totals("/app/a.py", 10, (struct pl_totals){10, 1, 0, 0});
 }
 
+/* Two processes feed the same sites. What was live in the one goes with it, once, and the other's stays. */
+Test(inline_read, process_that_ends_while_another_goes_on)
+{
+	uint32_t code = add_code("/app/a.py", "f", 10), first = add_site(&code, 1), second = add_site(&code, 1);
+
+	pl_inline_reader_retire(&reader); /* before its first pass: nothing */
+	tracee->frames[tracee->sites[second].frames] += 2;
+	allocate(first, 5, 50);
+	allocate(second, 3, 30);
+	release(first, 1, 10);
+	cr_assert_eq(pl_inline_reader_pass(&reader), 0);
+	cr_assert_eq(reader.local[first], reader.local[second]);
+	*pl_sites_totals(reader.sites, reader.local[first]) = (struct pl_totals){180, 18, 10, 1}; /* 100 in 10 are the other's */
+	pl_inline_reader_retire(&reader);
+	expect_totals("/app/a.py", 10, (struct pl_totals){180, 18, 80, 8});
+	pl_inline_reader_retire(&reader);
+	expect_totals("/app/a.py", 10, (struct pl_totals){180, 18, 80, 8});
+}
+
+/* Of estimates from samples their uncertainty goes too. */
+Test(inline_read, sampled_process_that_ends)
+{
+	uint32_t code = add_code("/app/a.py", "f", 10), site = add_site(&code, 1);
+	const struct pl_totals *totals;
+
+	reader.config.sample = 1000;
+	allocate(site, 5, 500);
+	release(site, 2, 200);
+	cr_assert_eq(pl_inline_reader_pass(&reader), 0);
+	totals = totals_of("/app/a.py", 10);
+	cr_assert_gt(totals->size_variance, 0);
+	pl_inline_reader_retire(&reader);
+	cr_assert_eq(totals->freed_size, totals->allocated_size);
+	cr_assert_eq(totals->freed_count, totals->allocated_count);
+	cr_assert_float_eq(totals->size_variance, 0, 1e-6);
+	cr_assert_float_eq(totals->count_variance, 0, 1e-6);
+}
+
 Test(inline_read, tables_where_nothing_is_mapped)
 {
 	uint64_t *const members[] = {&reader.config.control, &reader.config.sites, &reader.config.frames, &reader.config.codes,

@@ -862,3 +862,120 @@ Test(permission, runs_32_bit_code)
 	expect_refusal(child, -ENOEXEC, "runs a 32-bit program", "64-bit");
 	stop(child);
 }
+
+static void have_child(void)
+{
+	int ready[2];
+	char byte;
+
+	if (pipe2(ready, O_CLOEXEC) != 0)
+		abort();
+	if (fork() == 0) {
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+		wait_for_the_end(ready[1]);
+	}
+	(void)read(ready[0], &byte, 1);
+}
+
+static void have_grandchild(void)
+{
+	int ready[2];
+	char byte;
+
+	if (pipe2(ready, O_CLOEXEC) != 0)
+		abort();
+	if (fork() == 0) {
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+		have_child();
+		wait_for_the_end(ready[1]);
+	}
+	(void)read(ready[0], &byte, 1);
+}
+
+Test(process, family)
+{
+	pid_t child = start(have_grandchild), *pids = NULL;
+	size_t count;
+
+	cr_assert_eq(pl_process_family(child, &pids, &count), 0);
+	cr_assert_eq(count, 3);
+	cr_assert_eq(pids[0], child);
+	cr_assert_eq(pids[1], only_child(child));
+	cr_assert_eq(pids[2], only_child(pids[1]));
+	free(pids);
+	stop(child);
+	cr_assert_eq(pl_process_family(child, &pids, &count), -ESRCH);
+}
+
+/* The child of a thread that is not the leader is one of the process too. */
+static void *fork_in_thread(void *unused)
+{
+	(void)unused;
+	have_child();
+	return pause() == 0 ? NULL : unused; /* were it to end, the leader would inherit the child */
+}
+
+static void have_child_of_thread(void)
+{
+	pthread_t thread;
+	pid_t *pids = NULL;
+	size_t count = 0;
+
+	if (pthread_create(&thread, NULL, fork_in_thread, NULL) != 0)
+		abort();
+	while (count < 2) {
+		free(pids);
+		if (pl_process_family(getpid(), &pids, &count) < 0)
+			abort();
+	}
+	free(pids);
+}
+
+Test(process, family_of_threads)
+{
+	pid_t child = start(have_child_of_thread), *pids = NULL;
+	size_t count;
+
+	cr_assert_eq(pl_process_family(child, &pids, &count), 0);
+	cr_assert_eq(count, 2);
+	free(pids);
+	stop(child);
+}
+
+/* Between vfork() and exec() the child has its parent's memory, and is refused for it. */
+static int wait_with_memory_of_the_parent(void *ready)
+{
+	wait_for_the_end(*(int *)ready);
+	return 0;
+}
+
+static void vfork_and_wait(void)
+{
+	int ready[2];
+	char byte;
+
+	if (pipe2(ready, O_CLOEXEC) != 0)
+		abort();
+	/* The flags of vfork(), but the child tells when it is there. */
+	if (fork() == 0) {
+		static char stack[65536] __attribute__((aligned(16)));
+
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+		(void)clone(wait_with_memory_of_the_parent, stack + sizeof(stack), CLONE_VM | CLONE_VFORK | SIGCHLD, &ready[1]);
+		_exit(0);
+	}
+	(void)read(ready[0], &byte, 1);
+}
+
+Test(process, memory_of_the_parent)
+{
+	pid_t child = start(vfork_and_wait), *pids = NULL;
+	size_t count;
+
+	cr_assert_eq(pl_process_family(child, &pids, &count), 0);
+	cr_assert_eq(count, 3);
+	expect_refusal(pids[2], -EAGAIN, "shares its memory with its parent", "vfork");
+	cr_assert_eq(kill(pids[2], SIGKILL), 0);
+	free(pids);
+	stop(child);
+}

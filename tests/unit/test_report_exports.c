@@ -51,6 +51,17 @@ Test(exports, csv_difference)
 		"python,\"/app/formatter.py\",41,\"encode\",1500,500,12,2,125,540,3,40,1\r\n");
 }
 
+Test(exports, csv_of_processes)
+{
+	report_sample_free(&sample);
+	sample = report_sample_new();
+	report_sample_of_two_processes(&sample);
+	cr_assert_str_eq(report_sample_print(&sample, pl_report_csv),
+		CSV_TITLES ",pid\r\n"
+		"python,\"/app/a.py\",1,\"f\",16,0,1,0,16,16,1,0,0,4720\r\n"
+		"python,\"/app/a.py\",1,\"f\",8,0,1,0,8,8,1,0,0,4711\r\n");
+}
+
 Test(exports, csv_traceback)
 {
 	sample.report.group_by = PL_GROUP_TRACEBACK;

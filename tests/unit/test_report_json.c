@@ -79,11 +79,12 @@ Test(json, difference)
 	const char *line = print();
 	json_t *stats = json_object_get(document, "stats");
 
-	expect_keys(document, "schema kind pid python engine started window_s stop_ms frames group_by sample rss account "
+	expect_keys(document, "schema kind pid pids python engine started window_s stop_ms frames group_by sample rss account "
 			      "total lost stats");
 	expect(json_object_get(document, "schema"), "1");
 	expect(json_object_get(document, "kind"), "\"diff\"");
 	expect(json_object_get(document, "pid"), "4711");
+	expect(json_object_get(document, "pids"), "[4711]");
 	expect(json_object_get(document, "python"), "\"3.11.2\"");
 	expect(json_object_get(document, "engine"), "\"inline\"");
 	expect(json_object_get(document, "started"), "\"2026-11-22T10:00:00Z\"");
@@ -227,6 +228,22 @@ Test(json, a_limit_cuts_rows_and_not_the_total)
 }
 
 /* File names are bytes. */
+Test(json, rows_of_processes)
+{
+	json_t *stats;
+
+	report_sample_free(&sample);
+	sample = report_sample_new();
+	report_sample_of_two_processes(&sample);
+	(void)print();
+	expect(json_object_get(document, "pids"), "[4711, 4720]");
+	stats = json_object_get(document, "stats");
+	cr_assert_eq(json_array_size(stats), 2);
+	expect(json_object_get(json_array_get(stats, 0), "pid"), "4720");
+	expect(json_object_get(json_array_get(stats, 1), "pid"), "4711");
+	expect(json_object_get(json_array_get(stats, 1), "size"), "8");
+}
+
 Test(json, any_bytes)
 {
 	static const struct {
@@ -297,8 +314,8 @@ Test(json, verdicts)
 	sample.report.headroom = (struct pl_headroom){.limit = 2000, .left = 1000, .cgroup = true};
 	(void)print();
 	stats = json_object_get(document, "stats");
-	expect_keys(document, "schema kind pid python engine started window_s stop_ms frames group_by sample rss account total "
-			      "lost headroom stats");
+	expect_keys(document, "schema kind pid pids python engine started window_s stop_ms frames group_by sample rss account "
+			      "total lost headroom stats");
 	expect(json_object_get(document, "headroom"), "{\"limit\": 2000, \"left\": 1000, \"cgroup\": true}");
 	expect(json_object_get(json_array_get(stats, 0), "verdict"),
 		"{\"kind\": \"steady\", \"windows\": 5, \"watched_s\": 50.123,"

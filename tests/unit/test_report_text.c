@@ -71,6 +71,15 @@ Test(text, nothing)
 	       "growth in 10.0 s: tracked +0 B, RSS +40.0 MiB (100 MiB to 140 MiB)\n");
 }
 
+Test(text, rows_of_processes)
+{
+	report_sample_of_two_processes(&sample);
+	expect("/app/a.py:1: size=16 B, count=1, average=16 B, pid=4720\n"
+	       "/app/a.py:1: size=8 B, count=1, average=8 B, pid=4711\n"
+	       "total: size=24 B, count=2, average=12 B\n"
+	       "growth in 10.0 s in 2 processes: tracked +24 B, RSS +40.0 MiB (100 MiB to 140 MiB)\n");
+}
+
 Test(text, figures_between_two_windows)
 {
 	uint32_t site = sample_site(sample.sites, PL_SITE_NATIVE, "/matplotlib/cbook/__init__.py:784:f");

@@ -55,6 +55,15 @@ Test(sites, what_makes_a_site)
 	cr_assert_eq(pl_sites_intern(sites, PL_SITE_PYTHON, frames, 2, false), 0);
 	cr_assert_eq(pl_sites_count(sites), 8);
 
+	/* The same of another process is another, as long as processes are told apart. */
+	pl_sites_set_process(sites, 4711);
+	cr_assert_eq(pl_sites_intern(sites, PL_SITE_PYTHON, frames, 2, false), 8);
+	cr_assert_eq(pl_sites_intern(sites, PL_SITE_PYTHON, frames, 2, false), 8);
+	cr_assert_eq(pl_sites_process(sites, 8), 4711);
+	pl_sites_set_process(sites, 0);
+	cr_assert_eq(pl_sites_intern(sites, PL_SITE_PYTHON, frames, 2, false), 0);
+	cr_assert_eq(pl_sites_process(sites, 0), 0);
+
 	stored = pl_sites_frames(sites, 1, &count, &more);
 	cr_assert_eq(count, 2);
 	cr_assert(more);

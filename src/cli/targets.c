@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: MIT */
+#include "targets.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "pyleak/cleanup.h"
+#include "pyleak/log.h"
+#include "pyleak/process.h"
+#include "pyleak/units.h"
+#include "stop.h"
+
+#define LOOK_PAUSE_NSEC (20 * PL_NSEC_PER_MSEC)
+
+struct pl_target *pl_targets_at(struct pl_targets *targets, size_t i)
+{
+	if (i == 0)
+		return &targets->lead;
+	return i <= pl_family_count(targets->family) ? pl_family_member(targets->family, i - 1) : NULL;
+}
+
+/* With --children the process that was named may be none to record: a shell, a supervisor. Then the first
+ * of its family leads that is. */
+int pl_targets_check(struct pl_targets *targets, const struct pl_options *options, pid_t pid, struct pl_error *err)
+{
+	pl_autofree pid_t *pids = NULL;
+	size_t count = 0;
+	int code;
+
+	targets->named = pid;
+	code = pl_target_check(&targets->lead, pid, options->force, err);
+	if (code == 0 || !options->children || pl_process_family(pid, &pids, &count) < 0)
+		return code;
+	for (size_t i = 1; code < 0 && i < count; i++) {
+		struct pl_error ignored = {0};
+
+		pl_target_close(&targets->lead);
+		code = pl_target_check(&targets->lead, pids[i], options->force, &ignored);
+	}
+	if (code == 0)
+		*err = (struct pl_error){0};
+	return code == 0 ? 0 : err->code;
+}
+
+/* The account of the next process, behind so many others. */
+static void add_account(struct pl_account *sum, const struct pl_account *one, size_t behind)
+{
+	if (behind)
+		pl_account_add(sum, one);
+	else
+		*sum = *one;
+}
+
+int pl_targets_start(struct pl_targets *targets, const struct pl_options *options, struct pl_sites *sites, struct pl_error *err)
+{
+	struct pl_target *target;
+	int code;
+
+	if (options->children) {
+		targets->family = pl_family_new(targets->named, options, sites);
+		if (!targets->family)
+			return pl_fail(err, -ENOMEM, "out of memory");
+	}
+	code = pl_target_start(&targets->lead, options, sites, err);
+	if (code < 0)
+		return code;
+	if (targets->family) {
+		pl_family_know(targets->family, &targets->lead);
+		pl_family_look(targets->family);
+	}
+	for (size_t i = 0; (target = pl_targets_at(targets, i)); i++) {
+		targets->rss_before += target->facts.rss;
+		add_account(&targets->account_before, &target->facts.account, i);
+	}
+	return 0;
+}
+
+static void note_end(struct pl_target *target)
+{
+	target->ended = true;
+	target->ended_ns = pl_now_ns();
+}
+
+/* Whether one is still recorded, or may come from the process that was named. */
+static bool any_left(struct pl_targets *targets)
+{
+	struct pl_target *target;
+	bool left = targets->family && pl_family_has_root(targets->family);
+
+	for (size_t i = 0; !left && (target = pl_targets_at(targets, i)); i++)
+		left = !target->ended;
+	return left;
+}
+
+static void look_at_all(struct pl_targets *targets)
+{
+	struct pl_target *target;
+
+	for (size_t i = 0; (target = pl_targets_at(targets, i)); i++) {
+		if (target->ended || pl_recording_look(target->recording) != -ESRCH)
+			continue;
+		note_end(target);
+		pl_log_note("process %d has ended", (int)target->pid);
+	}
+	pl_family_look(targets->family);
+}
+
+static int run_family(struct pl_targets *targets, int64_t until_ns)
+{
+	for (int64_t now = pl_now_ns(); now < until_ns; now = pl_now_ns()) {
+		int64_t pause = until_ns - now < LOOK_PAUSE_NSEC ? until_ns - now : LOOK_PAUSE_NSEC;
+		const struct timespec timeout = {0, pause};
+
+		if (*pl_stop_flag())
+			return -EINTR;
+		(void)nanosleep(&timeout, NULL);
+		look_at_all(targets);
+		if (!any_left(targets))
+			return -ESRCH;
+	}
+	return 0;
+}
+
+int pl_targets_run(struct pl_targets *targets, int64_t until_ns, struct pl_error *err)
+{
+	int code;
+
+	if (targets->family)
+		return run_family(targets, until_ns);
+	code = pl_recording_run(targets->lead.recording, until_ns, pl_stop_flag(), err);
+	if (code == -ESRCH)
+		note_end(&targets->lead);
+	return code;
+}
+
+/* What was live in a process that ended has ended with it, as long as others go on: of a family of which
+ * nobody is left, the last figures stand, as they do of one process. */
+static void retire_ended(struct pl_targets *targets)
+{
+	struct pl_target *target;
+
+	if (!targets->family || !any_left(targets))
+		return;
+	for (size_t i = 0; (target = pl_targets_at(targets, i)); i++) {
+		if (!target->ended || target->retired)
+			continue;
+		pl_recording_retire(target->recording);
+		target->retired = true;
+	}
+}
+
+void pl_targets_update(struct pl_targets *targets, struct pl_recording_state *ret)
+{
+	struct pl_target *target;
+
+	*ret = (struct pl_recording_state){0};
+	for (size_t i = 0; (target = pl_targets_at(targets, i)); i++) {
+		int code = target->ended && targets->family ? 0 : pl_recording_update(target->recording, &target->state);
+
+		/* Once recording is over, the probe is gone and the process is not. */
+		if (code == -ESRCH && targets->family && !targets->finished)
+			note_end(target);
+		if (target->ended)
+			target->state.rss = 0;
+		ret->rss += target->state.rss;
+		ret->lost_events += target->state.lost_events;
+		ret->lost_sites += target->state.lost_sites;
+		ret->freed_before_size += target->state.freed_before_size;
+		ret->freed_before_count += target->state.freed_before_count;
+	}
+	retire_ended(targets);
+}
+
+void pl_targets_account(struct pl_targets *targets, struct pl_account *ret)
+{
+	struct pl_target *target;
+	size_t living = 0;
+
+	*ret = (struct pl_account){0};
+	for (size_t i = 0; (target = pl_targets_at(targets, i)); i++) {
+		struct pl_account one;
+
+		if (target->ended && targets->family)
+			continue;
+		pl_target_account(target, &one);
+		add_account(ret, &one, living++);
+	}
+}
+
+int64_t pl_targets_stop_ns(struct pl_targets *targets)
+{
+	struct pl_target *target;
+	int64_t longest = 0;
+
+	for (size_t i = 0; (target = pl_targets_at(targets, i)); i++)
+		if (pl_recording_stop_ns(target->recording) > longest)
+			longest = pl_recording_stop_ns(target->recording);
+	return longest;
+}
+
+uint64_t pl_targets_memory(struct pl_targets *targets)
+{
+	struct pl_target *target;
+	uint64_t sum = 0;
+
+	for (size_t i = 0; (target = pl_targets_at(targets, i)); i++)
+		sum += target->ended ? 0 : pl_recording_memory(target->recording);
+	return sum;
+}
+
+pid_t pl_targets_living(struct pl_targets *targets)
+{
+	struct pl_target *target;
+
+	for (size_t i = 0; (target = pl_targets_at(targets, i)); i++)
+		if (!target->ended)
+			return target->pid;
+	return 0;
+}
+
+pid_t *pl_targets_since(struct pl_targets *targets, int64_t since_ns, size_t *ret_count)
+{
+	pid_t *pids = calloc(1 + pl_family_count(targets->family), sizeof(*pids));
+	struct pl_target *target;
+
+	*ret_count = 0;
+	for (size_t i = 0; pids && (target = pl_targets_at(targets, i)); i++)
+		if (!target->ended || target->ended_ns >= since_ns)
+			pids[(*ret_count)++] = target->pid;
+	return pids;
+}
+
+/* One that cannot be let go does not keep the others. */
+int pl_targets_finish(struct pl_targets *targets, const struct pl_options *options, struct pl_error *err)
+{
+	struct pl_target *target;
+	bool again = targets->finished;
+	int code = 0;
+
+	targets->finished = true;
+	for (size_t i = 0; (target = pl_targets_at(targets, i)); i++) {
+		struct pl_error failure = {0};
+
+		if (target->recording && pl_recording_finish(target->recording, &failure) < 0)
+			code = pl_fail(err, failure.code, "%s", failure.text);
+	}
+	if (targets->family && !again && !options->keep)
+		pl_family_sweep(targets->family);
+	return code;
+}
+
+void pl_targets_close(struct pl_targets *targets)
+{
+	pl_target_close(&targets->lead);
+	pl_family_free(PL_TAKE(targets->family));
+}

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_CLI_TARGETS_H
+#define PYLEAK_CLI_TARGETS_H
+
+#include "family.h"
+#include "pyleak/account.h"
+#include "target.h"
+
+/* The processes of a session: one, or with --children a family, whose figures are summed up. */
+struct pl_targets {
+	pid_t named;              /* by the user; with --children it need not be recorded itself */
+	struct pl_target lead;    /* the one process, or the first of the family */
+	struct pl_family *family; /* the others; NULL without --children */
+	uint64_t rss_before;      /* of all that were recorded from the start, before they were touched */
+	struct pl_account account_before; /* then */
+	bool finished;
+};
+
+/* Those that are or were recorded; NULL behind the last. */
+struct pl_target *pl_targets_at(struct pl_targets *targets, size_t i);
+
+/* Whether there is one that can be recorded; touches nobody. Close them in any case. */
+int pl_targets_check(struct pl_targets *targets, const struct pl_options *options, pid_t pid, struct pl_error *err);
+/* Hooks all that are there. */
+int pl_targets_start(struct pl_targets *targets, const struct pl_options *options, struct pl_sites *sites,
+		     struct pl_error *err);
+
+/* Records until then. Of a family, who is born is taken in, and who ends is let go. 0; -EINTR; -ESRCH:
+ * nobody is left; -ECANCELED: see err. */
+int pl_targets_run(struct pl_targets *targets, int64_t until_ns, struct pl_error *err);
+
+/* Brings the sites up to date; what belonged to processes that ended is taken out of them. *ret sums up. */
+void pl_targets_update(struct pl_targets *targets, struct pl_recording_state *ret);
+/* Of all that live. */
+void pl_targets_account(struct pl_targets *targets, struct pl_account *ret);
+/* The longest time that one of them was held stopped. */
+int64_t pl_targets_stop_ns(struct pl_targets *targets);
+/* What the recorders' tables take in all of them. */
+uint64_t pl_targets_memory(struct pl_targets *targets);
+
+/* Whose file system source lines are read from; 0: nobody's is left. */
+pid_t pl_targets_living(struct pl_targets *targets);
+/* Those that had not ended before; the caller frees. NULL: out of memory. */
+pid_t *pl_targets_since(struct pl_targets *targets, int64_t since_ns, size_t *ret_count);
+
+/* Takes the hooks out of all of them; again is harmless. */
+int pl_targets_finish(struct pl_targets *targets, const struct pl_options *options, struct pl_error *err);
+void pl_targets_close(struct pl_targets *targets);
+
+#endif

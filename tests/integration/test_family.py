@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: MIT
+"""--children: a server and its workers as one table, exact; workers that end, and workers that come."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from helpers import PATIENCE, VICTIMS, Pyleak, Victim, leftovers, line_of, pyleak, state, wait_clean, wait_hooked, wait_until
+
+SCRIPT = VICTIMS / "family.py"
+LEAK = ("family.py", line_of(SCRIPT, "# leaks here"))
+
+
+@pytest.fixture
+def family(one_python):
+    """Starts a parent with workers; at the end nothing is left in any of them."""
+    started = []
+
+    def start(workers=3, python=one_python):
+        victim = Victim(python, "family.py", workers)
+        started.append(victim)
+        return victim
+
+    yield start
+    for victim in started:
+        if victim.alive():
+            for pid in [victim.pid, *victim.ask("pids")]:
+                assert not leftovers(pid)
+        victim.end()
+
+
+def leak(victim, count):
+    victim.tell("leak %d" % count)
+    assert victim.line() == "leaked"
+
+
+def attached(victim, *arguments, **keywords):
+    """A pyleak that records the whole family."""
+    running = Pyleak("attach", victim.pid, "--children", "--format", "json", "--limit", 0, *arguments, **keywords)
+    for pid in [victim.pid, *victim.ask("pids")]:
+        wait_hooked(pid, running)
+    wait_until(lambda: state(victim.ask("pids")[-1]) != "t", 5, "the last one to be let go")
+    return running
+
+
+def leaks(document):
+    """The rows of the leaking line."""
+    return [row for row in document["stats"] if (os.path.basename(row["filename"]), row["lineno"]) == LEAK]
+
+
+def test_one_row_for_all_of_them(family, python):
+    """The parent's hooks, which its workers inherit switched off, are in nobody's way."""
+    victim = family(2, python)
+    with attached(victim) as running:
+        victim.tell("fork")
+        forked = int(victim.line())
+        wait_until(lambda: state(forked) == "S", 5, "the new worker to wait")
+        wait_hooked(forked, running)
+        # Its inherited hooks are ready at once: that it is recorded shows in the figures.
+        time.sleep(1.5)
+        leak(victim, 1000)
+        result = running.finish(signal.SIGINT)
+    document = result.json()
+    assert result.status == 0 and not result.stderr, result
+    assert document["pids"] == [victim.pid, *victim.ask("pids")]
+    [row] = leaks(document)
+    assert row["count"] == 3000
+    assert document["lost"] == {"events": 0, "sites": 0}
+
+
+def test_worker_that_ends_takes_its_memory_along(family):
+    victim = family(3)
+    with attached(victim) as running:
+        leak(victim, 1000)
+        time.sleep(1)
+        gone = victim.ask("pids")[1]
+        victim.tell("kill 1")
+        assert victim.line() == "killed"
+        leak(victim, 10)
+        time.sleep(0.2)
+        document = running.finish(signal.SIGINT).json()
+    [row] = leaks(document)
+    assert row["count"] == 2 * 1010
+    assert row["allocated"]["count"] == 2 * 1010 + 1000, "what it allocated it has allocated"
+    assert row["freed"]["count"] == 1000
+    assert gone in document["pids"], "the report is about the whole time"
+
+
+def test_worker_that_is_replaced_between_windows(family):
+    victim = family(3)
+    running = Pyleak("diff", victim.pid, "--children", "--format", "json", "-n", 0, "-i", "2s", "-c", 3,
+                     prefix=["stdbuf", "-oL"])
+    with running:
+        for pid in [victim.pid, *victim.ask("pids")]:
+            wait_hooked(pid, running)
+        time.sleep(0.5)
+        leak(victim, 1000)
+        first = json.loads(running.process.stdout.readline())
+        gone = victim.ask("pids")[0]
+        victim.tell("kill 0")
+        assert victim.line() == "killed"
+        victim.tell("fork")
+        came = int(victim.line())
+        second = json.loads(running.process.stdout.readline())
+        leak(victim, 10)
+        third = running.finish().json()
+    [row] = leaks(first)
+    assert row["count"] == 3000
+    [row] = leaks(second)
+    assert (row["count"], row["count_diff"]) == (2000, -1000)
+    assert gone in second["pids"] and came in second["pids"]
+    assert second["total"]["count_diff"] <= -1000
+    [row] = leaks(third)
+    assert (row["count"], row["count_diff"]) == (2030, 30)
+    assert gone not in third["pids"] and came in third["pids"]
+
+
+def test_rows_of_each_process(family):
+    victim = family(2)
+    with attached(victim, "--per-process") as running:
+        leak(victim, 500)
+        document = running.finish(signal.SIGINT).json()
+    assert sorted(row["pid"] for row in leaks(document)) == sorted(victim.ask("pids"))
+    assert [row["count"] for row in leaks(document)] == [500, 500]
+
+
+def test_parent_that_is_no_python(one_python):
+    """As in a container, where a shell or an init is the first process."""
+    with Victim("/bin/sh", None, "-c", "exec 3<&0; %s %s 2 <&3 & wait" % (one_python, SCRIPT)) as victim:
+        running = Pyleak("attach", victim.pid, "--children", "--format", "json", "-n", 0)
+        with running:
+            for pid in victim.ask("pids"):
+                wait_hooked(pid, running)
+            time.sleep(0.2)
+            leak(victim, 100)
+            document = running.finish(signal.SIGINT).json()
+        victim.tell("quit")
+    [row] = leaks(document)
+    assert row["count"] == 200
+    assert document["pid"] == document["pids"][0] != victim.pid
+
+
+def test_all_of_them_end(family):
+    """The last figures stand, as those of a process do."""
+    victim = family(2)
+    with attached(victim) as running:
+        leak(victim, 300)
+        time.sleep(1)
+        victim.tell("quit")
+        result = running.finish()
+    assert result.status == 1 and "and its children ended while they were watched" in result.stderr
+    [row] = leaks(result.json())
+    assert row["count"] == 600
+
+
+def test_keep_and_come_back(family):
+    victim = family(2)
+    assert pyleak("attach", victim.pid, "--children", "--keep").status == 0
+    leak(victim, 100)
+    victim.tell("fork")
+    int(victim.line())
+    result = pyleak("diff", victim.pid, "--children", "-i", "1s", "--format", "json", "-n", 0)
+    document = result.json()
+    [row] = leaks(document)
+    assert row["count"] == 200, "of the new worker nothing was recorded before"
+    assert document["pids"] == [victim.pid, *victim.ask("pids")]
+    assert pyleak("detach", victim.pid, "--children").status == 0
+
+
+def test_killed_at_any_step(family):
+    """Each process is cleaned by the guardian, wherever pyleak was between them."""
+    victim = family(2)
+    verbose = pyleak("diff", victim.pid, "--children", "-i", "100ms", "-v")
+    steps = int(next(line.split()[1] for line in verbose.stderr.splitlines() if "ptrace steps" in line))
+    for step in range(steps // 14, steps, steps // 7):
+        result = pyleak("diff", victim.pid, "--children", "-i", "100ms", environment={"PYLEAK_FAULT": str(step)})
+        assert result.status == -signal.SIGKILL, "step %d of %d" % (step, steps)
+        for pid in [victim.pid, *victim.ask("pids")]:
+            wait_clean(pid, 5)
+        leak(victim, 10)
+
+
+def test_killed_without_guardian(family):
+    victim = family(2)
+    with attached(victim, environment={"PYLEAK_GUARDIAN": "off"}) as running:
+        running.finish(signal.SIGKILL)
+    leak(victim, 10)
+    assert pyleak("detach", victim.pid, "--children").status == 0
+
+
+def test_children_that_become_other_programs(one_python):
+    """A parent that starts programs all the time: between vfork() and exec() a child has the parent's memory, and what
+    is done to it is done to the parent. All it notices is that it is slower."""
+    script = ("import subprocess, sys, threading\n"
+              "done = [0] * 2\n"
+              "def run(i):\n"
+              "    while True:\n"
+              "        assert subprocess.run(['/bin/true']).returncode == 0\n"
+              "        done[i] += 1\n"
+              "for i in range(2):\n"
+              "    threading.Thread(target=run, args=(i,), daemon=True).start()\n"
+              "print('ready', flush=True)\n"
+              "for line in sys.stdin:\n"
+              "    print(done, flush=True)\n")
+    with Victim(one_python, None, "-c", script) as victim:
+        before = victim.ask("done")
+        result = pyleak("diff", victim.pid, "--children", "-i", "2s", "--format", "json")
+        after = victim.ask("done")
+        assert result.status == 0, result
+        assert all(new > old for new, old in zip(after, before))
+        assert victim.pid in result.json()["pids"]
+        wait_clean(victim.pid, 2)
+
+
+@pytest.mark.parametrize("kind", ["Pool", "ProcessPoolExecutor", "spawn"])
+def test_pools(one_python, tmp_path, kind):
+    """Workers that are there before, and one that comes."""
+    path = tmp_path / "pool.py"
+    path.write_text(
+        "import concurrent.futures, multiprocessing, sys, time\n"
+        "kept = []\n"
+        "def leak(number):\n"
+        "    kept.append(bytes(100000 + number))  # leaks here\n"
+        "    time.sleep(0.05)\n"
+        "if __name__ == '__main__':\n"
+        "    kind = sys.argv[1]\n"
+        "    context = multiprocessing.get_context('spawn' if kind == 'spawn' else 'fork')\n"
+        "    if kind == 'ProcessPoolExecutor':\n"
+        "        pool = concurrent.futures.ProcessPoolExecutor(3, mp_context=context)\n"
+        "    else:\n"
+        "        pool = context.Pool(3)\n"
+        "    list(pool.map(leak, range(12)))\n"
+        "    print('ready', flush=True)\n"
+        "    while True:\n"
+        "        list(pool.map(leak, range(12)))\n")
+    with Victim(one_python, None, path, kind, stderr=subprocess.DEVNULL) as victim:
+        result = pyleak("diff", victim.pid, "--children", "--per-process", "-i", "1500ms", "--format", "json", "-n", 0)
+        document = result.json()
+        assert result.status == 0, result
+        line = line_of(path, "# leaks here")
+        grown = [row for row in document["stats"] if row["size_diff"] > 500000]
+        assert {(row["filename"], row["lineno"]) for row in grown} == {(str(path), line)}
+        assert len({row["pid"] for row in grown}) == 3 and victim.pid not in {row["pid"] for row in grown}
+        for child in document["pids"]:
+            assert not leftovers(child)
+
+
+def test_gunicorn(tmp_path):
+    """Debian's, with four workers under load, one line that leaks, and a worker that is killed meanwhile."""
+    (tmp_path / "service.py").write_text(
+        "CACHE = []\n"
+        "def app(environment, start_response):\n"
+        "    CACHE.append(environment['QUERY_STRING'] * 1000)  # leaks here\n"
+        "    start_response('200 OK', [('Content-Type', 'text/plain')])\n"
+        "    return [b'ok']\n")
+    load = ("import http.client, sys\n"
+            "i = 0\n"
+            "while True:\n"
+            "    try:\n"
+            "        connection = http.client.HTTPConnection('127.0.0.1', int(sys.argv[1]))\n"
+            "        connection.request('GET', '/?%08d' % i)\n"
+            "        assert connection.getresponse().read() == b'ok'\n"
+            "        connection.close()\n"
+            "        i += 1\n"
+            "    except OSError:\n"
+            "        pass  # its worker was killed\n")
+    port = 20000 + os.getpid() % 20000
+    server = subprocess.Popen(["/usr/bin/gunicorn", "--workers", "4", "--bind", "127.0.0.1:%d" % port, "--no-sendfile",
+                               "service:app"], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    clients = []
+    try:
+        wait_until(lambda: "Booting worker with pid" in server.stderr.readline(), 10, "a worker")
+        clients = [subprocess.Popen([sys.executable, "-c", load, str(port)], stderr=subprocess.DEVNULL) for _ in range(2)]
+        with Pyleak("diff", server.pid, "--children", "-i", "3s", "-c", 3, "--format", "json",
+                    prefix=["stdbuf", "-oL"]) as running:
+            first = json.loads(running.process.stdout.readline())
+            victim = first["pids"][1]
+            os.kill(victim, signal.SIGKILL)
+            documents = [first] + [json.loads(line) for line in running.finish().stdout.splitlines()]
+    finally:
+        for process in clients:
+            process.kill()
+            process.wait()
+        server.terminate()
+        server.communicate(timeout=30 * PATIENCE)
+    for document in documents:
+        row = document["stats"][0]
+        assert (row["filename"], row["lineno"]) == (str(tmp_path / "service.py"), 3)
+        assert row["size"] > 10 * sum(other["size"] for other in document["stats"][1:])
+    last = documents[-1]
+    assert documents[0]["stats"][0]["size_diff"] > 0 and last["stats"][0]["size_diff"] > 0
+    assert len(first["pids"]) == 5 and len(last["pids"]) == 5
+    assert victim in documents[1]["pids"] and victim not in last["pids"]
+    assert set(last["pids"]) - set(first["pids"]), "the new worker is recorded too"
