@@ -4,14 +4,23 @@
 Runs on every Python from 3.6 on.
 """
 import gc
+import sys
 import time
 import weakref
+
+try:
+    from contextvars import ContextVar, copy_context
+except ImportError:  # 3.6
+    copy_context = None
+else:
+    VARIABLE = ContextVar("VARIABLE")
 
 DEEP = 20000  # far deeper than the stack is: CPython's trashcan has to see the nest
 
 
 class SubList(list):
-    pass
+    def tell(self):
+        return self[0]
 
 
 class SubDict(dict):
@@ -64,6 +73,32 @@ NESTS = (lambda x: [x], lambda x: (x,), lambda x: {"key": x}, lambda x: SubList(
          lambda x: SubTuple((x,)), lambda x: [({"key": x},)])
 
 
+def objects_of_few_words(seed):
+    """Methods, built-in functions, frames, slices and contexts, in larger numbers than are parked."""
+    items = [Phoenix.risen.append for _ in range(300)], [[seed].__len__ for _ in range(300)]
+    methods = [SubList([i]).tell for i in range(300)]
+    frames = [(lambda i=i: sys._getframe())() for i in range(250)]
+    slices = [slice(i, [seed]) for i in range(60)]
+    if not all(method() == i for i, method in enumerate(methods)) or items[1][7]() != 1:
+        return "methods"
+    if not all(frame.f_locals["i"] == i for i, frame in enumerate(frames)):
+        return "frames"
+    if not all(thing.start == i and thing.stop == [seed] for i, thing in enumerate(slices)):
+        return "slices"
+    if copy_context:
+        contexts = [copy_context() for _ in range(300)]
+        dead = []
+        references = [weakref.ref(context, dead.append) for context in contexts]
+        for i, context in enumerate(contexts):
+            context.run(VARIABLE.set, [i, seed])
+        if not all(context[VARIABLE] == [i, seed] for i, context in enumerate(contexts)):
+            return "contexts"
+        del contexts, context
+        if len(dead) > len(references):  # another thread's gc.get_objects() may hold some yet
+            return "contexts that die twice"
+    return None
+
+
 def nested_round(seed):
     """Makes and drops; returns what is wrong, or None."""
     for make in NESTS:
@@ -95,4 +130,4 @@ def nested_round(seed):
     del loop
     if seed % 20 == 0:
         gc.collect()
-    return Item.wrong
+    return Item.wrong or objects_of_few_words(seed)
