@@ -120,6 +120,10 @@ struct pl_frame_ref {
  */
 uint64_t pl_python_thread(const struct pl_python *python, uint64_t thread_pointer, uint64_t hint);
 
+/* The thread pointers (pthread_self()) of all thread states, at most `max`, as an OS thread has them in each interpreter
+ * that it has entered; how many. */
+size_t pl_python_thread_pointers(const struct pl_python *python, uint64_t *pointers, size_t max);
+
 /*
  * The Python stack of a tstate, innermost frame first, at most `max` entries, as
  * sys._getframe()/tracemalloc see it (shims and incomplete frames left out). Returns the number of

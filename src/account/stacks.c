@@ -11,12 +11,17 @@
 #include "pyleak/process.h"
 
 /*
- * Where the stacks are. The kernel names the first thread's; those of other threads are where their stack pointer
- * is, which /proc/PID/task/TID/syscall tells of a thread that waits. A thread that runs at this moment is in the rest.
- * Below a stack there is no access (a guard page); above it the kernel may have joined other memory to its mapping.
+ * Where the stacks are. The kernel names the first thread's. The C library puts the thread pointer, which Python knows of
+ * its threads, at the top of a thread's stack; the stack of any other thread is where its stack pointer is, which
+ * /proc/PID/task/TID/syscall tells while it waits (a thread that runs is in the rest). Below a stack there is no access
+ * (a guard page); above it the kernel may have joined other memory to its mapping.
  */
 
-enum { STACK_MAX = 8 << 20 }; /* what threads get unless they ask for something else */
+enum {
+	STACK_MAX = 8 << 20,      /* what threads get unless they ask for something else */
+	STACK_MIN = 16 * PL_PAGE, /* the first thread's thread pointer is in a mapping of some pages */
+	THREAD_HEAD = 4096,       /* struct pthread is smaller */
+};
 
 static uint64_t stack_pointer(pid_t pid, pid_t tid)
 {
@@ -63,18 +68,38 @@ static uint64_t resident_bytes(int pagemap, struct pl_range range)
 	return bytes;
 }
 
-/* The stack that this address lies in. */
-static struct pl_range stack_around(const struct pl_maps *maps, uint64_t address)
+/* The stack that this address lies in: at its top, if it is the thread pointer. */
+static struct pl_range stack_around(const struct pl_maps *maps, uint64_t address, bool is_top)
 {
 	const struct pl_map *map = address ? pl_maps_find(maps, address) : NULL;
+	struct pl_range none = {0, 0}, range;
 
-	if (!map || !map_is_anonymous(map) || strcmp(map->path, "[heap]") == 0)
-		return (struct pl_range){0, 0};
-	if (map->end - map->start <= STACK_MAX)
-		return (struct pl_range){map->start, map->end};
-	if (address - map->start < STACK_MAX)
-		return (struct pl_range){map->start, map->start + STACK_MAX};
-	return (struct pl_range){0, 0};
+	if (!map || !map_is_anonymous(map) || map->path[0] == '[' || map->end - map->start < STACK_MIN)
+		return none;
+	range = (struct pl_range){map->start, map->end};
+	if (is_top && map->end - address > THREAD_HEAD)
+		range.end = (address + THREAD_HEAD + PL_PAGE - 1) & ~(uint64_t)(PL_PAGE - 1);
+	else if (!is_top && map->end - map->start > STACK_MAX)
+		range.end = map->start + STACK_MAX;
+	return address < range.end ? range : none;
+}
+
+static size_t find_stacks(const struct moment *moment, struct pl_range *stacks, size_t max, const pid_t *tids,
+	size_t count)
+{
+	const struct pl_python *python = moment->reader->python;
+	pl_autofree uint64_t *pointers = calloc(count, sizeof(*pointers));
+	size_t found = 0, known = pointers ? pl_python_thread_pointers(python, pointers, count) : 0;
+
+	for (size_t i = 0; i < moment->maps->count && found < max; i++)
+		if (strcmp(moment->maps->items[i].path, "[stack]") == 0)
+			stacks[found++] = (struct pl_range){moment->maps->items[i].start, moment->maps->items[i].end};
+	for (size_t i = 0; i < known && found < max; i++)
+		stacks[found++] = stack_around(moment->maps, pointers[i], true);
+	for (size_t i = 0; i < count && found < max; i++)
+		if (tids[i] != python->pid)
+			stacks[found++] = stack_around(moment->maps, stack_pointer(python->pid, tids[i]), false);
+	return found;
 }
 
 void stacks_count(const struct moment *moment, struct pl_account *ret)
@@ -83,19 +108,14 @@ void stacks_count(const struct moment *moment, struct pl_account *ret)
 	pl_autofree pid_t *tids = NULL;
 	pl_autofree struct pl_range *stacks = NULL;
 	uint64_t sum = 0, covered = 0;
-	size_t count, found = 0;
+	size_t count, found;
 
 	if (pl_process_threads(reader->python->pid, &tids, &count) < 0)
 		return;
-	stacks = calloc(count + 1, sizeof(*stacks));
+	stacks = calloc(2 * count + 1, sizeof(*stacks));
 	if (!stacks)
 		return;
-	for (size_t i = 0; i < moment->maps->count; i++)
-		if (strcmp(moment->maps->items[i].path, "[stack]") == 0)
-			stacks[found++] = (struct pl_range){moment->maps->items[i].start, moment->maps->items[i].end};
-	for (size_t i = 0; i < count && found <= count; i++)
-		if (tids[i] != reader->python->pid)
-			stacks[found++] = stack_around(moment->maps, stack_pointer(reader->python->pid, tids[i]));
+	found = find_stacks(moment, stacks, 2 * count + 1, tids, count);
 	qsort(stacks, found, sizeof(*stacks), compare_starts);
 	for (size_t i = 0; i < found; i++) {
 		/* None twice. */

@@ -36,19 +36,16 @@ int thread_read(const struct pl_python *python, uint64_t address, struct thread_
 	return 0;
 }
 
-/*
- * An OS thread has a thread state in every interpreter that it has entered: the active one is
- * preferred; with none (the thread is outside of the GIL) one that has frames.
- */
-static uint64_t search(const struct pl_python *python, uint64_t thread_pointer)
+/* All thread states of all interpreters, newest first, until `visit` says that it is enough. */
+static void walk(const struct pl_python *python,
+	bool (*visit)(void *context, uint64_t address, const struct thread_state *thread), void *context)
 {
 	const struct pl_python_layout *layout = &python->layout;
-	uint64_t interpreter, best = 0;
-	bool best_has_frame = false;
+	uint64_t interpreter;
 	int threads = 0;
 
 	if (pl_memory_read_u64(python->pid, python->interpreters_head, &interpreter) < 0)
-		return 0;
+		return;
 	for (int i = 0; interpreter && i < INTERPRETERS_MAX; i++) {
 		uint64_t address, next;
 		struct pl_memory_piece pieces[] = {
@@ -63,19 +60,66 @@ static uint64_t search(const struct pl_python *python, uint64_t thread_pointer)
 
 			if (thread_read(python, address, &thread) < 0)
 				break;
-			if (thread.id == thread_pointer) {
-				if (thread.active)
-					return address;
-				if (!best || (thread.frame && !best_has_frame)) {
-					best = address;
-					best_has_frame = thread.frame != 0;
-				}
-			}
+			if (!visit(context, address, &thread))
+				return;
 			address = thread.next;
 		}
 		interpreter = next;
 	}
-	return best;
+}
+
+struct wanted {
+	uint64_t thread_pointer, best;
+	bool best_has_frame;
+};
+
+/*
+ * An OS thread has a thread state in every interpreter that it has entered: the active one is
+ * preferred; with none (the thread is outside of the GIL) one that has frames.
+ */
+static bool compare(void *context, uint64_t address, const struct thread_state *thread)
+{
+	struct wanted *wanted = context;
+
+	if (thread->id != wanted->thread_pointer)
+		return true;
+	if (thread->active || !wanted->best || (thread->frame && !wanted->best_has_frame)) {
+		wanted->best = address;
+		wanted->best_has_frame = thread->frame != 0;
+	}
+	return !thread->active;
+}
+
+static uint64_t search(const struct pl_python *python, uint64_t thread_pointer)
+{
+	struct wanted wanted = {.thread_pointer = thread_pointer};
+
+	walk(python, compare, &wanted);
+	return wanted.best;
+}
+
+struct pointers {
+	uint64_t *items;
+	size_t count, max;
+};
+
+static bool collect(void *context, uint64_t address, const struct thread_state *thread)
+{
+	struct pointers *pointers = context;
+
+	(void)address;
+	if (pointers->count < pointers->max)
+		pointers->items[pointers->count++] = thread->id;
+	return pointers->count < pointers->max;
+}
+
+size_t pl_python_thread_pointers(const struct pl_python *python, uint64_t *pointers, size_t max)
+{
+	struct pointers found = {.items = pointers, .max = max};
+
+	if (max)
+		walk(python, collect, &found);
+	return found.count;
 }
 
 /*
