@@ -9,7 +9,7 @@ import time
 import pytest
 
 import helpers
-from helpers import Trace, attach, library, pyleak, wait_clean, wait_hooked, wait_until
+from helpers import Trace, attach, leftovers, library, pyleak, wait_clean, wait_hooked, wait_until
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -69,6 +69,24 @@ def test_signals(host):
 
 def test_blocked(host):
     watch(host("--library", library("blocked")))
+
+
+def test_mallocs(host):
+    document = watch(host("--library", library("mallocs")))
+    assert document["lost"]["events"] == 0
+
+
+def test_loader(host):
+    victim = host("--library", library("loader"))
+    for _ in range(3):
+        with attach(victim.pid) as running:
+            wait_hooked(victim.pid, running)
+            time.sleep(WATCHED_S)
+            victim.check()
+            result = running.finish(signal.SIGTERM)
+        assert result.status == 0, result
+        victim.check()
+        assert not leftovers(victim.pid)
 
 
 def test_churn(host):

@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: MIT
+"""Native allocators: every block at the line that asked for it, to the byte, and nothing left behind."""
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+import pythons
+from helpers import (PYLEAK, VICTIMS, Pyleak, Trace, Victim, leftovers, library, line_of, native_words, pyleak, skip_here,
+                     wait_hooked, wait_until)
+
+SCRIPT = VICTIMS / "native.py"
+KINDS = ["malloc", "calloc", "realloc", "grown", "posix_memalign", "aligned_alloc", "memalign", "valloc",
+         "by_reallocarray", "mmap", "mremap"]
+LINES = [line_of(SCRIPT, "# line: %s" % kind) for kind in KINDS]
+JEMALLOC = "/usr/lib/x86_64-linux-gnu/libjemalloc.so.2"
+
+# One of each way to tell which thread runs: up to 3.11, since 3.12, without a GIL; the distribution's is stripped.
+FEW = [entry for entry in pythons.pythons() if not entry.root and
+       (entry.executable.startswith("/usr/bin/") or entry.version[:2] in ((3, 6), (3, 12)) or entry.free_threaded)]
+few_pythons = pytest.mark.parametrize("python", [entry.executable for entry in FEW], ids=map(pythons.label, FEW))
+
+
+def native(python, **keywords):
+    return Victim(python, "native.py", library("native"), **keywords)
+
+
+def read(pid, *arguments):
+    result = pyleak("attach", pid, "--duration", "20ms", "--format", "json", "--limit", 0, *arguments)
+    assert result.status == 0, result
+    return result.json()
+
+
+def figures(document, domain="native", name="native.py"):
+    """{line: (size, count)} of a file."""
+    return {row["lineno"]: (row["size"], row["count"]) for row in document["stats"]
+            if row["domain"] == domain and os.path.basename(row["filename"]) == name}
+
+
+def keep(pid, *arguments):
+    result = pyleak("attach", pid, "--keep", *arguments)
+    assert result.status == 0, result
+
+
+def detach(victim):
+    assert pyleak("detach", victim.pid).status == 0
+    assert not leftovers(victim.pid)
+
+
+def assert_exact(victim, count=200):
+    before = figures(read(victim.pid))
+    sizes = victim.ask("take %d" % count)
+    after = read(victim.pid)
+    found = figures(after)
+    for line, size, kind in zip(LINES, sizes, KINDS):
+        live = tuple(a - b for a, b in zip(found.get(line, (0, 0)), before.get(line, (0, 0))))
+        assert live == (size, count), (kind, live, size)
+    rows = {row["lineno"]: row for row in after["stats"] if row["domain"] == "native" and row["lineno"] in LINES}
+    for line in LINES:
+        caller = rows[line]["native"]
+        assert os.path.basename(caller["module"]) == "victim_native.so" and caller["symbol"] == "native_take", caller
+    victim.ask("drop")
+    found = figures(read(victim.pid))
+    assert all(found.get(line, (0, 0)) == before.get(line, (0, 0)) for line in LINES), found
+    assert after["lost"] == {"events": 0, "sites": 0}
+
+
+def test_exact(python):
+    with native(python) as victim:
+        before = Trace(victim.pid)
+        keep(victim.pid)
+        assert_exact(victim)
+        assert victim.ask("errno") == 0
+        assert victim.ask("fork") == 42
+        detach(victim)
+        assert not before.differences(victim.pid)
+        victim.ask("take 10")
+        victim.ask("drop")
+
+
+@few_pythons
+def test_domains(python):
+    """Python's own blocks are not native ones, though they come from malloc; python plants nothing in libraries."""
+    with native(python) as victim:
+        keep(victim.pid)
+        victim.ask("python 300")
+        victim.ask("take 50")
+        line = line_of(SCRIPT, "# line: python")
+        document = read(victim.pid)
+        assert line not in figures(document)
+        size, count = figures(document, "python")[line]
+        assert count in range(300, 303) and size >= 300 * 5000
+        assert figures(document, "python")[LINES[0]][0] < 50 * 40  # the addresses, as ints
+        for domain in "python", "native":
+            assert {row["domain"] for row in read(victim.pid, "--domain", domain)["stats"]} == {domain}
+        detach(victim)
+        victim.ask("drop")
+        keep(victim.pid, "--domain", "python")
+        assert not [word for word in native_words(victim.pid) if is_library(victim.pid, word)]
+        victim.ask("take 10")
+        assert not figures(read(victim.pid))
+        detach(victim)
+    result = pyleak("diff", 1, "--engine", "breakpoint", "--domain", "native")
+    assert result.status == 2 and result.stderr.startswith("pyleak: --domain native needs --engine inline"), result
+
+
+def is_library(pid, address):
+    with open("/proc/%d/maps" % pid) as file:
+        for line in file:
+            start, end = (int(part, 16) for part in line.split()[0].split("-"))
+            if start <= address < end:
+                return "victim_native" in line
+    return False
+
+
+@few_pythons
+def test_threads_without_python(python):
+    """They are charged to the function that asked; their stacks have 16 KiB."""
+    with native(python) as victim:
+        keep(victim.pid)
+        assert victim.ask("threads 8 500 700") == 0
+        rows = [row for row in read(victim.pid)["stats"] if row["function"] == "native_keep"]
+        assert [(row["domain"], os.path.basename(row["filename"]), row["lineno"], row["size"], row["count"])
+                for row in rows] == [("native", "victim_native.so", 0, 8 * 500 * 700, 8 * 500)]
+        victim.ask("threads_drop")
+        assert not [row for row in read(victim.pid)["stats"] if row["function"] == "native_keep" and row["size"]]
+        detach(victim)
+
+
+@few_pythons
+def test_freed_from_before(python):
+    with native(python) as victim:
+        sizes = victim.ask("take 100")
+        keep(victim.pid)
+        start = read(victim.pid)["freed_before"]
+        victim.ask("drop")
+        document = read(victim.pid)
+        freed = {key: document["freed_before"][key] - start[key] for key in start}
+        # Of mappings from before nothing is known; glibc knows the size of a block, which it has rounded up.
+        assert 900 <= freed["count"] <= 910
+        assert sum(sizes[:9]) <= freed["size"] <= 1.1 * sum(sizes[:9])
+        assert "freed from before: size=" in pyleak("attach", victim.pid, "--duration", "20ms").stdout
+        detach(victim)
+
+
+@few_pythons
+def test_library_loaded_later(python):
+    """One that comes while the process is recorded is hooked; so is one that came while nobody looked."""
+    with Victim(python, None, "-c", LATER % library("native")) as victim:
+        with Pyleak("attach", victim.pid, "--keep") as running:
+            assert running.finish(None).status == 0
+        victim.tell("load")
+        assert victim.line() == "loaded"
+        read(victim.pid)  # looks for libraries when it begins
+        victim.tell("take")
+        assert victim.line() == "taken"
+        found = [row for row in read(victim.pid)["stats"] if row["domain"] == "native" and row["size"] == 100 * 1000]
+        assert len(found) == 1 and found[0]["count"] == 100, found
+        detach(victim)
+    with Victim(python, None, "-c", LATER % library("native")) as victim:
+        with Pyleak("attach", victim.pid, "--format", "json", "--limit", 0) as running:
+            wait_hooked(victim.pid, running)
+            time.sleep(0.2)
+            victim.tell("load")
+            assert victim.line() == "loaded"
+            wait_until(lambda: [w for w in native_words(victim.pid) if is_library(victim.pid, w)], 5, "it is hooked")
+            time.sleep(0.2)
+            victim.tell("take")
+            assert victim.line() == "taken"
+            document = running.finish(signal.SIGINT).json()
+        found = [row for row in document["stats"] if row["domain"] == "native" and row["size"] == 100 * 1000]
+        assert len(found) == 1 and found[0]["count"] == 100, found
+        assert not leftovers(victim.pid)
+
+
+LATER = """
+import ctypes, sys
+print("ready", flush=True)
+sys.stdin.readline()
+library = ctypes.PyDLL(%r)
+library.native_take.restype = ctypes.c_void_p
+library.native_take.argtypes = [ctypes.c_int, ctypes.c_size_t]
+print("loaded", flush=True)
+sys.stdin.readline()
+kept = [library.native_take(0, 1000) for _ in range(100)]
+print("taken", flush=True)
+sys.stdin.readline()
+"""
+
+
+@few_pythons
+def test_allocator_of_the_programs_own(python):
+    """With jemalloc preloaded its malloc is the real one; what it maps for itself is not data."""
+    if not os.path.exists(JEMALLOC):
+        skip_here("jemalloc")
+    with native(python, env=dict(os.environ, LD_PRELOAD=JEMALLOC)) as victim:
+        keep(victim.pid)
+        assert_exact(victim)
+        callers = {os.path.basename(row["native"]["module"]) for row in read(victim.pid)["stats"] if "native" in row}
+        assert not [name for name in callers if "jemalloc" in name], callers
+        detach(victim)
+
+
+def test_numpy():
+    """The line that holds the data of arrays, to the byte."""
+    if subprocess.run(["/usr/bin/python3", "-c", "import numpy"], stderr=subprocess.DEVNULL, check=False).returncode:
+        skip_here("numpy")
+    with Victim("/usr/bin/python3", None, "-c", ARRAYS) as victim:
+        with Pyleak("diff", victim.pid, "--interval", "1s", "--format", "json") as running:
+            wait_hooked(victim.pid, running)
+            victim.tell("go")
+            document = running.finish(None).json()
+        top = [row for row in document["stats"] if row["domain"] == "native"][0]
+        assert top["filename"] == "<string>" and top["lineno"] == 7, top
+        assert top["size"] == 100 * 8 * 12345 and top["count"] == 100, top
+        assert "_multiarray_umath" in top["native"]["module"]
+        assert not leftovers(victim.pid)
+
+
+ARRAYS = """
+import numpy, sys, time
+print("ready", flush=True)
+sys.stdin.readline()
+kept = []
+for i in range(100):
+    kept.append(numpy.empty(12345))
+    time.sleep(0.001)
+    numpy.zeros(54321)
+sys.stdin.readline()
+"""
+
+
+@few_pythons
+def test_killed_at_any_step(python):
+    """Some of the steps of planting, of extending and of removing: what is left is removed by the next."""
+    with native(python) as victim:
+        steps = int(pyleak("attach", victim.pid, "--duration", "50ms", "--verbose").stderr.split(" ptrace steps")[0].split()[-1])
+        for step in range(1, steps, max(1, steps // 25)):
+            environment = dict(os.environ, PYLEAK_FAULT=str(step), PYLEAK_GUARDIAN="off")
+            result = subprocess.run([PYLEAK, "attach", str(victim.pid), "--duration", "50ms"], env=environment,
+                                    capture_output=True, check=False, timeout=60)
+            assert result.returncode == -signal.SIGKILL, (step, result)
+            victim.ask("take 20")
+            victim.ask("drop")
+            assert victim.ask("threads 2 50 300") == 0
+            victim.ask("threads_drop")
+            detach(victim)
+            victim.ask("take 20")
+            victim.ask("drop")
