@@ -136,7 +136,8 @@ static void leave_terminal(int keep_fd)
 		if (fd != keep_fd)
 			(void)close(fd);
 	(void)prctl(PR_SET_NAME, "pyleak-guardian");
-	(void)chdir("/");
+	if (chdir("/") < 0)
+		return; /* its folder's file system stays busy meanwhile: no more */
 }
 
 static int start(void)

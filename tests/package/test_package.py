@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: MIT
+"""What tools/package makes, on machines that have nothing of ours."""
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+import roots
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+LEAK = """
+import time
+kept = []
+print("ready", flush=True)
+while True:
+    kept.extend([bytes(1000 + i) for i in range(50)])  # leaks here
+    time.sleep(0.01)
+"""
+
+
+def make(*arguments):
+    """The file that tools/package names last."""
+    output = subprocess.run([ROOT / "tools" / "package", *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                            check=True, text=True).stdout
+    return pathlib.Path(output.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("package")
+
+
+@pytest.fixture(scope="module")
+def package(folder):
+    return make("--output", str(folder))
+
+
+@pytest.fixture(scope="module")
+def program(folder):
+    return make("--static", "--output", str(folder))
+
+
+@pytest.fixture(scope="module")
+def debian(folder):
+    """Removed at the end, not kept as pytest keeps its folders: it is large."""
+    path = folder / "debian"
+    roots.make_debian(path)
+    (path / "leak.py").write_text(LEAK)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def empty(tmp_path, program):
+    roots.make_empty(tmp_path / "empty", program)
+    return tmp_path / "empty"
+
+
+class Leaking:
+    """A Python that leaks at one line, for as long as the with block lasts."""
+
+    def __init__(self, command):
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        assert self.process.stdout.readline() == b"ready\n"
+        self.pid = self.process.pid
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        alive = self.process.poll() is None
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+        assert alive, "it did not survive"
+
+
+def assert_finds_the_leak(root, program, pid, *arguments):
+    """Recorded from within the root."""
+    result = roots.run(root, program, "diff", pid, "--interval", "500ms", "--format", "json", *arguments)
+    row = json.loads(result.stdout)["stats"][0]
+    assert (row["filename"].rsplit("/", 1)[-1], row["lineno"]) == ("leak.py", 6), row
+    assert row["size_diff"] > 50000, row
+
+
+def test_lintian(package):
+    """Has nothing to say."""
+    result = subprocess.run(["lintian", "--allow-root", "--info", "--display-info", str(package)], stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT, text=True, check=False)
+    assert result.returncode == 0 and not result.stdout, result.stdout
+
+
+def test_installed_and_removed(package, debian):
+    before = roots.run(debian, "dpkg-query", "-f", "${Package}\n", "-W").stdout
+    assert "pyleak" not in before and "libcapstone" not in before
+    shutil.copy(package, debian / "pyleak.deb")
+    roots.run(debian, "apt-get", "update", "-q")
+    roots.run(debian, "apt-get", "install", "-y", "-q", "/pyleak.deb")
+    assert roots.run(debian, "pyleak", "--version").stdout == "pyleak %s\n" % package.name.split("_")[1]
+    files = [name for name in roots.run(debian, "dpkg", "-L", "pyleak").stdout.splitlines()
+             if not (debian / name[1:]).is_dir()]
+    for end in ("/bin/pyleak", "/man1/pyleak.1.gz", "/completions/pyleak", "/vendor-completions/_pyleak", "/pyleak.fish",
+                "/doc/pyleak/copyright"):
+        assert any(name.endswith(end) for name in files), (end, files)
+    with Leaking(roots.enter(debian, "python3", "/leak.py")) as leaking:
+        assert_finds_the_leak(debian, "pyleak", leaking.pid)
+    roots.run(debian, "apt-get", "purge", "-y", "-q", "--autoremove", "pyleak")
+    assert roots.run(debian, "dpkg-query", "-f", "${Package}\n", "-W").stdout == before
+    assert not [name for name in files if (debian / name[1:]).exists()]
+
+
+def test_static_is_alone(empty):
+    """A dynamic program would not even start there."""
+    assert roots.run(empty, "/pyleak", "--version").stdout.startswith("pyleak ")
+    assert sorted(path.name for path in empty.iterdir()) == ["proc", "pyleak"]
+
+
+@pytest.mark.parametrize("engine", ["inline", "breakpoint"])
+def test_static_from_an_empty_root(empty, tmp_path, engine):
+    """As from a debug container that has nothing: the program is in another file system."""
+    (tmp_path / "leak.py").write_text(LEAK)
+    with Leaking([sys.executable, str(tmp_path / "leak.py")]) as leaking:
+        listed = [json.loads(line) for line in roots.run(empty, "/pyleak", "ps", "--format", "json").stdout.splitlines()]
+        assert any(row["pid"] == leaking.pid and row["attachable"] for row in listed), listed
+        assert_finds_the_leak(empty, "/pyleak", leaking.pid, "--engine", engine)
+        text = roots.run(empty, "/pyleak", "diff", leaking.pid, "-i", "500ms", "-n", "1").stdout
+        assert "kept.extend([bytes(1000 + i) for i in range(50)])" in text, text
+
+
+def test_static_copied_into_a_container(program, debian):
+    """As by `kubectl cp`, beside a Python that has none of our libraries."""
+    shutil.copy(program, debian / "tmp" / "pyleak")
+    with Leaking(roots.enter(debian, "python3", "/leak.py")) as leaking:
+        assert_finds_the_leak(debian, "/tmp/pyleak", leaking.pid)
