@@ -106,6 +106,14 @@ const struct live_column live_columns_table[LIVE_COLUMN_COUNT] = {
 	{"AGE", 5, PL_SORT_AGE, 72, age},
 };
 
+char *live_source(const struct live_model *model, const char *filename, int line)
+{
+	pl_autofree char *source =
+		model->options.source_pid ? pl_source_line(model->options.source_pid, filename, line) : NULL;
+
+	return source ? pl_printable(source) : NULL;
+}
+
 char *live_format_place(const struct live_model *model, const struct pl_row *row)
 {
 	pl_autofree char *filename = pl_printable(row->filename);

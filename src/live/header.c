@@ -15,7 +15,7 @@ static void put_size(struct live_line *line, unsigned int style, int64_t bytes, 
 {
 	char text[PL_SIZE_TEXT];
 
-	pl_format_size(bytes, sign, text);
+	pl_format_size(bytes, sign && bytes, text);
 	live_put(line, style, text);
 }
 

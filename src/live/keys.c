@@ -74,7 +74,7 @@ static void open_row(struct live_model *model)
 	if (!model->shown_count)
 		return;
 	model->opened = *model->shown[model->selected];
-	model->traceback_top = 0;
+	model->traceback_top = LIVE_TRACEBACK_END; /* where the line itself is */
 	model->page = LIVE_PAGE_ROW;
 }
 
@@ -257,7 +257,7 @@ static void key_in_row(struct live_model *model, enum live_key key, const char *
 		model->traceback_top = 0;
 		break;
 	case LIVE_KEY_END:
-		model->traceback_top = SIZE_MAX / 2;
+		model->traceback_top = LIVE_TRACEBACK_END;
 		break;
 	default:
 		model->page = LIVE_PAGE_ROWS;

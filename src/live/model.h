@@ -33,6 +33,8 @@ enum live_key {
 
 enum { LIVE_RECENT_MAX = 12, LIVE_FILTER_MAX = 64, LIVE_NOTE_MAX = 512 };
 
+#define LIVE_TRACEBACK_END (SIZE_MAX / 2)
+
 struct live_model {
 	struct pl_live_facts facts;
 	struct pl_live_options options;
@@ -65,7 +67,7 @@ struct live_model {
 	size_t page_rows; /* as many were drawn */
 
 	struct pl_row opened;
-	size_t traceback_top; /* lines of it that were scrolled away */
+	size_t traceback_top; /* lines of it that were scrolled away; when drawn, no more than leave a full page */
 };
 
 void live_model_init(struct live_model *model, const struct pl_live_facts *facts, const struct pl_live_options *options);

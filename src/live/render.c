@@ -4,6 +4,10 @@
 #include "columns.h"
 #include "pages.h"
 #include "pyleak/cleanup.h"
+#include "pyleak/report.h"
+
+/* "20001/20001" at the right edge of the status. */
+enum { COUNTER_CELLS = 12 };
 
 /* Lines of the header on a screen so high: the rows are what the view is for. */
 static int header_lines(int height)
@@ -23,6 +27,24 @@ static void render_filter(const struct live_model *model, struct live_screen *sc
 	screen->cursor_column = line && line->cells < line->width ? line->cells : screen->width - 1;
 }
 
+/* What the rows above have no room for: the whole name, the function, the line itself. */
+static void render_selected(const struct live_model *model, const struct pl_row *row, struct live_line *line)
+{
+	pl_autofree char *place = live_format_place(model, row);
+	pl_autofree char *function = row->function ? pl_printable(row->function) : NULL;
+	pl_autofree char *source = live_source(model, row->filename, row->line);
+
+	if (!line || !place)
+		return;
+	line->width -= COUNTER_CELLS;
+	live_put_tail(line, LIVE_DIM, source ? line->width / 2 : live_line_left(line), place);
+	if (function && model->group_by != PL_GROUP_FUNCTION)
+		live_putf(line, LIVE_DIM, " in %s", function);
+	if (source)
+		live_putf(line, LIVE_PLAIN, ": %s", source);
+	line->width += COUNTER_CELLS;
+}
+
 static void render_status(const struct live_model *model, struct live_screen *screen, int y)
 {
 	struct live_line *line = live_screen_line(screen, y);
@@ -32,13 +54,8 @@ static void render_status(const struct live_model *model, struct live_screen *sc
 		render_filter(model, screen, y);
 	else if (model->note[0])
 		live_put(line, LIVE_GREW, model->note);
-	else if (model->page == LIVE_PAGE_ROWS && model->shown_count) {
-		/* Whole, where the rows above show its end only. */
-		pl_autofree char *place = live_format_place(model, model->shown[model->selected]);
-
-		if (place)
-			live_put_tail(line, LIVE_DIM, live_line_left(line), place);
-	}
+	else if (model->page == LIVE_PAGE_ROWS && model->shown_count)
+		render_selected(model, model->shown[model->selected], line);
 	if (model->page != LIVE_PAGE_ROWS || !model->shown_count)
 		return;
 	(void)snprintf(rows, sizeof(rows), "%zu/%zu", model->selected + 1, model->shown_count);

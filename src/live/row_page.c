@@ -105,18 +105,15 @@ static void put_frame(const struct live_model *model, const struct pl_frame *fra
 	struct live_line *line = next_line(traceback);
 	pl_autofree char *filename = pl_printable(frame->filename);
 	pl_autofree char *function = pl_printable(frame->function);
-	pl_autofree char *source = NULL, *printable = NULL;
+	pl_autofree char *source = live_source(model, frame->filename, frame->line);
 
 	if (!filename || !function)
 		return;
 	live_putf(line, LIVE_PLAIN, "  File \"%s\", line ", filename);
 	live_putf(line, LIVE_BOLD, "%d", frame->line);
 	live_putf(line, LIVE_PLAIN, ", in %s", function);
-	if (model->options.source_pid)
-		source = pl_source_line(model->options.source_pid, frame->filename, frame->line);
-	printable = source ? pl_printable(source) : NULL;
-	if (printable)
-		live_putf(next_line(traceback), LIVE_ACCENT, "    %s", printable);
+	if (source)
+		live_putf(next_line(traceback), LIVE_ACCENT, "    %s", source);
 }
 
 static size_t put_frames(const struct live_model *model, const struct pl_row *row, struct traceback *traceback)

@@ -43,17 +43,13 @@ static void render_titles(const struct live_model *model, struct live_line *line
 
 static void put_source(const struct live_model *model, const struct pl_row *row, struct live_line *line)
 {
-	pl_autofree char *source = NULL, *printable = NULL;
+	pl_autofree char *source = NULL;
 
-	if (!model->options.source_pid || model->group_by == PL_GROUP_FILE ||
-		live_line_left(line) < SOURCE_FROM_CELLS)
+	if (model->group_by == PL_GROUP_FILE || live_line_left(line) < SOURCE_FROM_CELLS)
 		return;
-	source = pl_source_line(model->options.source_pid, row->filename, row->line);
-	printable = source ? pl_printable(source) : NULL;
-	if (!printable)
-		return;
-	live_put(line, LIVE_PLAIN, "  ");
-	live_put(line, LIVE_DIM, printable);
+	source = live_source(model, row->filename, row->line);
+	if (source)
+		live_putf(line, LIVE_DIM, "  %s", source);
 }
 
 static void render_row(const struct live_model *model, const struct pl_row *row, bool selected, struct live_line *line)

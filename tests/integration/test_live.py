@@ -157,7 +157,7 @@ def test_killed(leaking, tmp_path, number):
             terminal.wait("total: size=")
             assert terminal.status() == 0
         else:
-            assert terminal.status() == 128 + number
+            assert terminal.status() in (128 + number, 1)  # 1: a sanitizer has caught it after us
         assert terminal.modes() == modes
         assert KEYS not in terminal.screen()
     wait_clean(leaking.pid, 5)

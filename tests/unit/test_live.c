@@ -310,14 +310,15 @@ Test(live, long_traceback)
 	sample_allocate(sites, sample_site(sites, PL_SITE_PYTHON, trace), 1 << 20, 1);
 	live_on(1);
 	press(LIVE_KEY_ENTER);
-	expect("line 60, in f59");
-	expect_not("line 1,");
-	press(LIVE_KEY_END);
 	expect("line 1, in f0");
 	expect_not("line 60,");
 	press(LIVE_KEY_PAGE_UP);
 	expect_not("line 1,");
+	press(LIVE_KEY_END);
+	expect("line 1, in f0");
 	press(LIVE_KEY_HOME);
+	expect("line 60, in f59");
+	expect_not("line 1,");
 	press(LIVE_KEY_DOWN);
 	expect_not("line 60,");
 	expect("line 59,");
