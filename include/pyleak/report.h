@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "pyleak/account.h"
+#include "pyleak/causes.h"
 #include "pyleak/headroom.h"
 #include "pyleak/stats.h"
 #include "pyleak/verdict.h"
@@ -56,6 +57,8 @@ struct pl_report {
 	const struct pl_rows *rows;
 	const struct pl_verdict *verdicts; /* [verdict_count], of the first rows; NULL: none */
 	size_t verdict_count;
+	const struct pl_cause *const *causes; /* [cause_count], of the first rows; NULL: none known, or it does not grow */
+	size_t cause_count;
 	struct pl_headroom headroom; /* beside verdicts; limit 0: not known */
 	const struct pl_rows *stacks; /* the same by traceback, where the format is made of stacks; else NULL */
 };

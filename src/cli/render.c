@@ -51,14 +51,46 @@ static void explain_growth(struct pl_report *report, const struct pl_snapshot *n
 		&report->growth);
 }
 
-static int judge(const struct pl_options *options, struct pl_report *report, const struct pl_report_options *form,
-	const struct pl_history *history,
-	struct pl_verdict **ret)
+static size_t shown_count(const struct pl_options *options, const struct pl_rows *rows)
 {
-	size_t count = report->rows->count;
+	return options->limit && options->limit < rows->count ? options->limit : rows->count;
+}
 
-	if (options->limit && options->limit < count)
-		count = options->limit;
+/* What grows for a while does so for many reasons; a cause that is known is one of them if the growth goes on. */
+static bool may_have_cause(const struct pl_report *report, size_t row)
+{
+	if (row < report->verdict_count && report->verdicts[row].growth != PL_GROWTH_EARLY)
+		return report->verdicts[row].growth == PL_GROWTH_STEADY;
+	return report->kind == PL_REPORT_DIFF && report->rows->items[row].size_diff > 0;
+}
+
+static int find_causes(
+	const struct pl_options *options, struct pl_report *report, const struct pl_cause ***ret)
+{
+	const struct pl_causes *known = pl_causes_default();
+	size_t count = shown_count(options, report->rows);
+
+	*ret = calloc(count ? count : 1, sizeof(**ret));
+	if (!*ret || !known)
+		return -ENOMEM;
+	for (size_t row = 0; row < count; row++) {
+		size_t frame_count;
+		const struct pl_frame *frames =
+			pl_sites_frames(report->sites, report->rows->items[row].site, &frame_count, NULL);
+
+		if (may_have_cause(report, row))
+			(*ret)[row] = pl_causes_find(known, frames, frame_count);
+	}
+	report->causes = *ret;
+	report->cause_count = count;
+	return 0;
+}
+
+static int judge(const struct pl_options *options, struct pl_report *report, const struct pl_report_options *form,
+	const struct pl_history *history, struct pl_verdict **ret)
+{
+	size_t count = shown_count(options, report->rows);
+
 	*ret = calloc(count ? count : 1, sizeof(**ret));
 	if (!*ret)
 		return -ENOMEM;
@@ -85,6 +117,7 @@ int pl_render(const struct pl_options *options, struct pl_report *report, const 
 	};
 	struct pl_rows rows = {0}, stacks = {0};
 	pl_autofree struct pl_verdict *verdicts = NULL;
+	pl_autofree const struct pl_cause **causes = NULL;
 	int code = pl_rows_make(now, before, &selection, &rows);
 
 	*ret_exceeded = code == 0 && exceeds(options, &rows, report->kind);
@@ -99,11 +132,15 @@ int pl_render(const struct pl_options *options, struct pl_report *report, const 
 	report->stacks = format->stacks ? &stacks : NULL;
 	if (code == 0 && history && pl_history_windows(history) >= LEAST_WINDOWS)
 		code = judge(options, report, form, history, &verdicts);
+	if (code == 0)
+		code = find_causes(options, report, &causes);
 	if (code == 0 && format->print)
 		code = format->print(out, report, form);
 	report->rows = report->stacks = NULL;
 	report->verdicts = NULL;
 	report->verdict_count = 0;
+	report->causes = NULL;
+	report->cause_count = 0;
 	pl_rows_free(&rows);
 	pl_rows_free(&stacks);
 	return code;

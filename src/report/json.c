@@ -113,11 +113,26 @@ static json_t *make_native(const struct pl_native_caller *caller)
 	return NULL;
 }
 
+static json_t *make_cause(const struct pl_cause *cause)
+{
+	json_t *item = json_object();
+	bool failed = put_string(item, "name", cause->name);
+
+	failed |= put_string(item, "cause", cause->cause);
+	failed |= put_string(item, "remedy", cause->remedy);
+	failed |= put_string(item, "see", cause->see);
+	if (!failed)
+		return item;
+	json_decref(item);
+	return NULL;
+}
+
 static json_t *make_row(const struct pl_report *report, const struct pl_row *row, bool traceback)
 {
 	json_t *item = json_object();
 	const struct pl_totals *window = &row->window;
 	const struct pl_native_caller *caller = pl_sites_native_caller(report->sites, row->site);
+	size_t number = (size_t)(row - report->rows->items);
 	bool failed = false;
 
 	failed |= put_string(item, "domain", row->domain == PL_SITE_NATIVE ? "native" : "python");
@@ -137,9 +152,10 @@ static json_t *make_row(const struct pl_report *report, const struct pl_row *row
 		failed |= put(item, "native", make_native(caller));
 	if (report->sample)
 		failed |= put(item, "error", make_error(row));
-	if ((size_t)(row - report->rows->items) < report->verdict_count)
-		failed |= put(item, "verdict",
-			make_verdict(&report->verdicts[row - report->rows->items], &report->headroom));
+	if (number < report->verdict_count)
+		failed |= put(item, "verdict", make_verdict(&report->verdicts[number], &report->headroom));
+	if (number < report->cause_count && report->causes[number])
+		failed |= put(item, "known_cause", make_cause(report->causes[number]));
 	if (traceback)
 		failed |= put(item, "traceback", make_traceback(report->sites, row->site));
 	if (!failed)

@@ -164,6 +164,11 @@ static void print_traceback(const struct text *text, const struct pl_row *row)
 	}
 }
 
+static bool is_steady(const struct pl_report *report, size_t number)
+{
+	return number < report->verdict_count && report->verdicts[number].growth == PL_GROWTH_STEADY;
+}
+
 /* As comments on the line of source above. */
 static void print_remarks(const struct text *text, size_t number)
 {
@@ -172,13 +177,24 @@ static void print_remarks(const struct text *text, size_t number)
 
 	if (number < report->verdict_count)
 		pl_verdict_text(&report->verdicts[number], &report->headroom, remark);
-	if (!*remark)
-		return;
-	(void)fputs("    # ", text->out);
-	begin(text, report->verdicts[number].growth == PL_GROWTH_STEADY ? STYLE_GROWN : STYLE_DIM);
-	(void)fputs(remark, text->out);
-	end(text);
-	(void)fputc('\n', text->out);
+	if (*remark) {
+		(void)fputs("    # ", text->out);
+		begin(text, is_steady(report, number) ? STYLE_GROWN : STYLE_DIM);
+		(void)fputs(remark, text->out);
+		end(text);
+		(void)fputc('\n', text->out);
+	}
+	if (number < report->cause_count && report->causes[number]) {
+		const struct pl_cause *cause = report->causes[number];
+
+		(void)fprintf(text->out, "    # known cause%s: ", is_steady(report, number) ? "" : ", if this goes on");
+		utf8_print(text->out, cause->cause);
+		(void)fputs("\n    #   ", text->out);
+		utf8_print(text->out, cause->remedy);
+		(void)fputs("\n    #   ", text->out);
+		utf8_print(text->out, cause->see);
+		(void)fputc('\n', text->out);
+	}
 }
 
 /* Who of the native code asked for it. */

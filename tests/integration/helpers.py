@@ -44,6 +44,7 @@ MAY_LACK = {
     "zstd": "zstd is not installed",
     "script": "script is not installed",
     "man": "man is not installed",
+    "matplotlib": "matplotlib is not installed",
     "32-bit": "32-bit programs do not build or run here",
 }
 

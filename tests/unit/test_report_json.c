@@ -301,6 +301,22 @@ Test(json, a_full_disk)
 	(void)fclose(full);
 }
 
+Test(json, known_causes)
+{
+	const struct pl_cause cause = {"name", "it leaks", "do not", "https://example.org/"};
+	const struct pl_cause *causes[] = {NULL, &cause};
+	json_t *stats;
+
+	sample.report.causes = causes;
+	sample.report.cause_count = 2;
+	(void)print();
+	stats = json_object_get(document, "stats");
+	cr_assert_null(json_object_get(json_array_get(stats, 0), "known_cause"));
+	expect(json_object_get(json_array_get(stats, 1), "known_cause"),
+		"{\"name\": \"name\", \"cause\": \"it leaks\", \"remedy\": \"do not\", \"see\": \"https://example.org/\"}");
+	cr_assert_null(json_object_get(json_array_get(stats, 2), "known_cause"));
+}
+
 Test(json, verdicts)
 {
 	const struct pl_verdict verdicts[] = {

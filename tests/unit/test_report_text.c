@@ -336,6 +336,29 @@ Test(text, verdicts_are_remarks)
 	cr_assert_not_null(strstr(report_sample_print(&sample, pl_report_text), "    # \033[31msteady growth in 5 windows: "));
 }
 
+Test(text, known_causes_are_remarks)
+{
+	const struct pl_cause cause = {"name", "it \033leaks", "do not", "https://example.org/"};
+	const struct pl_cause *causes[] = {&cause, NULL};
+	const struct pl_verdict verdict = {.growth = PL_GROWTH_STEADY};
+	const char *printed;
+
+	two_sites();
+	sample.report.causes = causes;
+	sample.report.cause_count = 2;
+	expect("/app/x.py:41: size=3048 B (+2048 B), count=12 (+2), average=254 B\n"
+	       "    # known cause, if this goes on: it \\x1bleaks\n"
+	       "    #   do not\n"
+	       "    #   https://example.org/\n"
+	       "/app/x.py:50: size=0 B (-1 B), count=0 (-1)\n"
+	       "total: size=3048 B (+2047 B), count=12 (+1), average=254 B\n"
+	       "growth in 10.0 s: tracked +2047 B, RSS +40.0 MiB (100 MiB to 140 MiB)\n");
+	sample.report.verdicts = &verdict;
+	sample.report.verdict_count = 1;
+	printed = report_sample_print(&sample, pl_report_text);
+	cr_assert_not_null(strstr(printed, "\n    # known cause: it "), "%s", printed);
+}
+
 Test(text, verdict)
 {
 	static const struct {

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <fcntl.h>
+#include <fnmatch.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "parse.h"
+#include "pyleak/cleanup.h"
+#include "pyleak/log.h"
+
+enum { MAX_FILE = 1 << 20 };
+
+/* Of data/known-causes, by embed.py. */
+extern const unsigned char pl_known_causes[];
+extern const size_t pl_known_causes_size;
+
+int pl_causes_builtin(struct pl_causes **ret, struct pl_error *err)
+{
+	return pl_causes_parse((const char *)pl_known_causes, pl_known_causes_size, "the built-in known causes", ret, err);
+}
+
+int pl_causes_read(const char *path, struct pl_causes **ret, struct pl_error *err)
+{
+	pl_autoclose int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	pl_autofree char *text = NULL;
+	struct stat status;
+	ssize_t length;
+
+	if (fd < 0 || fstat(fd, &status) < 0)
+		return pl_fail(err, -errno, "%s: %s", path, strerror(errno));
+	if (!S_ISREG(status.st_mode) || status.st_size > MAX_FILE)
+		return pl_fail(err, -EINVAL, "%s: not a file of known causes", path);
+	text = malloc((size_t)status.st_size + 1);
+	if (!text)
+		return pl_fail(err, -ENOMEM, "out of memory");
+	length = read(fd, text, (size_t)status.st_size);
+	if (length < 0)
+		return pl_fail(err, -errno, "%s: %s", path, strerror(errno));
+	return pl_causes_parse(text, (size_t)length, path, ret, err);
+}
+
+const struct pl_causes *pl_causes_default(void)
+{
+	static struct pl_causes *causes;
+	const char *named = getenv("PYLEAK_CAUSES");
+	struct pl_error err = {0};
+	int code;
+
+	if (causes)
+		return causes;
+	code = pl_causes_read(named && *named ? named : PYLEAK_CAUSES_FILE, &causes, &err);
+	/* The program alone, without what is installed beside it. */
+	if (code == -ENOENT && !(named && *named))
+		err = (struct pl_error){0};
+	if (err.code)
+		pl_log_warning("%s; the built-in known causes are used", err.text);
+	if (code < 0)
+		(void)pl_causes_builtin(&causes, NULL);
+	return causes;
+}
+
+size_t pl_causes_count(const struct pl_causes *causes)
+{
+	return causes->count;
+}
+
+const struct pl_cause *pl_causes_at(const struct pl_causes *causes, size_t number)
+{
+	return &causes->causes[number];
+}
+
+static bool fits(const char *file, const char *function, const struct pl_frame *frame)
+{
+	const char *last = frame->function ? strrchr(frame->function, '.') : NULL;
+
+	if (fnmatch(file, frame->filename, 0) != 0 || !frame->function)
+		return false;
+	return fnmatch(function, frame->function, 0) == 0 || (last && fnmatch(function, last + 1, 0) == 0);
+}
+
+/* The frames of a match from the innermost on, each as far in as it fits: then the most is left for the others. */
+static bool matches(const struct cause_match *match, const struct pl_frame *frames, size_t count)
+{
+	size_t wanted = match->count;
+
+	for (size_t i = 0; i < count && wanted; i++) {
+		if (fits(match->frames[wanted - 1].file, match->frames[wanted - 1].function, &frames[i]))
+			wanted--;
+		else if (i == 0 && !match->inner)
+			return false;
+	}
+	return wanted == 0;
+}
+
+const struct pl_cause *pl_causes_find(const struct pl_causes *causes, const struct pl_frame *frames, size_t count)
+{
+	for (size_t i = 0; i < causes->match_count; i++)
+		if (matches(&causes->matches[i], frames, count))
+			return &causes->causes[causes->matches[i].cause];
+	return NULL;
+}
