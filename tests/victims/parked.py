@@ -261,7 +261,7 @@ def by_tracemalloc(kind):
 
 if sys.argv[1:2] == ["tracemalloc"]:
     by_tracemalloc(sys.argv[2])
-else:
+elif __name__ == "__main__":
     print("ready", flush=True)
     for line in sys.stdin:
         print(obey(line.strip()), flush=True)
