@@ -61,10 +61,14 @@ static void bash_values(FILE *out, enum pl_command command)
 static void print_bash(FILE *out)
 {
 	fputs("# bash completion for pyleak, made by 'pyleak completions bash'\n\n"
+	      /* Of several, bash inserts what they have in common, and that is digits; the rest is for the eye. */
 	      "_pyleak_pids()\n{\n"
-	      "\tpyleak ps 2>/dev/null | while read -r pid _; do\n"
-	      "\t\t[[ $pid == PID ]] || echo \"$pid\"\n"
-	      "\tdone\n}\n\n"
+	      "\tlocal pid text\n"
+	      "\tCOMPREPLY=()\n"
+	      "\twhile IFS=$'\\t' read -r pid text; do\n"
+	      "\t\t[[ $pid == \"$cur\"* ]] && COMPREPLY+=(\"$pid  $text\")\n"
+	      "\tdone < <(pyleak completions pids 2>/dev/null)\n"
+	      "\tif [[ ${#COMPREPLY[@]} -eq 1 ]]; then\n\t\tCOMPREPLY=(\"${COMPREPLY[0]%% *}\")\n\tfi\n}\n\n"
 	      "_pyleak()\n{\n"
 	      "\tlocal cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} command= word values= options=\n"
 	      "\tlocal commands='", out);
@@ -88,7 +92,7 @@ static void print_bash(FILE *out)
 			if (offered(&pl_option_table[i], command))
 				fprintf(out, "%s--%s", n++ ? " " : "", pl_option_table[i].name);
 		fprintf(out, "'%s ;;\n", pl_command_table[command].takes_pid
-					  ? "; [[ $cur == -* ]] || options=$(_pyleak_pids)" :
+					  ? "; [[ $cur == -* ]] || { _pyleak_pids; return; }" :
 				 pl_command_table[command].takes_files
 					  ? "; [[ $cur == -* ]] || { compopt -o filenames; COMPREPLY=($(compgen -f -- \"$cur\")); return; }" : "");
 	}
@@ -124,9 +128,9 @@ static void print_zsh(FILE *out)
 {
 	fputs("#compdef pyleak\n# zsh completion for pyleak, made by 'pyleak completions zsh'\n\n"
 	      "_pyleak_pids()\n{\n"
-	      "\tlocal -a pids\n\tlocal line\n"
-	      "\tfor line in ${${(f)\"$(pyleak ps 2>/dev/null)\"}[2,-1]}; do\n"
-	      "\t\tpids+=(\"${${(z)line}[1]}:${${line## #[0-9]## #}//:/\\\\:}\")\n\tdone\n"
+	      "\tlocal -a pids\n\tlocal pid text\n"
+	      "\tpyleak completions pids 2>/dev/null | while IFS=$'\\t' read -r pid text; do\n"
+	      "\t\tpids+=(\"$pid:${text//:/\\\\:}\")\n\tdone\n"
 	      "\t_describe -t processes 'Python process' pids\n}\n\n"
 	      "_pyleak()\n{\n"
 	      "\tsetopt localoptions extendedglob\n"
@@ -174,7 +178,7 @@ static void print_fish(FILE *out)
 {
 	fputs("# fish completion for pyleak, made by 'pyleak completions fish'\n\n"
 	      "function __pyleak_pids\n"
-	      "\tpyleak ps 2>/dev/null | tail -n +2 | string trim | string replace -r '^(\\d+)\\s+' '$1\\t'\n"
+	      "\tpyleak completions pids 2>/dev/null\n"
 	      "end\n\n"
 	      "complete -c pyleak -f\n"
 	      "complete -c pyleak -n __fish_use_subcommand -l help -s h -d 'show this and exit'\n"

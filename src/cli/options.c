@@ -270,6 +270,8 @@ static int parse(int argc, char **argv, struct pl_options *options, struct pl_er
 		return PL_EXIT_USAGE;
 	}
 	if (line.operand_count == 2 && strcmp(line.operands[0], "completions") == 0) {
+		if (strcmp(line.operands[1], "pids") == 0)
+			return pl_completions_print_pids(stdout) < 0 ? PL_EXIT_FAILED : PL_EXIT_DONE;
 		if (pl_completions_print(stdout, line.operands[1]) == 0)
 			return PL_EXIT_DONE;
 		pl_fail(err, -EINVAL, "no completions for '%s': bash, zsh or fish", line.operands[1]);

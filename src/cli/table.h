@@ -104,5 +104,7 @@ void pl_help_print(FILE *out, enum pl_command command);
 void pl_usage_print(FILE *out);
 /* complete.c: "bash", "zsh" or "fish". -EINVAL: another. */
 int pl_completions_print(FILE *out, const char *shell);
+/* complete_pids.c, what these scripts ask for: a PID, a tab and the command line for each Python process. */
+int pl_completions_print_pids(FILE *out);
 
 #endif

@@ -27,7 +27,7 @@ class Terminal:
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=20 * PATIENCE, **keywords).stdout
 
     def type(self, text):
-        self.tmux("send-keys", "-l", text)
+        self.tmux("send-keys", "-l", "--", text)
 
     def press(self, *keys):
         """Names of keys, as tmux has them: Enter, Down, C-c."""
