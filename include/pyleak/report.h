@@ -26,6 +26,7 @@ enum pl_format {
 	PL_FORMAT_FOLDED,
 	PL_FORMAT_SPEEDSCOPE,
 	PL_FORMAT_PPROF,
+	PL_FORMAT_HTML,
 	PL_FORMAT_RECORDING, /* no report: recording_file.h */
 	PL_FORMAT_COUNT
 };
@@ -61,6 +62,7 @@ struct pl_report {
 	size_t cause_count;
 	struct pl_headroom headroom; /* beside verdicts; limit 0: not known */
 	const struct pl_rows *stacks; /* the same by traceback, where the format is made of stacks; else NULL */
+	const struct pl_history *history; /* the snapshots up to this report; NULL: none */
 };
 
 struct pl_report_options {
@@ -99,6 +101,9 @@ int pl_report_speedscope(FILE *out, const struct pl_report *report, const struct
 /* The gzipped protobuf of pprof: allocated and live, blocks and bytes. A difference stands as `pprof
  * -diff_base` makes one. */
 int pl_report_pprof(FILE *out, const struct pl_report *report, const struct pl_report_options *options);
+
+/* One page with everything in it, for a browser: flame graph, rows, and what they were over time. */
+int pl_report_html(FILE *out, const struct pl_report *report, const struct pl_report_options *options);
 
 /* Names and source lines come from the process and may be any bytes. The same text as it may be printed on one line of
  * a terminal: what that would act upon, and bytes that are not UTF-8, as \xNN or \uNNNN; a tab as a blank. The caller

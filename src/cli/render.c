@@ -129,6 +129,7 @@ int pl_render(const struct pl_options *options, struct pl_report *report, const 
 	report->sort = options->sort;
 	report->sites = now->sites;
 	report->rows = &rows;
+	report->history = history;
 	report->stacks = format->stacks ? &stacks : NULL;
 	if (code == 0 && history && pl_history_windows(history) >= LEAST_WINDOWS)
 		code = judge(options, report, form, history, &verdicts);

@@ -67,6 +67,7 @@ static const struct pl_choice format_choices[] = {
 	{"folded", PL_FORMAT_FOLDED, .commands = FOR_ROWS},
 	{"pprof", PL_FORMAT_PPROF, .commands = FOR_ROWS},
 	{"speedscope", PL_FORMAT_SPEEDSCOPE, .commands = FOR_ROWS},
+	{"html", PL_FORMAT_HTML, .commands = FOR_ROWS},
 	{"recording", PL_FORMAT_RECORDING, .commands = FOR_RECORDING},
 	{NULL},
 };

@@ -234,7 +234,7 @@ static json_t *make_pids(const struct pl_report *report)
 	return NULL;
 }
 
-static json_t *make_report(const struct pl_report *report, size_t limit)
+json_t *report_make(const struct pl_report *report, size_t limit)
 {
 	static const char *const groups[] = {
 		[PL_GROUP_LINE] = "line",
@@ -278,5 +278,5 @@ static json_t *make_report(const struct pl_report *report, size_t limit)
 
 int pl_report_json(FILE *out, const struct pl_report *report, const struct pl_report_options *options)
 {
-	return json_print_line(out, make_report(report, options->limit));
+	return json_print_line(out, report_make(report, options->limit));
 }

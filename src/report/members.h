@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #include "pyleak/cleanup.h"
+#include "pyleak/report.h"
 #include "utf8.h"
 
 /* Building JSON. The put_ functions add a member to an object that may be NULL. They take what they
@@ -41,6 +42,9 @@ static inline bool put_unsigned(json_t *object, const char *key, uint64_t number
 {
 	return put_integer(object, key, number > INT64_MAX ? INT64_MAX : (int64_t)number);
 }
+
+/* The document of --format json, with so many rows. NULL: out of memory. */
+json_t *report_make(const struct pl_report *report, size_t limit);
 
 /* The document on one line with a newline, in ASCII only: a C1 control character is a whole escape
  * sequence to some terminals. Takes it; NULL is for want of memory. 0 or -errno. */

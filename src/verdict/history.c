@@ -13,6 +13,7 @@ struct cell {
 struct moment {
 	size_t number; /* of the snapshot, from 0 */
 	int64_t taken_ns;
+	uint64_t rss;
 	struct cell *cells; /* [count], by site */
 	size_t count;
 };
@@ -80,6 +81,7 @@ int pl_history_add(struct pl_history *history, const struct pl_snapshot *snapsho
 	history->moments[history->count++] = (struct moment){
 		.number = history->seen++,
 		.taken_ns = snapshot->taken_ns,
+		.rss = snapshot->rss,
 		.cells = cells,
 		.count = snapshot->count,
 	};
@@ -89,6 +91,16 @@ int pl_history_add(struct pl_history *history, const struct pl_snapshot *snapsho
 size_t pl_history_windows(const struct pl_history *history)
 {
 	return history->seen ? history->seen - 1 : 0;
+}
+
+size_t pl_history_moments(
+	const struct pl_history *history, int64_t taken_ns[PL_HISTORY_POINTS], uint64_t rss[PL_HISTORY_POINTS])
+{
+	for (size_t i = 0; i < history->count; i++) {
+		taken_ns[i] = history->moments[i].taken_ns;
+		rss[i] = history->moments[i].rss;
+	}
+	return history->count;
 }
 
 int pl_history_series(

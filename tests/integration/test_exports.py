@@ -2,6 +2,7 @@
 """Each format is opened by what it is made for, and has the figures that --format json has."""
 import collections
 import csv
+import html.parser
 import io
 import json
 import os
@@ -173,3 +174,91 @@ def test_the_name_says_the_format(one_python, tmp_path):
         result = pyleak("diff", victim.pid, "-i", "200ms", "-c", 2, "-o", tmp_path / "growth.speedscope.json")
     assert result.status == 0, result
     assert json.loads((tmp_path / "growth.speedscope.json").read_text())["exporter"].startswith("pyleak")
+
+
+def open_page(path, tmp_path):
+    """What the page becomes in a browser, which has nothing to complain about."""
+    if not shutil.which("chromium"):
+        helpers.skip_here("chromium")
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage",
+               "--disable-background-networking", "--disable-component-update", "--disable-sync",
+               "--user-data-dir=%s" % (tmp_path / "profile"), "--enable-logging=stderr", "--virtual-time-budget=5000",
+               "--dump-dom", path.as_uri()]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120 * helpers.PATIENCE, check=True)
+    assert "CONSOLE" not in result.stderr, result.stderr
+    assert 'data-ready="yes"' in result.stdout, result.stderr
+    return result.stdout
+
+
+class Page(html.parser.HTMLParser):
+    """Text of the elements of a page, by id or by tag."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.texts, self.tags = [], collections.defaultdict(str), collections.Counter()
+        self.cells = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags[tag] += 1
+        attributes = dict(attrs)
+        for name in ("src", "href", "action"):
+            assert name not in attributes, "a reference to the outside: %s" % attrs
+        if tag not in ("meta", "link", "br", "img", "input"):
+            self.open.append((tag, attributes.get("id")))
+        if tag == "tr" and ("table", "rows") in self.open:
+            self.cells.append("")
+
+    def handle_endtag(self, tag):
+        while self.open and self.open.pop()[0] != tag:
+            pass
+
+    def handle_data(self, data):
+        for _, name in self.open:
+            if name:
+                self.texts[name] += data
+        if ("table", "rows") in self.open:
+            self.cells[-1] += data
+
+
+@KINDS
+def test_html(tape, kind, tmp_path):
+    document = as_json(tape, kind)
+    path = tmp_path / "leak.html"
+    report(tape, *kind, "-o", path)
+    assert not re.search(r"(src|href)=|url\(|@import|https?://(?!www\.w3\.org/2000/svg)", path.read_text())
+    page = Page(open_page(path, tmp_path))
+    assert page.texts["title"] == "Process %d: %s" % (document["pid"], "what grew" if kind else "what is live")
+    assert page.texts["row-count"] == "%d rows" % len(document["stats"])
+    # The heading and a row each, the first one first.
+    assert len(page.cells) == 1 + len(document["stats"])
+    top = document["stats"][0]
+    assert "%s:%d" % (top["filename"], top["lineno"]) in page.cells[1]
+    assert "{:,}".format(top["count"]) in page.cells[1]
+    assert "kept[i] = BASE + i  # leaks here" in page.texts["rows"]
+    assert page.tags["svg"] > 1 and "all that is tracked" in page.texts["legend"]
+    assert "leak " in page.texts["flame"]
+
+
+def test_html_of_hostile_names(one_python, tmp_path):
+    """They are text, whatever they say."""
+    tape, path = tmp_path / "names.pyleak", tmp_path / "names.html"
+    with Victim(one_python, "hostile_names.py") as victim:
+        with Pyleak("attach", victim.pid, "-i", "200ms", "-d", "1500ms", "-o", tape) as running:
+            wait_hooked(victim.pid, running)
+            for _ in range(2):
+                victim.tell("leak")
+                assert victim.line() == "leaked"
+            assert running.finish().status == 0
+    report(tape, "-o", path)
+    text = open_page(path, tmp_path)
+    page = Page(text)
+    assert "owned" not in re.search("<title>(.*?)</title>", text)[1]
+    assert page.tags["img"] == 0 and page.tags["script"] == 2
+    for name in ("</script><script>document.title='owned'</script>", "<!--<script>", "]]>&lt;", "\\u202e", "constructor"):
+        assert name in page.texts["rows"], name
+    # And nothing of it is a formula, or a line of its own, in the other formats.
+    rows = list(csv.reader(io.StringIO(report(tape, "--format", "csv"), newline=""), strict=True))
+    assert all(len(row) == len(rows[0]) and not field.startswith(("=", "+", "@")) for row in rows for field in row)
+    assert all(re.fullmatch(r".+ \d+", line) for line in report(tape, "--format", "folded").splitlines())
+    json.loads(report(tape, "--format", "speedscope"))

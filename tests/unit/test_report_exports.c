@@ -268,7 +268,7 @@ Test(exports, speedscope_of_many_frames)
 
 Test(exports, a_full_disk)
 {
-	static const report_printer printers[] = {pl_report_csv, pl_report_folded, pl_report_speedscope, pl_report_pprof};
+	static const report_printer printers[] = {pl_report_csv, pl_report_folded, pl_report_speedscope, pl_report_pprof, pl_report_html};
 
 	for (size_t i = 0; i < COUNT(printers); i++) {
 		FILE *full = fopen("/dev/full", "w");
@@ -291,6 +291,7 @@ Test(exports, a_file_name_says_its_format)
 		{"growth.json", PL_FORMAT_JSON},
 		{"growth.speedscope.json", PL_FORMAT_SPEEDSCOPE},
 		{"growth.pb.gz", PL_FORMAT_PPROF},
+		{"growth.html", PL_FORMAT_HTML},
 		{"/tmp/a.csv/growth.folded", PL_FORMAT_FOLDED},
 		{"/tmp/a.csv/growth", PL_FORMAT_TEXT},
 		{".csv", PL_FORMAT_TEXT},

@@ -1,0 +1,446 @@
+// SPDX-License-Identifier: MIT
+// The page of --format html. Its data is the JSON in #data; see html.c. Whatever comes from there goes
+// into the page as text, never as markup.
+'use strict';
+
+(() => {
+const data = JSON.parse(document.getElementById('data').textContent);
+const report = data.report;
+const isDiff = report.kind === 'diff';
+const $ = (id) => document.getElementById(id);
+
+// Columns of data.stacks: figures first, then whether older frames were cut, the domain, and the
+// numbers of the frames, innermost first.
+const [SIZE, SIZE_DIFF, COUNT, COUNT_DIFF, ALLOCATED, ALLOCATED_COUNT, MORE, NATIVE, FRAMES] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
+const OLDER = '(older frames)';
+
+// Characters that would not be seen, or that turn a line around.
+const visible = (text) => text.replace(/[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g,
+  (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`);
+data.texts = data.texts.map(visible);
+for (const row of data.series ? data.series.rows : []) row.name = visible(row.name);
+for (const verdict of data.verdicts) [verdict[1], verdict[3]] = [visible(verdict[1]), visible(verdict[3])];
+
+const frames = data.frames.map(([file, func, line, source]) => ({
+  file: data.texts[file], func: data.texts[func], line, source: source < 0 ? '' : data.texts[source],
+}));
+
+function element(name, properties, ...children) {
+  const made = document.createElement(name);
+  Object.assign(made, properties);
+  made.append(...children);
+  return made;
+}
+
+function svg(name, attributes, text) {
+  const made = document.createElementNS('http://www.w3.org/2000/svg', name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+// As tracemalloc prints sizes.
+function sizeText(bytes, signed) {
+  const sign = bytes < 0 ? '-' : signed && bytes > 0 ? '+' : '';
+  let size = Math.abs(bytes);
+  for (const unit of ['B', 'KiB', 'MiB', 'GiB', 'TiB']) {
+    if (size < 100 && unit !== 'B') return `${sign}${size.toFixed(1)} ${unit}`;
+    if (size < 10 * 1024 || unit === 'TiB') return `${sign}${size.toFixed(0)} ${unit}`;
+    size /= 1024;
+  }
+}
+const countText = (count, signed) => (signed && count > 0 ? '+' : '') + count.toLocaleString('en');
+const change = (number) => (number > 0 ? 'grown' : number < 0 ? 'shrunk' : '');
+
+function timeText(seconds) {
+  if (seconds < 120) return `${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`;
+  if (seconds < 7200) return `${(seconds / 60).toFixed(seconds < 600 ? 1 : 0)} min`;
+  return seconds < 172800 ? `${(seconds / 3600).toFixed(1)} h` : `${(seconds / 86400).toFixed(1)} d`;
+}
+
+const shortFile = (file) => file.split('/').slice(-2).join('/');
+
+// -- head ---------------------------------------------------------------------------------------
+
+function head() {
+  const title = `Process ${report.pid}: ${isDiff ? 'what grew' : 'what is live'}`;
+  document.title = `pyleak: process ${report.pid}`;
+  $('title').textContent = title;
+  $('subtitle').textContent = `Python ${report.python ?? '?'}, ${report.engine} engine, recorded from ${report.started}` +
+    ` on; ${isDiff ? 'compared over' : 'after'} ${timeText(report.window_s)}` +
+    (report.sample ? `; sampled, one allocation per ${sizeText(report.sample)} on average` : '');
+  const tile = (name, value, diff, signedText) => {
+    const shown = element('dd', {}, value);
+    if (diff !== undefined) shown.append(element('small', {className: change(diff)}, signedText(diff, true)));
+    $('tiles').append(element('div', {}, element('dt', {}, name), shown));
+  };
+  const {total, rss} = report;
+  tile('Live, tracked', sizeText(total.size), isDiff ? total.size_diff : undefined, sizeText);
+  tile('Blocks', countText(total.count), isDiff ? total.count_diff : undefined, countText);
+  if (rss.before && rss.after) tile('Resident size', sizeText(rss.after), rss.after - rss.before, sizeText);
+  tile('Longest stop', `${report.stop_ms} ms`);
+  if (report.lost.events || report.lost.sites) {
+    $('notes').textContent = `Lost: ${countText(report.lost.events)} events, which are in none of these figures, and ` +
+      `the places of ${countText(report.lost.sites)} more.`;
+    $('notes').hidden = false;
+  }
+  $('footer').textContent = `Made by ${data.writer}. Sizes are powers of 1024.`;
+}
+
+// -- growth over time ---------------------------------------------------------------------------
+
+const colors = ['#6b7280', '#0b62b8', '#d1495b', '#2a9d6f', '#b07d12', '#8e5bd0', '#159fb0', '#c2571a', '#7a8f1e', '#d04f9c'];
+const dashes = ['6 4', '', '', '2 3', '', '8 3 2 3', '', '4 2', '', '1 2'];
+
+function growthChart() {
+  const series = data.series;
+  if (!series || series.at_s.length < 2) return;
+  const lines = [
+    {name: 'resident size', values: series.rss},
+    {name: 'all that is tracked', values: series.size},
+    ...series.rows.filter((row) => row.sizes.some((size) => size !== row.sizes[0]))
+      .map((row) => ({name: row.name, values: row.sizes})),
+  ].filter((line) => line.values.every((value) => value !== null))
+    .map((line, i) => ({...line, color: colors[i % colors.length], dash: dashes[i % dashes.length],
+      values: line.values.map((value) => value - line.values[0])}));
+  $('growth').hidden = false;
+  const chart = $('chart');
+  const values = lines.flatMap((line) => line.values);
+  const low = Math.min(0, ...values), high = Math.max(1, ...values);
+  const first = series.at_s[0], last = series.at_s.at(-1);
+  let at = series.at_s.length - 1;
+
+  function draw() {
+    const box = chart.getBoundingClientRect();
+    const [width, height] = [box.width || 800, box.height || 300];
+    const [left, right, top, bottom] = [78, 12, 10, 28];
+    const x = (time) => left + (width - left - right) * (time - first) / ((last - first) || 1);
+    const y = (value) => height - bottom - (height - top - bottom) * (value - low) / ((high - low) || 1);
+    chart.replaceChildren(svg('title', {}, `Growth over ${timeText(last - first)}`));
+    const step = niceStep((high - low) / 6);
+    for (let value = Math.ceil(low / step) * step; value <= high; value += step) {
+      chart.append(svg('line', {class: 'grid', x1: left, x2: width - right, y1: y(value), y2: y(value)}));
+      chart.append(svg('text', {x: left - 6, y: y(value) + 4, 'text-anchor': 'end'}, sizeText(value, true)));
+    }
+    for (let i = 0; i <= 4; i++) {
+      const time = first + (last - first) * i / 4;
+      chart.append(svg('text', {x: x(time), y: height - 8,
+        'text-anchor': i === 0 ? 'start' : i === 4 ? 'end' : 'middle'}, timeText(time)));
+    }
+    for (const line of lines)
+      chart.append(svg('path', {stroke: line.color, 'stroke-dasharray': line.dash,
+        d: line.values.map((value, i) => `${i ? 'L' : 'M'}${x(series.at_s[i]).toFixed(1)} ${y(value).toFixed(1)}`).join('')}));
+    chart.append(svg('line', {class: 'cursor', x1: x(series.at_s[at]), x2: x(series.at_s[at]), y1: top, y2: height - bottom}));
+    chart.onpointermove = (event) => {
+      const time = first + (event.clientX - box.left - left) / (width - left - right) * (last - first);
+      let nearest = 0;
+      series.at_s.forEach((moment, i) => {
+        if (Math.abs(moment - time) < Math.abs(series.at_s[nearest] - time)) nearest = i;
+      });
+      if (nearest !== at) { at = nearest; draw(); legend(); }
+    };
+  }
+  function legend() {
+    $('legend').replaceChildren(element('li', {}, element('span', {className: 'name'}, `At ${timeText(series.at_s[at])}:`)),
+      ...lines.map((line) => {
+        const stroke = svg('svg', {'aria-hidden': 'true', viewBox: '0 0 26 10'});
+        stroke.append(svg('line', {x1: 0, x2: 26, y1: 5, y2: 5, stroke: line.color, 'stroke-width': 3,
+          'stroke-dasharray': line.dash}));
+        return element('li', {}, stroke, element('span', {className: 'name'}, line.name),
+          element('span', {className: `value ${change(line.values[at])}`}, sizeText(line.values[at], true)));
+      }));
+  }
+  draw();
+  legend();
+  window.addEventListener('resize', draw);
+  $('points').append(
+    element('thead', {}, element('tr', {}, ...['time', ...lines.map((line) => line.name)].map((name) => element('th', {scope: 'col'}, name)))),
+    element('tbody', {}, ...series.at_s.map((time, i) => element('tr', {}, element('td', {}, timeText(time)),
+      ...lines.map((line) => element('td', {}, sizeText(line.values[i], true)))))));
+}
+
+// A step of the size axis: 1, 2 or 5 of a power of 1024 or of ten of them.
+function niceStep(size) {
+  let unit = 1;
+  while (unit * 1024 <= size) unit *= 1024;
+  for (const factor of [1, 2, 5, 10, 20, 50, 100, 200, 500]) if (factor * unit >= size) return factor * unit;
+  return 1024 * unit;
+}
+
+// -- flame graph --------------------------------------------------------------------------------
+
+const metrics = {
+  size: {name: 'live bytes', of: (stack) => stack[SIZE], text: sizeText},
+  count: {name: 'live blocks', of: (stack) => stack[COUNT], text: countText},
+  allocated: {name: 'allocated bytes', of: (stack) => stack[ALLOCATED], text: sizeText},
+  allocatedCount: {name: 'allocated blocks', of: (stack) => stack[ALLOCATED_COUNT], text: countText},
+};
+if (isDiff) {
+  Object.assign(metrics, {
+    grown: {name: 'growth in bytes', of: (stack) => Math.max(0, stack[SIZE_DIFF]), text: sizeText},
+    grownCount: {name: 'growth in blocks', of: (stack) => Math.max(0, stack[COUNT_DIFF]), text: countText},
+    shrunk: {name: 'decline in bytes', of: (stack) => Math.max(0, -stack[SIZE_DIFF]), text: sizeText},
+  });
+}
+
+function hue(text) {
+  let hash = 7;
+  for (let i = 0; i < text.length; i++) hash = (hash * 31 + text.charCodeAt(i)) >>> 0;
+  return hash % 360;
+}
+
+// The tree of all stacks, of those that weigh something.
+function buildTree(metric, inverted) {
+  const root = {name: 'all', frame: null, value: 0, children: new Map(), parent: null, depth: 0};
+  for (const stack of data.stacks) {
+    const weight = metric.of(stack);
+    if (!(weight > 0)) continue;
+    let path = stack.slice(FRAMES);
+    if (stack[MORE]) path.push(OLDER);
+    if (!inverted) path.reverse();
+    let node = root;
+    node.value += weight;
+    for (const key of path) {
+      let child = node.children.get(key);
+      if (!child) {
+        const frame = key === OLDER ? {file: '', func: OLDER, line: 0, source: ''} : frames[key];
+        child = {name: frame.func, frame, value: 0, children: new Map(), parent: node, depth: node.depth + 1};
+        node.children.set(key, child);
+      }
+      child.value += weight;
+      node = child;
+    }
+  }
+  return root;
+}
+
+const ROW = 20;
+let tree, zoomed, flameMetric;
+
+function place(frame) {
+  return frame.file ? `${frame.func} (${frame.file}${frame.line ? ':' + frame.line : ''})` : frame.func;
+}
+
+function describe(node) {
+  const share = tree.value ? (100 * node.value / tree.value).toFixed(1) : '0';
+  const value = `${flameMetric.text(node.value)}, ${share} %`;
+  if (!node.frame) return `all: ${value}`;
+  return `${place(node.frame)}: ${value}${node.frame.source ? '   ' + node.frame.source : ''}`;
+}
+
+function drawFlame() {
+  const flame = $('flame');
+  const width = flame.clientWidth || 800;
+  const wanted = $('search').value.trim().toLowerCase();
+  const boxes = [];
+  let deepest = 0, marked = 0;
+  const add = (node, left, size, above) => {
+    const text = node.frame ? `${node.frame.func} ${shortFile(node.frame.file)}${node.frame.line ? ':' + node.frame.line : ''}` : 'all';
+    const hit = wanted && node.frame && `${node.frame.func} ${node.frame.file}`.toLowerCase().includes(wanted);
+    const box = element('button', {type: 'button', textContent: size > 30 ? text : '', title: describe(node),
+      className: (hit ? 'mark ' : '') + (above ? 'above' : '')});
+    box.setAttribute('aria-label', describe(node));
+    box.style.left = `${left}px`;
+    box.style.width = `${Math.max(size, 1)}px`;
+    box.style.top = `${node.depth * ROW}px`;
+    box.style.background = node.frame
+      ? `hsl(${hue(node.frame.file)} 55% var(--frame-light))` : 'var(--line)';
+    box.onclick = () => { zoomed = node; drawFlame(); };
+    box.onfocus = box.onmouseenter = () => { $('flame-info').textContent = describe(node); };
+    boxes.push(box);
+    deepest = Math.max(deepest, node.depth);
+    marked += hit ? 1 : 0;
+  };
+  const ancestors = [];
+  for (let node = zoomed.parent; node; node = node.parent) ancestors.unshift(node);
+  for (const node of ancestors) add(node, 0, width, true);
+  const visit = (node, left, size) => {
+    add(node, left, size, false);
+    const children = [...node.children.values()].sort((a, b) => b.value - a.value);
+    for (const child of children) {
+      const part = size * child.value / node.value;
+      if (part < 1) break;
+      visit(child, left, part);
+      left += part;
+    }
+  };
+  if (zoomed.value) visit(zoomed, 0, width);
+  flame.style.height = `${(deepest + 1) * ROW}px`;
+  flame.replaceChildren(...boxes);
+  $('reset').disabled = zoomed === tree;
+  $('flame-info').textContent = !zoomed.value ? `Nothing here has ${flameMetric.name}.`
+    : wanted ? `${marked} frames match. ${describe(zoomed)}` : describe(zoomed);
+}
+
+function newTree() {
+  flameMetric = metrics[$('metric').value];
+  tree = zoomed = buildTree(flameMetric, $('inverted').checked);
+  drawFlame();
+}
+
+function flameGraph() {
+  for (const [key, metric] of Object.entries(metrics))
+    $('metric').append(element('option', {value: key}, metric.name));
+  const grows = isDiff && data.stacks.some((stack) => stack[SIZE_DIFF] > 0);
+  $('metric').value = data.sort === 'count' ? 'count' : data.sort === 'churn' ? 'allocated'
+    : grows ? (data.sort === 'count-diff' ? 'grownCount' : 'grown') : 'size';
+  $('metric').onchange = $('inverted').onchange = newTree;
+  $('search').oninput = drawFlame;
+  $('reset').onclick = () => { zoomed = tree; drawFlame(); };
+  $('flame').addEventListener('keydown', (event) => {
+    if (event.key === 'Escape') { zoomed = zoomed.parent ?? zoomed; drawFlame(); }
+  });
+  window.addEventListener('resize', drawFlame);
+  newTree();
+}
+
+// -- rows ---------------------------------------------------------------------------------------
+
+const PAGE = 100;
+const columns = [
+  {name: 'place', of: (row) => row.name, text: null},
+  {name: 'size', of: (row) => row.size, text: sizeText},
+  ...(isDiff ? [{name: 'size change', of: (row) => row.sizeDiff, text: (n) => sizeText(n, true), signed: true}] : []),
+  {name: 'count', of: (row) => row.count, text: countText},
+  ...(isDiff ? [{name: 'count change', of: (row) => row.countDiff, text: (n) => countText(n, true), signed: true}] : []),
+  {name: 'average', of: (row) => (row.count > 0 ? row.size / row.count : 0), text: (n) => sizeText(Math.round(n))},
+  {name: 'allocated', of: (row) => row.allocated, text: sizeText},
+];
+const sortColumn = {size: 'size', count: 'count', average: 'average', churn: 'allocated',
+  'size-diff': 'size change', 'count-diff': 'count change'};
+let order = {column: columns.find((column) => column.name === sortColumn[data.sort]) ?? columns[1], down: true};
+let shown = PAGE, opened = new Set();
+
+// What the verdict on a row is, where the report has one: by the place of the row.
+const verdicts = new Map();
+for (const [native, file, line, func, growth, text] of data.verdicts)
+  if (report.group_by !== 'traceback')
+    verdicts.set(`${report.group_by} ${rowKey(report.group_by, native, {file, line, func})}`, {growth, text});
+
+function rowKey(group, native, frame) {
+  return `${native}|${frame.file}|` + (group === 'line' ? frame.line : group === 'function' ? frame.func : '');
+}
+
+function makeRows() {
+  const group = $('group').value, rows = new Map();
+  data.stacks.forEach((stack, number) => {
+    const frame = frames[stack[FRAMES]], native = stack[NATIVE];
+    const key = group === 'traceback' ? number : rowKey(group, native, frame);
+    let row = rows.get(key);
+    if (!row) {
+      row = {key: `${group} ${key}`, native, frame, size: 0, sizeDiff: 0, count: 0, countDiff: 0, allocated: 0, stacks: [],
+        name: group === 'file' ? frame.file : group === 'function' ? `${frame.func} (${frame.file})` : `${frame.file}:${frame.line}`,
+        detail: group === 'line' || group === 'traceback' ? frame.func : '',
+        source: group === 'line' || group === 'traceback' ? frame.source : ''};
+      rows.set(key, row);
+    }
+    row.size += stack[SIZE];
+    row.sizeDiff += stack[SIZE_DIFF];
+    row.count += stack[COUNT];
+    row.countDiff += stack[COUNT_DIFF];
+    row.allocated += stack[ALLOCATED];
+    row.stacks.push(stack);
+  });
+  return [...rows.values()];
+}
+
+// Differences by their absolute value, as tracemalloc sorts them.
+function sortRows(rows) {
+  const {column, down} = order;
+  const value = (row) => (column.signed ? Math.abs(column.of(row)) : column.of(row));
+  rows.sort((a, b) => {
+    const [x, y] = [value(a), value(b)];
+    const result = typeof x === 'string' ? x.localeCompare(y) : x - y;
+    return (down ? -result : result) || b.size - a.size || a.name.localeCompare(b.name);
+  });
+}
+
+function tracebacks(row) {
+  const heaviest = [...row.stacks].sort((a, b) => (isDiff ? b[SIZE_DIFF] - a[SIZE_DIFF] : 0) || b[SIZE] - a[SIZE]);
+  const cell = element('td', {className: 'traceback', colSpan: columns.length});
+  for (const stack of heaviest.slice(0, 5)) {
+    const list = element('ol', {});
+    if (stack[MORE]) list.append(element('li', {}, OLDER));
+    for (const number of stack.slice(FRAMES).reverse()) {
+      const item = element('li', {}, place(frames[number]));
+      if (frames[number].source) item.append(element('code', {}, frames[number].source));
+      list.append(item);
+    }
+    const figures = `${sizeText(stack[SIZE])}${isDiff ? ` (${sizeText(stack[SIZE_DIFF], true)})` : ''} in ` +
+      `${countText(stack[COUNT])} blocks, most recent call last`;
+    cell.append(element('h3', {}, figures), list);
+  }
+  if (heaviest.length > 5) cell.append(`${countText(heaviest.length - 5)} more tracebacks`);
+  return element('tr', {}, cell);
+}
+
+function tableRow(row) {
+  const open = opened.has(row.key);
+  const toggle = element('button', {type: 'button', className: row.native ? 'native' : ''}, row.name);
+  toggle.setAttribute('aria-expanded', String(open));
+  toggle.onclick = () => {
+    if (!opened.delete(row.key)) opened.add(row.key);
+    drawRows();
+  };
+  const first = element('td', {}, toggle);
+  if (row.detail) first.append(` ${row.detail}`);
+  if (row.source) first.append(element('code', {}, row.source));
+  const verdict = verdicts.get(row.key);
+  if (verdict) first.append(element('span', {className: `verdict ${verdict.growth}`}, verdict.text));
+  const cells = columns.slice(1).map((column) => {
+    const number = column.of(row);
+    return element('td', {className: column.signed ? change(number) : ''}, column.text(number));
+  });
+  return open ? [element('tr', {}, first, ...cells), tracebacks(row)] : [element('tr', {}, first, ...cells)];
+}
+
+function drawRows() {
+  const wanted = $('filter').value.trim().toLowerCase();
+  const all = makeRows();
+  const rows = all.filter((row) => !wanted || `${row.name} ${row.detail}`.toLowerCase().includes(wanted));
+  sortRows(rows);
+  $('rows').tHead.replaceChildren(element('tr', {}, ...columns.map((column) => {
+    const current = column === order.column;
+    const button = element('button', {type: 'button'}, column.name + (current ? (order.down ? ' ▼' : ' ▲') : ''));
+    button.onclick = () => {
+      order = {column, down: current ? !order.down : column.text !== null};
+      drawRows();
+    };
+    const heading = element('th', {scope: 'col'}, button);
+    heading.setAttribute('aria-sort', current ? (order.down ? 'descending' : 'ascending') : 'none');
+    return heading;
+  })));
+  $('rows').tBodies[0].replaceChildren(...rows.slice(0, shown).flatMap(tableRow));
+  $('row-count').textContent = wanted ? `${countText(rows.length)} of ${countText(all.length)} rows` : `${countText(all.length)} rows`;
+  $('more').hidden = rows.length <= shown;
+}
+
+function table() {
+  $('group').value = report.group_by;
+  $('group').onchange = () => { shown = PAGE; opened = new Set(); drawRows(); };
+  $('filter').oninput = () => { shown = PAGE; drawRows(); };
+  $('more').onclick = () => { shown += PAGE; drawRows(); };
+  drawRows();
+}
+
+// -- light and dark -----------------------------------------------------------------------------
+
+function theme() {
+  const set = (dark) => {
+    document.documentElement.dataset.theme = dark ? 'dark' : 'light';
+    $('theme').textContent = dark ? 'Light' : 'Dark';
+    $('theme').setAttribute('aria-pressed', String(dark));
+  };
+  const preferred = window.matchMedia('(prefers-color-scheme: dark)');
+  set(preferred.matches);
+  preferred.addEventListener('change', (event) => set(event.matches));
+  $('theme').onclick = () => set(document.documentElement.dataset.theme !== 'dark');
+}
+
+theme();
+head();
+growthChart();
+flameGraph();
+table();
+document.documentElement.dataset.ready = 'yes';
+})();
