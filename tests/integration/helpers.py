@@ -46,6 +46,8 @@ MAY_LACK = {
     "script": "script is not installed",
     "man": "man is not installed",
     "matplotlib": "matplotlib is not installed",
+    "cython": "cython3 is not installed",
+    "greenlet": "python3-greenlet is not installed",
     "32-bit": "32-bit programs do not build or run here",
 }
 

@@ -83,9 +83,9 @@ def run(python, tests, seconds, hooked):
     complaints = []
     with tempfile.TemporaryDirectory() as folder, open(os.path.join(folder, "output"), "wb") as output:
         environment = dict(os.environ, PYTHONHASHSEED="0")
-        process = subprocess.Popen([python, "-u", "-X", "faulthandler", "-c", MAIN, "-v", "--timeout", str(seconds)] + tests,
-                                   stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, cwd=folder,
-                                   env=environment)
+        command = [python, "-u", "-X", "faulthandler", "-c", MAIN, "-v", "--timeout", str(seconds)] + tests
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT,
+                                   cwd=folder, env=environment)
 
         def text():
             with open(output.name, "rb") as again:  # its own position in the file: the process has the other's

@@ -117,15 +117,18 @@ def containers():
     return [table, heap, ordered, ring, collections.OrderedDict((str(i), {}) for i in range(100)),
             collections.Counter("the quick brown fox jumps over the lazy dog" * 3).most_common(),
             collections.ChainMap({1: 2}, {3: 4}).new_child({"x": []}), array.array("d", range(500)),
-            list(itertools.permutations(range(5))), [list(group) for _, group in itertools.groupby(ordered, lambda x: x // 7)],
+            list(itertools.permutations(range(5))),
+            [list(group) for _, group in itertools.groupby(ordered, lambda x: x // 7)],
             collections.UserDict(a=1), collections.UserList([[]]), {frozenset([i, i + 1]) for i in range(50)}]
 
 
 def records():
     import dataclasses
-    Point = dataclasses.make_dataclass("Point", [("x", float), ("y", float), ("tags", list, dataclasses.field(default_factory=list))])
+    tags = "tags", list, dataclasses.field(default_factory=list)
+    Point = dataclasses.make_dataclass("Point", [("x", float), ("y", float), tags])
     points = [Point(i / 3, i / 7, ["t%d" % i]) for i in range(80)]
-    return [Point, points, [dataclasses.asdict(point) for point in points], [dataclasses.astuple(point) for point in points],
+    return [Point, points, [dataclasses.asdict(point) for point in points],
+            [dataclasses.astuple(point) for point in points],
             [dataclasses.replace(point, x=2.5 * i) for i, point in enumerate(points)]]
 
 
@@ -236,7 +239,8 @@ def texts():
     Parser().feed("<p class='a'>x<b id=%d>y</b></p>" * 20)
     return [textwrap.wrap(text, 60), textwrap.fill(text, 40), textwrap.dedent("  a\n  b\n" * 20), found,
             textwrap.shorten(text, 100), string.Template("$a and ${b}").substitute(a=text, b=[1]),
-            list(difflib.unified_diff(text.split()[:60], text.split()[5:70])), pprint.pformat({i: text[:40 + i] for i in range(20)}),
+            list(difflib.unified_diff(text.split()[:60], text.split()[5:70])),
+            pprint.pformat({i: text[:40 + i] for i in range(20)}),
             "\u0444\u0430\u0439\u043b" * 50 + "\U0001f40d", text.encode("utf-16"), text.title().swapcase().split("W")]
 
 
@@ -261,7 +265,8 @@ def caches():
         bounded(i)
     return [bounded, fibonacci, fibonacci(90), [kind(thing) for thing in [1, [], "x", 2.5] * 20],
             [functools.partial(bounded, i) for i in range(60)],
-            functools.reduce(lambda a, b: a + [b], range(60), []), sorted(range(100), key=functools.cmp_to_key(lambda a, b: b - a))]
+            functools.reduce(lambda a, b: a + [b], range(60), []),
+            sorted(range(100), key=functools.cmp_to_key(lambda a, b: b - a))]
 
 
 def exceptions():
@@ -309,9 +314,11 @@ def callables():
     stack = contextlib.ExitStack()
     entered = [stack.enter_context(manager(i)) for i in range(30)]
     kept.append(stack)  # its managers run on when it is released
-    return [things, methods, builtins, generators, entered, inspect.signature(fails), [lambda i=i: i for i in range(40)],
+    return [things, methods, builtins, generators, entered, inspect.signature(fails),
+            [lambda i=i: i for i in range(40)],
             [weakref.ref(thing) for thing in things], weakref.WeakValueDictionary(enumerate(things)),
-            types.SimpleNamespace(a=[], b={}), [slice(i, i + 1000) for i in range(2000, 2050)], [iter([]) for _ in range(30)],
+            types.SimpleNamespace(a=[], b={}), [slice(i, i + 1000) for i in range(2000, 2050)],
+            [iter([]) for _ in range(30)],
             [zip([i], [i]) for i in range(30)], inspect.getsource(exceptions)]
 
 
@@ -343,9 +350,12 @@ def files():
     settings = configparser.ConfigParser()
     settings.read_string("".join("[s%d]\na = %d\nb = %%(a)s x\n" % (i, i) for i in range(20)))
     message = email.message_from_string("From: a@b\nSubject: =?utf-8?q?x?=\n\nbody\n" * 3)
-    return [packed, zipfile.ZipFile(packed).infolist(), tar, settings, message, [hashlib.sha256(bytes(i)).hexdigest() for i in range(30)],
-            gzip.compress(b"abc" * 1000, 6), base64.b64encode(bytes(3000)), [struct.pack("<id", i, i / 3) for i in range(100)],
-            struct.unpack("<100d", bytes(800)), [datetime.datetime(2020, 1, 1) + datetime.timedelta(i) for i in range(100)],
+    return [packed, zipfile.ZipFile(packed).infolist(), tar, settings, message,
+            [hashlib.sha256(bytes(i)).hexdigest() for i in range(30)],
+            gzip.compress(b"abc" * 1000, 6), base64.b64encode(bytes(3000)),
+            [struct.pack("<id", i, i / 3) for i in range(100)],
+            struct.unpack("<100d", bytes(800)),
+            [datetime.datetime(2020, 1, 1) + datetime.timedelta(i) for i in range(100)],
             [urllib.parse.urlsplit("http://h/%d?q=%d" % (i, i)) for i in range(50)],
             [uuid.UUID(int=i) for i in range(50)], [line for line in io.TextIOWrapper(io.BytesIO(b"line\n" * 100))]]
 
@@ -371,12 +381,13 @@ def classes():
         made.append((Derived(), Derived().method(), isinstance([], Base)))
         made.append(enum.Enum("Color%d" % i, "RED GREEN BLUE"))
         made.append(typing.NamedTuple("Typed%d" % i, [("x", int), ("y", typing.List[str])]))
-        made.append(type("Structure%d" % i, (ctypes.Structure,), {"_fields_": [("a", ctypes.c_int), ("b", ctypes.c_char * 8)]})())
+        fields = [("a", ctypes.c_int), ("b", ctypes.c_char * 8)]
+        made.append(type("Structure%d" % i, (ctypes.Structure,), {"_fields_": fields})())
     return made
 
 
-WORKLOADS = [json_documents, csv_tables, xml_documents, syntax_trees, patterns, numbers, containers, records, tasks, logs,
-             databases, pickles, texts, caches, exceptions, callables, files, classes]
+WORKLOADS = [json_documents, csv_tables, xml_documents, syntax_trees, patterns, numbers, containers, records, tasks,
+             logs, databases, pickles, texts, caches, exceptions, callables, files, classes]
 
 
 def run():
