@@ -10,6 +10,7 @@
 
 #include "pyleak/cleanup.h"
 #include "pyleak/engine.h"
+#include "pyleak/headroom.h"
 #include "pyleak/hook.h"
 #include "pyleak/maps.h"
 #include "pyleak/trace.h"
@@ -107,6 +108,24 @@ static int check_space(struct pl_subject *subject, char note[PL_CHECK_NOTE], str
 	return 0;
 }
 
+/* What is too little depends on what the process does: it is said, not judged. */
+static int check_headroom(struct pl_subject *subject, char note[PL_CHECK_NOTE], struct pl_error *err)
+{
+	struct pl_headroom headroom;
+	char left[PL_SIZE_TEXT], limit[PL_SIZE_TEXT];
+
+	(void)err;
+	if (pl_headroom_read("", subject->process.pid, &headroom) < 0) {
+		note_down(note, "not known");
+		return 0;
+	}
+	pl_format_size((int64_t)headroom.left, false, left);
+	pl_format_size((int64_t)headroom.limit, false, limit);
+	note_down(note, "%s left of %s %s; the recorder takes about a quarter of what it tracks", left,
+		headroom.cgroup ? "its cgroup's" : "the machine's", limit);
+	return 0;
+}
+
 static int check_calls(struct pl_subject *subject, char note[PL_CHECK_NOTE], struct pl_error *err)
 {
 	struct pl_maps maps = {0};
@@ -141,7 +160,7 @@ static int check_probe(struct pl_subject *subject, char note[PL_CHECK_NOTE], str
 	return 0;
 }
 
-enum { ALIVE, PROGRAM, TRACER, PERMISSION, MEMORY, SANDBOX, PYTHON, KERNEL, SPACE, CALLS, PROBE };
+enum { ALIVE, PROGRAM, TRACER, PERMISSION, MEMORY, SANDBOX, PYTHON, KERNEL, SPACE, HEADROOM, CALLS, PROBE };
 
 #define NEEDS(check) (1u << (check))
 #define READABLE (NEEDS(ALIVE) | NEEDS(PROGRAM) | NEEDS(PERMISSION))
@@ -156,6 +175,7 @@ const struct pl_check pl_checks[] = {
 	[PYTHON] = {"python", check_python, READABLE, false},
 	[KERNEL] = {"kernel", check_kernel, 0, true},
 	[SPACE] = {"space", check_space, READABLE, true},
+	[HEADROOM] = {"headroom", check_headroom, NEEDS(ALIVE) | NEEDS(PROGRAM), true},
 	[CALLS] = {"calls", check_calls, READABLE, true},
 	[PROBE] = {"probe", check_probe, READABLE, true},
 };

@@ -4,6 +4,7 @@ help, and that attach refuses for the same reason. The process is never touched.
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,8 @@ import pytest
 from helpers import BUILD, PATIENCE, PYLEAK, VICTIMS, Trace, Victim, skip_here
 
 UNSHARE = ["unshare", "--pid", "--fork", "--mount-proc"]
-CHECKS = ["alive", "program", "tracer", "permission", "memory", "sandbox", "python", "kernel", "space", "calls", "probe"]
+CHECKS = ["alive", "program", "tracer", "permission", "memory", "sandbox", "python", "kernel", "space", "headroom", "calls",
+          "probe"]
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 WAITS = "import sys; print('ready', flush=True); sys.stdin.read()"
 
@@ -80,6 +82,7 @@ def test_healthy(host):
     assert all(check["outcome"] == "pass" and check["text"] and not check["remedies"] for check in checks.values())
     assert "/python3" in checks["python"]["text"]
     assert checks["probe"]["text"] == "none"
+    assert re.match(r"[\d.]+ [KMG]iB left of (its cgroup's|the machine's) [\d.]+ [KMG]iB;", checks["headroom"]["text"])
     assert not before.differences(victim.pid)
     victim.check()
 
