@@ -164,6 +164,14 @@ bool pl_row_is_same(const struct pl_row *a, const struct pl_row *b, enum pl_grou
 /* Whether what a site allocates is counted in this row. */
 bool pl_row_has_site(const struct pl_row *row, enum pl_group group_by, const struct pl_sites *sites, uint32_t site);
 
+/*
+ * Who called the library: the innermost frame of the row's main traceback (its `site`) that is in nobody's
+ * site-packages and not in the standard library. NULL where the row's own line is such a place, or no frame is.
+ */
+const struct pl_frame *pl_row_caller(const struct pl_sites *sites, const struct pl_row *row);
+/* Whether a file name is the standard library's, an installed package's, or frozen into the interpreter. */
+bool pl_is_library(const char *filename);
+
 /* size / count, 0 where count is 0; to the nearest integer, as tracemalloc prints it. */
 int64_t pl_row_average(const struct pl_row *row);
 

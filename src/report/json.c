@@ -28,6 +28,19 @@ static json_t *make_amount(uint64_t size, uint64_t count)
 	return NULL;
 }
 
+static json_t *make_frame(const struct pl_frame *frame)
+{
+	json_t *item = json_object();
+	bool failed = put_string(item, "filename", frame->filename);
+
+	failed |= put_integer(item, "lineno", frame->line);
+	failed |= put_string(item, "function", frame->function);
+	if (!failed)
+		return item;
+	json_decref(item);
+	return NULL;
+}
+
 static json_t *make_traceback(const struct pl_sites *sites, uint32_t site)
 {
 	json_t *traceback = json_array();
@@ -35,14 +48,8 @@ static json_t *make_traceback(const struct pl_sites *sites, uint32_t site)
 	const struct pl_frame *frames = pl_sites_frames(sites, site, &count, NULL);
 	bool failed = !traceback;
 
-	while (count-- && !failed) {
-		json_t *frame = json_object();
-
-		failed |= put_string(frame, "filename", frames[count].filename);
-		failed |= put_integer(frame, "lineno", frames[count].line);
-		failed |= put_string(frame, "function", frames[count].function);
-		failed |= json_array_append_new(traceback, frame) < 0;
-	}
+	while (count-- && !failed)
+		failed = json_array_append_new(traceback, make_frame(&frames[count])) < 0;
 	if (!failed)
 		return traceback;
 	json_decref(traceback);
@@ -131,7 +138,8 @@ static json_t *make_row(const struct pl_report *report, const struct pl_row *row
 {
 	json_t *item = json_object();
 	const struct pl_totals *window = &row->window;
-	const struct pl_native_caller *caller = pl_sites_native_caller(report->sites, row->site);
+	const struct pl_native_caller *native = pl_sites_native_caller(report->sites, row->site);
+	const struct pl_frame *caller = pl_row_caller(report->sites, row);
 	size_t number = (size_t)(row - report->rows->items);
 	bool failed = false;
 
@@ -149,7 +157,9 @@ static json_t *make_row(const struct pl_report *report, const struct pl_row *row
 	failed |= put(item, "allocated", make_amount(window->allocated_size, window->allocated_count));
 	failed |= put(item, "freed", make_amount(window->freed_size, window->freed_count));
 	if (caller)
-		failed |= put(item, "native", make_native(caller));
+		failed |= put(item, "caller", make_frame(caller));
+	if (native)
+		failed |= put(item, "native", make_native(native));
 	if (report->sample)
 		failed |= put(item, "error", make_error(row));
 	if (number < report->verdict_count)

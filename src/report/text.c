@@ -164,6 +164,22 @@ static void print_traceback(const struct text *text, const struct pl_row *row)
 	}
 }
 
+/* A library's line says little without who called it. */
+static void print_python_caller(const struct text *text, const struct pl_row *row)
+{
+	const struct pl_frame *caller = NULL;
+
+	if (text->report->group_by != PL_GROUP_TRACEBACK)
+		caller = pl_row_caller(text->report->sites, row);
+	if (!caller)
+		return;
+	(void)fputs("    # called from ", text->out);
+	utf8_print(text->out, caller->filename);
+	(void)fprintf(text->out, ":%d (", caller->line);
+	utf8_print(text->out, caller->function);
+	(void)fputs(")\n", text->out);
+}
+
 static bool is_steady(const struct pl_report *report, size_t number)
 {
 	return number < report->verdict_count && report->verdicts[number].growth == PL_GROWTH_STEADY;
@@ -198,7 +214,7 @@ static void print_remarks(const struct text *text, size_t number)
 }
 
 /* Who of the native code asked for it. */
-static void print_caller(const struct text *text, const struct pl_row *row)
+static void print_native_caller(const struct text *text, const struct pl_row *row)
 {
 	const struct pl_native_caller *caller =
 		row->domain == PL_SITE_NATIVE ? pl_sites_native_caller(text->report->sites, row->site) : NULL;
@@ -231,7 +247,7 @@ static void print_row(const struct text *text, const struct pl_row *row)
 	}
 	(void)fputs(": ", text->out);
 	print_figures(text, row, true);
-	print_caller(text, row);
+	print_native_caller(text, row);
 	if (group_by == PL_GROUP_TRACEBACK && text->options->traceback)
 		print_traceback(text, row);
 	else if (group_by != PL_GROUP_FILE)
@@ -302,6 +318,7 @@ int pl_report_text(FILE *out, const struct pl_report *report, const struct pl_re
 	errno = 0;
 	for (size_t i = 0; i < shown; i++) {
 		print_row(&text, &rows->items[i]);
+		print_python_caller(&text, &rows->items[i]);
 		print_remarks(&text, i);
 	}
 	print_rest(&text, shown);

@@ -52,6 +52,8 @@ Test(text, rows_are_tracemallocs)
 					strncmp(printed, wanted->rows[j].text, length) == 0 && printed[length] == '\n',
 					"case %zu, row %zu: %s", i, j, wanted->rows[j].text);
 				printed += length + 1;
+				if (strncmp(printed, "    # called from ", 18) == 0)
+					printed = strchr(printed, '\n') + 1;
 				compared++;
 			}
 		}
@@ -114,6 +116,20 @@ Test(text, where_memory_is_now)
 	       "memory_blocks=16707940 size_kB=782641.5\n"
 	       "  File \"/app/app.py\", line 70\n"
 	       "  File \"/app/formatter.py\", line 41\n");
+}
+
+Test(text, who_called_a_library)
+{
+	uint32_t site = sample_site(sample.sites, PL_SITE_PYTHON,
+		"/usr/lib/python3.11/json/decoder.py:353:raw_decode|/usr/lib/python3.11/json/__init__.py:346:loads|"
+		"/srv/app.py:70:handle|/srv/main.py:9:main");
+
+	sample.before = pl_snapshot_take(sample.sites);
+	sample_allocate(sample.sites, site, 64, 1);
+	expect("/usr/lib/python3.11/json/decoder.py:353: size=64 B (+64 B), count=1 (+1), average=64 B\n"
+	       "    # called from /srv/app.py:70 (handle)\n"
+	       "total: size=64 B (+64 B), count=1 (+1), average=64 B\n"
+	       "growth in 10.0 s: tracked +64 B, RSS +40.0 MiB (100 MiB to 140 MiB)\n");
 }
 
 Test(text, account)
