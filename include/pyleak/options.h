@@ -28,8 +28,9 @@ struct pl_options {
 	const char *files[2]; /* recordings; NULL: none given */
 	int64_t from_ns, to_ns; /* which snapshots of them; -1: none given */
 	int64_t interval_ns;
-	int64_t duration_ns; /* 0: until ^C */
+	int64_t duration_ns; /* 0: attach: until ^C; diff: until --count */
 	int64_t count;
+	bool count_given;
 	bool against_first;
 	size_t limit;
 	int frames;

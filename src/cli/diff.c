@@ -13,6 +13,26 @@ static int report(struct pl_session *session, const struct pl_snapshot *now, con
 	return code < 0 ? pl_fail(err, code, "the report could not be written: %s", strerror(-code)) : 0;
 }
 
+static int64_t end_of(const struct pl_session *session)
+{
+	int64_t duration = session->options->duration_ns;
+
+	return duration ? session->started_ns + duration : INT64_MAX;
+}
+
+/* Whether --duration leaves no time for another window, or for less than half of one. */
+static bool time_is_over(const struct pl_session *session)
+{
+	return pl_now_ns() > end_of(session) - session->options->interval_ns / 2;
+}
+
+static int record_window(struct pl_session *session, struct pl_error *err)
+{
+	int64_t until = pl_now_ns() + session->options->interval_ns, end = end_of(session);
+
+	return pl_session_record(session, until < end ? until : end, err);
+}
+
 /* A window that was cut short, by ^C or because the process ended, is still a window. */
 static bool window_counts(int code)
 {
@@ -37,11 +57,11 @@ static int record(struct pl_session *session, struct pl_error *err)
 		bool last;
 
 		if (code == 0)
-			code = pl_session_record(session, pl_now_ns() + options->interval_ns, err);
+			code = record_window(session, err);
 		if (!window_counts(code))
 			break;
 		now = pl_session_snapshot(session);
-		last = code != 0 || i + 1 == options->count;
+		last = code != 0 || i + 1 == options->count || time_is_over(session);
 		/* The process is let go before the last difference is printed. */
 		if (last)
 			(void)pl_session_finish(session, err);

@@ -228,7 +228,7 @@ static int fill(int argc, char **argv, const struct spelling *spelling, struct c
 			return r;
 	}
 
-	options->limit_given = options->format_given = options->sort_given = false;
+	options->count_given = options->limit_given = options->format_given = options->sort_given = false;
 	options->from_ns = options->to_ns = -1;
 
 	int r = walk(argc, argv, spelling, line, options, err);
@@ -239,6 +239,15 @@ static int fill(int argc, char **argv, const struct spelling *spelling, struct c
 	/* A probe whose breakpoints nobody serves would only slow the process down. */
 	if (r == 0 && options->keep && options->engine == PL_ENGINE_BREAKPOINT)
 		return pl_fail(err, -EINVAL, "--keep needs --engine inline: breakpoints must be served");
+	if (r == 0 && options->keep && (options->duration_ns || options->fail_above_set))
+		return pl_fail(err, -EINVAL, "--keep returns at once and leaves no time for --%s: give it to 'pyleak diff' later",
+			options->duration_ns ? "duration" : "fail-above");
+	if (r == 0 && options->command == PL_COMMAND_DIFF && options->duration_ns &&
+		options->duration_ns / 2 < options->interval_ns)
+		return pl_fail(err, -EINVAL, "--duration has no room for two windows of --interval: make it twice as long at least");
+	/* Then it is the time that ends it. */
+	if (r == 0 && options->command == PL_COMMAND_DIFF && options->duration_ns && !options->count_given)
+		options->count = INT_MAX;
 	if (r == 0 && !options->python && options->engine == PL_ENGINE_BREAKPOINT)
 		return pl_fail(err, -EINVAL, "--domain native needs --engine inline: breakpoints are for Python's allocators only");
 	if (r == 0 && options->children && options->engine == PL_ENGINE_BREAKPOINT)

@@ -5,19 +5,37 @@
 #include <stdlib.h>
 
 #include "pyleak/cleanup.h"
+#include "pyleak/log.h"
+#include "pyleak/units.h"
 
 /* With fewer there is no verdict but "too early". */
 #define LEAST_WINDOWS 3
 
+static int64_t growth_of(const struct pl_row *row, enum pl_report_kind kind)
+{
+	return kind == PL_REPORT_DIFF ? row->size_diff : row->size;
+}
+
+/* Said on stderr too: where the report goes into a file, a log has nothing but the exit status otherwise. */
 static bool exceeds(const struct pl_options *options, const struct pl_rows *rows, enum pl_report_kind kind)
 {
-	for (size_t i = 0; options->fail_above_set && i < rows->count; i++) {
-		int64_t growth = kind == PL_REPORT_DIFF ? rows->items[i].size_diff : rows->items[i].size;
+	const struct pl_row *largest = rows->items;
+	char size[PL_SIZE_TEXT], place[32] = "";
+	int64_t growth;
 
-		if (growth > 0 && (uint64_t)growth > options->fail_above)
-			return true;
-	}
-	return false;
+	if (!options->fail_above_set || !rows->count)
+		return false;
+	for (size_t i = 1; i < rows->count; i++)
+		if (growth_of(&rows->items[i], kind) > growth_of(largest, kind))
+			largest = &rows->items[i];
+	growth = growth_of(largest, kind);
+	if (growth <= 0 || (uint64_t)growth <= options->fail_above)
+		return false;
+	pl_format_size(growth, false, size);
+	if (largest->line)
+		(void)snprintf(place, sizeof(place), ":%d", largest->line);
+	pl_log_error("%s%s grew by %s, which is more than --fail-above allows", largest->filename, place, size);
+	return true;
 }
 
 static uint64_t magnitude(int64_t number)

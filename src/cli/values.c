@@ -121,6 +121,7 @@ int pl_option_apply(const struct pl_option *option, const char *value, struct pl
 	case 'd':
 		return parse_time(option, value, &options->duration_ns, err);
 	case 'c':
+		options->count_given = true;
 		return parse_whole(option, value, 1, INT_MAX, &options->count, err);
 	case PL_OPTION_AGAINST:
 		options->against_first = choice;

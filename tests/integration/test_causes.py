@@ -18,14 +18,14 @@ PACKAGES = {"pyplot-figures": "matplotlib", "prometheus-labels": "prometheus_cli
             "aiohttp-sessions": "aiohttp", "httpx-clients": "httpx", "boto3-clients": "boto3", "pymongo-clients": "pymongo",
             "sqlalchemy-engines": "sqlalchemy", "django-queries": "django"}
 # The share of the growth that its rows have at least: the rest is on lines of the program itself, or of
-# modules that everything uses.
+# modules that everything uses. (What OpenSSL allocates has no Python line.)
 LEAST_SHARE = 0.1
 
 
 def growth_by_cause(python, name):
     """{name of the cause or None: bytes that its rows grew by} in one second of the program."""
     with Victim(python, PROGRAM, name, stderr=subprocess.DEVNULL) as victim:
-        with Pyleak("diff", victim.pid, "--interval", 0.5 * PATIENCE, "--limit", 0, "--format", "json") as running:
+        with Pyleak("diff", victim.pid, "--interval", 0.5 * PATIENCE, "--limit", 0, "--domain", "python", "--format", "json") as running:
             victim.tell("go")
             result = running.finish()
     assert result.status == 0, result

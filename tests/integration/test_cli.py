@@ -138,7 +138,8 @@ WRONG = [
     ["nonsense"], ["heap"], ["heap", "1"], ["report"], ["report", "1", "2", "3"], ["attach", "foo"], ["attach", "-1"],
     ["attach", "1", "2"], ["ps", "1"], ["diff", "1", "--nonsense"], ["diff", "1", "-i"], ["diff", "1", "-i", "x"],
     ["diff", "1", "-f", "1000"], ["diff", "1", "--sample", "1M", "-e", "breakpoint"], ["diff", "1", "--format", "xml"], ["ps", "--format", "csv"],
-    ["attach", "1", "--keep", "-e", "breakpoint"], ["detach", "1", "--limit", "3"], ["diff", "1", "--f", "3"], ["completions", "ksh"],
+    ["attach", "1", "--keep", "-e", "breakpoint"], ["attach", "1", "--keep", "-d", "1s"], ["attach", "1", "--keep", "--fail-above", "0"],
+    ["diff", "1", "-d", "15s", "-i", "10s"], ["diff", "1", "-d", "1s"], ["detach", "1", "--limit", "3"], ["diff", "1", "--f", "3"], ["completions", "ksh"],
     ["attach", "1", "evil\nline"], ["diff", "1", "-n", "\033[31m"], ["diff", "--sort", "é" * 2000],
 ]
 

@@ -328,7 +328,8 @@ Test(options, wrong_lines_are_named_in_one_line)
 		{"pyleak ps -n 3", "'pyleak ps' does not take --limit"},
 		{"pyleak detach -o x", "'pyleak detach' does not take --output"},
 		{"pyleak attach -c 3", "'pyleak attach' does not take --count"},
-		{"pyleak diff --duration 3", "'pyleak diff' does not take --duration"},
+		{"pyleak ps --duration 3", "'pyleak ps' does not take --duration"},
+		{"pyleak diff --duration 15 -i 10", "--duration has no room for two windows of --interval"},
 	};
 	struct answer a;
 
