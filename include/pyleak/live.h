@@ -7,6 +7,7 @@
 #include <sys/types.h>
 
 #include "pyleak/error.h"
+#include "pyleak/headroom.h"
 #include "pyleak/stats.h"
 
 /*
@@ -36,13 +37,15 @@ struct pl_live_options {
 	int64_t interval_ns;         /* over how long changes are shown */
 	bool color;
 	bool suspend;     /* ^Z stops pyleak; else it does nothing */
-	pid_t source_pid; /* whose file system source lines are read from; 0: no source lines */
 };
 
-/* What the recording costs the process. */
-struct pl_live_cost {
-	int64_t stop_ns; /* the longest that it was stopped */
-	uint64_t memory; /* of the tables in it; 0: not known */
+/* What is known at the moment of a snapshot, beside it. */
+struct pl_live_state {
+	int64_t stop_ns;  /* the longest that the process was stopped */
+	uint64_t memory;  /* of the recorder's tables in it; 0: not known */
+	size_t processes; /* that are recorded now */
+	pid_t source_pid; /* whose file system source lines are read from; 0: no source lines */
+	struct pl_headroom headroom; /* limit 0: not known */
 };
 
 /*
@@ -54,7 +57,7 @@ int pl_live_open(const struct pl_live_facts *facts, const struct pl_live_options
 		 struct pl_error *err);
 
 /* A newer snapshot, which belongs to the view from then on, whatever comes back. 0 or -ENOMEM. Draws. */
-int pl_live_update(struct pl_live *live, struct pl_snapshot *now, const struct pl_live_cost *cost);
+int pl_live_update(struct pl_live *live, struct pl_snapshot *now, const struct pl_live_state *state);
 
 /* To be called often, some fifty times a second: keys, a terminal of another size, ^Z. Draws what has changed by
  * them. False: the user wants to quit. */

@@ -17,8 +17,8 @@
 #define REFRESH_NSEC PL_NSEC_PER_SEC
 /* Keys are looked at as often as this. */
 #define LOOK_NSEC (20 * PL_NSEC_PER_MSEC)
-/* To count the pages of the tables takes longer than to read what is in them. */
-#define MEMORY_EVERY 10
+/* Of snapshots: to count the pages of the tables takes longer than to read what is in them. */
+#define LOOK_AROUND_EVERY 10
 
 static int report_now(struct pl_session *session, struct pl_error *err)
 {
@@ -69,7 +69,6 @@ static int open_view(const struct pl_session *session, const char *command, stru
 		.color = pl_output_color(options, &session->output),
 		/* A breakpoint waits for us. */
 		.suspend = options->engine == PL_ENGINE_INLINE,
-		.source_pid = session->targets.lead.pid,
 	};
 
 	if (options->format != PL_FORMAT_TEXT || session->output.path)
@@ -77,15 +76,30 @@ static int open_view(const struct pl_session *session, const char *command, stru
 	return pl_live_open(&facts, &view, ret, err);
 }
 
-static int update(struct pl_session *session, struct pl_live *live, struct pl_live_cost *cost, uint64_t round,
+static void look_around(struct pl_session *session, struct pl_live_state *state, uint64_t round)
+{
+	struct pl_targets *targets = &session->targets;
+	const struct pl_target *target;
+
+	state->stop_ns = pl_targets_stop_ns(targets);
+	state->source_pid = pl_targets_living(targets);
+	state->processes = 0;
+	for (size_t i = 0; (target = pl_targets_at(targets, i)); i++)
+		state->processes += !target->ended;
+	if (round % LOOK_AROUND_EVERY != 0)
+		return;
+	state->memory = pl_targets_memory(targets);
+	if (!state->source_pid || pl_headroom_read("", state->source_pid, &state->headroom) < 0)
+		state->headroom = (struct pl_headroom){0};
+}
+
+static int update(struct pl_session *session, struct pl_live *live, struct pl_live_state *state, uint64_t round,
 	struct pl_error *err)
 {
 	struct pl_snapshot *now = pl_session_glance(session);
 
-	cost->stop_ns = pl_targets_stop_ns(&session->targets);
-	if (round % MEMORY_EVERY == 0)
-		cost->memory = pl_targets_memory(&session->targets);
-	if (!now || pl_live_update(live, now, cost) < 0)
+	look_around(session, state, round);
+	if (!now || pl_live_update(live, now, state) < 0)
 		return pl_fail(err, -ENOMEM, "out of memory");
 	return 0;
 }
@@ -95,7 +109,7 @@ static int show(struct pl_session *session, struct pl_live *live, int64_t end, s
 {
 	int64_t refresh = session->options->interval_ns < REFRESH_NSEC ? session->options->interval_ns : REFRESH_NSEC;
 	int64_t now = pl_now_ns(), next = now + FIRST_VIEW_NSEC;
-	struct pl_live_cost cost = {0};
+	struct pl_live_state state = {0};
 	uint64_t round = 0;
 	int code = 0;
 
@@ -107,7 +121,7 @@ static int show(struct pl_session *session, struct pl_live *live, int64_t end, s
 			break;
 		now = pl_now_ns();
 		if (code == 0 && now >= next) {
-			code = update(session, live, &cost, round++, err);
+			code = update(session, live, &state, round++, err);
 			next = now + refresh;
 		}
 	}

@@ -109,7 +109,7 @@ const struct live_column live_columns_table[LIVE_COLUMN_COUNT] = {
 char *live_source(const struct live_model *model, const char *filename, int line)
 {
 	pl_autofree char *source =
-		model->options.source_pid ? pl_source_line(model->options.source_pid, filename, line) : NULL;
+		model->state.source_pid ? pl_source_line(model->state.source_pid, filename, line) : NULL;
 
 	return source ? pl_printable(source) : NULL;
 }
@@ -118,16 +118,18 @@ char *live_format_place(const struct live_model *model, const struct pl_row *row
 {
 	pl_autofree char *filename = pl_printable(row->filename);
 	pl_autofree char *function = row->function ? pl_printable(row->function) : NULL;
-	char *place = NULL;
+	char *place = NULL, process[PL_SIZE_TEXT] = "";
 	int length;
 
 	if (!filename || (row->function && !function))
 		return NULL;
+	if (row->pid)
+		(void)snprintf(process, sizeof(process), " pid=%d", (int)row->pid);
 	if (model->group_by == PL_GROUP_FILE)
-		length = asprintf(&place, "%s", filename);
+		length = asprintf(&place, "%s%s", filename, process);
 	else if (model->group_by == PL_GROUP_FUNCTION && function)
-		length = asprintf(&place, "%s:%d (%s)", filename, row->line, function);
+		length = asprintf(&place, "%s:%d (%s)%s", filename, row->line, function, process);
 	else
-		length = asprintf(&place, "%s:%d", filename, row->line);
+		length = asprintf(&place, "%s:%d%s", filename, row->line, process);
 	return length < 0 ? NULL : place;
 }

@@ -19,7 +19,7 @@ extern const struct live_column live_columns_table[LIVE_COLUMN_COUNT];
 
 /* "12s", "5m", "3h", "12d"; of a duration. */
 void live_format_age(int64_t ns, char text[LIVE_CELL_MAX]);
-/* "app.py:29", "app.py" or "app.py:29 (parse)", by what the row is; printable. The caller frees it; NULL: out of memory. */
+/* "app.py:29", "app.py" or "app.py:29 (parse)", by what the row is, and of which process; printable. The caller frees it; NULL: out of memory. */
 char *live_format_place(const struct live_model *model, const struct pl_row *row);
 
 /* A line of source, printable; NULL: it cannot be had. The caller frees it. */

@@ -50,6 +50,8 @@ static void render_title(const struct live_model *model, struct live_line *line)
 	if (line->width < 16)
 		line->width = width;
 	live_putf(line, LIVE_BOLD | LIVE_ACCENT, "%d", (int)facts->pid);
+	if (model->state.processes > 1)
+		live_putf(line, LIVE_PLAIN, " and %zu more", model->state.processes - 1);
 	if (facts->python)
 		live_putf(line, LIVE_PLAIN, " Python %s", facts->python);
 	live_format_age(now->taken_ns - facts->process_ns, age);
@@ -132,15 +134,15 @@ static void render_cost(const struct live_model *model, struct live_line *line)
 	int64_t window_ns = model->window_ns ? model->window_ns : now->taken_ns - model->facts.since_ns;
 
 	live_put(line, LIVE_DIM, "cost    ");
-	if (model->facts.adopted && !model->cost.stop_ns) {
+	if (model->facts.adopted && !model->state.stop_ns) {
 		live_put(line, LIVE_PLAIN, "probe was there");
 	} else {
 		live_put(line, LIVE_PLAIN, "stopped for ");
-		put_duration(line, model->cost.stop_ns);
+		put_duration(line, model->state.stop_ns);
 	}
-	if (model->cost.memory) {
+	if (model->state.memory) {
 		live_put(line, LIVE_PLAIN, ", tables ");
-		put_size(line, LIVE_PLAIN, (int64_t)model->cost.memory, false);
+		put_size(line, LIVE_PLAIN, (int64_t)model->state.memory, false);
 	}
 	if (window_ns > 0)
 		live_putf(line, LIVE_PLAIN, ", %.0f allocations/s",

@@ -63,9 +63,9 @@ static void draw(struct pl_live *live)
 		live->dirty = !live_terminal_draw(&live->screen);
 }
 
-int pl_live_update(struct pl_live *live, struct pl_snapshot *now, const struct pl_live_cost *cost)
+int pl_live_update(struct pl_live *live, struct pl_snapshot *now, const struct pl_live_state *state)
 {
-	int code = live_model_update(&live->model, now, cost);
+	int code = live_model_update(&live->model, now, state);
 
 	draw(live);
 	return code;

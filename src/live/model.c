@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pyleak/cleanup.h"
 #include "pyleak/units.h"
 
 #define FIRST_SPACING_NSEC PL_NSEC_PER_SEC
@@ -30,6 +31,7 @@ void live_model_free(struct live_model *model)
 	for (size_t i = 0; i < model->recent_count; i++)
 		pl_snapshot_free(model->recent[i]);
 	live_history_free(&model->history);
+	pl_history_free(model->windows);
 	pl_rows_free(&model->rows);
 	free(model->shown);
 }
@@ -85,6 +87,7 @@ static void begin(struct live_model *model, const struct pl_snapshot *first)
 	struct pl_snapshot *empty = model->facts.adopted ? NULL : calloc(1, sizeof(*empty));
 
 	model->first_ns = first->taken_ns;
+	model->windows = pl_history_new();
 	if (!empty)
 		return;
 	empty->sites = first->sites;
@@ -93,7 +96,18 @@ static void begin(struct live_model *model, const struct pl_snapshot *first)
 	model->recent[model->recent_count++] = empty;
 }
 
-int live_model_update(struct live_model *model, struct pl_snapshot *now, const struct pl_live_cost *cost)
+/* Windows of verdicts do not slide: each begins where the last one ended. */
+static void end_window(struct live_model *model, const struct pl_snapshot *now)
+{
+	bool first = model->now == NULL;
+
+	if (!model->windows || (!first && now->taken_ns - model->window_began_ns < model->options.interval_ns))
+		return;
+	if (pl_history_add(model->windows, now) == 0)
+		model->window_began_ns = now->taken_ns;
+}
+
+int live_model_update(struct live_model *model, struct pl_snapshot *now, const struct pl_live_state *state)
 {
 	int code = live_history_add(&model->history, now);
 
@@ -103,10 +117,11 @@ int live_model_update(struct live_model *model, struct pl_snapshot *now, const s
 	}
 	if (!model->now)
 		begin(model, now);
+	end_window(model, now);
 	retire(model, model->now);
 	model->now = now;
 	slide(model, now->taken_ns);
-	model->cost = *cost;
+	model->state = *state;
 	return model->frozen ? 0 : live_model_compute(model);
 }
 
@@ -187,19 +202,35 @@ void live_model_select(struct live_model *model)
 		model->selected = model->shown_count ? model->shown_count - 1 : 0;
 }
 
-struct pl_row live_model_opened(const struct live_model *model)
+const struct pl_row *live_model_opened(const struct live_model *model)
 {
-	struct pl_row nothing = {
-		.domain = model->opened.domain,
-		.filename = model->opened.filename,
-		.function = model->opened.function,
-		.line = model->opened.line,
-		.site = model->opened.site,
-		.born_ns = model->opened.born_ns,
-	};
-
 	for (size_t i = 0; i < model->rows.count; i++)
 		if (pl_row_is_same(&model->rows.items[i], &model->opened, model->group_by))
-			return model->rows.items[i];
-	return nothing;
+			return &model->rows.items[i];
+	return NULL;
+}
+
+void live_model_judge(const struct live_model *model, const struct pl_row *const *rows, size_t count,
+	struct pl_verdict *ret_verdicts)
+{
+	/* These rows alone, with the sites that are theirs. */
+	struct pl_rows some = {.count = count, .site_count = model->rows.site_count};
+	pl_autofree uint32_t *row_of_site = calloc(some.site_count + 1, sizeof(*row_of_site));
+	pl_autofree uint32_t *place = malloc((model->rows.count + 1) * sizeof(*place));
+
+	memset(ret_verdicts, 0, count * sizeof(*ret_verdicts));
+	if (!row_of_site || !place || !model->windows || pl_history_windows(model->windows) == 0)
+		return;
+	for (size_t i = 0; i < model->rows.count; i++)
+		place[i] = UINT32_MAX;
+	for (size_t i = 0; i < count; i++)
+		place[rows[i] - model->rows.items] = (uint32_t)i;
+	for (size_t site = 0; site < some.site_count; site++) {
+		uint32_t item = model->rows.row_of_site[site];
+
+		row_of_site[site] = item < model->rows.count ? place[item] : UINT32_MAX;
+	}
+	some.row_of_site = row_of_site;
+	if (pl_verdicts_make(model->windows, &some, count, ret_verdicts) < 0)
+		memset(ret_verdicts, 0, count * sizeof(*ret_verdicts));
 }

@@ -4,6 +4,7 @@
 
 #include "history.h"
 #include "pyleak/live.h"
+#include "pyleak/verdict.h"
 #include "screen.h"
 
 /*
@@ -38,7 +39,7 @@ enum { LIVE_RECENT_MAX = 12, LIVE_FILTER_MAX = 64, LIVE_NOTE_MAX = 512 };
 struct live_model {
 	struct pl_live_facts facts;
 	struct pl_live_options options;
-	struct pl_live_cost cost;
+	struct pl_live_state state;
 
 	enum pl_group group_by;
 	enum pl_sort sort;
@@ -53,6 +54,9 @@ struct live_model {
 	bool frozen;
 	int64_t first_ns; /* the first snapshot: sites that are older in an adopted recording are of unknown age */
 	struct live_history history;
+	/* For the verdicts: a window is an interval. NULL, or as it was: out of memory; there are fewer verdicts then. */
+	struct pl_history *windows;
+	int64_t window_began_ns;
 
 	/* What is shown: made of two snapshots, and of these rows those that the filter lets through. */
 	struct pl_rows rows;
@@ -74,7 +78,7 @@ void live_model_init(struct live_model *model, const struct pl_live_facts *facts
 void live_model_free(struct live_model *model);
 
 /* Takes the snapshot over. 0 or -ENOMEM: then it shows what it showed. */
-int live_model_update(struct live_model *model, struct pl_snapshot *now, const struct pl_live_cost *cost);
+int live_model_update(struct live_model *model, struct pl_snapshot *now, const struct pl_live_state *state);
 void live_model_note(struct live_model *model, const char *text);
 
 /* `text`: with LIVE_KEY_TEXT, the character. False: quit. */
@@ -85,9 +89,13 @@ int live_model_compute(struct live_model *model);
 /* Makes shown anew, and keeps the selection on its row. */
 void live_model_select(struct live_model *model);
 
+/* The verdicts on some rows. They stay as they are (PL_GROWTH_NONE) where there is no memory for more. */
+void live_model_judge(const struct live_model *model, const struct pl_row *const *rows, size_t count,
+		      struct pl_verdict *ret_verdicts);
+
 const struct pl_snapshot *live_model_shown(const struct live_model *model);
-/* The opened row as it is now; zeros where nothing is left of it. */
-struct pl_row live_model_opened(const struct live_model *model);
+/* The opened row as it is now; NULL: nothing is left of it. */
+const struct pl_row *live_model_opened(const struct live_model *model);
 
 /* The whole screen. 0 or -ENOMEM. */
 int live_render(struct live_model *model, struct live_screen *screen, int height, int width, bool utf8);

@@ -47,6 +47,43 @@ static int render_figures(const struct live_model *model, const struct pl_row *r
 	return y;
 }
 
+/* Who of the native code asked for it. */
+static int render_caller(const struct live_model *model, const struct pl_row *row, struct live_screen *screen, int y)
+{
+	const struct pl_native_caller *caller =
+		row->domain == PL_SITE_NATIVE ? pl_sites_native_caller(live_model_shown(model)->sites, row->site) : NULL;
+	pl_autofree char *module = caller ? pl_printable(caller->module) : NULL;
+	pl_autofree char *symbol = caller && caller->symbol ? pl_printable(caller->symbol) : NULL;
+
+	if (!module)
+		return y;
+	live_putf(live_screen_line(screen, y), LIVE_PLAIN, "native: %s%s%s", module, symbol ? ", in " : "",
+		symbol ? symbol : "");
+	return y + 1;
+}
+
+/* On as many lines as it takes. */
+static int render_verdict(const struct live_model *model, const struct pl_row *row, struct live_screen *screen, int y)
+{
+	struct pl_verdict verdict;
+	char text[PL_VERDICT_TEXT], *rest = text;
+	const char *word;
+
+	live_model_judge(model, &row, 1, &verdict);
+	pl_verdict_text(&verdict, &model->state.headroom, text);
+	if (!text[0])
+		return y;
+	while ((word = strsep(&rest, " "))) {
+		struct live_line *line = live_screen_line(screen, y);
+
+		if (line && line->cells && live_text_cells(word, screen->utf8) + 1 > live_line_left(line))
+			line = live_screen_line(screen, ++y);
+		live_putf(line, verdict.growth == PL_GROWTH_STEADY ? LIVE_GREW : LIVE_PLAIN, "%s%s",
+			line && line->cells ? " " : "", word);
+	}
+	return y + 1;
+}
+
 static void put_ago(struct live_line *line, int64_t ns)
 {
 	char text[LIVE_CELL_MAX];
@@ -154,11 +191,18 @@ static void render_traceback(
 
 void live_row_render(struct live_model *model, struct live_screen *screen, int first, int end)
 {
-	const struct pl_row row = live_model_opened(model);
-	int y = render_figures(model, &row, screen, first);
-	int height = (end - y) / 3;
+	const struct pl_row *row = live_model_opened(model);
+	int y, height;
 
+	if (!row) {
+		live_put(live_screen_line(screen, first), LIVE_DIM, "nothing of this row is left");
+		return;
+	}
+	y = render_figures(model, row, screen, first);
+	y = render_caller(model, row, screen, y);
+	y = render_verdict(model, row, screen, y);
+	height = (end - y) / 3;
 	if (end - y >= CHART_FROM_LINES)
-		y = render_chart(model, &row, screen, y, height < CHART_HEIGHT_MAX ? height : CHART_HEIGHT_MAX);
-	render_traceback(model, &row, screen, y, end);
+		y = render_chart(model, row, screen, y, height < CHART_HEIGHT_MAX ? height : CHART_HEIGHT_MAX);
+	render_traceback(model, row, screen, y, end);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "columns.h"
@@ -9,6 +10,8 @@
 
 /* The place of a row goes on with its source line where there is room for this much of that. */
 enum { SOURCE_FROM_CELLS = 24 };
+/* What a row grows like stands before its place. */
+enum { TREND_CELLS = 7, TREND_FROM_WIDTH = 90 };
 
 static bool is_column_shown(const struct live_model *model, const struct live_column *column, int width)
 {
@@ -37,6 +40,8 @@ static void render_titles(const struct live_model *model, struct live_line *line
 		live_put_right(line, model->sort == column->sort ? LIVE_BOLD : LIVE_PLAIN, column->cells, title);
 		live_put(line, LIVE_PLAIN, " ");
 	}
+	if (line->width >= TREND_FROM_WIDTH)
+		live_putf(line, LIVE_PLAIN, "%-*s", TREND_CELLS, "TREND");
 	live_put(line, LIVE_PLAIN, places[model->group_by]);
 	live_pad(line, line->width);
 }
@@ -52,7 +57,26 @@ static void put_source(const struct live_model *model, const struct pl_row *row,
 		live_putf(line, LIVE_DIM, "  %s", source);
 }
 
-static void render_row(const struct live_model *model, const struct pl_row *row, bool selected, struct live_line *line)
+static void put_trend(const struct pl_verdict *verdict, bool selected, struct live_line *line)
+{
+	static const struct {
+		const char *text;
+		enum live_style style;
+	} trends[] = {
+		[PL_GROWTH_NONE] = {"", LIVE_PLAIN},
+		[PL_GROWTH_EARLY] = {"", LIVE_PLAIN},
+		[PL_GROWTH_STEADY] = {"steady", LIVE_GREW | LIVE_BOLD},
+		[PL_GROWTH_LEVELLING] = {"levels", LIVE_PLAIN},
+		[PL_GROWTH_NOISE] = {"noise", LIVE_DIM},
+	};
+
+	if (line->width >= TREND_FROM_WIDTH)
+		live_putf(line, selected ? LIVE_PLAIN : trends[verdict->growth].style, "%-*s", TREND_CELLS,
+			trends[verdict->growth].text);
+}
+
+static void render_row(const struct live_model *model, const struct pl_row *row, const struct pl_verdict *verdict,
+	bool selected, struct live_line *line)
 {
 	pl_autofree char *place = live_format_place(model, row);
 
@@ -69,9 +93,10 @@ static void render_row(const struct live_model *model, const struct pl_row *row,
 		live_put_right(line, selected ? LIVE_PLAIN : style, column->cells, text);
 		live_put(line, LIVE_PLAIN, " ");
 	}
-	live_put_tail(line, selected ? LIVE_BOLD : LIVE_ACCENT, live_line_left(line), place);
+	put_trend(verdict, selected, line);
 	if (row->domain == PL_SITE_NATIVE)
-		live_put(line, LIVE_DIM, " native");
+		live_put(line, selected ? LIVE_PLAIN : LIVE_DIM, "native ");
+	live_put_tail(line, selected ? LIVE_BOLD : LIVE_ACCENT, live_line_left(line), place);
 	put_source(model, row, line);
 	if (selected) {
 		line->style = LIVE_REVERSE;
@@ -81,7 +106,8 @@ static void render_row(const struct live_model *model, const struct pl_row *row,
 
 void live_rows_render(struct live_model *model, struct live_screen *screen, int first, int end)
 {
-	size_t room = end > first + 1 ? (size_t)(end - first - 1) : 0;
+	size_t room = end > first + 1 ? (size_t)(end - first - 1) : 0, count;
+	pl_autofree struct pl_verdict *verdicts = NULL;
 
 	render_titles(model, live_screen_line(screen, first));
 	model->page_rows = room;
@@ -91,8 +117,17 @@ void live_rows_render(struct live_model *model, struct live_screen *screen, int 
 		model->top = model->selected - room + 1;
 	if (model->top + room > model->shown_count)
 		model->top = model->shown_count > room ? model->shown_count - room : 0;
-	for (size_t i = 0; i < room && model->top + i < model->shown_count; i++)
-		render_row(model, model->shown[model->top + i], model->top + i == model->selected,
+	if (model->top + room < model->shown_count)
+		count = room;
+	else
+		count = model->shown_count - model->top;
+	verdicts = calloc(count + 1, sizeof(*verdicts));
+	if (!verdicts)
+		return;
+	if (screen->width >= TREND_FROM_WIDTH)
+		live_model_judge(model, (const struct pl_row *const *)&model->shown[model->top], count, verdicts);
+	for (size_t i = 0; i < count; i++)
+		render_row(model, model->shown[model->top + i], &verdicts[i], model->top + i == model->selected,
 			live_screen_line(screen, first + 1 + (int)i));
 	if (!model->shown_count)
 		live_put(live_screen_line(screen, first + 2), LIVE_DIM,

@@ -2,6 +2,7 @@
 """Terminals to run pyleak in: a real one with a shell (tmux), and a bare pseudo-terminal that nobody reads."""
 import os
 import pty
+import re
 import select
 import subprocess
 
@@ -66,8 +67,8 @@ class Terminal:
     def status(self):
         """The exit status of the last command."""
         self.command("echo status=$?.")
-        screen = self.wait(lambda text: "status=" in text and text.rstrip().endswith(PROMPT.strip()))
-        return int(screen.rsplit("status=", 1)[1].split(".")[0])
+        screen = self.wait(lambda text: re.search(r"status=\d+\.", text))
+        return int(re.findall(r"status=(\d+)\.", screen)[-1])
 
     def __enter__(self):
         return self

@@ -94,7 +94,7 @@ def test_size(leaking, tmp_path, columns, lines):
         leaking.tell("leak 20000")
         screen = terminal.wait(LEAK)
         assert len(screen.splitlines()) == lines
-        assert "CHANGE LINE" in screen if columns == 40 else "AGE LINE" in screen
+        assert {40: "CHANGE LINE", 80: "AGE LINE", 200: "AGE TREND  LINE"}[columns] in screen
         assert ("kept[i] = BASE + i" in "".join(screen.splitlines()[:-2])) == (columns == 200), "there is room for the source"
         # And on a window that changes its size, as windows do.
         for size in ((100, 30), (20, 5), (3, 1), (columns, lines)):

@@ -17,6 +17,7 @@ static struct live_screen screen;
 static int64_t clock_ns;
 static int height = 24, width = 80;
 static bool utf8 = true;
+static size_t processes = 1;
 
 /* app.py:29 grows, cache.py:7 is full, big.py:1 goes up and down. */
 enum { LEAK, LEAK_FROM_ELSEWHERE, CACHE, TEMPORARY };
@@ -62,13 +63,14 @@ TestSuite(live, .init = set_up, .fini = tear_down);
 
 static void update(int64_t seconds)
 {
-	const struct pl_live_cost cost = {.stop_ns = 2 * PL_NSEC_PER_MSEC, .memory = 12 << 20};
+	const struct pl_live_state state = {
+		.stop_ns = 2 * PL_NSEC_PER_MSEC, .memory = 12 << 20, .processes = processes, .headroom = {1 << 30, 1 << 20, true}};
 	struct pl_snapshot *snapshot = pl_snapshot_take(sites);
 
 	clock_ns += seconds * SECOND;
 	snapshot->taken_ns = clock_ns;
 	snapshot->rss = (100 << 20) + (uint64_t)(clock_ns / SECOND) * 4096;
-	cr_assert_eq(live_model_update(&model, snapshot, &cost), 0);
+	cr_assert_eq(live_model_update(&model, snapshot, &state), 0);
 }
 
 /* A second in the life of the process. */
@@ -233,6 +235,53 @@ Test(live, filter)
 	draw();
 	press(LIVE_KEY_ERASE);
 	draw();
+}
+
+Test(live, verdicts)
+{
+	width = 110;
+	sample_allocate(sites, CACHE, 4 << 20, 10);
+	for (int i = 0; i < 100; i++) {
+		if (i < 40)
+			sample_allocate(sites, CACHE, (uint64_t)(40 - i) << 10, 1);
+		live_on(1);
+	}
+	expect("TREND  LINE");
+	expect("steady /srv/app.py:29");
+	expect("levels /srv/cache.py:7");
+	/* On the rows that are shown, wherever they are in the order. */
+	type("/app");
+	expect("steady /srv/app.py:29");
+	width = 60;
+	press(LIVE_KEY_ENTER);
+	press(LIVE_KEY_ENTER);
+	expect("steady growth in ");
+	expect("+5400 KiB/h");
+	expect("fills the cgroup's memory in");
+}
+
+Test(live, processes)
+{
+	processes = 4;
+	pl_sites_set_process(sites, 77);
+	sample_allocate(sites, sample_site(sites, PL_SITE_PYTHON, "/srv/worker.py:3:work"), 1 << 20, 1);
+	live_on(1);
+	expect("4711 and 3 more Python");
+	expect("/srv/worker.py:3 pid=77");
+	processes = 1;
+}
+
+Test(live, native)
+{
+	const struct pl_native_caller caller = {
+		.module = pl_sites_string(sites, "/usr/lib/numpy.so"), .symbol = pl_sites_string(sites, "PyArray_New")};
+	const struct pl_frame frame = {.filename = pl_sites_string(sites, "/srv/figure.py"), .function = pl_sites_string(sites, "draw"), .line = 9};
+
+	sample_allocate(sites, pl_sites_intern_native(sites, &frame, 1, false, &caller), 1 << 20, 1);
+	live_on(1);
+	expect("native /srv/figure.py:9");
+	press(LIVE_KEY_ENTER);
+	expect("native: /usr/lib/numpy.so, in PyArray_New");
 }
 
 Test(live, freeze)
