@@ -45,6 +45,7 @@ struct pl_options {
 	enum pl_format format;
 	bool format_given; /* without it, the name of the output decides */
 	const char *output; /* NULL: stdout */
+	const char *listen; /* NULL: nowhere */
 	bool force;
 	bool fail_above_set;
 	uint64_t fail_above;

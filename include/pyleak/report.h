@@ -27,6 +27,7 @@ enum pl_format {
 	PL_FORMAT_SPEEDSCOPE,
 	PL_FORMAT_PPROF,
 	PL_FORMAT_HTML,
+	PL_FORMAT_OPENMETRICS,
 	PL_FORMAT_RECORDING, /* no report: recording_file.h */
 	PL_FORMAT_COUNT
 };
@@ -104,6 +105,9 @@ int pl_report_pprof(FILE *out, const struct pl_report *report, const struct pl_r
 
 /* One page with everything in it, for a browser: flame graph, rows, and what they were over time. */
 int pl_report_html(FILE *out, const struct pl_report *report, const struct pl_report_options *options);
+
+/* OpenMetrics 1.0, for Prometheus: a series a row. */
+int pl_report_openmetrics(FILE *out, const struct pl_report *report, const struct pl_report_options *options);
 
 /* Names and source lines come from the process and may be any bytes. The same text as it may be printed on one line of
  * a terminal: what that would act upon, and bytes that are not UTF-8, as \xNN or \uNNNN; a tab as a blank. The caller

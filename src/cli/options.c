@@ -173,7 +173,7 @@ static int find_pid(const char *word, pid_t *ret, struct pl_error *err)
 }
 
 /* Where the command line leaves it open: the name of the output says the format, and a document that is
- * the whole has all rows. */
+ * the whole has all rows, but for metrics, of which each row is one. */
 static void complete(struct pl_options *options)
 {
 	const struct pl_option *format = pl_option_by_id(PL_OPTION_FORMAT);
@@ -185,7 +185,8 @@ static void complete(struct pl_options *options)
 			if (choice->value == (int)named && pl_choice_is_for(choice, options->command))
 				options->format = named;
 	}
-	if (!options->limit_given && !pl_report_format(options->format)->repeats)
+	if (!options->limit_given && !pl_report_format(options->format)->repeats &&
+		options->format != PL_FORMAT_OPENMETRICS)
 		options->limit = 0;
 }
 
@@ -237,6 +238,8 @@ static int fill(int argc, char **argv, const struct spelling *spelling, struct c
 	if (r == 0 && options->command == PL_COMMAND_REPORT)
 		r = complete_report(options, err);
 	/* A probe whose breakpoints nobody serves would only slow the process down. */
+	if (r == 0 && options->keep && options->listen)
+		return pl_fail(err, -EINVAL, "--listen needs a pyleak that stays: leave out --keep");
 	if (r == 0 && options->keep && options->engine == PL_ENGINE_BREAKPOINT)
 		return pl_fail(err, -EINVAL, "--keep needs --engine inline: breakpoints must be served");
 	if (r == 0 && options->keep && (options->duration_ns || options->fail_above_set))

@@ -12,9 +12,12 @@
 #include "pyleak/trace.h"
 #include "pyleak/units.h"
 #include "render.h"
+#include "serve.h"
 #include "stop.h"
 
 #define WRITE_PAUSE_NSEC (20 * PL_NSEC_PER_MSEC)
+/* As often as this, requests are answered. */
+#define SERVE_NSEC (20 * PL_NSEC_PER_MSEC)
 
 static char *read_source(void *context, const char *filename, int line)
 {
@@ -42,34 +45,6 @@ static int start_writer(struct pl_session *session, struct pl_error *err)
 	return session->writer ? 0 : pl_fail(err, -ENOMEM, "out of memory");
 }
 
-int pl_session_open(struct pl_session *session, const struct pl_options *options, struct pl_error *err)
-{
-	pid_t pid;
-
-	*session = (struct pl_session){.options = options};
-	pl_stop_catch_signals();
-
-	int code = pl_choose_process(options, &pid, err);
-
-	if (code == 0)
-		code = pl_targets_check(&session->targets, options, pid, err);
-	if (code == 0)
-		code = pl_output_open(options, &session->output, err);
-	if (code == 0) {
-		session->sites = pl_sites_new();
-		session->history = pl_history_new();
-		if (!session->sites || !session->history)
-			code = pl_fail(err, -ENOMEM, "out of memory");
-	}
-	if (code == 0)
-		code = pl_targets_start(&session->targets, options, session->sites, err);
-	if (code == 0 && options->format == PL_FORMAT_RECORDING)
-		code = start_writer(session, err);
-	if (code == 0)
-		session->started_ns = pl_now_ns();
-	return code;
-}
-
 static void explain_end(const struct pl_session *session)
 {
 	const struct pl_target *lead = &session->targets.lead;
@@ -85,10 +60,23 @@ static void explain_end(const struct pl_session *session)
 		pl_log_error("process %d ended while it was watched; what was recorded until then follows", (int)lead->pid);
 }
 
+/* With a server, in steps. */
+static int run(struct pl_session *session, int64_t until_ns, struct pl_error *err)
+{
+	for (;;) {
+		int64_t now = pl_now_ns(), step = session->server && until_ns - now > SERVE_NSEC ? now + SERVE_NSEC : until_ns;
+		int code = pl_targets_run(&session->targets, step, err);
+
+		if (code < 0 || step == until_ns)
+			return code;
+		pl_serve(session->server);
+	}
+}
+
 int pl_session_record(struct pl_session *session, int64_t until_ns, struct pl_error *err)
 {
 	/* What could not be written down cannot be made up for. */
-	int code = session->finish_error.code ? session->finish_error.code : pl_targets_run(&session->targets, until_ns, err);
+	int code = session->finish_error.code ? session->finish_error.code : run(session, until_ns, err);
 
 	if (code == -ESRCH) {
 		session->ended = true;
@@ -167,10 +155,11 @@ struct pl_snapshot *pl_session_snapshot(struct pl_session *session)
 	return snapshot;
 }
 
-int pl_session_report(struct pl_session *session, enum pl_report_kind kind, const struct pl_snapshot *now,
-	const struct pl_snapshot *before)
+/* The report in the format of `options`. */
+static int make_document(struct pl_session *session, const struct pl_options *options, enum pl_report_kind kind,
+	const struct pl_snapshot *now, const struct pl_snapshot *before, char **ret_text, size_t *ret_length,
+	bool *ret_exceeded)
 {
-	const struct pl_options *options = session->options;
 	struct pl_targets *targets = &session->targets;
 	const struct pl_target *target = &targets->lead;
 	const struct pl_report_options form = {
@@ -200,20 +189,88 @@ int pl_session_report(struct pl_session *session, enum pl_report_kind kind, cons
 		.freed_before_count = now->freed_before_count - (before ? before->freed_before_count : 0),
 	};
 	pl_autofree pid_t *pids = pl_targets_since(targets, before ? before->taken_ns : 0, &report.pid_count);
-	pl_autofree char *text = NULL;
-	size_t length = 0;
-	FILE *stream = open_memstream(&text, &length);
+	FILE *stream = open_memstream(ret_text, ret_length);
 
 	report.pids = pids;
 	report.per_process = options->per_process;
 
-	bool exceeded = false;
-	int code = stream && pids ? pl_render(options, &report, &form, now, before, session->history, stream, &exceeded) : -ENOMEM;
+	int code = stream && pids ?
+			   pl_render(options, &report, &form, now, before, session->history, stream, ret_exceeded) :
+			   -ENOMEM;
 
-	session->exceeded |= exceeded;
 	if (stream && fclose(stream) != 0 && code == 0)
 		code = -ENOMEM;
+	return code;
+}
+
+int pl_session_report(struct pl_session *session, enum pl_report_kind kind, const struct pl_snapshot *now,
+	const struct pl_snapshot *before)
+{
+	pl_autofree char *text = NULL;
+	size_t length = 0;
+	bool exceeded = false;
+	int code = make_document(session, session->options, kind, now, before, &text, &length, &exceeded);
+
+	session->exceeded |= exceeded;
 	return code < 0 ? code : pl_output_write(&session->output, text, length, go_on_recording, session);
+}
+
+/* For who asks over HTTP: what is live now. */
+static char *make_metrics(void *context, size_t *ret_length)
+{
+	struct pl_session *session = context;
+	struct pl_options options = *session->options;
+	struct pl_snapshot *now = pl_session_glance(session);
+	char *text = NULL;
+	bool exceeded;
+	int code;
+
+	options.format = PL_FORMAT_OPENMETRICS;
+	if (options.sort == PL_SORT_SIZE_DIFF || options.sort == PL_SORT_COUNT_DIFF)
+		options.sort = PL_SORT_SIZE;
+	code = now ? make_document(session, &options, PL_REPORT_TOP, now, NULL, &text, ret_length, &exceeded) : -ENOMEM;
+	pl_snapshot_free(now);
+	if (code == 0)
+		return text;
+	free(text);
+	return NULL;
+}
+
+static int start_server(struct pl_session *session, struct pl_error *err)
+{
+	return session->options->listen ?
+		       pl_serve_open(session->options->listen, make_metrics, session, &session->server, err) :
+		       0;
+}
+
+int pl_session_open(struct pl_session *session, const struct pl_options *options, struct pl_error *err)
+{
+	pid_t pid;
+
+	*session = (struct pl_session){.options = options};
+	pl_stop_catch_signals();
+
+	int code = pl_choose_process(options, &pid, err);
+
+	if (code == 0)
+		code = pl_targets_check(&session->targets, options, pid, err);
+	if (code == 0)
+		code = pl_output_open(options, &session->output, err);
+	if (code == 0) {
+		session->sites = pl_sites_new();
+		session->history = pl_history_new();
+		if (!session->sites || !session->history)
+			code = pl_fail(err, -ENOMEM, "out of memory");
+	}
+	if (code == 0)
+		code = start_server(session, err);
+	if (code == 0)
+		code = pl_targets_start(&session->targets, options, session->sites, err);
+	if (code == 0 && options->format == PL_FORMAT_RECORDING)
+		code = start_writer(session, err);
+	if (code == 0)
+		session->started_ns = pl_now_ns();
+	return code;
 }
 
 int pl_session_close(struct pl_session *session, struct pl_error *err)
@@ -225,6 +282,7 @@ int pl_session_close(struct pl_session *session, struct pl_error *err)
 
 	if (pl_session_finish(session, err) < 0)
 		code = err->code;
+	pl_serve_close(session->server);
 	pl_guardian_dismiss();
 	pl_targets_close(&session->targets);
 	pl_history_free(session->history);

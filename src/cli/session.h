@@ -20,6 +20,7 @@ struct pl_session {
 	struct pl_output output;
 	struct pl_sites *sites;
 	struct pl_history *history; /* of every snapshot that pl_session_snapshot() took */
+	struct pl_server *server; /* --listen; else NULL */
 	struct pl_recording_writer *writer; /* --format recording; else NULL */
 	struct pl_targets targets;
 	int64_t started_ns; /* CLOCK_MONOTONIC: when this session began to wait */

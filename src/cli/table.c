@@ -68,6 +68,7 @@ static const struct pl_choice format_choices[] = {
 	{"pprof", PL_FORMAT_PPROF, .commands = FOR_ROWS},
 	{"speedscope", PL_FORMAT_SPEEDSCOPE, .commands = FOR_ROWS},
 	{"html", PL_FORMAT_HTML, .commands = FOR_ROWS},
+	{"openmetrics", PL_FORMAT_OPENMETRICS, .commands = FOR_ROWS},
 	{"recording", PL_FORMAT_RECORDING, .commands = FOR_RECORDING},
 	{NULL},
 };
@@ -127,6 +128,8 @@ const struct pl_option pl_option_table[] = {
 		.help = "write there, not to standard output"},
 	{PL_OPTION_FORCE, "force", .commands = FOR_RESULTS, .section = PL_SECTION_OUTPUT,
 		.help = "let --output overwrite an existing file; take a Python newer than pyleak knows"},
+	{PL_OPTION_LISTEN, "listen", "ADDRESS", .commands = FOR_RECORDING, .section = PL_SECTION_OUTPUT,
+		.help = "serve metrics to Prometheus while recording, at PORT or ADDRESS:PORT"},
 	{PL_OPTION_FAIL_ABOVE, "fail-above", "SIZE", .commands = FOR_ROWS, .section = PL_SECTION_OUTPUT,
 		.help = "exit with status 3 if any row grew by more"},
 	{PL_OPTION_COLOR, "color", .choices = color_choices, .preset = "auto", .commands = FOR_RESULTS,

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "pyleak/units.h"
+#include "serve.h"
 #include "table.h"
 
 /* "size, count or average", for a message. */
@@ -183,6 +184,9 @@ int pl_option_apply(const struct pl_option *option, const char *value, struct pl
 	case PL_OPTION_FORCE:
 		options->force = true;
 		return 0;
+	case PL_OPTION_LISTEN:
+		options->listen = value;
+		return pl_serve_check(value, err);
 	case PL_OPTION_FAIL_ABOVE:
 		options->fail_above_set = true;
 		return parse_bytes(option, value, &options->fail_above, err);

@@ -41,6 +41,7 @@ MAY_LACK = {
     "numpy": "python3-numpy is not installed",
     "fish": "fish is not installed",
     "chromium": "chromium is not installed",
+    "prometheus": "prometheus is not installed",
     "go": "there is no go, for go tool pprof",
     "zstd": "zstd is not installed",
     "script": "script is not installed",

@@ -268,7 +268,8 @@ Test(exports, speedscope_of_many_frames)
 
 Test(exports, a_full_disk)
 {
-	static const report_printer printers[] = {pl_report_csv, pl_report_folded, pl_report_speedscope, pl_report_pprof, pl_report_html};
+	static const report_printer printers[] = {pl_report_csv, pl_report_folded, pl_report_speedscope, pl_report_pprof, pl_report_html,
+		pl_report_openmetrics};
 
 	for (size_t i = 0; i < COUNT(printers); i++) {
 		FILE *full = fopen("/dev/full", "w");

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: MIT
+"""--listen and --format openmetrics: what Prometheus makes of them."""
+import http.client
+import json
+import shutil
+import socket
+import subprocess
+import time
+import urllib.parse
+import urllib.request
+
+import pytest
+
+import helpers
+from helpers import VICTIMS, Pyleak, Victim, line_of, pyleak, wait_clean, wait_hooked, wait_until
+
+LEAK = str(VICTIMS / "leak.py")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def get(port, path="/metrics", method="GET"):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10 * helpers.PATIENCE)
+    connection.request(method, path)
+    response = connection.getresponse()
+    body = response.read().decode()
+    connection.close()
+    return response, body
+
+
+def samples(text):
+    """{name: {labels: value}}, as the strict parser of the Prometheus project reads it."""
+    parser = pytest.importorskip("prometheus_client.openmetrics.parser", reason="may skip: no prometheus_client")
+    found = {}
+    for family in parser.text_string_to_metric_families(text):
+        for sample in family.samples:
+            labels = tuple(sorted((key, value) for key, value in sample.labels.items() if key != "pid"))
+            assert labels not in found.setdefault(sample.name, {}), "twice: %s" % (sample,)
+            found[sample.name][labels] = sample.value
+    return found
+
+
+def leak_labels():
+    return tuple(sorted({"domain": "python", "filename": LEAK, "lineno": str(line_of(LEAK, "# leaks here"))}.items()))
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_scrape_is_what_is_live_then(one_python):
+    port = free_port()
+    with Victim(one_python, "leak.py") as victim:
+        with Pyleak("attach", victim.pid, "--engine", helpers.engine, "--listen", port, "-n", 0, "--format", "json") as running:
+            wait_hooked(victim.pid, running)
+            for leaked in (300, 800):
+                victim.tell("leak %d" % (leaked - (300 if leaked > 300 else 0)))
+                assert victim.line(60) == "leaked"
+                response, body = get(port)
+                assert response.status == 200
+                assert response.headers["Content-Type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+                assert body.endswith("# EOF\n")
+                assert samples(body)["pyleak_live_blocks"][leak_labels()] == leaked
+                assert samples(body)["pyleak_allocated_blocks_total"][leak_labels()] == leaked
+            assert get(port, "/")[0].status == 404
+            assert get(port, method="POST")[0].status == 405
+            assert get(port, method="HEAD")[1] == ""
+            # Who says nothing, or does not listen, is in nobody's way.
+            with socket.create_connection(("127.0.0.1", port)), socket.create_connection(("127.0.0.1", port)) as rude:
+                rude.sendall(b"GET /metrics HTTP/1.1\r\nX: ")
+                assert get(port)[0].status == 200
+            result = running.finish(signal=15)
+        assert result.status == 0, result
+        wait_clean(victim.pid, 1)
+    row = next(row for row in result.json()["stats"] if row["filename"] == LEAK and "leak" == row["function"])
+    assert row["count"] == 800
+
+
+def test_rows_are_bounded(one_python):
+    port = free_port()
+    with Victim(one_python, "leak.py") as victim:
+        with Pyleak("attach", victim.pid, "--listen", "127.0.0.1:%d" % port, "-n", 2) as running:
+            wait_hooked(victim.pid, running)
+            time.sleep(0.3)
+            found = samples(get(port)[1])
+            assert all(len(found[name]) <= 2 for name in found)
+            assert sum(found["pyleak_rows"].values()) > 2
+            running.finish(signal=15)
+
+
+def test_the_address_is_taken(one_python):
+    """It is said before the process is touched."""
+    with Victim(one_python, "leak.py") as victim, socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        result = pyleak("attach", victim.pid, "--listen", other.getsockname()[1], "-d", "1s", "-v")
+        assert result.status == 1 and "Address already in use" in result.stderr, result
+        assert "0 ptrace steps" in result.stderr, result
+
+
+@pytest.mark.parametrize("arguments", [["-g", "line"], ["-g", "file"], ["-g", "function"], ["-g", "traceback"],
+                                       ["--from", "200ms"]], ids=" ".join)
+def test_openmetrics(one_python, tmp_path, arguments):
+    """Of hostile names too: every series once, and the figures of json."""
+    tape = tmp_path / "names.pyleak"
+    with Victim(one_python, "hostile_names.py") as victim:
+        with Pyleak("attach", victim.pid, "-i", "200ms", "-d", "800ms", "-o", tape) as running:
+            wait_hooked(victim.pid, running)
+            victim.tell("leak")
+            assert victim.line() == "leaked"
+            assert running.finish().status == 0
+    document = json.loads(pyleak("report", tape, "--format", "json", "-n", 0, *arguments).stdout)
+    found = samples(pyleak("report", tape, "--format", "openmetrics", "-n", 0, *arguments).stdout)
+    assert sorted(found["pyleak_live_bytes"].values()) == sorted(row["size"] for row in document["stats"])
+    assert found["pyleak_tracked_live_blocks"][()] == document["total"]["count"]
+    if document["kind"] == "diff":
+        assert sum(found["pyleak_growth_bytes"].values()) == document["total"]["size_diff"]
+        assert "pyleak_allocated_bytes_total" not in found
+    assert len(pyleak("report", tape, "--format", "openmetrics", "-o", "-").stdout.splitlines()) < 200
+
+
+def test_prometheus(one_python, tmp_path):
+    """Debian's, with a configuration of five lines."""
+    if not shutil.which("prometheus"):
+        helpers.skip_here("prometheus")
+    port, own = free_port(), free_port()
+    config = {"global": {"scrape_interval": "1s"},
+              "scrape_configs": [{"job_name": "pyleak", "static_configs": [{"targets": ["127.0.0.1:%d" % port]}]}]}
+    (tmp_path / "prometheus.yml").write_text(json.dumps(config))
+    command = ["prometheus", "--config.file=%s" % (tmp_path / "prometheus.yml"), "--storage.tsdb.path=%s" % (tmp_path / "data"),
+               "--web.listen-address=127.0.0.1:%d" % own, "--log.level=warn"]
+
+    def ask(query):
+        address = "http://127.0.0.1:%d/api/v1/query?%s" % (own, urllib.parse.urlencode({"query": query}))
+        try:
+            with urllib.request.urlopen(address, timeout=5) as response:
+                return json.load(response)["data"]["result"]
+        except OSError:
+            return []
+
+    with Victim(one_python, "leak.py") as victim, \
+            Pyleak("attach", victim.pid, "--listen", "127.0.0.1:%d" % port, "-n", 5) as running, \
+            subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as prometheus:
+        try:
+            wait_hooked(victim.pid, running)
+            victim.tell("leak 600")
+            assert victim.line() == "leaked"
+            query = 'pyleak_live_blocks{job="pyleak",filename="%s",lineno="%d"}' % (LEAK, line_of(LEAK, "# leaks here"))
+            wait_until(lambda: [found for found in ask(query) if found["value"][1] == "600"], 30, "600 blocks in Prometheus")
+            assert ask('up{job="pyleak"}')[0]["value"][1] == "1"
+            assert ask("pyleak_recording_info")[0]["metric"]["engine"] == "inline"
+            assert running.finish(signal=15).status == 0
+        finally:
+            prometheus.terminate()
+            prometheus.communicate()
+
+
+def test_not_with_keep():
+    result = pyleak("attach", 1, "--keep", "--listen", "9810")
+    assert result.status == 2 and "--listen needs a pyleak that stays" in result.stderr
