@@ -7,6 +7,7 @@
 #include "chart.h"
 #include "columns.h"
 #include "pages.h"
+#include "pyleak/causes.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/report.h"
 #include "pyleak/units.h"
@@ -62,26 +63,57 @@ static int render_caller(const struct live_model *model, const struct pl_row *ro
 	return y + 1;
 }
 
-/* On as many lines as it takes. */
-static int render_verdict(const struct live_model *model, const struct pl_row *row, struct live_screen *screen, int y)
+/* Words, on as many lines as it takes. */
+static int render_words(struct live_screen *screen, int y, unsigned int style, const char *text)
 {
-	struct pl_verdict verdict;
-	char text[PL_VERDICT_TEXT], *rest = text;
+	pl_autofree char *copy = pl_printable(text);
+	char *rest = copy;
 	const char *word;
 
-	live_model_judge(model, &row, 1, &verdict);
-	pl_verdict_text(&verdict, &model->state.headroom, text);
-	if (!text[0])
+	if (!copy || !*copy)
 		return y;
 	while ((word = strsep(&rest, " "))) {
 		struct live_line *line = live_screen_line(screen, y);
 
 		if (line && line->cells && live_text_cells(word, screen->utf8) + 1 > live_line_left(line))
 			line = live_screen_line(screen, ++y);
-		live_putf(line, verdict.growth == PL_GROWTH_STEADY ? LIVE_GREW : LIVE_PLAIN, "%s%s",
-			line && line->cells ? " " : "", word);
+		live_putf(line, style, "%s%s", line && line->cells ? " " : "", word);
 	}
 	return y + 1;
+}
+
+static int render_cause(const struct live_model *model, const struct pl_row *row, bool steady, struct live_screen *screen, int y)
+{
+	const struct pl_causes *known = pl_causes_default();
+	size_t count;
+	const struct pl_frame *frames = pl_sites_frames(live_model_shown(model)->sites, row->site, &count, NULL);
+	const struct pl_cause *cause = known ? pl_causes_find(known, frames, count) : NULL;
+	pl_autofree char *title = NULL;
+
+	if (!cause)
+		return y;
+	if (asprintf(&title, "known cause%s: %s", steady ? "" : ", if this goes on", cause->cause) < 0) {
+		title = NULL; /* asprintf leaves it undefined */
+		return y;
+	}
+	y = render_words(screen, y, LIVE_BOLD, title);
+	y = render_words(screen, y, LIVE_PLAIN, cause->remedy);
+	return render_words(screen, y, LIVE_DIM, cause->see);
+}
+
+/* And why, where that is known: not of what does not go on. */
+static int render_verdict(const struct live_model *model, const struct pl_row *row, struct live_screen *screen, int y)
+{
+	struct pl_verdict verdict;
+	char text[PL_VERDICT_TEXT];
+	bool steady, early;
+
+	live_model_judge(model, &row, 1, &verdict);
+	steady = verdict.growth == PL_GROWTH_STEADY;
+	early = verdict.growth == PL_GROWTH_EARLY || (verdict.windows == 0 && row->size_diff > 0);
+	pl_verdict_text(&verdict, &model->state.headroom, text);
+	y = render_words(screen, y, steady ? LIVE_GREW : LIVE_PLAIN, text);
+	return steady || early ? render_cause(model, row, steady, screen, y) : y;
 }
 
 static void put_ago(struct live_line *line, int64_t ns)

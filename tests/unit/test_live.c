@@ -260,6 +260,26 @@ Test(live, verdicts)
 	expect("fills the cgroup's memory in");
 }
 
+Test(live, known_cause)
+{
+	uint32_t site = sample_site(sites, PL_SITE_PYTHON, "/usr/lib/python3/logging/__init__.py:9:addHandler|/srv/app.py:3:serve");
+
+	live_on(1);
+	sample_allocate(sites, site, 1 << 20, 1);
+	update(1);
+	press(LIVE_KEY_ENTER);
+	expect("known cause, if this goes on: a handler is added to a logger again and again");
+	expect("add handlers once");
+	for (int i = 0; i < 60; i++) {
+		sample_allocate(sites, site, 1 << 20, 1);
+		update(1);
+	}
+	expect("known cause: a handler");
+	for (int i = 0; i < 200; i++)
+		update(1);
+	expect_not("known cause");
+}
+
 Test(live, processes)
 {
 	processes = 4;
