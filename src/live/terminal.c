@@ -174,8 +174,13 @@ static int release(void)
 
 int live_terminal_open(bool color, bool suspend)
 {
+	const char *type;
+
 	if (!isatty(STDIN_FILENO) || !isatty(STDOUT_FILENO) || !in_foreground(STDOUT_FILENO) ||
-		tcgetattr(STDOUT_FILENO, &terminal.modes) < 0 || !live_terminfo_capable(STDOUT_FILENO))
+		tcgetattr(STDOUT_FILENO, &terminal.modes) < 0)
+		return -ENOTTY;
+	type = live_terminfo_type(STDOUT_FILENO);
+	if (!type)
 		return -ENOTTY;
 	(void)setlocale(LC_CTYPE, "");
 	terminal.utf8 = strcmp(nl_langinfo(CODESET), "UTF-8") == 0;
@@ -190,7 +195,7 @@ int live_terminal_open(bool color, bool suspend)
 	terminal.stalled = terminal.suspend_requested = 0;
 	catch_signals();
 	watch(DRAW_PATIENCE_NSEC);
-	terminal.screen = newterm(NULL, terminal.out, stdin);
+	terminal.screen = newterm(type, terminal.out, stdin);
 	if (terminal.screen) {
 		terminal.restore_length = live_terminfo_restore(terminal.restore, sizeof(terminal.restore));
 		set_modes(color);

@@ -143,6 +143,23 @@ def test_characters_and_colors(leaking, tmp_path):
             terminal.wait("memory_blocks")
 
 
+@pytest.mark.parametrize("name", ["xterm-unheard-of", "kitty-of-tomorrow"])
+def test_unknown_but_like_xterm(leaking, tmp_path, name):
+    """A container knows nothing of the terminal that somebody sits at."""
+    assert subprocess.run(["infocmp", name], capture_output=True, check=False).returncode != 0
+    with Terminal(tmp_path, TERM=name) as terminal:
+        modes = terminal.modes()
+        start(terminal, leaking)
+        leaking.tell("leak 1000")
+        terminal.wait(LEAK)
+        terminal.press("Down", "End", "Enter")
+        terminal.wait("most recent call last")
+        terminal.press("C-c")
+        terminal.wait("memory_blocks")
+        assert terminal.status() == 0
+        assert terminal.modes() == modes
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGSEGV, signal.SIGABRT, signal.SIGQUIT],
                          ids=lambda number: number.name)
 def test_killed(leaking, tmp_path, number):
