@@ -26,22 +26,20 @@ struct chains {
 	uint32_t count, tuples, lists, dicts;
 };
 static const struct chains chains_314 = {39, 2, 22, 25}, chains_315 = {41, 3, 23, 26};
-#define NONE PL_NO_FIELD
 
 static const struct parking {
 	int32_t float_count, float_head;
 	int32_t dict_count, dict_list;
 	int32_t keys_count, keys_list;
-	int32_t keys_log_size; /* dk_log2_size, a byte; before 3.11 dk_size, 8 bytes */
 	int32_t errno_map;     /* exc_state.errnomap, behind all of them: a dict, always */
 } parkings[] = {
 	/* _Py_float_state: count, head. _Py_dict_state: 80 dicts, count, 80 tables, count. */
-	[10] = {9776, 9784, 10688 + 640, 10688, 10688 + 1288, 10688 + 648, NONE, 13312},
-	[11] = {3608, 3616, 4520 + 640, 4520, 4520 + 1288, 4520 + 648, 8, 7128},
+	[10] = {9776, 9784, 10688 + 640, 10688, 10688 + 1288, 10688 + 648, 13312},
+	[11] = {3608, 3616, 4520 + 640, 4520, 4520 + 1288, 4520 + 648, 7128},
 	/* Two version counters before, both counts behind both arrays. */
-	[12] = {267408, 267416, 270720 + 1296, 270720 + 16, 270720 + 1300, 270720 + 656, 8, 273400},
+	[12] = {267408, 267416, 270720 + 1296, 270720 + 16, 270720 + 1300, 270720 + 656, 273400},
 	/* _Py_object_freelists: the array, then its count. */
-	[13] = {10952, 10960, 10952 + 1544, 10952 + 904, 10952 + 2192, 10952 + 1552, 8, 82640},
+	[13] = {10952, 10960, 10952 + 1544, 10952 + 904, 10952 + 2192, 10952 + 1552, 82640},
 };
 
 static uint64_t main_interpreter(const struct pl_python *python)
@@ -85,6 +83,29 @@ static uint64_t find_reference_tracer(const struct object *object, uint64_t runt
 	return function;
 }
 
+/* Key tables of 8 entries, without a user (the last one's count may not have been taken off). */
+static bool is_parked_table(const struct pl_python *python, uint64_t table)
+{
+	uint64_t words[2];
+
+	if (table & 7 || pl_memory_read(python->pid, table, words, sizeof(words)) < 0 || words[0] > 1)
+		return false;
+	/* dk_size, 8 bytes; from 3.11 on dk_log2_size, a byte. */
+	return python->minor < 11 ? words[1] == 8 : (words[1] & 0xff) == 3;
+}
+
+static bool are_parked_tables(const struct pl_python *python, uint64_t list, int32_t count)
+{
+	uint64_t entries[PL_KEYS_PARKED_MAX];
+
+	if (pl_memory_read(python->pid, list, entries, (size_t)count * sizeof(entries[0])) < 0)
+		return false;
+	for (int32_t i = 0; i < count; i++)
+		if (!is_parked_table(python, entries[i]))
+			return false;
+	return true;
+}
+
 void free_lists_find(const struct object *object, struct pl_python *python)
 {
 	static const char *const names[] = {
@@ -110,8 +131,10 @@ void free_lists_find(const struct object *object, struct pl_python *python)
 	}
 	if (python->minor < 10) {
 		if (object_local(object, "numfreekeys", &lists->keys_count) < 0 ||
-				object_local(object, "keys_free_list", &lists->keys_list) < 0)
-			lists->keys_count = lists->keys_list = 0;
+				object_local(object, "keys_free_list", &lists->keys_list) < 0) {
+			if (!parked_keys_find(object, &lists->keys_count, &lists->keys_list, are_parked_tables, python))
+				lists->keys_count = lists->keys_list = 0;
+		}
 		parked_objects_find(object, python, &lists->objects);
 		return;
 	}
@@ -157,16 +180,6 @@ static enum verdict check_floats(const struct pl_python *python, const struct pl
 	return at || length > count + 1 || length < count - 1 ? WRONG : verdict;
 }
 
-/* Key tables of 8 entries, without a user (the last one's count may not have been taken off). */
-static bool is_parked_table(const struct pl_python *python, const struct parking *parking, uint64_t table)
-{
-	uint64_t words[2];
-
-	if (table & 7 || pl_memory_read(python->pid, table, words, sizeof(words)) < 0 || words[0] > 1)
-		return false;
-	return parking->keys_log_size == NONE ? words[1] == 8 : (words[1] & 0xff) == 3;
-}
-
 static enum verdict check_array(const struct pl_python *python, uint64_t count_address, uint64_t list, bool keys)
 {
 	uint64_t entries[PL_KEYS_PARKED_MAX], type;
@@ -178,7 +191,7 @@ static enum verdict check_array(const struct pl_python *python, uint64_t count_a
 	if (pl_memory_read(python->pid, list, entries, (size_t)count * sizeof(entries[0])) < 0)
 		return WRONG;
 	for (int i = 0; i < count; i++)
-		if (keys ? !is_parked_table(python, &parkings[python->minor], entries[i]) :
+		if (keys ? !is_parked_table(python, entries[i]) :
 				pl_memory_read_u64(python->pid, entries[i] + (uint64_t)python->layout.object_type, &type) < 0 ||
 				type != python->free_lists.types[PL_PARKING_DICT])
 			return WRONG;

@@ -18,6 +18,7 @@ enum {
 	REFERENCES_MAX = 32,
 	TYPE_FREE = 320,     /* PyTypeObject.tp_free, 3.6 to 3.13 */
 	FRAME_BACK = 24,     /* the link of parked frames */
+	BESIDE = 16,         /* bytes between static variables that are declared together */
 };
 
 static const struct {
@@ -83,12 +84,16 @@ static int32_t chain_length(const struct pl_python *python, uint64_t at, uint64_
 	return at ? -1 : length;
 }
 
-/* Among what is referred to: the head of a chain of contexts that are no longer used, and its length. */
+/*
+ * Among what is referred to: the head of a chain of contexts that are no longer used, and right beside it its
+ * length. If two words could be that, neither is believed: a count that is none would be changed.
+ */
 static void find_contexts(const struct object *object, const struct pl_python *python, struct pl_parked_objects *parked)
 {
 	static const char *const functions[] = {"PyContext_ClearFreeList", "PyContext_New", "PyContext_CopyCurrent"};
-	uint64_t words[REFERENCES_MAX], head;
+	uint64_t words[REFERENCES_MAX], head, found;
 	int32_t length, value;
+	int candidates;
 
 	if (object_local(object, "ctx_freelist_len", &parked->context_count) == 0 &&
 			object_local(object, "ctx_freelist", &parked->context_head) == 0)
@@ -100,12 +105,18 @@ static void find_contexts(const struct object *object, const struct pl_python *p
 			if (words[i] % 8 || pl_memory_read_u64(object->pid, words[i], &head) < 0 || !head)
 				continue;
 			length = chain_length(python, head, parked->context_type, PL_CONTEXT_LINK, PL_CONTEXTS_PARKED_MAX);
+			candidates = 0;
 			for (size_t j = 0; j < count && length > 0; j++)
-				if (is_count(object->pid, words[j], PL_CONTEXTS_PARKED_MAX, &value) && value == length) {
-					parked->context_head = words[i];
-					parked->context_count = words[j];
-					return;
+				if (words[j] != words[i] && words[j] + BESIDE - words[i] <= 2 * BESIDE &&
+						is_count(object->pid, words[j], PL_CONTEXTS_PARKED_MAX, &value) && value == length) {
+					found = words[j];
+					candidates++;
 				}
+			if (candidates != 1)
+				continue;
+			parked->context_head = words[i];
+			parked->context_count = found;
+			return;
 		}
 	}
 	parked->context_count = parked->context_head = 0;
@@ -115,6 +126,7 @@ static void find_slices(const struct object *object, const struct pl_python *pyt
 {
 	uint64_t words[REFERENCES_MAX], cached;
 	size_t count;
+	int candidates = 0;
 
 	if (object_local(object, "slice_cache", &parked->slice_cache) == 0)
 		return;
@@ -122,8 +134,35 @@ static void find_slices(const struct object *object, const struct pl_python *pyt
 	parked->slice_cache = 0;
 	for (size_t i = 0; i < count; i++)
 		if (words[i] % 8 == 0 && pl_memory_read_u64(object->pid, words[i], &cached) == 0 &&
-				is_a(python, cached, parked->slice_type))
+				is_a(python, cached, parked->slice_type)) {
 			parked->slice_cache = words[i];
+			candidates++;
+		}
+	if (candidates != 1)
+		parked->slice_cache = 0;
+}
+
+bool parked_keys_find(const struct object *object, uint64_t *ret_count, uint64_t *ret_list,
+	bool (*are_tables)(const struct pl_python *, uint64_t list, int32_t count), const struct pl_python *python)
+{
+	uint64_t words[REFERENCES_MAX], dicts = printed_count(object, "_PyDict_DebugMallocStats", PL_KEYS_PARKED_MAX);
+	size_t count = references(object, "PyDict_ClearFreeList", words);
+	int32_t value, length = 0;
+	int counts = 0, lists = 0;
+
+	/* Up to 3.8 it names both counts and both lists, and nothing else but functions through the GOT. */
+	for (size_t i = 0; dicts && i < count; i++)
+		if (words[i] != dicts && is_count(object->pid, words[i], PL_KEYS_PARKED_MAX, &value)) {
+			*ret_count = words[i];
+			length = value;
+			counts++;
+		}
+	for (size_t i = 0; counts == 1 && length > 0 && i < count; i++)
+		if (words[i] % 8 == 0 && words[i] != *ret_count && are_tables(python, words[i], length)) {
+			*ret_list = words[i];
+			lists++;
+		}
+	return lists == 1;
 }
 
 static uint64_t exported_type(const struct object *object, const char *name, uint64_t *ret_free)

