@@ -27,6 +27,8 @@ struct pl_recorded_facts {
 	uint64_t sample;
 	struct timespec started; /* CLOCK_REALTIME */
 	uint64_t rss;            /* at the start */
+	struct pl_account account;
+	bool native;
 };
 
 struct pl_recording_writer;
@@ -41,7 +43,7 @@ struct pl_recording_writer *pl_recording_writer_new(const struct pl_recorded_fac
 void pl_recording_writer_free(struct pl_recording_writer *writer);
 /* The bytes that stand for one more snapshot, later than all before it and of the same sites: to be
  * written at the end of the file, whole, and freed. 0 or -errno (-EFBIG: too many sites). */
-int pl_recording_writer_add(struct pl_recording_writer *writer, const struct pl_snapshot *snapshot, int64_t stop_ns,
+int pl_recording_writer_add(struct pl_recording_writer *writer, struct pl_snapshot *snapshot, int64_t stop_ns,
 			    void **ret_bytes, size_t *ret_size);
 
 struct pl_recording_reader;

@@ -257,8 +257,6 @@ static int fill(int argc, char **argv, const struct spelling *spelling, struct c
 		return pl_fail(err, -EINVAL, "--children needs --engine inline: breakpoints are served in one process only");
 	if (r == 0 && options->per_process && !options->children)
 		return pl_fail(err, -EINVAL, "--per-process needs --children: without it there is one process");
-	if (r == 0 && options->per_process && options->format == PL_FORMAT_RECORDING)
-		return pl_fail(err, -EINVAL, "--per-process is not for a recording, which holds the sums over all processes");
 	if (r == 0 && options->sample && options->engine == PL_ENGINE_BREAKPOINT)
 		return pl_fail(err, -EINVAL, "--sample needs --engine inline: a breakpoint costs its stop whatever it records");
 	return r;

@@ -105,7 +105,7 @@ static int recording_open(struct recording *recording, const char *name, struct 
 /* The snapshot nearest to `time` (-1: the last of all). */
 static size_t find(const struct recording *recording, int64_t time)
 {
-	size_t at = recording->count - 1;
+	size_t at = recording->count ? recording->count - 1 : 0;
 
 	while (at > 0 && time >= 0 && llabs(recording->times[at - 1] - time) <= llabs(recording->times[at] - time))
 		at--;
@@ -156,6 +156,15 @@ static char *copy_source(void *context, const char *filename, int line)
 	return source ? strdup(source) : NULL;
 }
 
+/* Whether the recording kept the processes of a family apart. */
+static bool is_per_process(const struct pl_snapshot *snapshot)
+{
+	for (size_t site = 0; site < snapshot->count; site++)
+		if (pl_sites_process(snapshot->sites, (uint32_t)site))
+			return true;
+	return false;
+}
+
 static int print(const struct pl_options *options, struct pl_output *output, struct recording *recording,
 	const struct pl_snapshot *now, const struct pl_snapshot *before, const struct pl_history *history,
 	bool *ret_exceeded)
@@ -173,6 +182,12 @@ static int print(const struct pl_options *options, struct pl_output *output, str
 		.sample = facts->sample,
 		.rss_before = before ? before->rss : facts->rss,
 		.rss_after = now->rss,
+		.account_before = before ? &before->account : &facts->account,
+		.account_after = &now->account,
+		.native = facts->native,
+		.freed_before_size = now->freed_before_size,
+		.freed_before_count = now->freed_before_count,
+		.per_process = is_per_process(now),
 	};
 	const struct pl_report_options form = {
 		.limit = options->limit,
@@ -188,6 +203,8 @@ static int print(const struct pl_options *options, struct pl_output *output, str
 	if (before && !options->files[1]) {
 		report.lost_events -= before->lost_events < now->lost_events ? before->lost_events : now->lost_events;
 		report.lost_sites -= before->lost_sites < now->lost_sites ? before->lost_sites : now->lost_sites;
+		report.freed_before_size -= before->freed_before_size;
+		report.freed_before_count -= before->freed_before_count;
 	}
 	return pl_render(options, &report, &form, now, before, history, output->stream, ret_exceeded);
 }

@@ -104,7 +104,7 @@ int pl_serve_open(
 	struct pl_server *server = calloc(1, sizeof(*server));
 	struct addrinfo *address = NULL;
 	int code = server ? serve_address(text, &address, err) : pl_fail(err, -ENOMEM, "out of memory");
-	int fd = code == 0 ? listen_at(address, text, err) : -1;
+	int fd = code == 0 && address ? listen_at(address, text, err) : -1;
 
 	if (address)
 		freeaddrinfo(address);

@@ -44,10 +44,10 @@ int serve_address(const char *text, struct addrinfo **ret, struct pl_error *err)
 
 int pl_serve_check(const char *text, struct pl_error *err)
 {
-	struct addrinfo *address;
+	struct addrinfo *address = NULL;
 	int code = serve_address(text, &address, err);
 
-	if (code == 0)
+	if (code == 0 && address)
 		freeaddrinfo(address);
 	return code;
 }

@@ -37,6 +37,8 @@ static int start_writer(struct pl_session *session, struct pl_error *err)
 		.sample = target->facts.sample,
 		.started = target->facts.since,
 		.rss = session->targets.rss_before,
+		.account = session->targets.account_before,
+		.native = target->facts.native,
 	};
 
 	(void)snprintf(facts.python, sizeof(facts.python), "%s", target->python->version);
@@ -104,7 +106,7 @@ static bool go_on_recording(void *context)
 }
 
 /* One write, so that no other than the last snapshot can be cut. */
-static void write_down(struct pl_session *session, const struct pl_snapshot *snapshot)
+static void write_down(struct pl_session *session, struct pl_snapshot *snapshot)
 {
 	pl_autofree void *bytes = NULL;
 	size_t size = 0;

@@ -77,10 +77,13 @@ static int refill(struct pl_recording_reader *reader)
 static int grow_piece(struct pl_recording_reader *reader)
 {
 	size_t size = 2 * reader->piece.size;
-	char *grown = size <= RECORDING_PIECE_MAX ? realloc(reader->piece_bytes, size) : NULL;
+	char *grown;
 
+	if (size < PIECE_FIRST_ROOM || size > RECORDING_PIECE_MAX)
+		return -EBADMSG;
+	grown = realloc(reader->piece_bytes, size);
 	if (!grown)
-		return size <= RECORDING_PIECE_MAX ? -ENOMEM : -EBADMSG;
+		return -ENOMEM;
 	reader->piece_bytes = grown;
 	reader->piece.dst = grown;
 	reader->piece.size = size;
@@ -217,6 +220,9 @@ struct pl_snapshot *pl_recording_reader_snapshot(const struct pl_recording_reade
 	snapshot->rss = recorded->rss;
 	snapshot->lost_events = recorded->lost_events;
 	snapshot->lost_sites = recorded->lost_sites;
+	snapshot->freed_before_size = recorded->freed_before_size;
+	snapshot->freed_before_count = recorded->freed_before_count;
+	snapshot->account = recorded->account;
 	return snapshot;
 }
 

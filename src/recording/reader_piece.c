@@ -106,12 +106,47 @@ static bool reserve_sites(struct recorded *recorded, size_t count)
 		       &recorded->site_capacity);
 }
 
+/* Columns that may be left out. */
+static bool are_sound_details(const struct recorded *recorded, const Pyleak__Recording *message, size_t count)
+{
+	if ((message->n_site_process && message->n_site_process != count) ||
+		(message->n_site_module && message->n_site_module != count) ||
+		message->n_site_symbol != message->n_site_module || message->n_site_offset != message->n_site_module)
+		return false;
+	for (size_t i = 0; i < message->n_site_process; i++)
+		if (message->site_process[i] > INT_MAX)
+			return false;
+	for (size_t i = 0; i < message->n_site_module; i++)
+		if (message->site_module[i] > recorded->text_count || message->site_symbol[i] > recorded->text_count)
+			return false;
+	return true;
+}
+
+static uint32_t intern(struct recorded *recorded, const Pyleak__Recording *message, size_t i,
+	const struct pl_frame *frames, size_t depth)
+{
+	uint32_t module = message->n_site_module ? message->site_module[i] : 0;
+	uint32_t symbol = message->n_site_module ? message->site_symbol[i] : 0;
+
+	if (!module || message->site_domain[i] != PL_SITE_NATIVE)
+		return pl_sites_intern(recorded->sites, (enum pl_site_domain)message->site_domain[i], frames, depth,
+			message->site_more[i]);
+
+	const struct pl_native_caller caller = {
+		.module = recorded->texts[module - 1],
+		.symbol = symbol ? recorded->texts[symbol - 1] : NULL,
+		.offset = message->site_offset[i],
+	};
+
+	return pl_sites_intern_native(recorded->sites, frames, depth, message->site_more[i], &caller);
+}
+
 static int take_sites(struct recorded *recorded, const Pyleak__Recording *message)
 {
 	size_t count = message->n_site_domain, at = 0;
 
 	if (message->n_site_more != count || message->n_site_depth != count ||
-		count > RECORDING_SITES_MAX - recorded->site_count)
+		count > RECORDING_SITES_MAX - recorded->site_count || !are_sound_details(recorded, message, count))
 		return -EBADMSG;
 	if (!reserve_sites(recorded, count))
 		return -ENOMEM;
@@ -131,13 +166,15 @@ static int take_sites(struct recorded *recorded, const Pyleak__Recording *messag
 			frames[n] = recorded->frames[number].frame;
 		}
 		at += depth;
-		site = pl_sites_intern(recorded->sites, (enum pl_site_domain)message->site_domain[i], frames, depth,
-			message->site_more[i]);
+		if (message->n_site_process)
+			pl_sites_set_process(recorded->sites, (pid_t)message->site_process[i]);
+		site = intern(recorded, message, i, frames, depth);
 		if (site == UINT32_MAX)
 			return -ENOMEM;
 		recorded->site_map[recorded->site_count] = site;
 		recorded->totals[recorded->site_count++] = (struct pl_totals){0};
 	}
+	pl_sites_set_process(recorded->sites, 0);
 	return at == message->n_site_frames ? 0 : -EBADMSG;
 }
 
@@ -151,13 +188,14 @@ static bool is_sound(const struct recorded *recorded, const Pyleak__Snapshot *sn
 {
 	size_t count = snapshot->n_site_step, sampled = snapshot->n_size_variance;
 	uint64_t site = 0;
+	struct pl_account account;
 
 	if (snapshot->n_allocated_size != count || snapshot->n_allocated_count != count ||
 		snapshot->n_freed_size != count || snapshot->n_freed_count != count ||
 		(sampled && sampled != count) || snapshot->n_count_variance != sampled)
 		return false;
 	if (snapshot->time_ns < recorded->time_ns || snapshot->time_ns > TIME_MAX || snapshot->stop_ns > TIME_MAX ||
-		snapshot->rss > INT64_MAX)
+		snapshot->rss > INT64_MAX || !recording_take_account(snapshot->account, &account))
 		return false;
 	for (size_t i = 0; i < count; i++) {
 		site += snapshot->site_step[i];
@@ -190,6 +228,9 @@ static void take_snapshot(struct recorded *recorded, const Pyleak__Snapshot *sna
 	recorded->lost_events = snapshot->lost_events;
 	recorded->lost_sites = snapshot->lost_sites;
 	recorded->stop_ns = snapshot->stop_ns;
+	recorded->freed_before_size = snapshot->freed_before_size;
+	recorded->freed_before_count = snapshot->freed_before_count;
+	(void)recording_take_account(snapshot->account, &recorded->account);
 }
 
 /* A short word that may be printed as it is. */
@@ -215,11 +256,13 @@ static int take_facts(struct recorded *recorded, const Pyleak__Facts *message)
 	if (!message || message->version != RECORDING_VERSION || message->pid < 0 || message->frames > INT_MAX || message->started_ns < 0 ||
 		message->started_ns > TIME_MAX || message->rss > INT64_MAX ||
 		!take_word(message->python, facts->python, sizeof(facts->python)) ||
-		!take_word(message->engine, facts->engine, sizeof(facts->engine)))
+		!take_word(message->engine, facts->engine, sizeof(facts->engine)) ||
+		!recording_take_account(message->account, &facts->account))
 		return -EBADMSG;
 	facts->pid = message->pid;
 	facts->frames = (int)message->frames;
 	facts->sample = message->sample;
+	facts->native = message->native;
 	facts->rss = message->rss;
 	facts->started = (struct timespec){
 		.tv_sec = message->started_ns / 1000000000,

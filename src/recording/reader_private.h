@@ -26,7 +26,8 @@ struct recorded {
 	const char **sources;		/* [places.count] */
 	size_t source_capacity;
 
-	uint64_t time_ns, rss, lost_events, lost_sites, stop_ns; /* of the last snapshot */
+	uint64_t time_ns, rss, lost_events, lost_sites, stop_ns, freed_before_size, freed_before_count; /* of the last snapshot */
+	struct pl_account account;
 };
 
 /* Takes in one piece. 1: with a snapshot in it; 0: without; -EBADMSG: damaged, what stands is as it

@@ -2,8 +2,10 @@
 #ifndef PYLEAK_RECORDING_PRIVATE_H
 #define PYLEAK_RECORDING_PRIVATE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
+#include "pyleak/account.h"
 #include "recording.pb-c.h"
 
 /* What writer and reader of the format agree on. */
@@ -25,5 +27,10 @@ enum {
  * takes is given. NULL: damaged, or out of memory. */
 Pyleak__Recording *recording_unpack(const void *bytes, size_t size);
 void recording_free(Pyleak__Recording *message);
+
+/* account.c. The message points into the account and into `parts`. False: it was not taken. */
+bool recording_put_account(struct pl_account *account, int64_t parts[PL_ACCOUNT_PARTS], Pyleak__Account *message);
+/* NULL: it was not taken. False: it lies. */
+bool recording_take_account(const Pyleak__Account *message, struct pl_account *ret);
 
 #endif

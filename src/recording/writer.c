@@ -32,6 +32,8 @@ struct piece {
 	Pyleak__Recording message;
 	Pyleak__Facts facts;
 	Pyleak__Snapshot snapshot, *snapshots[1];
+	Pyleak__Account account_before, account;
+	int64_t parts_before[PL_ACCOUNT_PARTS], parts[PL_ACCOUNT_PARTS];
 	ProtobufCBinaryData texts;
 	char *text_bytes;
 	size_t text_size;
@@ -83,6 +85,10 @@ static void piece_free(struct piece *piece)
 	free(message->site_more);
 	free(message->site_depth);
 	free(message->site_frames);
+	free(message->site_process);
+	free(message->site_module);
+	free(message->site_symbol);
+	free(message->site_offset);
 	free(piece->snapshot.site_step);
 	free(piece->snapshot.allocated_size);
 	free(piece->snapshot.allocated_count);
@@ -155,6 +161,59 @@ static int add_sites(
 	return 0;
 }
 
+/* The columns that not every recording has; in one piece, those that are needed. */
+static int add_native_callers(
+	struct pl_recording_writer *writer, struct piece *piece, const struct pl_snapshot *snapshot, size_t end)
+{
+	Pyleak__Recording *message = &piece->message;
+	size_t first = writer->site_count, count = end - first;
+	bool wanted = false;
+
+	for (size_t site = first; site < end && !wanted; site++)
+		wanted = pl_sites_native_caller(snapshot->sites, (uint32_t)site) != NULL;
+	if (!wanted)
+		return 0;
+	message->site_module = calloc(count, sizeof(*message->site_module));
+	message->site_symbol = calloc(count, sizeof(*message->site_symbol));
+	message->site_offset = calloc(count, sizeof(*message->site_offset));
+	if (!message->site_module || !message->site_symbol || !message->site_offset)
+		return -ENOMEM;
+	for (size_t i = 0; i < count; i++) {
+		const struct pl_native_caller *caller = pl_sites_native_caller(snapshot->sites, (uint32_t)(first + i));
+
+		if (!caller)
+			continue;
+		if (find_text(writer, piece, caller->module, &message->site_module[i]) < 0 ||
+			(caller->symbol && find_text(writer, piece, caller->symbol, &message->site_symbol[i]) < 0))
+			return -ENOMEM;
+		message->site_module[i]++;
+		message->site_symbol[i] += caller->symbol != NULL;
+		message->site_offset[i] = caller->offset;
+	}
+	message->n_site_module = message->n_site_symbol = message->n_site_offset = count;
+	return 0;
+}
+
+static int add_processes(
+	struct pl_recording_writer *writer, struct piece *piece, const struct pl_snapshot *snapshot, size_t end)
+{
+	Pyleak__Recording *message = &piece->message;
+	size_t first = writer->site_count, count = end - first;
+	bool wanted = false;
+
+	for (size_t site = first; site < end && !wanted; site++)
+		wanted = pl_sites_process(snapshot->sites, (uint32_t)site) != 0;
+	if (!wanted)
+		return 0;
+	message->site_process = calloc(count, sizeof(*message->site_process));
+	if (!message->site_process)
+		return -ENOMEM;
+	for (size_t i = 0; i < count; i++)
+		message->site_process[i] = (uint32_t)pl_sites_process(snapshot->sites, (uint32_t)(first + i));
+	message->n_site_process = count;
+	return 0;
+}
+
 /* The frames that those sites have brought. */
 static int add_frames(struct pl_recording_writer *writer, struct piece *piece)
 {
@@ -191,6 +250,13 @@ static bool is_sampled(const struct pl_totals *totals)
 	return totals->size_variance != 0 || totals->count_variance != 0;
 }
 
+static bool equal(const struct pl_totals *a, const struct pl_totals *b)
+{
+	return a->allocated_size == b->allocated_size && a->allocated_count == b->allocated_count &&
+	       a->freed_size == b->freed_size && a->freed_count == b->freed_count &&
+	       a->size_variance == b->size_variance && a->count_variance == b->count_variance;
+}
+
 static int make_columns(Pyleak__Snapshot *message, size_t count, bool sampled)
 {
 	message->site_step = calloc(count, sizeof(*message->site_step));
@@ -219,7 +285,7 @@ static int add_totals(struct pl_recording_writer *writer, Pyleak__Snapshot *mess
 	bool sampled = false;
 
 	for (size_t site = 0; site < snapshot->count; site++) {
-		changed += memcmp(&writer->totals[site], &snapshot->totals[site], sizeof(*writer->totals)) != 0;
+		changed += !equal(&writer->totals[site], &snapshot->totals[site]);
 		sampled |= is_sampled(&snapshot->totals[site]) || is_sampled(&writer->totals[site]);
 	}
 	if (!changed)
@@ -230,7 +296,7 @@ static int add_totals(struct pl_recording_writer *writer, Pyleak__Snapshot *mess
 		struct pl_totals *old = &writer->totals[site];
 		const struct pl_totals *now = &snapshot->totals[site];
 
-		if (memcmp(old, now, sizeof(*old)) == 0)
+		if (equal(old, now))
 			continue;
 		message->site_step[i] = (uint32_t)(site - previous);
 		message->allocated_size[i] = (int64_t)(now->allocated_size - old->allocated_size);
@@ -264,11 +330,14 @@ static void add_facts(struct pl_recording_writer *writer, struct piece *piece)
 	message->sample = facts->sample;
 	message->rss = facts->rss;
 	message->writer = name;
+	message->native = facts->native;
+	if (recording_put_account(&facts->account, piece->parts_before, &piece->account_before))
+		message->account = &piece->account_before;
 	piece->message.facts = message;
 }
 
 static int add_snapshot(
-	struct pl_recording_writer *writer, struct piece *piece, const struct pl_snapshot *snapshot, int64_t stop_ns)
+	struct pl_recording_writer *writer, struct piece *piece, struct pl_snapshot *snapshot, int64_t stop_ns)
 {
 	Pyleak__Snapshot *message = &piece->snapshot;
 
@@ -277,6 +346,10 @@ static int add_snapshot(
 	message->lost_events = snapshot->lost_events;
 	message->lost_sites = snapshot->lost_sites;
 	message->stop_ns = stop_ns > 0 ? (uint64_t)stop_ns : 0;
+	message->freed_before_size = snapshot->freed_before_size;
+	message->freed_before_count = snapshot->freed_before_count;
+	if (recording_put_account(&snapshot->account, piece->parts, &piece->account))
+		message->account = &piece->account;
 	piece->snapshots[0] = message;
 	piece->message.snapshots = piece->snapshots;
 	piece->message.n_snapshots = 1;
@@ -310,7 +383,7 @@ static void write_title(FILE *out)
 }
 
 /* One piece: new sites, and after the last of them the snapshot. */
-static int add_piece(struct pl_recording_writer *writer, const struct pl_snapshot *snapshot, int64_t stop_ns, FILE *out)
+static int add_piece(struct pl_recording_writer *writer, struct pl_snapshot *snapshot, int64_t stop_ns, FILE *out)
 {
 	__attribute__((cleanup(piece_free))) struct piece piece = {0};
 	size_t end;
@@ -328,6 +401,10 @@ static int add_piece(struct pl_recording_writer *writer, const struct pl_snapsho
 	code = add_sites(writer, &piece, snapshot, &end);
 	if (code == 0)
 		code = add_frames(writer, &piece);
+	if (code == 0)
+		code = add_native_callers(writer, &piece, snapshot, end);
+	if (code == 0)
+		code = add_processes(writer, &piece, snapshot, end);
 	if (fclose(PL_TAKE(piece.text_stream)) != 0)
 		code = -ENOMEM;
 	if (piece.text_size) {
@@ -360,7 +437,7 @@ static int grow_totals(struct pl_recording_writer *writer, size_t count)
 	return 0;
 }
 
-int pl_recording_writer_add(struct pl_recording_writer *writer, const struct pl_snapshot *snapshot, int64_t stop_ns,
+int pl_recording_writer_add(struct pl_recording_writer *writer, struct pl_snapshot *snapshot, int64_t stop_ns,
 	void **ret_bytes, size_t *ret_size)
 {
 	pl_autofree char *bytes = NULL;

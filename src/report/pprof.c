@@ -188,7 +188,7 @@ static void add_stacks(struct builder *builder, size_t limit)
 	uint64_t *id;
 
 	builder->samples = calloc(2 * (shown + 1), sizeof(*builder->samples));
-	builder->profile.sample = calloc(2 * (shown + 1), sizeof(*builder->profile.sample));
+	builder->profile.sample = calloc(2 * (shown + 1), sizeof(void *));
 	builder->failed |= !builder->samples || !builder->profile.sample;
 	for (size_t i = 0; i < shown && !builder->failed; i++) {
 		size_t count;
@@ -200,7 +200,7 @@ static void add_stacks(struct builder *builder, size_t limit)
 	if (!builder->failed)
 		add_stack(builder, &rest, &other, 1, false);
 	id = builder->ids;
-	for (size_t i = 0; i < builder->profile.n_sample; i++) {
+	for (size_t i = 0; !builder->failed && i < builder->profile.n_sample; i++) {
 		builder->profile.sample[i]->location_id = id;
 		id += builder->profile.sample[i]->n_location_id;
 	}
@@ -212,7 +212,7 @@ static void add_locations(struct builder *builder)
 	size_t count = builder->frames.count;
 
 	builder->locations = calloc(count + 1, sizeof(*builder->locations));
-	profile->location = calloc(count + 1, sizeof(*profile->location));
+	profile->location = calloc(count + 1, sizeof(void *));
 	builder->failed |= !builder->locations || !profile->location;
 	for (size_t i = 0; i < count && !builder->failed; i++) {
 		const struct pl_frame *frame = &builder->frames.items[i];
@@ -240,7 +240,7 @@ static void add_functions(struct builder *builder)
 	size_t count = builder->functions.count;
 
 	builder->function_items = calloc(count + 1, sizeof(*builder->function_items));
-	profile->function = calloc(count + 1, sizeof(*profile->function));
+	profile->function = calloc(count + 1, sizeof(void *));
 	builder->failed |= !builder->function_items || !profile->function;
 	for (size_t i = 0; i < count && !builder->failed; i++) {
 		Pprof__Function *function = &builder->function_items[i];

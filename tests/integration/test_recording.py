@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Recordings: attach and diff write them, report reads them, and whatever happens, what is whole is there."""
 import json
+import os
 import signal
 import subprocess
 import time
@@ -159,3 +160,26 @@ def test_others_can_read_it(tape):
     listed = subprocess.run(["zstd", "-lv", tape], capture_output=True, text=True, check=True).stdout
     assert "Check: XXH64" in listed, listed
     assert LEAK.encode() in subprocess.run(["zstd", "-dc", tape], capture_output=True, check=True).stdout
+
+
+def test_a_family_apart(one_python, tmp_path):
+    """--per-process is in the recording."""
+    script, path = tmp_path / "family.py", tmp_path / "family.pyleak"
+    script.write_text("import os, time\n"
+                      "kept = []\n"
+                      "child = os.fork()\n"
+                      "if child: print('ready', flush=True)\n"
+                      "while True:\n"
+                      "    kept.append(bytes(1000))  # leaks here\n"
+                      "    time.sleep(0.02)\n")
+    with Victim(one_python, None, script) as victim:
+        try:
+            result = pyleak("attach", victim.pid, "--children", "--per-process", "-i", "300ms", "-d", "1s", "-o", path)
+            assert result.status == 0, result
+        finally:
+            children = subprocess.run(["pgrep", "-P", str(victim.pid)], capture_output=True, text=True, check=False).stdout
+            for child in children.split():
+                os.kill(int(child), signal.SIGKILL)
+    document = report(path, "--format", "json", "-n", 0).json()
+    rows = [row for row in document["stats"] if row["lineno"] == line_of(script, "# leaks here")]
+    assert {row["pid"] for row in rows} == {victim.pid, *map(int, children.split())} and len(rows) == 2

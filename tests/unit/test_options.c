@@ -293,7 +293,6 @@ Test(options, wrong_lines_are_named_in_one_line)
 		{"pyleak attach 1 2", "'2' is one argument too many"},
 		{"pyleak diff --children -e breakpoint", "--children needs --engine inline"},
 		{"pyleak attach --per-process", "--per-process needs --children"},
-		{"pyleak diff --children --per-process -o x.pyleak", "--per-process is not for a recording"},
 		{"pyleak detach --per-process", "'pyleak detach' does not take --per-process"},
 		{"pyleak doctor --children", "'pyleak doctor' does not take --children"},
 		{"pyleak ps 1", "'pyleak ps' takes no argument: '1'"},

@@ -219,6 +219,79 @@ Test(recording, variances_of_samples)
 	free(tape.bytes);
 }
 
+/* What not every recording has. */
+Test(recording, native_callers_processes_and_accounts)
+{
+	struct pl_recorded_facts own = facts;
+	struct pl_sites *sites = pl_sites_new(), *copies = pl_sites_new();
+	const struct pl_frame frame = {pl_sites_string(sites, "a.py"), pl_sites_string(sites, "f"), 3};
+	const struct pl_native_caller caller = {pl_sites_string(sites, "/lib/numpy.so"), pl_sites_string(sites, "alloc"), 18};
+	const struct pl_native_caller nameless = {pl_sites_string(sites, "/lib/other.so"), NULL, 4096};
+	const struct pl_native_caller *got;
+	struct pl_recording_writer *writer;
+	struct pl_recording_reader *reader;
+	struct pl_snapshot *snapshot;
+	struct tape tape = {0};
+	FILE *stream;
+
+	(void)pl_sites_intern(sites, PL_SITE_PYTHON, &frame, 1, false);
+	(void)pl_sites_intern_native(sites, &frame, 1, false, &caller);
+	pl_sites_set_process(sites, 4712);
+	(void)pl_sites_intern_native(sites, &frame, 1, false, &nameless);
+	own.native = true;
+	own.account = (struct pl_account){.taken = true, .rss = 900, .alignment = 8, .arenas_overhead = -3};
+	own.account.parts[PL_ACCOUNT_OTHER] = -70;
+	own.account.known[PL_ACCOUNT_OTHER] = true;
+	own.account.class_free[PL_ACCOUNT_CLASSES - 1] = 512;
+	writer = pl_recording_writer_new(&own, 0, NULL, NULL);
+	snapshot = pl_snapshot_take(sites);
+	snapshot->freed_before_size = 77;
+	snapshot->freed_before_count = 7;
+	record(&tape, writer, snapshot);
+	snapshot->account = own.account;
+	snapshot->account.parts[PL_ACCOUNT_HEAP_FREE] = 12345;
+	record(&tape, writer, snapshot);
+	pl_snapshot_free(snapshot);
+
+	stream = fmemopen(tape.bytes, tape.size, "r");
+	cr_assert_eq(pl_recording_reader_new(stream, "tape", copies, &reader, NULL), 0);
+	cr_expect(pl_recording_reader_facts(reader)->native);
+	cr_expect_eq(pl_recording_reader_facts(reader)->account.rss, 900);
+	cr_expect_eq(pl_recording_reader_facts(reader)->account.arenas_overhead, -3);
+	cr_expect_eq(pl_recording_reader_facts(reader)->account.parts[PL_ACCOUNT_OTHER], -70);
+	cr_expect(pl_recording_reader_facts(reader)->account.known[PL_ACCOUNT_OTHER]);
+	cr_expect_not(pl_recording_reader_facts(reader)->account.known[PL_ACCOUNT_FILES]);
+	snapshot = pl_recording_reader_snapshot(reader);
+	cr_expect_eq(snapshot->freed_before_size, 77);
+	cr_expect_eq(snapshot->freed_before_count, 7);
+	cr_expect_not(snapshot->account.taken);
+	pl_snapshot_free(snapshot);
+	cr_assert_eq(pl_recording_reader_next(reader, NULL), 1);
+	snapshot = pl_recording_reader_snapshot(reader);
+	cr_expect(snapshot->account.taken);
+	cr_expect_eq(snapshot->account.alignment, 8);
+	cr_expect_eq(snapshot->account.parts[PL_ACCOUNT_HEAP_FREE], 12345);
+	cr_expect_eq(snapshot->account.class_free[PL_ACCOUNT_CLASSES - 1], 512);
+	cr_assert_eq(snapshot->count, 3);
+	cr_expect_null(pl_sites_native_caller(copies, 0));
+	got = pl_sites_native_caller(copies, 1);
+	cr_expect_str_eq(got->module, "/lib/numpy.so");
+	cr_expect_str_eq(got->symbol, "alloc");
+	cr_expect_eq(got->offset, 18);
+	cr_expect_eq(pl_sites_process(copies, 1), 0);
+	got = pl_sites_native_caller(copies, 2);
+	cr_expect_null(got->symbol);
+	cr_expect_eq(got->offset, 4096);
+	cr_expect_eq(pl_sites_process(copies, 2), 4712);
+	pl_snapshot_free(snapshot);
+	pl_recording_reader_free(reader);
+	pl_recording_writer_free(writer);
+	(void)fclose(stream);
+	pl_sites_free(sites);
+	pl_sites_free(copies);
+	free(tape.bytes);
+}
+
 Test(recording, of_a_cut_file_every_whole_snapshot)
 {
 	struct tape tape = make_tape(0);
@@ -298,6 +371,10 @@ struct liar {
 	Pyleak__Facts facts;
 	Pyleak__Snapshot snapshot, *snapshots[2];
 	ProtobufCBinaryData texts;
+	Pyleak__Account account;
+	int64_t parts[PL_ACCOUNT_PARTS];
+	uint64_t class_free[PL_ACCOUNT_CLASSES + 1], offset[2];
+	uint32_t process[2], module[2], symbol[2];
 	uint32_t filename[2], function[2], source[2], domain[2], depth[2], site_frames[4], step[2];
 	int32_t line[2];
 	protobuf_c_boolean more[2];
@@ -325,6 +402,21 @@ static void make_good(struct liar *liar)
 	pyleak__recording__init(&liar->message);
 	pyleak__facts__init(&liar->facts);
 	pyleak__snapshot__init(&liar->snapshot);
+	pyleak__account__init(&liar->account);
+	liar->account.parts = liar->parts;
+	liar->account.n_parts = PL_ACCOUNT_PARTS;
+	liar->account.class_free = liar->class_free;
+	liar->account.n_class_free = PL_ACCOUNT_CLASSES;
+	liar->account.alignment = 16;
+	liar->facts.account = liar->snapshot.account = &liar->account;
+	liar->domain[1] = 1;
+	liar->module[1] = liar->symbol[1] = 3;
+	liar->message.site_process = liar->process;
+	liar->message.site_module = liar->module;
+	liar->message.site_symbol = liar->symbol;
+	liar->message.site_offset = liar->offset;
+	liar->message.n_site_process = liar->message.n_site_module = liar->message.n_site_symbol =
+		liar->message.n_site_offset = 2;
 	liar->facts.version = 1;
 	liar->facts.python = python;
 	liar->facts.engine = engine;
@@ -449,6 +541,20 @@ Test(recording, lies_are_not_believed)
 	LIE(liar.depth[1] = 3);
 	LIE(liar.message.n_site_frames = 4);
 	LIE(liar.site_frames[1] = 2);
+	LIE(liar.process[0] = UINT32_MAX);
+	LIE(liar.message.n_site_process = 1);
+	LIE(liar.module[1] = 4);
+	LIE(liar.symbol[1] = UINT32_MAX);
+	LIE(liar.message.n_site_module = 1);
+	LIE(liar.message.n_site_symbol = 0);
+	LIE(liar.message.n_site_offset = 1);
+	LIE(liar.account.n_parts--);
+	LIE(liar.account.n_class_free++);
+	LIE(liar.account.rss = UINT64_MAX);
+	LIE(liar.account.alignment = 0);
+	LIE(liar.account.arenas_overhead = INT64_MIN);
+	LIE(liar.parts[3] = INT64_MAX);
+	LIE(liar.class_free[0] = UINT64_MAX);
 	LIE(liar.message.n_snapshots = 2);
 	LIE(liar.snapshot.time_ns = UINT64_MAX);
 	LIE(liar.snapshot.stop_ns = UINT64_MAX);

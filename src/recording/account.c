@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT */
+#include <string.h>
+
+#include "recording_private.h"
+
+/* So that sums of them, and of accounts of a whole family, stay within 63 bits. */
+#define BYTES_MAX (INT64_C(1) << 56)
+
+_Static_assert(PL_ACCOUNT_OTHER == 8 && PL_ACCOUNT_PARTS == 9, "their order is part of the format");
+
+bool recording_put_account(struct pl_account *account, int64_t parts[PL_ACCOUNT_PARTS], Pyleak__Account *message)
+{
+	pyleak__account__init(message);
+	if (!account->taken)
+		return false;
+	message->rss = account->rss;
+	for (int part = 0; part < PL_ACCOUNT_PARTS; part++) {
+		parts[part] = account->parts[part];
+		message->known |= (uint32_t)account->known[part] << part;
+	}
+	message->parts = parts;
+	message->n_parts = PL_ACCOUNT_PARTS;
+	message->arenas_overhead = account->arenas_overhead;
+	message->alignment = account->alignment;
+	message->class_free = account->class_free;
+	message->n_class_free = PL_ACCOUNT_CLASSES;
+	return true;
+}
+
+static bool is_size(int64_t bytes)
+{
+	return bytes >= -BYTES_MAX && bytes <= BYTES_MAX;
+}
+
+bool recording_take_account(const Pyleak__Account *message, struct pl_account *ret)
+{
+	*ret = (struct pl_account){.alignment = PL_ACCOUNT_ALIGNMENT};
+	if (!message)
+		return true;
+	if (message->rss > BYTES_MAX || message->n_parts != PL_ACCOUNT_PARTS || message->n_class_free > PL_ACCOUNT_CLASSES ||
+		!is_size(message->arenas_overhead) || (message->alignment != 8 && message->alignment != 16))
+		return false;
+	for (int part = 0; part < PL_ACCOUNT_PARTS; part++) {
+		if (!is_size(message->parts[part]))
+			return false;
+		ret->parts[part] = message->parts[part];
+		ret->known[part] = message->known >> part & 1;
+	}
+	for (size_t i = 0; i < message->n_class_free; i++) {
+		if (message->class_free[i] > BYTES_MAX)
+			return false;
+		ret->class_free[i] = message->class_free[i];
+	}
+	ret->taken = true;
+	ret->rss = message->rss;
+	ret->arenas_overhead = message->arenas_overhead;
+	ret->alignment = message->alignment;
+	return true;
+}
