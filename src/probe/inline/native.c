@@ -292,15 +292,21 @@ static __attribute__((noinline)) u64 remap_marked SIX_MARKED
 {
 	struct pl_inline_slot *own = pl_thread_slot();
 	struct taken old = take(a);
+	const bool wanted = is_wanted(own, c);
 	struct marker marker;
 	u64 result = call_long(own, a, b, c, d, e, f, entry, &marker);
 
-	if (old.entry && result >= (u64)-PAGE) {
-		pl_put_back(a, old);
-	} else if (old.entry) {
-		count_freed(ENTRY_SITE(old.entry), old.size, false);
-		record_native(own, result, c, caller);
+	if (result >= (u64)-PAGE) {
+		if (old.entry)
+			pl_put_back(a, old);
+		goto out;
 	}
+	if (old.entry)
+		count_freed(ENTRY_SITE(old.entry), old.size, false);
+	/* A mapping that is not known is no data, or of no sample: of the latter each size is drawn anew. */
+	if ((old.entry || pl_config.sample) && wanted)
+		record_native(own, result, c, caller);
+out:
 	marker_wipe(&marker);
 	return result;
 }

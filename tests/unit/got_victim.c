@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: MIT */
+/* Calls malloc, never calls calloc, says where malloc really is, and stays until its stdin closes. For test_got.c. */
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+void *(*volatile kept)(size_t size);
+
+int main(int argc, char **argv)
+{
+	void *block = malloc(100);
+	char byte;
+
+	(void)argv;
+#ifdef TAKEN
+	kept = malloc;
+#endif
+	(void)printf("%p\n", argc > 2 ? calloc(1, 1) : dlsym(RTLD_DEFAULT, "malloc"));
+	(void)fflush(stdout);
+	while (read(STDIN_FILENO, &byte, 1) > 0)
+		continue;
+	free(block);
+	return 0;
+}
