@@ -77,7 +77,8 @@ static cold void freed_unknown(const struct pl_inline_slot *own, u64 pointer, u3
 {
 	u64 size;
 
-	if (pl_config.sample || is_nested(own) || (own && own->last_freed - pointer <= 64))
+	if (pl_config.sample || is_nested(own) || (own && own->last_freed - pointer <= 64) ||
+		slot_zero()->last_freed - pointer <= 64)
 		return;
 	count_up(&control()->freed_native);
 	/* The original is about to read the same word. */
