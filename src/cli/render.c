@@ -88,7 +88,7 @@ static int find_causes(
 	const struct pl_causes *known = pl_causes_default();
 	size_t count = shown_count(options, report->rows);
 
-	*ret = calloc(count ? count : 1, sizeof(**ret));
+	*ret = calloc(count ? count : 1, sizeof(void *));
 	if (!*ret || !known)
 		return -ENOMEM;
 	for (size_t row = 0; row < count; row++) {

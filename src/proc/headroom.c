@@ -75,7 +75,7 @@ static void look_into(const struct version *version, const char *folder, struct 
 
 	if (!read_number(folder, version->limit, &limit) || !read_number(folder, version->usage, &used))
 		return;
-	text = malloc(MAX_FILE);
+	text = calloc(1, MAX_FILE);
 	if (text && snprintf(path, sizeof(path), "%s/memory.stat", folder) < (int)sizeof(path) &&
 		read_text(path, text, MAX_FILE) == 0)
 		(void)find_number(text, version->droppable, &droppable);
@@ -100,7 +100,7 @@ static void look_around(const struct version *version, const char *root, char *p
 
 int pl_headroom_read(const char *root, pid_t pid, struct pl_headroom *ret)
 {
-	pl_autofree char *text = malloc(MAX_FILE);
+	pl_autofree char *text = calloc(1, MAX_FILE);
 	char path[PATH_MAX], *rest, *line;
 	uint64_t total, available;
 	int code;

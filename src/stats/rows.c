@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include <assert.h>
 #include <errno.h>
 #include <fnmatch.h>
 #include <stdlib.h>
@@ -240,6 +241,7 @@ static void number_sites(struct grouping *grouping, const struct pl_sites *sites
 		const struct pl_row key = describe(sites, (uint32_t)site, frame, grouping->options->group_by);
 		uint32_t place = *find_place(grouping, &key);
 
+		assert(!place || grouping->items);
 		row_of_site[site] = place ? grouping->items[place - 1].number : UINT32_MAX;
 	}
 }
@@ -253,6 +255,7 @@ static int place_sites(struct pl_rows *rows, size_t made)
 		return -ENOMEM;
 	for (size_t i = 0; i < made; i++)
 		places[i] = UINT32_MAX;
+	assert(!rows->count || rows->items);
 	for (size_t i = 0; i < rows->count; i++)
 		places[rows->items[i].number] = (uint32_t)i;
 	for (size_t site = 0; site < rows->site_count; site++)
