@@ -39,7 +39,12 @@ const struct pl_causes *pl_causes_default(void);
 size_t pl_causes_count(const struct pl_causes *causes);
 const struct pl_cause *pl_causes_at(const struct pl_causes *causes, size_t number);
 
-/* The first cause with a match that fits a traceback, innermost frame first; NULL: none. */
-const struct pl_cause *pl_causes_find(const struct pl_causes *causes, const struct pl_frame *frames, size_t count);
+/* A line of source (1-based) without indentation, which is freed; NULL: it cannot be had. */
+typedef char *(*pl_causes_source)(void *context, const char *filename, int line);
+
+/* The first cause with a match that fits a traceback, innermost frame first; NULL: none. Without a source (NULL) what
+ * is told by decorators is not found. */
+const struct pl_cause *pl_causes_find(const struct pl_causes *causes, const struct pl_frame *frames, size_t count,
+				      pl_causes_source source, void *context);
 
 #endif

@@ -119,6 +119,10 @@ char *pl_printable(const char *text);
 enum { PL_VERDICT_TEXT = 256 };
 void pl_verdict_text(const struct pl_verdict *verdict, const struct pl_headroom *headroom, char text[PL_VERDICT_TEXT]);
 
+/* The known cause that the traceback of a site fits, and the sources in the file system of `source_pid` (0: without
+ * them); NULL: none, or out of memory. */
+const struct pl_cause *pl_known_cause(const struct pl_sites *sites, uint32_t site, pid_t source_pid);
+
 /* One line of a source file (1-based), without indentation and newline, from the file system of
  * `pid`; NULL if it cannot be had. The caller frees it. Files are cached for the run of the
  * program, at most 64 of them and 8 MiB each; what is not a regular file is not opened. */

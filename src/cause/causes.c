@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "head.h"
 #include "parse.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/log.h"
@@ -72,22 +73,44 @@ const struct pl_cause *pl_causes_at(const struct pl_causes *causes, size_t numbe
 	return &causes->causes[number];
 }
 
-static bool fits(const char *file, const char *function, const struct pl_frame *frame)
+/* A traceback, and the heads of its functions as far as they were asked for. */
+struct search {
+	const struct pl_frame *frames;
+	size_t count;
+	char **heads; /* [count]; "" is none */
+	pl_causes_source source;
+	void *context;
+};
+
+static const char *head_of(struct search *search, size_t frame)
 {
+	if (!search->heads[frame]) {
+		char *head = function_head(&search->frames[frame], search->source, search->context);
+
+		search->heads[frame] = head ? head : strdup("");
+	}
+	return search->heads[frame] ? search->heads[frame] : "";
+}
+
+static bool fits(struct search *search, const char *file, const char *function, size_t number)
+{
+	const struct pl_frame *frame = &search->frames[number];
 	const char *last = frame->function ? strrchr(frame->function, '.') : NULL;
 
 	if (fnmatch(file, frame->filename, 0) != 0 || !frame->function)
 		return false;
+	if (*function == '@')
+		return fnmatch(function, head_of(search, number), 0) == 0;
 	return fnmatch(function, frame->function, 0) == 0 || (last && fnmatch(function, last + 1, 0) == 0);
 }
 
 /* The frames of a match from the innermost on, each as far in as it fits: then the most is left for the others. */
-static bool matches(const struct cause_match *match, const struct pl_frame *frames, size_t count)
+static bool matches(struct search *search, const struct cause_match *match)
 {
 	size_t wanted = match->count;
 
-	for (size_t i = 0; i < count && wanted; i++) {
-		if (fits(match->frames[wanted - 1].file, match->frames[wanted - 1].function, &frames[i]))
+	for (size_t i = 0; i < search->count && wanted; i++) {
+		if (fits(search, match->frames[wanted - 1].file, match->frames[wanted - 1].function, i))
 			wanted--;
 		else if (i == 0 && !match->inner)
 			return false;
@@ -95,10 +118,17 @@ static bool matches(const struct cause_match *match, const struct pl_frame *fram
 	return wanted == 0;
 }
 
-const struct pl_cause *pl_causes_find(const struct pl_causes *causes, const struct pl_frame *frames, size_t count)
+const struct pl_cause *pl_causes_find(const struct pl_causes *causes, const struct pl_frame *frames, size_t count,
+	pl_causes_source source, void *context)
 {
-	for (size_t i = 0; i < causes->match_count; i++)
-		if (matches(&causes->matches[i], frames, count))
-			return &causes->causes[causes->matches[i].cause];
-	return NULL;
+	struct search search = {frames, count, calloc(count ? count : 1, sizeof(char *)), source, context};
+	const struct pl_cause *found = NULL;
+
+	for (size_t i = 0; i < causes->match_count && search.heads && !found; i++)
+		if (matches(&search, &causes->matches[i]))
+			found = &causes->causes[causes->matches[i].cause];
+	for (size_t i = 0; i < count && search.heads; i++)
+		free(search.heads[i]);
+	free(search.heads);
+	return found;
 }

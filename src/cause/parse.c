@@ -77,8 +77,11 @@ static int add_match(struct pl_causes *causes, char *frames, const struct place 
 	char *word;
 
 	while ((word = strsep(&frames, " \t"))) {
-		char *colon = strrchr(word, ':');
+		/* In a "def" line there may be others. */
+		char *colon = strstr(word, ":@");
 
+		if (!colon)
+			colon = strrchr(word, ':');
 		if (!*word)
 			continue;
 		if (match.inner)

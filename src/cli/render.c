@@ -82,23 +82,17 @@ static bool may_have_cause(const struct pl_report *report, size_t row)
 	return report->kind == PL_REPORT_DIFF && report->rows->items[row].size_diff > 0;
 }
 
-static int find_causes(
-	const struct pl_options *options, struct pl_report *report, const struct pl_cause ***ret)
+static int find_causes(const struct pl_options *options, struct pl_report *report,
+	const struct pl_report_options *form, const struct pl_cause ***ret)
 {
-	const struct pl_causes *known = pl_causes_default();
 	size_t count = shown_count(options, report->rows);
 
 	*ret = calloc(count ? count : 1, sizeof(void *));
-	if (!*ret || !known)
+	if (!*ret)
 		return -ENOMEM;
-	for (size_t row = 0; row < count; row++) {
-		size_t frame_count;
-		const struct pl_frame *frames =
-			pl_sites_frames(report->sites, report->rows->items[row].site, &frame_count, NULL);
-
+	for (size_t row = 0; row < count; row++)
 		if (may_have_cause(report, row))
-			(*ret)[row] = pl_causes_find(known, frames, frame_count);
-	}
+			(*ret)[row] = pl_known_cause(report->sites, report->rows->items[row].site, form->source_pid);
 	report->causes = *ret;
 	report->cause_count = count;
 	return 0;
@@ -152,7 +146,7 @@ int pl_render(const struct pl_options *options, struct pl_report *report, const 
 	if (code == 0 && history && pl_history_windows(history) >= LEAST_WINDOWS)
 		code = judge(options, report, form, history, &verdicts);
 	if (code == 0)
-		code = find_causes(options, report, &causes);
+		code = find_causes(options, report, form, &causes);
 	if (code == 0 && format->print)
 		code = format->print(out, report, form);
 	report->rows = report->stacks = NULL;

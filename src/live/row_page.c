@@ -84,10 +84,8 @@ static int render_words(struct live_screen *screen, int y, unsigned int style, c
 
 static int render_cause(const struct live_model *model, const struct pl_row *row, bool steady, struct live_screen *screen, int y)
 {
-	const struct pl_causes *known = pl_causes_default();
-	size_t count;
-	const struct pl_frame *frames = pl_sites_frames(live_model_shown(model)->sites, row->site, &count, NULL);
-	const struct pl_cause *cause = known ? pl_causes_find(known, frames, count) : NULL;
+	const struct pl_cause *cause =
+		pl_known_cause(live_model_shown(model)->sites, row->site, model->state.source_pid);
 	pl_autofree char *title = NULL;
 
 	if (!cause)

@@ -17,14 +17,38 @@ static struct pl_causes *parse(const char *text)
 	return causes;
 }
 
+/* A file of ours. */
+static char *line_of(void *context, const char *filename, int line)
+{
+	static const char *const lines[] = {
+		"import functools",
+		"@trace",
+		"@functools.lru_cache(maxsize=None)",
+		"def text(self):",
+		"return 1",
+		"",
+		"@functools.cache",
+		"async def page(number):",
+		"x = 1",
+		"def text_of(it):",
+		"return text",
+	};
+	const char *wanted = context;
+
+	if (strcmp(filename, wanted) != 0 || line < 1 || (size_t)line > COUNT(lines) || !*lines[line - 1])
+		return NULL;
+	return strdup(lines[line - 1]);
+}
+
 /* Frames from "FILE:LINE:FUNCTION|…", innermost first. */
 static bool found_in(const struct pl_causes *causes, const char *trace)
 {
 	struct pl_sites *sites = pl_sites_new();
 	uint32_t site = sample_site(sites, PL_SITE_PYTHON, trace);
+	char source[] = "/app/cached.py";
 	size_t count;
 	const struct pl_frame *frames = pl_sites_frames(sites, site, &count, NULL);
-	const struct pl_cause *cause = pl_causes_find(causes, frames, count);
+	const struct pl_cause *cause = pl_causes_find(causes, frames, count, line_of, source);
 
 	pl_sites_free(sites);
 	return cause != NULL;
@@ -85,6 +109,18 @@ Test(causes, matches)
 		{"c:/a.py:f", "c?/a.py:1:f", false},
 		{"<frozen?importlib>:f", "<frozen importlib>:1:f", true},
 		{"*/a.py:f", "", false},
+		/* The decorators and the "def" of a function that is ours. */
+		{"*:@*lru_cache*def*(self*", "/app/cached.py:5:Report.text", true},
+		{"*:@*lru_cache*def*(self*", "/app/cached.py:4:text", true},
+		{"*:@trace?@functools.lru_cache(maxsize=None)?def?text(self):", "/app/cached.py:5:text", true},
+		{"*:@*lru_cache*def*(self*", "/app/cached.py:9:page", false},
+		{"*:@functools.cache?async?def?page(*", "/app/cached.py:9:page", true},
+		{"*:@*cache*", "/app/cached.py:11:text_of", false},
+		{"*:@*cache*", "/app/cached.py:3:text", false},
+		{"*:@*cache*", "/app/cached.py:99:text", false},
+		{"*:@*cache*", "/app/other.py:5:text", false},
+		{"*:@*cache*", "/app/cached.py:0:text", false},
+		{"*:@*cache* ...", "/app/b.py:1:f|/app/cached.py:5:text|/app/m.py:1:g", true},
 	};
 
 	for (size_t i = 0; i < COUNT(table); i++) {

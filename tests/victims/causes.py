@@ -4,6 +4,7 @@ parent ends. Runs on every Python from 3.6 on.
 
 Each function is one turn, written as one meets it in programs.
 """
+import functools
 import itertools
 import os
 import sys
@@ -95,6 +96,25 @@ def linecache():
 def classes_made_per_call():
     import collections
     kept.append(collections.namedtuple("Row", "a b"))
+
+
+class Report:
+    @functools.lru_cache(maxsize=None)
+    def text(self):
+        return bytes(1000)
+
+
+def lru_cache_on_a_method():
+    Report().text()
+
+
+@functools.lru_cache(maxsize=None)
+def cached(key):
+    return bytes(1000)
+
+
+def unbounded_cache():
+    cached(next(number))
 
 
 def prometheus_labels():
