@@ -46,6 +46,7 @@ MAY_LACK = {
     "zstd": "zstd is not installed",
     "script": "script is not installed",
     "man": "man is not installed",
+    "libc": "the C library of this Python's root is older than the victims",
     "matplotlib": "matplotlib is not installed",
     "cython": "cython3 is not installed",
     "greenlet": "python3-greenlet is not installed",
@@ -60,6 +61,14 @@ def skip_here(lacks, detail=""):
 
 def library(name):
     return str(BUILD / "tests" / "victims" / ("victim_%s.so" % name))
+
+
+def needs_library(python, name):
+    """A victim's shared object is linked with this machine's C library: one in a root may be older."""
+    result = subprocess.run([python, "-c", "import ctypes, sys; ctypes.PyDLL(sys.argv[1])", library(name)],
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+    if result.returncode and b"version `GLIBC_" in result.stderr:
+        skip_here("libc", python)
 
 
 def wait_until(condition, seconds, what):

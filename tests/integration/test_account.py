@@ -25,7 +25,7 @@ def fragment_in_threads(blocks):
     for thread in threads: thread.start()
     for thread in threads: thread.join()
 def leak(blocks):
-    kept.append([(i, i) for i in range(blocks)])  # at leak
+    kept.append([bytes(40) for i in range(blocks)])  # at leak
 def deep(depth):
     # Through C, so that it takes C's stack on every version.
     return list(map(deep, [depth - 1])) if depth else time.sleep(1000)
@@ -103,7 +103,7 @@ def test_leak(python, tmp_path):
         assert causes["tracked"] > 20 * MIB
         assert record.document["account"]["growth"]["fragmentation"] is False
         if not free_threaded(python):
-            # What rounding adds is known by the average of a line only, and this line allocates tuples, ints and a list.
+            # What rounding adds is known by the average of a line only: this one's blocks are of one size, but for a list.
             assert abs(causes["unexplained"]) < 0.1 * rss, causes
 
 
