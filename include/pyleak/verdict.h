@@ -48,7 +48,8 @@ void pl_history_free(struct pl_history *history); /* NULL is allowed */
 int pl_history_add(struct pl_history *history, const struct pl_snapshot *snapshot);
 /* Windows seen so far: snapshots but one. */
 size_t pl_history_windows(const struct pl_history *history);
-/* When each of them was taken that it still has, oldest first, and the resident size then; how many. */
+/* When each of them was taken that it still has, oldest first, and the resident size then, without what
+ * pyleak itself takes where that is known; how many. */
 size_t pl_history_moments(const struct pl_history *history, int64_t taken_ns[PL_HISTORY_POINTS],
 			  uint64_t rss[PL_HISTORY_POINTS]);
 /* The series of the first `count` rows, as they are grouped and filtered in `rows` (which may be of

@@ -145,13 +145,13 @@ struct pl_snapshot *pl_session_snapshot(struct pl_session *session)
 
 	if (!snapshot)
 		return NULL;
+	pl_targets_account(&session->targets, &snapshot->account);
+	if (snapshot->account.taken)
+		snapshot->rss = snapshot->account.rss;
 	if (pl_history_add(session->history, snapshot) < 0) {
 		pl_snapshot_free(snapshot);
 		return NULL;
 	}
-	pl_targets_account(&session->targets, &snapshot->account);
-	if (snapshot->account.taken)
-		snapshot->rss = snapshot->account.rss;
 	if (session->writer)
 		write_down(session, snapshot);
 	return snapshot;

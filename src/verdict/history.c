@@ -58,6 +58,15 @@ static void thin(struct pl_history *history)
 	history->count = kept;
 }
 
+/* The probe comes and goes: what it takes would be a step in the growth of the process. */
+static uint64_t without_ours(const struct pl_snapshot *snapshot)
+{
+	const struct pl_account *account = &snapshot->account;
+	int64_t own = account->taken && account->known[PL_ACCOUNT_OWN] ? account->parts[PL_ACCOUNT_OWN] : 0;
+
+	return own > 0 && (uint64_t)own < snapshot->rss ? snapshot->rss - (uint64_t)own : snapshot->rss;
+}
+
 int pl_history_add(struct pl_history *history, const struct pl_snapshot *snapshot)
 {
 	struct cell *cells = calloc(snapshot->count ? snapshot->count : 1, sizeof(*cells));
@@ -81,7 +90,7 @@ int pl_history_add(struct pl_history *history, const struct pl_snapshot *snapsho
 	history->moments[history->count++] = (struct moment){
 		.number = history->seen++,
 		.taken_ns = snapshot->taken_ns,
-		.rss = snapshot->rss,
+		.rss = without_ours(snapshot),
 		.cells = cells,
 		.count = snapshot->count,
 	};
