@@ -79,13 +79,12 @@ static int open_view(const struct pl_session *session, const char *command, stru
 static void look_around(struct pl_session *session, struct pl_live_state *state, uint64_t round)
 {
 	struct pl_targets *targets = &session->targets;
-	const struct pl_target *target;
 
 	state->stop_ns = pl_targets_stop_ns(targets);
 	state->source_pid = pl_targets_living(targets);
 	state->processes = 0;
-	for (size_t i = 0; (target = pl_targets_at(targets, i)); i++)
-		state->processes += !target->ended;
+	for (size_t i = 0; i < pl_targets_count(targets); i++)
+		state->processes += !pl_targets_at(targets, i)->ended;
 	if (round % LOOK_AROUND_EVERY != 0)
 		return;
 	state->memory = pl_targets_memory(targets);

@@ -13,11 +13,14 @@
 
 #define LOOK_PAUSE_NSEC (20 * PL_NSEC_PER_MSEC)
 
+size_t pl_targets_count(const struct pl_targets *targets)
+{
+	return 1 + pl_family_count(targets->family);
+}
+
 struct pl_target *pl_targets_at(struct pl_targets *targets, size_t i)
 {
-	if (i == 0)
-		return &targets->lead;
-	return i <= pl_family_count(targets->family) ? pl_family_member(targets->family, i - 1) : NULL;
+	return i == 0 ? &targets->lead : pl_family_member(targets->family, i - 1);
 }
 
 /* With --children the process that was named may be none to record: a shell, a supervisor. Then the first
@@ -54,7 +57,6 @@ static void add_account(struct pl_account *sum, const struct pl_account *one, si
 
 int pl_targets_start(struct pl_targets *targets, const struct pl_options *options, struct pl_sites *sites, struct pl_error *err)
 {
-	struct pl_target *target;
 	int code;
 
 	if (options->children) {
@@ -69,7 +71,9 @@ int pl_targets_start(struct pl_targets *targets, const struct pl_options *option
 		pl_family_know(targets->family, &targets->lead);
 		pl_family_look(targets->family);
 	}
-	for (size_t i = 0; (target = pl_targets_at(targets, i)); i++) {
+	for (size_t i = 0; i < pl_targets_count(targets); i++) {
+		struct pl_target *target = pl_targets_at(targets, i);
+
 		targets->rss_before += target->facts.rss;
 		add_account(&targets->account_before, &target->facts.account, i);
 	}
@@ -85,19 +89,18 @@ static void note_end(struct pl_target *target)
 /* Whether one is still recorded, or may come from the process that was named. */
 static bool any_left(struct pl_targets *targets)
 {
-	struct pl_target *target;
 	bool left = targets->family && pl_family_has_root(targets->family);
 
-	for (size_t i = 0; !left && (target = pl_targets_at(targets, i)); i++)
-		left = !target->ended;
+	for (size_t i = 0; !left && i < pl_targets_count(targets); i++)
+		left = !pl_targets_at(targets, i)->ended;
 	return left;
 }
 
 static void look_at_all(struct pl_targets *targets)
 {
-	struct pl_target *target;
+	for (size_t i = 0; i < pl_targets_count(targets); i++) {
+		struct pl_target *target = pl_targets_at(targets, i);
 
-	for (size_t i = 0; (target = pl_targets_at(targets, i)); i++) {
 		if (target->ended || pl_recording_look(target->recording) != -ESRCH)
 			continue;
 		note_end(target);
@@ -138,11 +141,11 @@ int pl_targets_run(struct pl_targets *targets, int64_t until_ns, struct pl_error
  * nobody is left, the last figures stand, as they do of one process. */
 static void retire_ended(struct pl_targets *targets)
 {
-	struct pl_target *target;
-
 	if (!targets->family || !any_left(targets))
 		return;
-	for (size_t i = 0; (target = pl_targets_at(targets, i)); i++) {
+	for (size_t i = 0; i < pl_targets_count(targets); i++) {
+		struct pl_target *target = pl_targets_at(targets, i);
+
 		if (!target->ended || target->retired)
 			continue;
 		pl_recording_retire(target->recording);
@@ -152,10 +155,9 @@ static void retire_ended(struct pl_targets *targets)
 
 void pl_targets_update(struct pl_targets *targets, struct pl_recording_state *ret)
 {
-	struct pl_target *target;
-
 	*ret = (struct pl_recording_state){0};
-	for (size_t i = 0; (target = pl_targets_at(targets, i)); i++) {
+	for (size_t i = 0; i < pl_targets_count(targets); i++) {
+		struct pl_target *target = pl_targets_at(targets, i);
 		int code = target->ended && targets->family ? 0 : pl_recording_update(target->recording, &target->state);
 
 		/* Once recording is over, the probe is gone and the process is not. */
@@ -174,11 +176,11 @@ void pl_targets_update(struct pl_targets *targets, struct pl_recording_state *re
 
 void pl_targets_account(struct pl_targets *targets, struct pl_account *ret)
 {
-	struct pl_target *target;
 	size_t living = 0;
 
 	*ret = (struct pl_account){0};
-	for (size_t i = 0; (target = pl_targets_at(targets, i)); i++) {
+	for (size_t i = 0; i < pl_targets_count(targets); i++) {
+		struct pl_target *target = pl_targets_at(targets, i);
 		struct pl_account one;
 
 		if (target->ended && targets->family)
@@ -190,56 +192,60 @@ void pl_targets_account(struct pl_targets *targets, struct pl_account *ret)
 
 int64_t pl_targets_stop_ns(struct pl_targets *targets)
 {
-	struct pl_target *target;
 	int64_t longest = 0;
 
-	for (size_t i = 0; (target = pl_targets_at(targets, i)); i++)
-		if (pl_recording_stop_ns(target->recording) > longest)
-			longest = pl_recording_stop_ns(target->recording);
+	for (size_t i = 0; i < pl_targets_count(targets); i++) {
+		int64_t stop_ns = pl_recording_stop_ns(pl_targets_at(targets, i)->recording);
+
+		if (stop_ns > longest)
+			longest = stop_ns;
+	}
 	return longest;
 }
 
 uint64_t pl_targets_memory(struct pl_targets *targets)
 {
-	struct pl_target *target;
 	uint64_t sum = 0;
 
-	for (size_t i = 0; (target = pl_targets_at(targets, i)); i++)
+	for (size_t i = 0; i < pl_targets_count(targets); i++) {
+		const struct pl_target *target = pl_targets_at(targets, i);
+
 		sum += target->ended ? 0 : pl_recording_memory(target->recording);
+	}
 	return sum;
 }
 
 pid_t pl_targets_living(struct pl_targets *targets)
 {
-	struct pl_target *target;
-
-	for (size_t i = 0; (target = pl_targets_at(targets, i)); i++)
-		if (!target->ended)
-			return target->pid;
+	for (size_t i = 0; i < pl_targets_count(targets); i++)
+		if (!pl_targets_at(targets, i)->ended)
+			return pl_targets_at(targets, i)->pid;
 	return 0;
 }
 
 pid_t *pl_targets_since(struct pl_targets *targets, int64_t since_ns, size_t *ret_count)
 {
-	pid_t *pids = calloc(1 + pl_family_count(targets->family), sizeof(*pids));
-	struct pl_target *target;
+	pid_t *pids = calloc(pl_targets_count(targets), sizeof(*pids));
 
 	*ret_count = 0;
-	for (size_t i = 0; pids && (target = pl_targets_at(targets, i)); i++)
+	for (size_t i = 0; pids && i < pl_targets_count(targets); i++) {
+		const struct pl_target *target = pl_targets_at(targets, i);
+
 		if (!target->ended || target->ended_ns >= since_ns)
 			pids[(*ret_count)++] = target->pid;
+	}
 	return pids;
 }
 
 /* One that cannot be let go does not keep the others. */
 int pl_targets_finish(struct pl_targets *targets, const struct pl_options *options, struct pl_error *err)
 {
-	struct pl_target *target;
 	bool again = targets->finished;
 	int code = 0;
 
 	targets->finished = true;
-	for (size_t i = 0; (target = pl_targets_at(targets, i)); i++) {
+	for (size_t i = 0; i < pl_targets_count(targets); i++) {
+		struct pl_target *target = pl_targets_at(targets, i);
 		struct pl_error failure = {0};
 
 		if (target->recording && pl_recording_finish(target->recording, &failure) < 0)

@@ -16,7 +16,8 @@ struct pl_targets {
 	bool finished;
 };
 
-/* Those that are or were recorded; NULL behind the last. */
+/* Those that are or were recorded: at least one. */
+size_t pl_targets_count(const struct pl_targets *targets);
 struct pl_target *pl_targets_at(struct pl_targets *targets, size_t i);
 
 /* Whether there is one that can be recorded; touches nobody. Close them in any case. */
