@@ -94,6 +94,22 @@ enum pl_inline_native {
 /* Entries of each kind, in this order. */
 #define PL_INLINE_NATIVE_ENTRIES(X) X(ALLOC, 16) X(CALLOC, 3) X(ALIGNED, 6) X(REALLOC, 5) X(REALLOCARRAY, 4) \
 	X(POSIX_MEMALIGN, 3) X(FREE, 16) X(MMAP, 4) X(MUNMAP, 3) X(MREMAP, 3)
+#define PL_INLINE_NUMBER(name, count) \
+	PL_INLINE_FIRST_##name, PL_INLINE_LAST_##name = PL_INLINE_FIRST_##name + (count) - 1,
+enum {
+	PL_INLINE_BEFORE_NATIVE = PL_INLINE_ENTRY_NATIVE - 1,
+	PL_INLINE_NATIVE_ENTRIES(PL_INLINE_NUMBER)
+	PL_INLINE_ENTRY_COUNT,
+};
+#undef PL_INLINE_NUMBER
+static inline uint32_t pl_inline_native_first(enum pl_inline_native kind)
+{
+#define PL_INLINE_FIRST(name, count) [PL_INLINE_NATIVE_##name] = PL_INLINE_FIRST_##name,
+	static const uint8_t first[] = {PL_INLINE_NATIVE_ENTRIES(PL_INLINE_FIRST)};
+#undef PL_INLINE_FIRST
+
+	return first[kind];
+}
 static inline uint32_t pl_inline_native_count(enum pl_inline_native kind)
 {
 #define PL_INLINE_COUNT(name, count) [PL_INLINE_NATIVE_##name] = (count),
@@ -102,17 +118,6 @@ static inline uint32_t pl_inline_native_count(enum pl_inline_native kind)
 
 	return counts[kind];
 }
-static inline uint32_t pl_inline_native_first(enum pl_inline_native kind)
-{
-	uint32_t first = PL_INLINE_ENTRY_NATIVE;
-
-	for (uint32_t i = 0; i < (uint32_t)kind; i++)
-		first += pl_inline_native_count((enum pl_inline_native)i);
-	return first;
-}
-#define PL_INLINE_SUM(name, count) + (count)
-enum { PL_INLINE_ENTRY_COUNT = PL_INLINE_ENTRY_NATIVE PL_INLINE_NATIVE_ENTRIES(PL_INLINE_SUM) };
-#undef PL_INLINE_SUM
 _Static_assert((int)PL_INLINE_ENTRY_COUNT <= (int)PL_INLINE_ENTRIES_MAX, "the image has room for them");
 
 /* What is special about a native entry, in config.flags. */

@@ -251,3 +251,20 @@ def test_killed_at_any_step(python):
             detach(victim)
             victim.ask("take 20")
             victim.ask("drop")
+
+
+def test_killed_while_libraries_come(one_python):
+    """Steps behind those of planting: most are of the stops in which a library that has come is hooked."""
+    with Victim(one_python, "host.py", "--light", "--threads", 2, "--pause", 0.001, "--library", library("loader")) as victim:
+        output = pyleak("attach", victim.pid, "--duration", "20ms", "--verbose").stderr
+        steps = int(output.split(" ptrace steps")[0].split()[-1])
+        killed = 0
+        for step in range(steps, steps + 100, 12):
+            environment = dict(os.environ, PYLEAK_FAULT=str(step), PYLEAK_GUARDIAN="off")
+            result = subprocess.run([PYLEAK, "attach", str(victim.pid), "--duration", "2s"], env=environment,
+                                    capture_output=True, check=False, timeout=60)
+            killed += result.returncode == -signal.SIGKILL
+            victim.check()
+            detach(victim)
+            victim.check()
+        assert killed >= 3

@@ -321,23 +321,7 @@ inlined u64 remap SIX_MARKED
 
 /* -- the entries --------------------------------------------------------------------------------------- */
 
-#define ENTRY(kind, number) (kind##_FIRST + (number))
-
-enum {
-	ALLOC_FIRST = PL_INLINE_ENTRY_NATIVE,
-	CALLOC_FIRST = ALLOC_FIRST + 16,
-	ALIGNED_FIRST = CALLOC_FIRST + 3,
-	REALLOC_FIRST = ALIGNED_FIRST + 6,
-	REALLOCARRAY_FIRST = REALLOC_FIRST + 5,
-	POSIX_MEMALIGN_FIRST = REALLOCARRAY_FIRST + 4,
-	FREE_FIRST = POSIX_MEMALIGN_FIRST + 3,
-	MMAP_FIRST = FREE_FIRST + 16,
-	MUNMAP_FIRST = MMAP_FIRST + 4,
-	MREMAP_FIRST = MUNMAP_FIRST + 3,
-	NATIVE_END = MREMAP_FIRST + 3,
-};
-_Static_assert((int)NATIVE_END == (int)PL_INLINE_ENTRY_COUNT, "as PL_INLINE_NATIVE_ENTRIES says");
-
+#define ENTRY(kind, number) (PL_INLINE_FIRST_##kind + (number))
 #define HOOK(name, number, parameters)                                                                                 \
 	u64 pl_native_##name##_##number parameters;                                                                    \
 	u64 pl_native_##name##_##number parameters
