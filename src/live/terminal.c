@@ -320,12 +320,19 @@ bool live_terminal_draw(const struct live_screen *screen)
 	return !terminal.stalled;
 }
 
+/* Not by SIGSTOP: where no shell would ever continue us (the first process of a container, `docker exec`), the kernel
+ * does not stop us by this one. */
 static void stop_ourselves(void)
 {
+	const struct sigaction stop = {.sa_handler = SIG_DFL};
+	struct sigaction before;
+
 	terminal.suspend_requested = 0;
 	give_back();
 	(void)fflush(stdout);
-	(void)raise(SIGSTOP);
+	(void)sigaction(SIGTSTP, &stop, &before);
+	(void)raise(SIGTSTP);
+	(void)sigaction(SIGTSTP, &before, NULL);
 }
 
 static enum live_key special_key(wint_t code)

@@ -5,6 +5,7 @@ import pty
 import re
 import select
 import subprocess
+import time
 
 from helpers import PATIENCE, wait_until
 
@@ -78,7 +79,7 @@ class Terminal:
 
 
 class Frozen:
-    """A program on a pseudo-terminal whose other side is not read."""
+    """A program on a pseudo-terminal whose other side is read when the test does so, in a session without a shell."""
 
     def __init__(self, *command, **environment):
         self.master, slave = pty.openpty()
@@ -96,6 +97,14 @@ class Frozen:
         except OSError:
             pass  # and the program has ended
         return text
+
+    def read_all(self, seconds=20):
+        """Until it ends."""
+        deadline, text = time.monotonic() + seconds * PATIENCE, b""
+        while self.process.poll() is None:
+            text += self.read()
+            assert time.monotonic() < deadline, "it does not end: %s" % text
+        return text + self.read()
 
     def __enter__(self):
         return self

@@ -213,6 +213,23 @@ def test_suspended(leaking, tmp_path):
         assert terminal.modes() == modes
 
 
+def test_nobody_would_continue_it(leaking):
+    """In a session without a shell, ^Z must not stop it for ever."""
+    with Frozen(PYLEAK, "attach", leaking.pid) as running:
+        wait_hooked(leaking.pid)
+        wait_until(lambda: b"quit" in running.read(), 10, "the view")
+        running.process.send_signal(signal.SIGTSTP)
+        # It gives the terminal back, finds itself still running, and takes it again.
+        text = b""
+        for _ in range(5):
+            text += running.read()
+        assert text.index(b"\x1b[?1049l") < text.index(b"\x1b[?1049h")
+        assert state(running.process.pid) != "T"
+        os.write(running.master, b"q")
+        assert b"total: size=" in running.read_all()
+        assert running.process.returncode == 0
+
+
 def test_breakpoint_is_not_suspended(leaking, tmp_path):
     """Threads would stand still at breakpoints."""
     with Terminal(tmp_path) as terminal:
@@ -247,10 +264,7 @@ def test_terminal_that_takes_nothing(leaking, engine_name):
         frozen.process.send_signal(signal.SIGTERM)
         wait_clean(leaking.pid, 5)
         # The report waits for its reader; the process does not.
-        text = b""
-        while frozen.process.poll() is None:
-            text += frozen.read()
-        text += frozen.read()
+        text = frozen.read_all()
         assert frozen.process.returncode == 0
         assert b"total: size=" in text
         assert text.rindex(b"\x1b[?1049l") < text.rindex(b"total: size="), "back on the normal screen"
