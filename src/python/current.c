@@ -12,7 +12,7 @@
  * one offset from the thread pointer in every thread (static TLS).
  */
 
-enum { INTERPRETERS_MAX = 1024, STATIC_TLS_MAX = 1 << 20 };
+enum { STATIC_TLS_MAX = 1 << 20 };
 
 static int find_access(const struct pl_python *python, struct pl_thread_local *ret)
 {

@@ -12,7 +12,6 @@
  * builds have them for each thread: there the tracer of references tells of each object.
  */
 
-enum { INTERPRETERS_MAX = 1024 };
 enum {
 	/* Where object_state.freelists is: at 11096 in 3.14.4 and 3.15.2, at 11120 in 3.14.10. */
 	CHAINS_FIRST = 10880,

@@ -77,6 +77,8 @@ int layout_prove(const struct object *object, const struct pl_python *python, st
 /* Offset of a domain's PyMemAllocatorEx in _PyRuntime (3.12+), else PL_NO_FIELD. */
 int32_t layout_allocator(int minor, enum pl_domain domain);
 
+enum { INTERPRETERS_MAX = 1024 }; /* that are looked at: their list may have a loop */
+
 /* The layout; where the interpreters and the current thread state are. -ENOEXEC: there is no table for
  * the version and python->by_force is not set. */
 int roots_find(const struct object *object, struct pl_python *python, struct pl_error *err);

@@ -163,9 +163,17 @@ bool roots_initialised(const struct pl_python *python)
 	const struct pl_python_layout *layout = &python->layout;
 	uint64_t interpreter, thread, owner;
 
-	return pl_memory_read_u64(python->pid, python->interpreters_head, &interpreter) == 0 && interpreter &&
-		pl_memory_read_u64(python->pid, interpreter + (uint64_t)layout->interpreter_threads_head, &thread) == 0 &&
-		thread &&
-		pl_memory_read_u64(python->pid, thread + (uint64_t)layout->thread_interpreter, &owner) == 0 &&
-		owner == interpreter;
+	if (pl_memory_read_u64(python->pid, python->interpreters_head, &interpreter) < 0)
+		return false;
+	/* New interpreters are put in front, and one that nobody runs has no thread (3.13). */
+	for (int i = 0; interpreter && i < INTERPRETERS_MAX; i++) {
+		if (pl_memory_read_u64(python->pid, interpreter + (uint64_t)layout->interpreter_threads_head, &thread) < 0)
+			return false;
+		if (thread)
+			return pl_memory_read_u64(python->pid, thread + (uint64_t)layout->thread_interpreter, &owner) == 0 &&
+				owner == interpreter;
+		if (pl_memory_read_u64(python->pid, interpreter + (uint64_t)layout->interpreter_next, &interpreter) < 0)
+			return false;
+	}
+	return false;
 }

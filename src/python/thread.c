@@ -6,7 +6,6 @@
 
 enum {
 	STATUS_ACTIVE = 1 << 4,  /* _status.active of 3.12+: attached to the runtime now */
-	INTERPRETERS_MAX = 1024,
 	THREADS_MAX = 1 << 16,
 };
 
