@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import socket
 import subprocess
 
 import pytest
@@ -19,11 +20,21 @@ def examples():
         yield [command.replace("\\e", "\\") for command in re.split(r"^\$ ", block, flags=re.M)[1:]]
 
 
+def free_port():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
 def shorter(command):
-    """Windows of a third of a second, seven of them in all; hours that are past are a second."""
+    """Windows of a third of a second, seven of them in all, also of what goes on until it is ended; hours that are past
+    are a second; a port that nobody else has."""
     command = re.sub(r"(-i|--interval) \d+[smh]", r"\1 %gs" % (0.3 * PATIENCE), command)
     command = re.sub(r"(-d|--duration) \d+[smh]", r"\1 %gs" % (2.1 * PATIENCE), command)
     command = re.sub(r"--from \d+h", "--from 1s", command)
+    if " attach " in command and not re.search(r" (-d|--duration|--keep)\b", command):
+        command = command.replace(" attach ", " attach -d %gs " % (2.1 * PATIENCE))
+    command = re.sub(r"--listen \d+", "--listen %d" % free_port(), command)
     if "--interval" not in command and "-i " not in command and "diff" in command:
         command = command.replace("diff ", "diff -i %gs " % (0.3 * PATIENCE))
     return command
