@@ -176,6 +176,19 @@ static int record(struct pl_session *session, struct pl_options *options, struct
 	return code;
 }
 
+static void note_kept(const struct pl_targets *targets, bool children)
+{
+	int pid = (int)targets->named;
+
+	if (children)
+		pl_log_note("%zu processes are being recorded; 'pyleak diff %d --children' reads their probes, 'pyleak detach %d "
+			    "--children' removes them",
+			pl_targets_count(targets), pid, pid);
+	else
+		pl_log_note("process %d is being recorded%s; 'pyleak diff %d' reads the probe, 'pyleak detach %d' removes it", pid,
+			targets->lead.adopted ? " since before" : "", pid, pid);
+}
+
 int pl_command_attach(const struct pl_options *given)
 {
 	struct pl_options options = *given;
@@ -192,8 +205,6 @@ int pl_command_attach(const struct pl_options *given)
 		}
 	}
 	if (options.keep && session.targets.lead.recording)
-		pl_log_note("process %d is being recorded%s; 'pyleak diff %d' reads the probe, 'pyleak detach %d' removes it",
-			(int)session.targets.lead.pid, session.targets.lead.adopted ? " since before" : "", (int)session.targets.lead.pid,
-			(int)session.targets.lead.pid);
+		note_kept(&session.targets, options.children);
 	return pl_session_close(&session, &err);
 }

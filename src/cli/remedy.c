@@ -16,7 +16,8 @@ static void __attribute__((format(printf, 2, 3))) add(struct pl_remedies *remedi
 }
 
 /* A new container beside the program's sees it under the number that it has there. */
-static void add_containers(struct pl_remedies *ret, const struct pl_patient *patient, const char *docker, const char *profile)
+static void add_containers(struct pl_remedies *ret, const struct pl_patient *patient, const char *docker,
+	const char *profile)
 {
 	int pid = (int)patient->process->own_pid;
 

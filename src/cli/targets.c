@@ -55,7 +55,8 @@ static void add_account(struct pl_account *sum, const struct pl_account *one, si
 		*sum = *one;
 }
 
-int pl_targets_start(struct pl_targets *targets, const struct pl_options *options, struct pl_sites *sites, struct pl_error *err)
+int pl_targets_start(struct pl_targets *targets, const struct pl_options *options, struct pl_sites *sites,
+	struct pl_error *err)
 {
 	int code;
 

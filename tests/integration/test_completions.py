@@ -56,7 +56,8 @@ def test_pids_with_their_command_lines(tmp_path, processes, name):
         shell(terminal, *SHELLS[name])
         terminal.type("pyleak diff %s" % start)
         terminal.press("Tab", "Tab")
-        screen = terminal.wait(lambda text: all(re.search(r"\b%d\b.*%s" % (pid, re.escape(NAME)), text) for pid in pids))
+        listed = [r"\b%d\b.*%s" % (pid, re.escape(NAME)) for pid in pids]
+        screen = terminal.wait(lambda text: all(re.search(line, text) for line in listed))
         assert "PYTHON" not in screen and re.search(r" [KM]iB\)", screen)
         terminal.press("C-u")
         terminal.command("clear")
@@ -66,8 +67,8 @@ def test_pids_with_their_command_lines(tmp_path, processes, name):
         terminal.press("Tab")
         terminal.type("--form")
         terminal.press("Tab")
-        line = terminal.wait(lambda text: "--format" in text and re.search(r"pyleak doctor %d\s+--format" % pids[0], text))
-        assert NAME not in line.split("pyleak doctor")[1].splitlines()[0]
+        screen = terminal.wait(lambda text: re.search(r"pyleak doctor %d\s+--format" % pids[0], text))
+        assert NAME not in screen.split("pyleak doctor")[1].splitlines()[0]
 
 
 def test_what_the_scripts_ask_for(processes):

@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from helpers import PATIENCE, VICTIMS, Pyleak, Victim, leftovers, line_of, pyleak, state, wait_clean, wait_hooked, wait_until
+from helpers import (PATIENCE, PYLEAK, VICTIMS, Pyleak, Victim, leftovers, line_of, pyleak, skip_here, state,
+                     wait_clean, wait_hooked, wait_until)
 
 SCRIPT = VICTIMS / "family.py"
 LEAK = ("family.py", line_of(SCRIPT, "# leaks here"))
@@ -144,6 +145,19 @@ def test_parent_that_is_no_python(one_python):
     assert document["pid"] == document["pids"][0] != victim.pid
 
 
+def test_without_a_pid_the_head_of_the_family(one_python):
+    """Where there is one family, as in most containers."""
+    unshare = ["unshare", "--pid", "--fork", "--mount-proc"]
+    if os.geteuid() != 0 or subprocess.run([*unshare, "true"], check=False, capture_output=True).returncode:
+        skip_here("namespaces")
+    script = "sleep 60 | %s %s 2 & sleep 1; %s %%s --format json -i 200ms" % (one_python, SCRIPT, PYLEAK)
+    answers = [subprocess.run([*unshare, "sh", "-c", script % command], stdin=subprocess.DEVNULL, capture_output=True,
+                              text=True, timeout=60 * PATIENCE, check=False) for command in ("diff --children", "diff")]
+    document = json.loads(answers[0].stdout.splitlines()[-1])
+    assert answers[0].returncode == 0 and len(document["pids"]) == 3 and document["pid"] == min(document["pids"])
+    assert answers[1].returncode == 1 and "several Python processes" in answers[1].stderr
+
+
 def test_all_of_them_end(family):
     """The last figures stand, as those of a process do."""
     victim = family(2)
@@ -237,7 +251,7 @@ def test_pools(one_python, tmp_path, kind):
         "    print('ready', flush=True)\n"
         "    while True:\n"
         "        list(pool.map(leak, range(12)))\n")
-    with Victim(one_python, None, path, kind, stderr=subprocess.DEVNULL) as victim:
+    with Victim(one_python, None, path, kind, stderr=subprocess.DEVNULL, start_new_session=True) as victim:
         result = pyleak("diff", victim.pid, "--children", "--per-process", "-i", "1500ms", "--format", "json", "-n", 0)
         document = result.json()
         assert result.status == 0, result
@@ -247,6 +261,7 @@ def test_pools(one_python, tmp_path, kind):
         assert len({row["pid"] for row in grown}) == 3 and victim.pid not in {row["pid"] for row in grown}
         for child in document["pids"]:
             assert not leftovers(child)
+        os.killpg(victim.pid, signal.SIGKILL)  # workers outlive a parent that is killed
 
 
 def test_gunicorn(tmp_path):
@@ -270,11 +285,13 @@ def test_gunicorn(tmp_path):
             "        pass  # its worker was killed\n")
     port = 20000 + os.getpid() % 20000
     server = subprocess.Popen(["/usr/bin/gunicorn", "--workers", "4", "--bind", "127.0.0.1:%d" % port, "--no-sendfile",
-                               "service:app"], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+                               "service:app"], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                              text=True)
     clients = []
     try:
         wait_until(lambda: "Booting worker with pid" in server.stderr.readline(), 10, "a worker")
-        clients = [subprocess.Popen([sys.executable, "-c", load, str(port)], stderr=subprocess.DEVNULL) for _ in range(2)]
+        clients = [subprocess.Popen([sys.executable, "-c", load, str(port)], stderr=subprocess.DEVNULL)
+                   for _ in range(2)]
         with Pyleak("diff", server.pid, "--children", "-i", "3s", "-c", 3, "--format", "json",
                     prefix=["stdbuf", "-oL"]) as running:
             first = json.loads(running.process.stdout.readline())
