@@ -190,12 +190,13 @@ static bool takes(enum pl_inline_native kind)
 	return kind == PL_INLINE_NATIVE_FREE || kind == PL_INLINE_NATIVE_MUNMAP;
 }
 
-/* Names of which a word of this object may have been copied, and through which blocks are freed. */
+/* Whether this object frees blocks in a way that cannot be seen. operator delete of the C++ library ends in a call
+ * of free() that can, from wherever it is called. */
 static bool hides_frees(const struct pl_got_object *object, enum family family)
 {
 	for (uint32_t name = 0; name < FUNCTIONS; name++)
 		if (object->taken >> name & 1 && takes(functions[name].kind) &&
-			(functions[name].family == MAPPING) == (family == MAPPING))
+			functions[name].family == family)
 			return true;
 	return false;
 }

@@ -37,6 +37,7 @@ MAY_LACK = {
     "user": "this needs root, to become another user",
     "pythons": "this needs a Python that is not on this machine",
     "namespaces": "a PID namespace of its own may not be made here",
+    "c++": "there is no C++ compiler",
     "jemalloc": "libjemalloc2 is not installed",
     "numpy": "python3-numpy is not installed",
     "fish": "fish is not installed",

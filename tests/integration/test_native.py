@@ -205,6 +205,37 @@ def test_allocator_of_the_programs_own(python):
         detach(victim)
 
 
+def test_cplusplus(one_python):
+    """Nodes of a map: 32 bytes of links and color, and two ints."""
+    if not os.path.exists(library("maps")):
+        skip_here("c++")
+    with Victim(one_python, None, "-c", MAPS % library("maps")) as victim:
+        keep(victim.pid)
+        victim.tell("go")
+        assert victim.line() == "kept"
+        rows = {row["lineno"]: row for row in read(victim.pid)["stats"] if row["domain"] == "native"}
+        assert 10000 * 40 <= rows[6]["size"] <= 10000 * 40 + 100 and rows[6]["count"] in (10001, 10002), rows
+        victim.tell("go")
+        assert victim.line() == "dropped"
+        document = read(victim.pid)
+        assert not [row for row in document["stats"] if row["domain"] == "native" and row["size"] > 1000], document
+        detach(victim)
+
+
+MAPS = """
+import ctypes, sys
+library = ctypes.PyDLL(%r)
+print("ready", flush=True)
+sys.stdin.readline()
+library.maps_keep(10000)
+print("kept", flush=True)
+sys.stdin.readline()
+library.maps_drop()
+print("dropped", flush=True)
+sys.stdin.readline()
+"""
+
+
 def test_numpy():
     """The line that holds the data of arrays, to the byte."""
     if subprocess.run(["/usr/bin/python3", "-c", "import numpy"], stderr=subprocess.DEVNULL, check=False).returncode:

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: MIT */
+/* A C++ extension: its nodes come from operator new of the C++ library, which calls malloc. */
+#include <cstddef>
+#include <map>
+
+#define VICTIM_API __attribute__((visibility("default")))
+
+static std::map<int, int> *kept;
+
+extern "C" VICTIM_API void maps_keep(int count)
+{
+	kept = new std::map<int, int>;
+	for (int i = 0; i < count; i++)
+		(*kept)[i] = i;
+}
+
+extern "C" VICTIM_API void maps_drop(void)
+{
+	delete kept;
+	kept = NULL;
+}
