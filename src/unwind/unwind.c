@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <string.h>
+
+#include "pyleak/units.h"
+#include "unwind_private.h"
+
+/* One thread, which has no number of its own: the copy. */
+#define THREAD 1
+/* Registers by their numbers in DWARF (System V ABI, x86-64). */
+enum { DWARF_RBP = 6, DWARF_RSP = 7 };
+
+struct walk {
+	struct pl_unwinder *unwinder;
+	pl_unwind_visit visit;
+	void *context;
+	int left; /* physical frames */
+	int result;
+};
+
+static pid_t next_thread(Dwfl *dwfl, void *argument, void **thread_argument)
+{
+	if (*thread_argument)
+		return 0;
+	*thread_argument = argument;
+	return THREAD;
+}
+
+static bool read_memory(Dwfl *dwfl, Dwarf_Addr address, Dwarf_Word *ret, void *argument)
+{
+	const struct pl_unwinder *unwinder = argument;
+	const struct pl_stack_copy *copy = unwinder->copy;
+
+	if (!copy || address < copy->start || copy->size < sizeof(*ret) ||
+		address - copy->start > copy->size - sizeof(*ret))
+		return false;
+	memcpy(ret, copy->bytes + (address - copy->start), sizeof(*ret));
+	return true;
+}
+
+static bool set_registers(Dwfl_Thread *thread, void *argument)
+{
+	const struct pl_unwinder *unwinder = argument;
+	const Dwarf_Word registers[] = {[0] = unwinder->copy->bp, [DWARF_RSP - DWARF_RBP] = unwinder->copy->sp};
+
+	if (!dwfl_thread_state_registers(thread, DWARF_RBP, 2, registers))
+		return false;
+	dwfl_thread_state_register_pc(thread, unwinder->copy->pc);
+	return true;
+}
+
+static const Dwfl_Thread_Callbacks thread_callbacks = {
+	.next_thread = next_thread,
+	.memory_read = read_memory,
+	.set_initial_registers = set_registers,
+};
+
+static int on_frame(Dwfl_Frame *state, void *argument)
+{
+	struct walk *walk = argument;
+	Dwfl_Module *module;
+	Dwarf_Addr pc;
+
+	/* Every pc here is one that a call returns to, the first one included. */
+	if (walk->left-- <= 0 || !dwfl_frame_pc(state, &pc, NULL))
+		return DWARF_CB_ABORT;
+	module = unwinder_module(walk->unwinder, pc - 1);
+	walk->result = module ? unwinder_visit(walk->unwinder, module, pc - 1, walk->visit, walk->context) : -ENOENT;
+	return walk->result ? DWARF_CB_ABORT : DWARF_CB_OK;
+}
+
+int pl_unwind_stack(struct pl_unwinder *unwinder, const struct pl_stack_copy *copy, int limit, pl_unwind_visit visit,
+	void *context)
+{
+	struct walk walk = {.unwinder = unwinder, .visit = visit, .context = context, .left = limit};
+	int physical = limit;
+
+	/* Reports the modules, and gives libdwfl one to know the architecture by. */
+	if (!unwinder_module(unwinder, copy->pc - 1))
+		return -ENOENT;
+	unwinder->copy = copy;
+	if (!dwfl_pid(unwinder->dwfl) || dwfl_pid(unwinder->dwfl) < 0)
+		(void)dwfl_attach_state(unwinder->dwfl, NULL, unwinder->pid, &thread_callbacks, unwinder);
+	(void)dwfl_getthread_frames(unwinder->dwfl, THREAD, on_frame, &walk);
+	unwinder->copy = NULL;
+	/* A walk that ends where the copy does, or for want of tables, is as good as one that reached the limit. */
+	if (walk.result == -ENOENT && walk.left < physical - 1)
+		return 0;
+	return walk.result;
+}

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_UNWIND_PRIVATE_H
+#define PYLEAK_UNWIND_PRIVATE_H
+
+#include <elfutils/libdwfl.h>
+
+#include "pyleak/unwind.h"
+
+struct pl_unwinder {
+	pid_t pid;
+	Dwfl *dwfl;          /* NULL: nothing was looked up yet */
+	int64_t reported_ns; /* when the mappings were read */
+	char root[32];       /* "/proc/PID/root" */
+	char *demangled;     /* the last name that was */
+	const struct pl_stack_copy *copy; /* the stack that is being walked */
+};
+
+/* The module of an address, new ones included: an object may have been loaded since. NULL: none. */
+Dwfl_Module *unwinder_module(struct pl_unwinder *unwinder, uint64_t address);
+
+/* The frames at one address; `pc` is of the call itself, not behind it. */
+int unwinder_visit(struct pl_unwinder *unwinder, Dwfl_Module *module, uint64_t pc, pl_unwind_visit visit,
+		   void *context);
+
+#endif
