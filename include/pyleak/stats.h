@@ -44,6 +44,8 @@ struct pl_native_caller {
 	const char *module; /* path of the object */
 	const char *symbol; /* function; NULL: not known */
 	uint64_t offset;    /* of the call's return address, from the start of the function if it is known, else in the object */
+	const char *filename; /* of the source of the call; NULL: no DWARF */
+	int line;             /* 0: not known */
 };
 
 /* A set of sites that only grows. A site is (domain, trace, native caller), and where processes are

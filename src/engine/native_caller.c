@@ -6,6 +6,7 @@
 
 #include "pyleak/elf.h"
 #include "pyleak/units.h"
+#include "pyleak/unwind.h"
 
 /* An object that is gone stays unknown: the mappings need not be read for each of its callers. */
 #define MAPS_AGE_NSEC (100 * PL_NSEC_PER_MSEC)
@@ -24,6 +25,7 @@ void native_callers_free(struct native_callers *callers)
 		pl_elf_close(callers->modules[i].elf);
 	free(callers->modules);
 	pl_maps_free(&callers->maps);
+	pl_unwinder_free(callers->unwinder);
 	*callers = (struct native_callers){0};
 }
 
@@ -68,6 +70,36 @@ static const struct native_module *find_module(struct native_callers *callers, c
 	return &modules[callers->module_count - 1];
 }
 
+struct naming {
+	struct pl_sites *sites;
+	struct pl_native_caller *caller;
+};
+
+/* Of the functions at an address the innermost: an inlined one is who called. */
+static int take_names(void *context, const struct pl_native_frame *frame)
+{
+	struct naming *naming = context;
+
+	if (frame->function)
+		naming->caller->symbol = pl_sites_string(naming->sites, frame->function);
+	if (frame->filename) {
+		naming->caller->filename = pl_sites_string(naming->sites, frame->filename);
+		naming->caller->line = frame->line;
+	}
+	return (frame->function && !naming->caller->symbol) || (frame->filename && !naming->caller->filename) ? -ENOMEM : 1;
+}
+
+static int find_names(struct native_callers *callers, uint64_t address, struct pl_native_caller *caller)
+{
+	struct naming naming = {callers->sites, caller};
+
+	if (!callers->unwinder)
+		callers->unwinder = pl_unwinder_new(callers->pid);
+	if (!callers->unwinder)
+		return -ENOMEM;
+	return pl_unwind_address(callers->unwinder, address, take_names, &naming) == -ENOMEM ? -ENOMEM : 0;
+}
+
 int native_caller_find(struct native_callers *callers, uint64_t address, struct pl_native_caller *ret)
 {
 	const struct pl_map *map = find_map(callers, address);
@@ -91,5 +123,5 @@ int native_caller_find(struct native_callers *callers, uint64_t address, struct 
 		if (!ret->symbol)
 			return -ENOMEM;
 	}
-	return 0;
+	return map->inode ? find_names(callers, address, ret) : 0;
 }

@@ -7,12 +7,13 @@
 #include "pyleak/maps.h"
 #include "pyleak/stats.h"
 
-/* From the return address of a native allocation to module and function. Objects are opened once. */
+/* From the return address of a native allocation to module, function and, with DWARF, line. Objects are opened once. */
 struct native_callers {
 	pid_t pid;
 	struct pl_sites *sites; /* borrowed: where strings are interned */
 	struct pl_maps maps;
 	int64_t maps_ns; /* when they were read */
+	struct pl_unwinder *unwinder; /* NULL: not needed yet */
 	struct native_module *modules;
 	size_t module_count;
 };

@@ -56,10 +56,14 @@ static int render_caller(const struct live_model *model, const struct pl_row *ro
 	pl_autofree char *module = caller ? pl_printable(caller->module) : NULL;
 	pl_autofree char *symbol = caller && caller->symbol ? pl_printable(caller->symbol) : NULL;
 
+	pl_autofree char *filename = caller && caller->filename ? pl_printable(caller->filename) : NULL;
+
 	if (!module)
 		return y;
 	live_putf(live_screen_line(screen, y), LIVE_PLAIN, "native: %s%s%s", module, symbol ? ", in " : "",
 		symbol ? symbol : "");
+	if (filename)
+		live_putf(live_screen_line(screen, y), LIVE_PLAIN, ", %s:%d", filename, caller->line);
 	return y + 1;
 }
 

@@ -111,8 +111,13 @@ static bool are_sound_details(const struct recorded *recorded, const Pyleak__Rec
 {
 	if ((message->n_site_process && message->n_site_process != count) ||
 		(message->n_site_module && message->n_site_module != count) ||
-		message->n_site_symbol != message->n_site_module || message->n_site_offset != message->n_site_module)
+		message->n_site_symbol != message->n_site_module || message->n_site_offset != message->n_site_module ||
+		(message->n_site_source && message->n_site_source != message->n_site_module) ||
+		message->n_site_line != message->n_site_source)
 		return false;
+	for (size_t i = 0; i < message->n_site_source; i++)
+		if (message->site_source[i] > recorded->text_count)
+			return false;
 	for (size_t i = 0; i < message->n_site_process; i++)
 		if (message->site_process[i] > INT_MAX)
 			return false;
@@ -132,9 +137,12 @@ static uint32_t intern(struct recorded *recorded, const Pyleak__Recording *messa
 		return pl_sites_intern(recorded->sites, (enum pl_site_domain)message->site_domain[i], frames, depth,
 			message->site_more[i]);
 
+	const uint32_t source = message->n_site_source ? message->site_source[i] : 0;
 	const struct pl_native_caller caller = {
 		.module = recorded->texts[module - 1],
 		.symbol = symbol ? recorded->texts[symbol - 1] : NULL,
+		.filename = source ? recorded->texts[source - 1] : NULL,
+		.line = source ? message->site_line[i] : 0,
 		.offset = message->site_offset[i],
 	};
 

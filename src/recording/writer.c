@@ -89,6 +89,8 @@ static void piece_free(struct piece *piece)
 	free(message->site_module);
 	free(message->site_symbol);
 	free(message->site_offset);
+	free(message->site_source);
+	free(message->site_line);
 	free(piece->snapshot.site_step);
 	free(piece->snapshot.allocated_size);
 	free(piece->snapshot.allocated_count);
@@ -176,7 +178,10 @@ static int add_native_callers(
 	message->site_module = calloc(count, sizeof(*message->site_module));
 	message->site_symbol = calloc(count, sizeof(*message->site_symbol));
 	message->site_offset = calloc(count, sizeof(*message->site_offset));
-	if (!message->site_module || !message->site_symbol || !message->site_offset)
+	message->site_source = calloc(count, sizeof(*message->site_source));
+	message->site_line = calloc(count, sizeof(*message->site_line));
+	if (!message->site_module || !message->site_symbol || !message->site_offset || !message->site_source ||
+		!message->site_line)
 		return -ENOMEM;
 	for (size_t i = 0; i < count; i++) {
 		const struct pl_native_caller *caller = pl_sites_native_caller(snapshot->sites, (uint32_t)(first + i));
@@ -184,13 +189,17 @@ static int add_native_callers(
 		if (!caller)
 			continue;
 		if (find_text(writer, piece, caller->module, &message->site_module[i]) < 0 ||
-			(caller->symbol && find_text(writer, piece, caller->symbol, &message->site_symbol[i]) < 0))
+			(caller->symbol && find_text(writer, piece, caller->symbol, &message->site_symbol[i]) < 0) ||
+			(caller->filename && find_text(writer, piece, caller->filename, &message->site_source[i]) < 0))
 			return -ENOMEM;
 		message->site_module[i]++;
 		message->site_symbol[i] += caller->symbol != NULL;
 		message->site_offset[i] = caller->offset;
+		message->site_source[i] += caller->filename != NULL;
+		message->site_line[i] = caller->line;
 	}
 	message->n_site_module = message->n_site_symbol = message->n_site_offset = count;
+	message->n_site_source = message->n_site_line = count;
 	return 0;
 }
 

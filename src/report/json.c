@@ -114,6 +114,8 @@ static json_t *make_native(const struct pl_native_caller *caller)
 
 	failed |= put_string(native, "symbol", caller->symbol);
 	failed |= put_unsigned(native, "offset", caller->offset);
+	failed |= caller->filename && put_string(native, "filename", caller->filename);
+	failed |= caller->filename && put_integer(native, "lineno", caller->line);
 	if (!failed)
 		return native;
 	json_decref(native);

@@ -230,6 +230,11 @@ static void print_native_caller(const struct text *text, const struct pl_row *ro
 		utf8_print(text->out, caller->symbol);
 		(void)fputc(')', text->out);
 	}
+	if (caller->filename) {
+		(void)fputs(", ", text->out);
+		utf8_print(text->out, caller->filename);
+		(void)fprintf(text->out, ":%d", caller->line);
+	}
 	(void)fputc('\n', text->out);
 }
 

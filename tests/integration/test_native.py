@@ -60,9 +60,14 @@ def assert_exact(victim, count=200):
         live = tuple(a - b for a, b in zip(found.get(line, (0, 0)), before.get(line, (0, 0))))
         assert live == (size, count), (kind, live, size)
     rows = {row["lineno"]: row for row in after["stats"] if row["domain"] == "native" and row["lineno"] in LINES}
+    called = set()
     for line in LINES:
         caller = rows[line]["native"]
         assert os.path.basename(caller["module"]) == "victim_native.so" and caller["symbol"] == "native_take", caller
+        # By its DWARF also the line of C.
+        assert os.path.basename(caller["filename"]) == "native.c", caller
+        called.add(open(os.path.join(VICTIMS, "native.c")).read().splitlines()[caller["lineno"] - 1].strip())
+    assert {"return malloc(size);", "return calloc(size / 8, 8);", "return valloc(size);"} <= called, called
     victim.ask("drop")
     found = figures(read(victim.pid))
     assert all(found.get(line, (0, 0)) == before.get(line, (0, 0)) for line in LINES), found

@@ -123,7 +123,11 @@ def nested_round(seed):
     if seen() is not None:
         return "a weak reference"
     while Phoenix.risen:
-        if type(Phoenix.risen.pop()) is not Phoenix:
+        try:
+            risen = Phoenix.risen.pop()
+        except IndexError:  # another thread took the last one
+            break
+        if type(risen) is not Phoenix:
             return "what came back to life"
     loop = []
     loop.append({"loop": (loop, Item())})
