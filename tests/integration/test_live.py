@@ -90,7 +90,7 @@ def test_session(leaking, tmp_path):
 def test_size(leaking, tmp_path, columns, lines):
     leaking.tell("leak 20000")
     with Terminal(tmp_path, columns, lines) as terminal:
-        start(terminal, leaking)
+        start(terminal, leaking, "-i", "200ms")
         leaking.tell("leak 20000")
         screen = terminal.wait(LEAK)
         assert len(screen.splitlines()) == lines
@@ -113,7 +113,7 @@ def test_no_terminal_for_a_view(leaking, tmp_path, how):
     with Terminal(tmp_path, columns=120, **(dict([how.split("=")]) if "=" in how else {})) as terminal:
         modes = terminal.modes()
         ends = {"input": "</dev/null", "background": "& wait", "json": "--format json"}
-        terminal.command(PYLEAK, "attach", leaking.pid, "-d", "2s", ends.get(how, ""))
+        terminal.command(PYLEAK, "attach", leaking.pid, "-d", "1500ms", ends.get(how, ""))
         wait_hooked(leaking.pid)
         leaking.tell("leak 20000")
         screen = terminal.wait('"freed"' if how == "json" else "memory_blocks=20000")
@@ -130,10 +130,9 @@ def test_characters_and_colors(leaking, tmp_path):
         folder = tmp_path / str(index)
         folder.mkdir()
         with Terminal(folder, **environment) as terminal:
-            start(terminal, leaking, option)
+            start(terminal, leaking, option, "-i", "200ms")
             leaking.tell("leak 1000")
             terminal.wait(LEAK)
-            time.sleep(1.1)  # a sparkline has two points
             screen = terminal.screen("-e")
             text = terminal.screen()
             assert text.isascii() == ascii_only, text
