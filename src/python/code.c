@@ -47,7 +47,8 @@ int pl_python_code_read(const struct pl_python *python, uint64_t code, struct pl
 {
 	const struct pl_python_layout *layout = &python->layout;
 	int32_t name = layout->code_qualname != PL_NO_FIELD ? layout->code_qualname : layout->code_name;
-	int32_t last = layout->code_line_table > name ? layout->code_line_table : name;
+	const int32_t fields[] = { layout->code_filename, name, layout->code_line_table, layout->code_first_line };
+	int32_t last = field_last(fields, sizeof(fields) / sizeof(fields[0]));
 	uint8_t header[CODE_HEADER];
 	struct pl_code result = { 0 };
 	int r;

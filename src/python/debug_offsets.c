@@ -163,6 +163,10 @@ int debug_offsets_apply(int minor, bool free_threaded, const uint8_t *debug_offs
 	r = check_distinct(minor, free_threaded, &result, err);
 	if (r < 0)
 		return r;
+	/* PyThreadState.prev, which is not said, is the word before. */
+	if (result.thread_next < 8)
+		return pl_fail(err, -EPROTO, "Python 3.%d: the interpreter says that thread_next is at %d", minor,
+			result.thread_next);
 	move_neighbours(layout, &result);
 	*layout = result;
 	return 0;

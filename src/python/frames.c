@@ -48,13 +48,11 @@ static const uint8_t *window_get(pid_t pid, struct window *window, uint64_t addr
 static bool read_frame(const struct pl_python *python, struct window *window, uint64_t address, struct raw_frame *ret)
 {
 	const struct pl_python_layout *layout = &python->layout;
-	size_t length = (size_t)layout->frame_instruction + 8;
+	const int32_t fields[] = { layout->frame_previous, layout->frame_code, layout->frame_instruction, layout->frame_owner,
+		layout->frame_tlbc_index };
+	size_t length = (size_t)field_last(fields, sizeof(fields) / sizeof(fields[0])) + 8;
 	const uint8_t *bytes;
 
-	if (layout->frame_owner != PL_NO_FIELD && (size_t)layout->frame_owner >= length)
-		length = (size_t)layout->frame_owner + 1;
-	if (layout->frame_tlbc_index != PL_NO_FIELD && (size_t)layout->frame_tlbc_index + 4 > length)
-		length = (size_t)layout->frame_tlbc_index + 4;
 	if (address % 8 || address > INT64_MAX)
 		return false;
 	bytes = window_get(python->pid, window, address, length);

@@ -93,11 +93,9 @@ static bool read_code(const struct proof *proof, uint64_t code, uint8_t header[C
 {
 	const struct pl_python_layout *layout = &proof->python->layout;
 	const int32_t fields[] = { layout->code_filename, layout->code_name, layout->code_qualname, layout->code_line_table,
-		layout->code_first_line, layout->code_first_traceable };
-	int32_t last = layout->bytes_size;
+		layout->code_first_line, layout->code_first_traceable, layout->bytes_size };
+	int32_t last = field_last(fields, sizeof(fields) / sizeof(fields[0]));
 
-	for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
-		last = fields[i] > last ? fields[i] : last;
 	return pl_memory_read(proof->python->pid, code, header, (size_t)last + 8) == 0 &&
 		is_of(proof, code, proof->python->code_type);
 }

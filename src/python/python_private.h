@@ -114,6 +114,16 @@ int thread_read(const struct pl_python *python, uint64_t address, struct thread_
 size_t stack_read(const struct pl_python *python, uint64_t frame, struct pl_frame_ref *frames, size_t max,
 		  bool *ret_more);
 
+/* The furthest of some fields of a struct: how much of it to read. */
+static inline int32_t field_last(const int32_t *fields, size_t count)
+{
+	int32_t last = 0;
+
+	for (size_t i = 0; i < count; i++)
+		last = fields[i] > last ? fields[i] : last;
+	return last;
+}
+
 /* Unaligned fields of what was read from the tracee. */
 static inline uint64_t field_u64(const uint8_t *bytes, int32_t offset)
 {

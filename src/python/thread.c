@@ -12,7 +12,9 @@ enum {
 int thread_read(const struct pl_python *python, uint64_t address, struct thread_state *ret)
 {
 	const struct pl_python_layout *layout = &python->layout;
-	int32_t last = layout->thread_id > layout->thread_frame ? layout->thread_id : layout->thread_frame;
+	const int32_t fields[] = { layout->thread_next, layout->thread_interpreter, layout->thread_id, layout->thread_frame,
+		layout->thread_status };
+	int32_t last = field_last(fields, sizeof(fields) / sizeof(fields[0]));
 	uint8_t bytes[THREAD_STATE_SPAN];
 	uint64_t current = 0;
 	struct pl_memory_piece pieces[] = {
