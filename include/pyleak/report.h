@@ -84,6 +84,7 @@ struct pl_report_format {
 	bool repeats; /* one report may follow another; else a document is the whole, and comes once */
 	bool stacks;  /* made of pl_report.stacks */
 	bool binary;  /* not for a terminal */
+	bool snapshots; /* shows what was between the first and the last of them */
 };
 const struct pl_report_format *pl_report_format(enum pl_format format);
 /* The format whose suffix this name has; PL_FORMAT_TEXT if none. */

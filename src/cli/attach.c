@@ -138,7 +138,7 @@ static void take_selection(const struct pl_live *live, struct pl_options *option
 }
 
 /* A snapshot at the start, which the others begin from, and one after each interval. */
-static int write_down(struct pl_session *session, int64_t end, struct pl_error *err)
+static int take_snapshots(struct pl_session *session, int64_t end, struct pl_error *err)
 {
 	int64_t interval = session->options->interval_ns, until = pl_now_ns();
 
@@ -160,8 +160,8 @@ static int record(struct pl_session *session, struct pl_options *options, struct
 	struct pl_live *live = NULL;
 	int code;
 
-	if (session->writer)
-		return write_down(session, end, err);
+	if (pl_report_format(options->format)->snapshots)
+		return take_snapshots(session, end, err);
 	code = pl_process_read(session->targets.lead.pid, &process);
 	if (code == 0)
 		code = open_view(session, process.command_line, &live, err);

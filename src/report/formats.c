@@ -10,9 +10,9 @@ static const struct pl_report_format formats[PL_FORMAT_COUNT] = {
 	[PL_FORMAT_FOLDED] = {"folded", pl_report_folded, .suffix = ".folded", .stacks = true},
 	[PL_FORMAT_SPEEDSCOPE] = {"speedscope", pl_report_speedscope, .suffix = ".speedscope.json", .stacks = true},
 	[PL_FORMAT_PPROF] = {"pprof", pl_report_pprof, .suffix = ".pb.gz", .stacks = true, .binary = true},
-	[PL_FORMAT_HTML] = {"html", pl_report_html, .suffix = ".html", .stacks = true},
+	[PL_FORMAT_HTML] = {"html", pl_report_html, .suffix = ".html", .stacks = true, .snapshots = true},
 	[PL_FORMAT_OPENMETRICS] = {"openmetrics", pl_report_openmetrics, .suffix = ".prom"},
-	[PL_FORMAT_RECORDING] = {"recording", NULL, .suffix = ".pyleak", .repeats = true, .binary = true},
+	[PL_FORMAT_RECORDING] = {"recording", NULL, .suffix = ".pyleak", .repeats = true, .binary = true, .snapshots = true},
 };
 
 const struct pl_report_format *pl_report_format(enum pl_format format)

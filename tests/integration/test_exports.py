@@ -240,6 +240,17 @@ def test_html(tape, kind, tmp_path):
     assert "leak " in page.texts["flame"]
 
 
+def test_attach_has_what_was_between(one_python, tmp_path):
+    """The page of an attach has its growth, window by window, as that of a recording."""
+    path = tmp_path / "leak.html"
+    with Victim(one_python, "leak.py") as victim:
+        result = pyleak("attach", victim.pid, "-i", "200ms", "-d", "1s", "-o", path)
+    assert result.status == 0, result
+    data = json.loads(re.search('id="data">(.*?)</script>', path.read_text(), re.S)[1])
+    assert 4 <= len(data["series"]["at_s"]) <= 7
+    assert all(len(data["series"][name]) == len(data["series"]["at_s"]) for name in ("rss", "size"))
+
+
 def test_html_of_hostile_names(one_python, tmp_path):
     """They are text, whatever they say."""
     tape, path = tmp_path / "names.pyleak", tmp_path / "names.html"
