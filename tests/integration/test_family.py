@@ -3,13 +3,14 @@
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
 
 import pytest
 
-from helpers import (PATIENCE, PYLEAK, VICTIMS, Pyleak, Victim, leftovers, line_of, pyleak, skip_here, state,
+from helpers import (PATIENCE, PYLEAK, VICTIMS, Pyleak, Victim, leftovers, line_of, probe_maps, pyleak, skip_here, state,
                      wait_clean, wait_hooked, wait_until)
 
 SCRIPT = VICTIMS / "family.py"
@@ -48,6 +49,21 @@ def attached(victim, *arguments, **keywords):
     return running
 
 
+def wait_recorded(pid, running):
+    """Until a forked child has a probe of its own, whose header names it, and not the one that it inherited."""
+    def recorded():
+        assert running.process.poll() is None
+        places = probe_maps(pid)
+        if not places:
+            return False
+        with open("/proc/%d/mem" % pid, "rb") as memory:
+            memory.seek(places[0][0])
+            header = memory.read(64)
+        return struct.pack("<I", pid) in header
+    wait_until(recorded, 20, "a probe in process %d" % pid)
+    wait_hooked(pid, running)
+
+
 def leaks(document):
     """The rows of the leaking line."""
     return [row for row in document["stats"] if (os.path.basename(row["filename"]), row["lineno"]) == LEAK]
@@ -59,10 +75,7 @@ def test_one_row_for_all_of_them(family, python):
     with attached(victim) as running:
         victim.tell("fork")
         forked = int(victim.line())
-        wait_until(lambda: state(forked) == "S", 5, "the new worker to wait")
-        wait_hooked(forked, running)
-        # Its inherited hooks are ready at once: that it is recorded shows in the figures.
-        time.sleep(1.5)
+        wait_recorded(forked, running)
         leak(victim, 1000)
         result = running.finish(signal.SIGINT)
     document = result.json()
@@ -107,6 +120,7 @@ def test_worker_that_is_replaced_between_windows(family):
         victim.tell("fork")
         came = int(victim.line())
         second = json.loads(running.process.stdout.readline())
+        wait_recorded(came, running)
         leak(victim, 10)
         third = running.finish().json()
     [row] = leaks(first)
