@@ -393,13 +393,19 @@ def wait_clean(pid, seconds):
 
 
 def guardians():
-    """PIDs of the guardian processes that run now, of the pyleak that is tested."""
+    """PIDs of the guardian processes that run now, of the pyleak that is tested.
+
+    Of several pytests side by side (-n) each has a name in its environment, and so have its pyleaks."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
     found = []
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
                 with open("/proc/%s/comm" % name) as file:
-                    if file.read().strip() == "pyleak-guardian" and os.readlink("/proc/%s/exe" % name) == PYLEAK:
+                    if file.read().strip() != "pyleak-guardian" or os.readlink("/proc/%s/exe" % name) != PYLEAK:
+                        continue
+                with open("/proc/%s/environ" % name, "rb") as file:
+                    if not worker or b"PYTEST_XDIST_WORKER=%s" % worker.encode() in file.read().split(b"\0"):
                         found.append(int(name))
             except OSError:
                 pass
