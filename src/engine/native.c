@@ -343,7 +343,8 @@ static int update_objects(struct native *native, const struct pl_maps *maps, siz
 	return code;
 }
 
-int native_look(struct native *native, const struct pl_inline_image *image, struct pl_probe_word **ret, uint32_t *ret_count)
+int native_look(
+	struct native *native, const struct pl_inline_image *image, struct pl_probe_word **ret, uint32_t *ret_count)
 {
 	struct pl_maps maps = {0};
 	struct pl_got got = {0};
