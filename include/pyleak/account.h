@@ -53,6 +53,8 @@ struct pl_account {
 	/* Of the used part of the arenas: what goes to headers of pools, and to their ends. */
 	int64_t arenas_overhead;
 	uint32_t alignment; /* what pymalloc rounds to: 8 or 16 */
+	/* What allocators add to a tracked block on average: the taker's to fill. Below 0: not known. */
+	double rounding;
 	/* By size class: free bytes in pools that also hold live blocks. */
 	uint64_t class_free[PL_ACCOUNT_CLASSES];
 };

@@ -89,6 +89,10 @@ int64_t pl_recording_stop_ns(const struct pl_recording *recording);
 /* How much memory of the process the recorder's tables take now, in bytes; 0: none, or not known. */
 uint64_t pl_recording_memory(const struct pl_recording *recording);
 
+/* What the tracee's allocators add to a live block by rounding its size up, in bytes on average; alignment as in struct
+ * pl_account. From a part of the tables, so an estimate. Below 0: not known. */
+double pl_recording_rounding(const struct pl_recording *recording, uint32_t alignment);
+
 /* Removes the hooks and lets the process go. What it has added to the sites stays. */
 int pl_recording_finish(struct pl_recording *recording, struct pl_error *err);
 void pl_recording_free(struct pl_recording *recording); /* NULL is allowed */

@@ -52,7 +52,7 @@ void pl_account_take(const struct pl_account_reader *reader, uint64_t own, struc
 	struct pl_process_memory memory;
 	struct pl_maps maps = {0};
 
-	*ret = (struct pl_account){.alignment = PL_ACCOUNT_ALIGNMENT};
+	*ret = (struct pl_account){.alignment = PL_ACCOUNT_ALIGNMENT, .rounding = -1};
 	if (!reader)
 		return;
 	if (pl_maps_read(reader->python->pid, &maps) == 0 && pl_process_memory(reader->python->pid, &memory) == 0) {
@@ -92,6 +92,7 @@ void pl_account_add(struct pl_account *sum, const struct pl_account *one)
 			sum->parts[part] = 0;
 		}
 	sum->arenas_overhead += one->arenas_overhead;
+	sum->rounding = sum->rounding < 0 || one->rounding < 0 ? -1 : (sum->rounding + one->rounding) / 2;
 	if (one->alignment < sum->alignment)
 		sum->alignment = one->alignment;
 	for (int i = 0; i < PL_ACCOUNT_CLASSES; i++)

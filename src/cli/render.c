@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "render.h"
 
+#include <math.h>
+
 #include <errno.h>
 #include <stdlib.h>
 
@@ -46,7 +48,7 @@ static uint64_t magnitude(int64_t number)
 /* Of all blocks, not of those alone whose rows are wanted. */
 static void explain_growth(struct pl_report *report, const struct pl_snapshot *now, const struct pl_snapshot *before)
 {
-	uint64_t size = 0, rounding = 0; /* may wrap: a hostile process can claim anything */
+	uint64_t size = 0, count = 0, rounding = 0; /* may wrap: a hostile process can claim anything */
 
 	if (!report->account_before || !report->account_after)
 		return;
@@ -58,13 +60,16 @@ static void explain_growth(struct pl_report *report, const struct pl_snapshot *n
 			(int64_t)(totals->allocated_count - totals->freed_count - (old->allocated_count - old->freed_count));
 
 		size += (uint64_t)site_size;
-		/* By what its blocks have on average: most sites allocate one size. */
+		count += (uint64_t)site_count;
+		/* By what its blocks have on average, should there be nothing better. */
 		if (site_count && (site_size < 0) == (site_count < 0)) {
 			uint64_t average = magnitude(site_size) / magnitude(site_count);
 
 			rounding += (uint64_t)site_count * pl_account_rounding(average, report->account_after->alignment);
 		}
 	}
+	if (report->account_after->rounding >= 0 && magnitude((int64_t)count) < UINT32_MAX)
+		rounding = (uint64_t)llround(report->account_after->rounding * (double)(int64_t)count);
 	pl_rss_growth_compute(report->account_before, report->account_after, (int64_t)size, (int64_t)rounding,
 		&report->growth);
 }

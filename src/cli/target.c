@@ -157,6 +157,7 @@ void pl_target_account(const struct pl_target *target, struct pl_account *ret)
 	int64_t started = pl_now_ns();
 
 	pl_account_take(target->account, pl_recording_memory(target->recording), ret);
+	ret->rounding = pl_recording_rounding(target->recording, ret->alignment);
 	pl_log_debug("the account took %.1f ms", (double)(pl_now_ns() - started) / PL_NSEC_PER_MSEC);
 }
 

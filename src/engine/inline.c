@@ -10,6 +10,7 @@
 
 #include "free_lists.h"
 #include "inline_read.h"
+#include "inline_rounding.h"
 #include "native.h"
 #include "native_caller.h"
 #include "pyleak/cleanup.h"
@@ -49,6 +50,7 @@ struct inline_recording {
 	int64_t next_pass;
 	bool apart;     /* its sites bear its number */
 	int process_fd; /* a pidfd: becomes readable when the process ends; -1 before Linux 5.3 */
+	struct inline_rounding last_rounding; /* once it is finished: before the tables went */
 	bool planted;   /* by us, or adopted: there is something to remove */
 	bool keep;
 	bool words_changed; /* a word that led to us does not any more: said once */
@@ -580,18 +582,40 @@ static int inline_update(struct pl_recording *recording, struct pl_recording_sta
 }
 
 /* The chunks of the pool that were never given out are address space: nothing to look for. */
+static uint64_t chunks_in_use(const struct inline_recording *self)
+{
+	uint64_t chunks = self->reader.control.next_chunk, most = self->reader.config.chunk_count;
+
+	return chunks < most ? chunks : most;
+}
+
 static uint64_t inline_memory(const struct pl_recording *recording)
 {
 	const struct inline_recording *self = (const struct inline_recording *)recording;
 	const struct pl_inline_config *config = &self->reader.config;
-	uint64_t chunks = self->reader.control.next_chunk;
 
 	if (self->gone)
 		return 0;
-	if (chunks > config->chunk_count)
-		chunks = config->chunk_count;
 	return pl_memory_resident(self->python->pid, config->data_start, config->pool - config->data_start) +
-	       pl_memory_resident(self->python->pid, config->pool, chunks * PL_INLINE_CHUNK_BYTES);
+	       pl_memory_resident(self->python->pid, config->pool, chunks_in_use(self) * PL_INLINE_CHUNK_BYTES);
+}
+
+static void look_at_rounding(const struct inline_recording *self, struct inline_rounding *ret)
+{
+	*ret = (struct inline_rounding){0};
+	/* Of samples the larger ones are more. */
+	if (!self->gone && !self->reader.config.sample)
+		inline_rounding_look(self->python->pid, &self->reader.config, chunks_in_use(self), ret);
+}
+
+static double inline_rounding_now(const struct pl_recording *recording, uint32_t alignment)
+{
+	const struct inline_recording *self = (const struct inline_recording *)recording;
+	struct inline_rounding rounding = self->last_rounding;
+
+	if (self->planted || self->keep)
+		look_at_rounding(self, &rounding);
+	return inline_rounding_mean(&rounding, alignment);
 }
 
 static int inline_finish(struct pl_recording *recording, struct pl_error *err)
@@ -605,6 +629,7 @@ static int inline_finish(struct pl_recording *recording, struct pl_error *err)
 	if (self->planted && !self->keep && !self->gone) {
 		/* The tables go with the probe. */
 		(void)inline_pass(self);
+		look_at_rounding(self, &self->last_rounding);
 		code = pl_probe_detach(self->python->pid, REMOVE_PATIENCE_NSEC, &found, &stop_ns, &failure);
 		/* A process that ends by itself, or starts another program, takes the hooks with it. */
 		if (code < 0 && !still_there(self))
@@ -638,6 +663,7 @@ static const struct pl_recording_ops inline_ops = {
 	.retire = inline_retire,
 	.update = inline_update,
 	.memory = inline_memory,
+	.rounding = inline_rounding_now,
 	.finish = inline_finish,
 	.free = inline_free,
 };

@@ -40,6 +40,11 @@ uint64_t pl_recording_memory(const struct pl_recording *recording)
 	return recording->ops->memory ? recording->ops->memory(recording) : 0;
 }
 
+double pl_recording_rounding(const struct pl_recording *recording, uint32_t alignment)
+{
+	return recording->ops->rounding ? recording->ops->rounding(recording, alignment) : -1;
+}
+
 int pl_recording_finish(struct pl_recording *recording, struct pl_error *err)
 {
 	return recording->ops->finish(recording, err);

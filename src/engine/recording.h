@@ -11,6 +11,7 @@ struct pl_recording_ops {
 	void (*retire)(struct pl_recording *recording);
 	int (*update)(struct pl_recording *recording, struct pl_recording_state *ret);
 	uint64_t (*memory)(const struct pl_recording *recording); /* NULL: none */
+	double (*rounding)(const struct pl_recording *recording, uint32_t alignment); /* NULL: not known */
 	int (*finish)(struct pl_recording *recording, struct pl_error *err);
 	void (*free)(struct pl_recording *recording);
 };

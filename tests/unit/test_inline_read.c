@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "../../src/engine/inline_read.h"
+#include "../../src/engine/inline_rounding.h"
 
 /*
  * The recorder's tables in memory, as the reader finds them in a tracee: at addresses that are not
@@ -819,4 +820,26 @@ Test(inline_read, tables_where_nothing_is_mapped)
 	}
 	cr_assert_eq(pl_inline_reader_pass(&reader), 0);
 	expect_totals("/app/a.py", 10, (struct pl_totals){10, 1, 0, 0});
+}
+
+Test(rounding, a_page_of_the_shadow_map)
+{
+	uint32_t entries[1024] = {0};
+	struct inline_rounding sums = {0};
+	const uint32_t site = 3u << PL_INLINE_SITE_SHIFT;
+
+	cr_assert_lt(inline_rounding_mean(&sums, 16), 0);
+	entries[0] = site | 28;
+	entries[2] = site | 48 | PL_INLINE_ENTRY_ODD;
+	/* 3000 bytes do not fit in one. */
+	entries[10] = site | PL_INLINE_SIZE_SPILLED;
+	entries[11] = 3000 & PL_INLINE_SIZE_SPILLED;
+	entries[12] = 3000 >> PL_INLINE_SIZE_BITS;
+	/* What is cut off by the page's end is not counted. */
+	entries[1022] = site | PL_INLINE_SIZE_SPILLED;
+	inline_rounding_count(entries, &sums);
+	cr_assert_eq(sums.blocks, 3);
+	cr_assert_eq(sums.bytes[1], 4 + 0 + 8);
+	cr_assert_eq(sums.bytes[0], 4 + 0 + 8);
+	cr_assert_float_eq(inline_rounding_mean(&sums, 16), 4, 0.001);
 }

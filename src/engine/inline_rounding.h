@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_ENGINE_INLINE_ROUNDING_H
+#define PYLEAK_ENGINE_INLINE_ROUNDING_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "pyleak/account.h"
+#include "pyleak/probe_abi.h"
+
+/* What allocators add to live blocks by rounding their sizes up, from a part of the shadow map. */
+struct inline_rounding {
+	uint64_t blocks;
+	uint64_t bytes[2]; /* rounded to 8 and to 16 */
+};
+void inline_rounding_look(pid_t pid, const struct pl_inline_config *config, uint64_t chunks, struct inline_rounding *ret);
+/* The pure part: adds up a page of entries. */
+void inline_rounding_count(const uint32_t *entries, struct inline_rounding *sums);
+/* Bytes a block; below 0: not known. */
+double inline_rounding_mean(const struct inline_rounding *sums, uint32_t alignment);
+
+#endif
