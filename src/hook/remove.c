@@ -2,9 +2,11 @@
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 
 #include "copies.h"
+#include "pieces.h"
 #include "pyleak/hook.h"
 #include "pyleak/log.h"
 #include "pyleak/memory.h"
@@ -158,16 +160,38 @@ static int restore_trap_handler(struct pl_tracee *tracee, struct pl_remote *remo
 	return code < 0 ? code : (int)result;
 }
 
-static int unmap(struct pl_tracee *tracee, const struct pl_probe *probe, const struct pl_maps *maps, struct pl_error *err)
+static int begin_calls(struct pl_tracee *tracee, const struct pl_maps *maps, struct pl_remote **ret, struct pl_error *err)
 {
 	struct pl_gadgets gadgets;
-	struct pl_remote *remote = NULL;
-	int64_t result = 0;
 	int code = pl_gadgets_find(tracee->threads[0].tid, maps, &gadgets, err);
+
+	return code < 0 ? code : pl_remote_begin(tracee, maps, &gadgets, ret, err);
+}
+
+/* Frees a piece of the tables and leaves it mapped, as zeros: should we die before the end, the rest is found as before. */
+static int free_piece(struct pl_tracee *tracee, struct pl_range piece, const struct pl_maps *maps)
+{
+	struct pl_remote *remote = NULL;
+	int64_t result;
+	int code = begin_calls(tracee, maps, &remote, NULL);
 
 	if (code < 0)
 		return code;
-	code = pl_remote_begin(tracee, maps, &gadgets, &remote, err);
+	code = pl_remote_call(remote, SYS_madvise,
+		(const uint64_t[6]){piece.start, piece.end - piece.start, MADV_DONTNEED, 0, 0, 0}, &result);
+
+	int ended = pl_remote_end(remote);
+
+	/* If the kernel would not, it is freed with the rest. */
+	return code < 0 ? code : ended;
+}
+
+static int unmap(struct pl_tracee *tracee, const struct pl_probe *probe, const struct pl_maps *maps, struct pl_error *err)
+{
+	struct pl_remote *remote = NULL;
+	int64_t result = 0;
+	int code = begin_calls(tracee, maps, &remote, err);
+
 	if (code < 0)
 		return code;
 	if (probe->filled && probe->header.trap_handler)
@@ -185,8 +209,10 @@ static int unmap(struct pl_tracee *tracee, const struct pl_probe *probe, const s
 	return code < 0 ? code : result < 0 ? (int)result : ended;
 }
 
-/* One try with everything stopped. 0: gone; -EAGAIN: not now; -EBUSY: a hook sits on top. */
-static int remove_once(struct pl_tracee *tracee, const struct pl_probe *probe, struct pl_error *err)
+/* One try with everything stopped. 0: gone; -EAGAIN: not now; -EBUSY: a hook sits on top; -EINPROGRESS: a piece of the
+ * tables was freed, there is more. */
+static int remove_once(struct pl_tracee *tracee, const struct pl_probe *probe, struct pl_pieces *pieces,
+	struct pl_error *err)
 {
 	struct pl_maps maps = {0};
 	struct pl_copies copies = {0};
@@ -214,14 +240,20 @@ static int remove_once(struct pl_tracee *tracee, const struct pl_probe *probe, s
 			code = -EAGAIN;
 	}
 proven:
-	if (code == 0)
+	if (code == 0 && pieces->next < pieces->count) {
+		code = free_piece(tracee, pieces->items[pieces->next++], &maps);
+		if (code == 0)
+			code = -EINPROGRESS;
+	} else if (code == 0) {
 		code = unmap(tracee, probe, &maps, err);
+	}
 	pl_copies_free(&copies);
 	pl_maps_free(&maps);
 	return code;
 }
 
-int pl_probe_remove(struct pl_tracee *tracee, const struct pl_probe *probe, int64_t patience_ns, struct pl_error *err)
+static int remove_in_pieces(struct pl_tracee *tracee, const struct pl_probe *probe, struct pl_pieces *pieces,
+	int64_t patience_ns, struct pl_error *err)
 {
 	int64_t give_up = pl_now_ns() + patience_ns;
 	bool (*const engine)(struct pl_tracee *, struct pl_thread *, const pl_registers *) = tracee->on_breakpoint;
@@ -233,8 +265,10 @@ int pl_probe_remove(struct pl_tracee *tracee, const struct pl_probe *probe, int6
 		tracee->context = (void *)probe;
 	}
 	for (;;) {
-		code = remove_once(tracee, probe, NULL);
-		if (code != -EAGAIN || pl_now_ns() >= give_up)
+		code = remove_once(tracee, probe, pieces, NULL);
+		if (code == -EINPROGRESS)
+			give_up = pl_now_ns() + patience_ns;
+		else if (code != -EAGAIN || pl_now_ns() >= give_up)
 			break;
 		pl_tracee_resume(tracee);
 		code = pl_tracee_wait(tracee);
@@ -264,9 +298,17 @@ int pl_probe_remove(struct pl_tracee *tracee, const struct pl_probe *probe, int6
 	}
 }
 
+int pl_probe_remove(struct pl_tracee *tracee, const struct pl_probe *probe, int64_t patience_ns, struct pl_error *err)
+{
+	struct pl_pieces all_at_once = {0};
+
+	return remove_in_pieces(tracee, probe, &all_at_once, patience_ns, err);
+}
+
 int pl_probe_detach(pid_t pid, int64_t patience_ns, bool *ret_found, int64_t *ret_stop_ns, struct pl_error *err)
 {
 	struct pl_probe probe;
+	struct pl_pieces pieces = {0};
 	struct pl_tracee *tracee = NULL;
 
 	*ret_found = false;
@@ -276,6 +318,8 @@ int pl_probe_detach(pid_t pid, int64_t patience_ns, bool *ret_found, int64_t *re
 	if (code == -ENOENT)
 		return 0;
 	*ret_found = true;
+	if (code == 0)
+		pl_pieces_plan(&probe, &pieces);
 	pl_probe_free(&probe);
 	if (code == -EPROTO)
 		return pl_fail(err, code,
@@ -284,18 +328,26 @@ int pl_probe_detach(pid_t pid, int64_t patience_ns, bool *ret_found, int64_t *re
 	if (code < 0)
 		return pl_fail(err, code, "process %d cannot be read: %s", (int)pid, strerror(-code));
 	code = pl_tracee_seize(pid, patience_ns, &tracee, err);
-	if (code < 0)
+	if (code < 0) {
+		pl_pieces_free(&pieces);
 		return code;
+	}
 	/* What was seen before may have grown: a thread finishes the call that a dead tracer began. */
 	code = pl_probe_find(pid, &probe);
 	if (code == 0)
-		code = pl_probe_remove(tracee, &probe, patience_ns, err);
+		code = remove_in_pieces(tracee, &probe, &pieces, patience_ns, err);
 	else if (code == -ENOENT)
 		code = 0;
 	pl_probe_free(&probe);
 
+	size_t freed = pieces.next;
+
+	pl_pieces_free(&pieces);
+
 	int64_t stop_ns = pl_tracee_detach(tracee);
 
+	if (freed)
+		pl_log_debug("%zu pieces of its tables were freed before the rest", freed);
 	pl_log_debug("removal held process %d stopped for %.1f ms at most", (int)pid, (double)stop_ns / 1e6);
 	if (ret_stop_ns)
 		*ret_stop_ns = stop_ns;
