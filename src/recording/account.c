@@ -5,6 +5,7 @@
 
 /* So that sums of them, and of accounts of a whole family, stay within 63 bits. */
 #define BYTES_MAX (INT64_C(1) << 56)
+#define ROUNDING_MAX 4096 /* bytes a block */
 
 _Static_assert(PL_ACCOUNT_OTHER == 8 && PL_ACCOUNT_PARTS == 9, "their order is part of the format");
 
@@ -22,6 +23,7 @@ bool recording_put_account(struct pl_account *account, int64_t parts[PL_ACCOUNT_
 	message->n_parts = PL_ACCOUNT_PARTS;
 	message->arenas_overhead = account->arenas_overhead;
 	message->alignment = account->alignment;
+	message->rounding = account->rounding > 0 ? account->rounding : 0;
 	message->class_free = account->class_free;
 	message->n_class_free = PL_ACCOUNT_CLASSES;
 	return true;
@@ -34,11 +36,11 @@ static bool is_size(int64_t bytes)
 
 bool recording_take_account(const Pyleak__Account *message, struct pl_account *ret)
 {
-	*ret = (struct pl_account){.alignment = PL_ACCOUNT_ALIGNMENT};
+	*ret = (struct pl_account){.alignment = PL_ACCOUNT_ALIGNMENT, .rounding = -1};
 	if (!message)
 		return true;
 	if (message->rss > BYTES_MAX || message->n_parts != PL_ACCOUNT_PARTS || message->n_class_free > PL_ACCOUNT_CLASSES ||
-		!is_size(message->arenas_overhead) || (message->alignment != 8 && message->alignment != 16))
+		!is_size(message->arenas_overhead) || !(message->rounding >= 0 && message->rounding <= ROUNDING_MAX) || (message->alignment != 8 && message->alignment != 16))
 		return false;
 	for (int part = 0; part < PL_ACCOUNT_PARTS; part++) {
 		if (!is_size(message->parts[part]))
@@ -55,5 +57,6 @@ bool recording_take_account(const Pyleak__Account *message, struct pl_account *r
 	ret->rss = message->rss;
 	ret->arenas_overhead = message->arenas_overhead;
 	ret->alignment = message->alignment;
+	ret->rounding = message->rounding > 0 ? message->rounding : -1;
 	return true;
 }

@@ -239,7 +239,8 @@ Test(recording, native_callers_processes_and_accounts)
 	pl_sites_set_process(sites, 4712);
 	(void)pl_sites_intern_native(sites, &frame, 1, false, &nameless);
 	own.native = true;
-	own.account = (struct pl_account){.taken = true, .rss = 900, .alignment = 8, .arenas_overhead = -3};
+	own.account = (struct pl_account){
+		.taken = true, .rss = 900, .alignment = 8, .arenas_overhead = -3, .rounding = 4.5};
 	own.account.parts[PL_ACCOUNT_OTHER] = -70;
 	own.account.known[PL_ACCOUNT_OTHER] = true;
 	own.account.class_free[PL_ACCOUNT_CLASSES - 1] = 512;
@@ -258,6 +259,7 @@ Test(recording, native_callers_processes_and_accounts)
 	cr_expect(pl_recording_reader_facts(reader)->native);
 	cr_expect_eq(pl_recording_reader_facts(reader)->account.rss, 900);
 	cr_expect_eq(pl_recording_reader_facts(reader)->account.arenas_overhead, -3);
+	cr_expect_float_eq(pl_recording_reader_facts(reader)->account.rounding, 4.5, 0);
 	cr_expect_eq(pl_recording_reader_facts(reader)->account.parts[PL_ACCOUNT_OTHER], -70);
 	cr_expect(pl_recording_reader_facts(reader)->account.known[PL_ACCOUNT_OTHER]);
 	cr_expect_not(pl_recording_reader_facts(reader)->account.known[PL_ACCOUNT_FILES]);
@@ -553,6 +555,7 @@ Test(recording, lies_are_not_believed)
 	LIE(liar.account.rss = UINT64_MAX);
 	LIE(liar.account.alignment = 0);
 	LIE(liar.account.arenas_overhead = INT64_MIN);
+	LIE(liar.account.rounding = 1e300);
 	LIE(liar.parts[3] = INT64_MAX);
 	LIE(liar.class_free[0] = UINT64_MAX);
 	LIE(liar.message.n_snapshots = 2);
