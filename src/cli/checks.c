@@ -108,14 +108,34 @@ static int check_space(struct pl_subject *subject, char note[PL_CHECK_NOTE], str
 	return 0;
 }
 
-/* What is too little depends on what the process does: it is said, not judged. */
+int pl_check_headroom(pid_t pid, struct pl_headroom *ret, struct pl_error *err)
+{
+	char left[PL_SIZE_TEXT], limit[PL_SIZE_TEXT];
+
+	if (pl_headroom_read("", pid, ret) < 0) {
+		*ret = (struct pl_headroom){0};
+		return 0;
+	}
+	if (ret->left >= PL_PLANT_BYTES)
+		return 0;
+	pl_format_size((int64_t)ret->left, false, left);
+	pl_format_size((int64_t)ret->limit, false, limit);
+	return pl_fail(err, -ENOMEM,
+		"process %d has only %s left of %s %s, too little for pyleak to begin with: raise the limit, or free memory",
+		(int)pid, left, ret->cgroup ? "its cgroup's" : "the machine's", limit);
+}
+
+/* What more is too little depends on what the process does: it is said, not judged. */
 static int check_headroom(struct pl_subject *subject, char note[PL_CHECK_NOTE], struct pl_error *err)
 {
 	struct pl_headroom headroom;
 	char left[PL_SIZE_TEXT], limit[PL_SIZE_TEXT];
 
-	(void)err;
-	if (pl_headroom_read("", subject->process.pid, &headroom) < 0) {
+	int code = pl_check_headroom(subject->process.pid, &headroom, err);
+
+	if (code < 0)
+		return code;
+	if (!headroom.limit) {
 		note_down(note, "not known");
 		return 0;
 	}

@@ -6,6 +6,7 @@
 #include <sys/types.h>
 
 #include "pyleak/error.h"
+#include "pyleak/headroom.h"
 #include "pyleak/process.h"
 #include "pyleak/python.h"
 
@@ -38,5 +39,11 @@ void pl_subject_close(struct pl_subject *subject);
 
 /* All that planting does not ask by itself, up to the first that fails. */
 int pl_checks_before_planting(struct pl_subject *subject, struct pl_error *err);
+
+/* What planting takes: 0.4 to 1.3 MiB on Pythons 3.6, 3.11 and 3.12, the files' pages that it touches among them; and the
+ * first pages of each table. */
+#define PL_PLANT_BYTES (UINT64_C(4) << 20)
+/* -ENOMEM: even that would not fit into the process's cgroup, or the machine. ret->limit is 0 if it is not known. */
+int pl_check_headroom(pid_t pid, struct pl_headroom *ret, struct pl_error *err);
 
 #endif

@@ -14,6 +14,7 @@
 #include "stop.h"
 
 #define LEFTOVER_PATIENCE_NSEC (2 * PL_NSEC_PER_SEC)
+#define RECORDING_PERCENT 35 /* of what is tracked, at most */
 #define CLAIM_PAUSE_NSEC (20 * PL_NSEC_PER_MSEC)
 
 /* The guardian of a killed pyleak has it for a second. */
@@ -113,6 +114,26 @@ static int take_over(struct pl_target *target, const struct pl_options *options,
 	return code;
 }
 
+/* The recorder's memory is charged to the cgroup of the process, whose limit kills it and not us. Where the first pages
+ * would not fit it is left alone; where there is room for them but perhaps not for what comes, its user is told. */
+static int check_headroom(const struct pl_target *target, const struct pl_options *options, struct pl_error *err)
+{
+	char left[PL_SIZE_TEXT], limit[PL_SIZE_TEXT];
+	struct pl_headroom headroom;
+	int code = pl_check_headroom(target->pid, &headroom, err);
+
+	if (code < 0 || !headroom.limit)
+		return code;
+	pl_format_size((int64_t)headroom.left, false, left);
+	pl_format_size((int64_t)headroom.limit, false, limit);
+	if (options->engine == PL_ENGINE_INLINE && !options->sample &&
+		headroom.left - PL_PLANT_BYTES < pl_process_rss(target->pid) / 100 * RECORDING_PERCENT)
+		pl_log_warning("process %d has %s left of %s %s, and recording takes up to %d %% of what is allocated meanwhile "
+			       "and stays: keep it short, or give --sample 512KiB",
+			(int)target->pid, left, headroom.cgroup ? "its cgroup's" : "the machine's", limit, RECORDING_PERCENT);
+	return 0;
+}
+
 /* Hooks the process itself; the guardian knows of it first. */
 static int plant(struct pl_target *target, const struct pl_options *options, struct pl_sites *sites, struct pl_error *err)
 {
@@ -126,8 +147,10 @@ static int plant(struct pl_target *target, const struct pl_options *options, str
 		.keep = options->keep,
 		.rss = pl_process_rss(target->pid),
 	};
-	int code;
+	int code = check_headroom(target, options, err);
 
+	if (code < 0)
+		return code;
 	pl_account_take(target->account, 0, &recording.account);
 	if (recording.account.taken)
 		recording.rss = recording.account.rss;

@@ -38,6 +38,7 @@ MAY_LACK = {
     "pythons": "this needs a Python that is not on this machine",
     "namespaces": "a PID namespace of its own may not be made here",
     "c++": "there is no C++ compiler",
+    "cgroup": "no cgroup with a limit of memory may be made here",
     "jemalloc": "libjemalloc2 is not installed",
     "numpy": "python3-numpy is not installed",
     "fish": "fish is not installed",

@@ -103,7 +103,7 @@ def test_leak(python, tmp_path):
         assert causes["tracked"] > 20 * MIB
         assert record.document["account"]["growth"]["fragmentation"] is False
         if not free_threaded(python):
-            # Tuples, ints that are rounded up, and a list, all of one line.
+            # Blocks that are rounded up, and a list, all of one line.
             assert abs(causes["unexplained"]) < 0.05 * rss, causes
 
 
