@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from helpers import (PATIENCE, PYLEAK, VICTIMS, Pyleak, Victim, leftovers, line_of, probe_maps, pyleak, skip_here, state,
-                     wait_clean, wait_hooked, wait_until)
+from helpers import (PATIENCE, PYLEAK, VICTIMS, Pyleak, Victim, leftovers, line_of, probe_maps, pyleak, skip_here,
+                     state, wait_clean, wait_hooked, wait_until)
 
 SCRIPT = VICTIMS / "family.py"
 LEAK = ("family.py", line_of(SCRIPT, "# leaks here"))
