@@ -168,7 +168,8 @@ bool pl_row_has_site(const struct pl_row *row, enum pl_group group_by, const str
 
 /*
  * Who called the library: the innermost frame of the row's main traceback (its `site`) that is in nobody's
- * site-packages and not in the standard library. NULL where the row's own line is such a place, or no frame is.
+ * site-packages and not in the standard library; code without a file ("<string>") only if there is no other.
+ * NULL where the row's own line is such a place, or no frame is.
  */
 const struct pl_frame *pl_row_caller(const struct pl_sites *sites, const struct pl_row *row);
 /* Whether a file name is the standard library's, an installed package's, or frozen into the interpreter. */

@@ -185,6 +185,17 @@ static bool is_steady(const struct pl_report *report, size_t number)
 	return number < report->verdict_count && report->verdicts[number].growth == PL_GROWTH_STEADY;
 }
 
+/* A cause has many rows: it is explained under the first. */
+static bool is_new_cause(const struct pl_report *report, size_t number)
+{
+	if (number >= report->cause_count || !report->causes[number])
+		return false;
+	for (size_t i = 0; i < number; i++)
+		if (report->causes[i] == report->causes[number])
+			return false;
+	return true;
+}
+
 /* As comments on the line of source above. */
 static void print_remarks(const struct text *text, size_t number)
 {
@@ -200,7 +211,7 @@ static void print_remarks(const struct text *text, size_t number)
 		end(text);
 		(void)fputc('\n', text->out);
 	}
-	if (number < report->cause_count && report->causes[number]) {
+	if (is_new_cause(report, number)) {
 		const struct pl_cause *cause = report->causes[number];
 
 		(void)fprintf(text->out, "    # known cause%s: ", is_steady(report, number) ? "" : ", if this goes on");

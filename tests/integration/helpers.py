@@ -263,7 +263,8 @@ def hook_words(pid):
     """Addresses of the words in the interpreter's own data that point into a probe.
 
     Only the writable data of the program and of libpython is looked at, their .bss included: what a
-    heap or a stack holds may be a stale copy.
+    heap or a stack holds may be a stale copy. A thread's stack may lie right behind a .bss and look like a part
+    of it: return addresses that were left there are told from hooks by their alignment, which is that of functions.
     """
     found = []
     previous_end, previous_python = 0, False
@@ -274,14 +275,15 @@ def hook_words(pid):
             if not name and start == previous_end:
                 python = previous_python
             if python and permissions.startswith("rw"):
-                wanted.append((start, end))
+                wanted.append((start, end, 1 if name else 16))
             previous_end, previous_python = end, python
         with open("/proc/%d/mem" % pid, "rb", buffering=0) as memory:
-            for start, end in wanted:
+            for start, end, aligned in wanted:
                 memory.seek(start)
                 data = memory.read(end - start)
                 words = struct.unpack("<%dQ" % (len(data) // 8), data[:len(data) // 8 * 8])
-                found += [start + 8 * i for i, word in enumerate(words) if PROBE_FIRST <= word < PROBE_END]
+                found += [start + 8 * i for i, word in enumerate(words)
+                          if PROBE_FIRST <= word < PROBE_END and word % aligned == 0]
     except (FileNotFoundError, ProcessLookupError, OSError):
         return found
     return found
@@ -367,6 +369,20 @@ class Trace:
         return found + wrong + leftovers(pid)
 
 
+def described(pid, word):
+    """A word's address, what it holds, and the mapping that it is in."""
+    try:
+        with open("/proc/%d/mem" % pid, "rb", buffering=0) as memory:
+            memory.seek(word)
+            value, = struct.unpack("<Q", memory.read(8))
+    except OSError:
+        value = 0
+    for start, end, permissions, name in maps(pid):
+        if start <= word < end:
+            return "%x=%x in %s+%x %s" % (word, value, name, word - start, permissions)
+    return "%x=%x" % (word, value)
+
+
 def leftovers(pid):
     """What of pyleak is in the process now; empty when it is clean."""
     found = []
@@ -380,7 +396,7 @@ def leftovers(pid):
         return found
     words = sorted(set(hook_words(pid) + native_words(pid)))
     if words:
-        found.append("%d hooks: %s" % (len(words), " ".join("%x" % w for w in words)))
+        found.append("%d hooks: %s" % (len(words), " ".join(described(pid, word) for word in words)))
     return found
 
 

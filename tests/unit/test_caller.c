@@ -38,6 +38,9 @@ Test(caller, innermost_of_the_program)
 {
 	cr_assert_str_eq(caller_of("/usr/lib/python3.11/json/decoder.py:1:raw_decode|/srv/a.py:2:handle|/srv/b.py:3:main"),
 		"handle");
+	cr_assert_str_eq(caller_of("/usr/lib/python3.11/json/decoder.py:1:raw_decode|<string>:2:run"), "run");
+	cr_assert_str_eq(caller_of("<string>:2:__init__|/srv/a.py:2:handle"), "handle");
+	cr_assert_str_eq(caller_of("<unknown>:0:<unknown>"), "nobody");
 	cr_assert_str_eq(caller_of("/srv/a.py:2:handle|/srv/b.py:3:main"), "nobody");
 	cr_assert_str_eq(caller_of("/usr/lib/python3.11/threading.py:1:run|<frozen runpy>:2:_run"), "nobody");
 }

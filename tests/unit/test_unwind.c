@@ -29,7 +29,7 @@ static unsigned char bytes[1024];
 static int inlined_line;
 
 /* What a hook sees: where its call returns to, and the caller's registers after that. */
-static __attribute__((noinline)) uint64_t hook(void)
+static __attribute__((noinline, no_sanitize("address"))) uint64_t hook(void)
 {
 	copy.pc = (uint64_t)__builtin_return_address(0);
 	copy.sp = (uint64_t)__builtin_dwarf_cfa();
