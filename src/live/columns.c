@@ -103,7 +103,7 @@ const struct live_column live_columns_table[LIVE_COLUMN_COUNT] = {
 	{"CHANGE", 9, PL_SORT_COUNT_DIFF, 120, count_change},
 	{"AVERAGE", 9, PL_SORT_AVERAGE, 80, average},
 	{"CHURN/s", 9, PL_SORT_CHURN, 100, churn},
-	{"AGE", 5, PL_SORT_AGE, 72, age},
+	{"AGE", 5, PL_SORT_AGE, 90, age},
 };
 
 char *live_source(const struct live_model *model, const char *filename, int line)

@@ -74,7 +74,7 @@ static void open_row(struct live_model *model)
 	if (!model->shown_count)
 		return;
 	model->opened = *model->shown[model->selected];
-	model->traceback_top = LIVE_TRACEBACK_END; /* where the line itself is */
+	model->traceback_top = LIVE_TRACEBACK_OPENED;
 	model->page = LIVE_PAGE_ROW;
 }
 

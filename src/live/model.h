@@ -35,6 +35,8 @@ enum live_key {
 enum { LIVE_RECENT_MAX = 12, LIVE_FILTER_MAX = 64, LIVE_NOTE_MAX = 512 };
 
 #define LIVE_TRACEBACK_END (SIZE_MAX / 2)
+/* As a row is opened: the end, where the line itself is, or on a low screen the top of the page. */
+#define LIVE_TRACEBACK_OPENED (LIVE_TRACEBACK_END + 1)
 
 struct live_model {
 	struct pl_live_facts facts;
@@ -71,7 +73,9 @@ struct live_model {
 	size_t page_rows; /* as many were drawn */
 
 	struct pl_row opened;
-	size_t traceback_top; /* lines of it that were scrolled away; when drawn, no more than leave a full page */
+	/* Lines of its traceback, or on a low screen of its page, that were scrolled away; when drawn, no more than leave a
+	 * full page. */
+	size_t traceback_top;
 };
 
 void live_model_init(struct live_model *model, const struct pl_live_facts *facts, const struct pl_live_options *options);

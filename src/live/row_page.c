@@ -12,7 +12,9 @@
 #include "pyleak/report.h"
 #include "pyleak/units.h"
 
-enum { LABEL_CELLS = 10, CHART_HEIGHT_MAX = 8, CHART_FROM_LINES = 10 };
+enum { LABEL_CELLS = 10, CHART_HEIGHT_MAX = 8, CHART_FROM_LINES = 10, LOW_CHART_HEIGHT = 4 };
+/* Of the traceback, below which the whole page is scrolled; and of what stands above it, at most. */
+enum { FRAMES_LINES_MIN = 4, HEAD_LINES_MAX = 80 };
 
 static int render_figures(const struct live_model *model, const struct pl_row *row, struct live_screen *screen, int y)
 {
@@ -118,6 +120,14 @@ static int render_verdict(const struct live_model *model, const struct pl_row *r
 	return steady || early ? render_cause(model, row, steady, screen, y) : y;
 }
 
+static int render_head(const struct live_model *model, const struct pl_row *row, struct live_screen *screen, int first)
+{
+	int y = render_figures(model, row, screen, first);
+
+	y = render_caller(model, row, screen, y);
+	return render_verdict(model, row, screen, y);
+}
+
 static void put_ago(struct live_line *line, int64_t ns)
 {
 	char text[LIVE_CELL_MAX];
@@ -201,42 +211,82 @@ static size_t put_frames(const struct live_model *model, const struct pl_row *ro
 }
 
 static void render_traceback(
-	struct live_model *model, const struct pl_row *row, struct live_screen *screen, int y, int end)
+	const struct live_model *model, const struct pl_row *row, struct live_screen *screen, int y, int end, size_t skip)
 {
-	struct traceback dry = {.screen = screen, .skip = SIZE_MAX};
-	struct traceback traceback = {.screen = screen, .y = y + 1, .end = end};
-	size_t room = end > y + 1 ? (size_t)(end - y - 1) : 0;
-	size_t count = put_frames(model, row, &dry);
-	struct live_line *line = live_screen_line(screen, y);
+	struct traceback traceback = {.screen = screen, .y = y + 1, .end = end, .skip = skip};
 	char size[PL_SIZE_TEXT];
 
-	if (model->traceback_top + room > count)
+	if (y >= end)
+		return;
+	pl_format_size(row->site_size, false, size);
+	live_putf(live_screen_line(screen, y), LIVE_DIM,
+		"largest traceback: %s in %" PRId64 " blocks, most recent call last", size, row->site_count);
+	(void)put_frames(model, row, &traceback);
+}
+
+/* How many lines of so many are scrolled away where there is room for some. */
+static size_t scroll(struct live_model *model, size_t count, size_t room, size_t opened)
+{
+	if (model->traceback_top == LIVE_TRACEBACK_OPENED)
+		model->traceback_top = opened;
+	if (model->traceback_top > count || model->traceback_top + room > count)
 		model->traceback_top = count > room ? count - room : 0;
 	model->page_rows = room;
-	traceback.skip = model->traceback_top;
-	pl_format_size(row->site_size, false, size);
-	if (y < end)
-		live_putf(line, LIVE_DIM, "largest traceback: %s in %" PRId64 " blocks, most recent call last", size,
-			row->site_count);
-	if (y < end && count > room)
-		live_put_edge(line, LIVE_DIM, model->traceback_top ? "\u2191\u2193" : "\u2193");
-	(void)put_frames(model, row, &traceback);
+	return model->traceback_top;
+}
+
+/* On a screen that is too low for more than the head: all of it is one page, of which as much is shown as there is
+ * room for. */
+static void render_scrolled(
+	struct live_model *model, const struct pl_row *row, struct live_screen *screen, int first, int end, int frames)
+{
+	struct live_screen page = {0};
+	int count, top;
+
+	if (live_screen_start(&page, HEAD_LINES_MAX + frames, screen->width, screen->utf8) < 0)
+		return;
+	count = render_head(model, row, &page, 0);
+	count = render_chart(model, row, &page, count, LOW_CHART_HEIGHT);
+	render_traceback(model, row, &page, count, page.height, 0);
+	count += 1 + frames;
+	top = (int)scroll(model, (size_t)count, (size_t)(end - first), 0);
+	for (int y = first; y < end && top + y - first < count; y++) {
+		struct live_line *line = live_screen_line(screen, y), *from = live_screen_line(&page, top + y - first);
+
+		if (line && from) {
+			struct live_line empty = *line;
+
+			*line = *from;
+			*from = empty;
+		}
+	}
+	live_screen_free(&page);
 }
 
 void live_row_render(struct live_model *model, struct live_screen *screen, int first, int end)
 {
 	const struct pl_row *row = live_model_opened(model);
-	int y, height;
+	struct traceback dry = {.screen = screen, .skip = SIZE_MAX};
+	int y, title, height;
+	size_t frames, room, top;
 
 	if (!row) {
 		live_put(live_screen_line(screen, first), LIVE_DIM, "nothing of this row is left");
 		return;
 	}
-	y = render_figures(model, row, screen, first);
-	y = render_caller(model, row, screen, y);
-	y = render_verdict(model, row, screen, y);
+	frames = put_frames(model, row, &dry);
+	y = render_head(model, row, screen, first);
+	if (end > first && end - y - 1 < FRAMES_LINES_MIN) {
+		render_scrolled(model, row, screen, first, end, (int)frames);
+		return;
+	}
 	height = (end - y) / 3;
+	title = y;
 	if (end - y >= CHART_FROM_LINES)
-		y = render_chart(model, row, screen, y, height < CHART_HEIGHT_MAX ? height : CHART_HEIGHT_MAX);
-	render_traceback(model, row, screen, y, end);
+		title = render_chart(model, row, screen, y, height < CHART_HEIGHT_MAX ? height : CHART_HEIGHT_MAX);
+	room = end > title + 1 ? (size_t)(end - title - 1) : 0;
+	top = scroll(model, frames, room, frames);
+	render_traceback(model, row, screen, title, end, top);
+	if (frames > room)
+		live_put_edge(live_screen_line(screen, title), LIVE_DIM, top ? "\u2191\u2193" : "\u2193");
 }

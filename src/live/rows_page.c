@@ -11,7 +11,7 @@
 /* The place of a row goes on with its source line where there is room for this much of that. */
 enum { SOURCE_FROM_CELLS = 24 };
 /* What a row grows like stands before its place. */
-enum { TREND_CELLS = 7, TREND_FROM_WIDTH = 90 };
+enum { TREND_CELLS = 7, TREND_FROM_WIDTH = 72 };
 
 static bool is_column_shown(const struct live_model *model, const struct live_column *column, int width)
 {

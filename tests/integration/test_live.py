@@ -55,7 +55,7 @@ def test_session(leaking, tmp_path):
         assert leaking.line() == "leaked"
         screen = terminal.wait(LEAK)
         row = next(line for line in screen.splitlines() if LEAK in line)
-        assert re.match(r" +703 KiB +\+703 KiB +20000 +36 B +\ds ", row), row
+        assert re.match(r" +703 KiB +\+703 KiB +20000 +36 B +\S", row), row
         assert re.search(r"tracked 7\d\d KiB, \+7\d\d KiB in \d", screen)
         assert re.search(r"RSS +\d+\.\d MiB, \+\d+", screen)
         assert re.search(r"stopped for [\d.]+ .?s, tables [\d.]+ \w+, \d+ allocations/s", screen)
@@ -94,7 +94,7 @@ def test_size(leaking, tmp_path, columns, lines):
         leaking.tell("leak 20000")
         screen = terminal.wait(LEAK)
         assert len(screen.splitlines()) == lines
-        assert {40: "CHANGE LINE", 80: "AGE LINE", 200: "AGE TREND  LINE"}[columns] in screen
+        assert {40: "CHANGE LINE", 80: "AVERAGE TREND  LINE", 200: "AGE TREND  LINE"}[columns] in screen
         assert ("kept[i] = BASE + i" in "".join(screen.splitlines()[:-2])) == (columns == 200), "there is room for the source"
         # And on a window that changes its size, as windows do.
         for size in ((100, 30), (20, 5), (3, 1), (columns, lines)):
@@ -302,10 +302,10 @@ def test_duration_and_adopted(leaking, tmp_path):
     subprocess.run([PYLEAK, "attach", str(leaking.pid), "--keep"], check=True)
     leaking.tell("leak 20000")
     assert leaking.line() == "leaked"
-    with Terminal(tmp_path) as terminal:
+    with Terminal(tmp_path, 100) as terminal:
         terminal.command(PYLEAK, "attach", leaking.pid, "-d", "3s")
         row = terminal.wait(LEAK)
-        assert re.search(r"20000 +36 B +>\ds ", row), "of unknown age"
+        assert re.search(r"20000 +36 B .* >\ds ", row), "of unknown age"
         terminal.wait("memory_blocks=20000")
         assert terminal.status() == 0
     assert "TracerPid" in status(leaking.pid)

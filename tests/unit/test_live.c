@@ -152,7 +152,7 @@ Test(live, rows)
 	expect("tracked 4126 KiB, +15.0 KiB in 10.0 s, +90.0 KiB/min");
 	expect("RSS     100 MiB, +84.0 KiB since recording began");
 	expect("stopped for 2.0 ms, tables 12.0 MiB, 103 allocations/s");
-	expect("    SIZE\u25bc     CHANGE     COUNT   AVERAGE   AGE LINE");
+	expect("    SIZE\u25bc     CHANGE     COUNT   AVERAGE TREND  LINE");
 	expect(" 4096 KiB        0 B        10   410 KiB");
 	expect(" 30.0 KiB  +15.0 KiB        60     512 B");
 	expect("/srv/app.py:29");
@@ -393,6 +393,34 @@ Test(live, long_traceback)
 	expect("line 59,");
 }
 
+/* Where head, chart and traceback have no room, the whole page is scrolled: nothing of it is out of reach. */
+Test(live, row_on_a_low_screen)
+{
+	height = 10;
+	width = 40;
+	live_on(100);
+	press(LIVE_KEY_ENTER);
+	expect("app.py:29");
+	expect("steady growth in");
+	expect_not("in import_csv");
+	press(LIVE_KEY_PAGE_DOWN);
+	expect("m ago");
+	expect_not("steady growth in");
+	press(LIVE_KEY_END);
+	expect("line 50");
+	expect("line 29");
+	press(LIVE_KEY_UP);
+	expect("largest traceback");
+	press(LIVE_KEY_HOME);
+	expect("app.py:29");
+	width = 200;
+	height = 40;
+	expect("largest traceback");
+	expect("m ago");
+	expect("steady growth in");
+	expect("line 50");
+}
+
 Test(live, selection_stays_on_its_row)
 {
 	char trace[64];
@@ -448,6 +476,7 @@ Test(live, adopted)
 {
 	tear_down();
 	start(true);
+	width = 90;
 	sample_allocate(sites, CACHE, 4 << 20, 10);
 	clock_ns = pl_now_ns() + 100 * SECOND; /* all sites are older than the view */
 	update(0);
