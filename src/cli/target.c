@@ -57,6 +57,8 @@ int pl_target_check(struct pl_target *target, pid_t pid, bool by_force, struct p
 {
 	struct pl_subject subject;
 	int code = pl_subject_open(&subject, pid, by_force, err);
+	/* Else the check says what it is: a zombie, or a thread of the kernel, which has no memory either. */
+	bool lived = pl_process_is_alive(pid, subject.process.start_time);
 
 	*target = (struct pl_target){.pid = pid, .start_time = subject.process.start_time};
 	if (code == 0)
@@ -68,7 +70,7 @@ int pl_target_check(struct pl_target *target, pid_t pid, bool by_force, struct p
 		pl_log_note("Python %s is newer than this pyleak, which goes by what the interpreter says of itself",
 			target->python->version);
 	pl_subject_close(&subject);
-	return explain_end(target, code, err);
+	return lived ? explain_end(target, code, err) : code;
 }
 
 static int adopt(struct pl_target *target, struct pl_probe *probe, struct pl_sites *sites, bool apart,
