@@ -52,6 +52,8 @@ MAY_LACK = {
     "matplotlib": "matplotlib is not installed",
     "cython": "cython3 is not installed",
     "greenlet": "python3-greenlet is not installed",
+    "uwsgi": "uwsgi and its plugin for Python 3 are not installed",
+    "celery": "python3-celery is not installed",
     "32-bit": "32-bit programs do not build or run here",
 }
 
