@@ -7,7 +7,9 @@ import statistics
 
 from probes import HERE, Failure, Memray, Process, Pyleak, Switched, memray_missing
 
-LOOPS = sorted(os.path.basename(path)[:-3] for path in glob.glob(os.path.join(HERE, "loops", "[a-z]*.py")))
+EVERY = sorted(os.path.basename(path)[:-3] for path in glob.glob(os.path.join(HERE, "loops", "[a-z]*.py")))
+NATIVE_LOOPS = [loop for loop in EVERY if loop.startswith("native_")]
+LOOPS = [loop for loop in EVERY if loop not in NATIVE_LOOPS]
 
 # name, how it is shown, and by how much its run is shortened because it is so slow. The bare run that
 # it is compared with is as short.
@@ -22,9 +24,11 @@ MODES = {
     "memray-python": ("memray attach --trace-python-allocators", 8),
     "pyleak-16-parked": ("pyleak --no-free-lists, 16 frames", 1),
     "pyleak-sample-parked": ("pyleak --no-free-lists --sample 512KiB", 1),
+    "pyleak-domain-python": ("pyleak --domain python", 1),
     "breakpoint": ("pyleak -e breakpoint", 1000),
 }
-DEFAULT_MODES = [mode for mode in MODES if mode != "breakpoint" and not mode.endswith("-parked")]
+DEFAULT_MODES = [mode for mode in MODES if mode not in ("breakpoint", "pyleak-domain-python") and not mode.endswith("-parked")]
+NATIVE_MODES = ["pyleak-1", "pyleak-16", "pyleak-sample", "pyleak-domain-python"]
 
 
 def probe(mode, target, bench):
@@ -38,6 +42,8 @@ def probe(mode, target, bench):
         return Memray(bench.python, target, "--trace-python-allocators")
     if mode == "breakpoint":
         return Pyleak(bench.pyleak, target.pid, "-e", "breakpoint", "-n", "0")
+    if mode == "pyleak-domain-python":
+        return Pyleak(bench.pyleak, target.pid, "-e", "inline", "--domain", "python")
     parked = ["--no-free-lists"] if mode.endswith("-parked") else []
     if mode.startswith("pyleak-sample"):
         return Pyleak(bench.pyleak, target.pid, "-e", "inline", "--sample", "512KiB", *parked)

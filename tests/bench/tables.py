@@ -7,6 +7,9 @@ SLOWDOWN_GOALS = {"plain": {"pyleak-1": 1.6, "pyleak-16": 2.0}, "PGO": {"pyleak-
 LESS_ADDED = 4
 SAMPLE_BEYOND_HOOK = 0.10
 SERVICE = 1.05
+# By what the name of the loop begins with: all domains, and only Python's, in which the objects around the data are.
+NATIVE_GOALS = {"native_arrays": {"pyleak-16": 1.10, "pyleak-domain-python": 1.05},
+                "native_maps": {"pyleak-16": 2.0, "pyleak-domain-python": 1.03}}
 ADDED_MEMORY = 0.35
 FLAT = 1.2
 SNAPSHOT_MS, STOP_MS, FIRST_ROW_MS = 50, 10, 300
@@ -47,7 +50,8 @@ def print_slowdown(writer, python, part="slowdown"):
     modes = [mode for mode in MODES if mode in slowdown["modes"]]
     if modes:
         loops = list(slowdown["modes"][modes[0]])
-        writer.heading("%s: time over bare time, median (smallest-largest)" % python["name"])
+        what = "native memory: time" if part == "native" else "time"
+        writer.heading("%s: %s over bare time, median (smallest-largest)" % (python["name"], what))
         rows = [["loop"] + [MODES[mode][0] for mode in modes]]
         # A process that is stopped at breakpoints takes no CPU time meanwhile.
         clocks = ["wall"] if part == "breakpoint" else ["cpu", "wall"]
@@ -154,6 +158,12 @@ def goals(python):
         slower = values["cpu"]["median"]
         found.append(("Flask, %s: CPU time per request over bare" % MODES[mode][0], slower, "<= %.2f" % SERVICE,
                       slower <= SERVICE))
+    for mode, loops in python.get("native", {}).get("modes", {}).items():
+        for loop, summary in loops.items():
+            goal = next(goals for start, goals in NATIVE_GOALS.items() if loop.startswith(start)).get(mode)
+            if goal:
+                found.append(("%s, %s" % (loop.replace("_", " "), MODES[mode][0]), summary["cpu"], "<= %.2f" % goal,
+                              summary["cpu"] <= goal))
     costs = python.get("costs")
     if costs:
         row, stop = costs["attaching"]["first row"]["median"], costs["stops"]["50"]["median"]
@@ -179,6 +189,7 @@ def print_all(results, markdown):
     writer = Writer(markdown)
     for python in results["pythons"]:
         print_slowdown(writer, python)
+        print_slowdown(writer, python, "native")
         print_slowdown(writer, python, "breakpoint")
         print_service(writer, python)
         print_costs(writer, python)

@@ -137,6 +137,45 @@ def test_threads_without_python(python):
 
 
 @few_pythons
+def test_with_the_gil_and_without(python):
+    """Threads that keep the GIL while they free, and threads that let go of it, all of blocks from one line: whoever has the
+    GIL adds to totals of its own, and none is lost."""
+    with Victim(python, None, "-c", BOTH % library("native")) as victim:
+        keep(victim.pid)
+        victim.tell("go")
+        assert victim.line(120) == "done"
+        rows = [row for row in read(victim.pid)["stats"] if row.get("native", {}).get("symbol") == "native_take_many"]
+        # Of those that keep it, the line; of those that let go of it, the function.
+        assert sorted(os.path.basename(row["filename"]) for row in rows) == ["<string>", "victim_native.so"], rows
+        for row in rows:
+            assert (row["size"], row["count"]) == (0, 0), row
+            assert row["allocated"] == row["freed"] == {"size": 4 * 100 * 2000 * 40, "count": 4 * 100 * 2000}, row
+        detach(victim)
+
+
+BOTH = """
+import ctypes, sys, threading
+sys.setswitchinterval(1e-5)
+kinds = [kind(%r) for kind in (ctypes.PyDLL, ctypes.CDLL)]
+for library in kinds:
+    library.native_take_many.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+    library.native_drop_many.argtypes = [ctypes.c_void_p, ctypes.c_int]
+def work(number):
+    blocks = (ctypes.c_void_p * 2000)()
+    for i in range(200):
+        kinds[i %% 2].native_take_many(blocks, 2000, 40)
+        kinds[(i // 2 + number) %% 2].native_drop_many(blocks, 2000)
+print("ready", flush=True)
+sys.stdin.readline()
+threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print("done", flush=True)
+sys.stdin.readline()
+"""
+
+
+@few_pythons
 def test_freed_from_before(python):
     with native(python) as victim:
         sizes = victim.ask("take 100")

@@ -14,6 +14,8 @@ enum { MALLOC, CALLOC, REALLOC, GROWN, POSIX_MEMALIGN, ALIGNED_ALLOC, MEMALIGN, 
 
 VICTIM_API void *native_take(int kind, size_t size);
 VICTIM_API void native_drop(int kind, void *block, size_t size);
+VICTIM_API void native_take_many(void **blocks, int count, size_t size);
+VICTIM_API void native_drop_many(void **blocks, int count);
 VICTIM_API int native_threads(int threads, int blocks, size_t size);
 VICTIM_API void native_threads_drop(void);
 VICTIM_API int native_errno(void);
@@ -60,6 +62,18 @@ void native_drop(int kind, void *block, size_t size)
 		(void)munmap(block, size);
 	else
 		free(block);
+}
+
+void native_take_many(void **blocks, int count, size_t size)
+{
+	for (int i = 0; i < count; i++)
+		blocks[i] = malloc(size);
+}
+
+void native_drop_many(void **blocks, int count)
+{
+	for (int i = 0; i < count; i++)
+		free(blocks[i]);
 }
 
 /* -- threads that never see Python, on the smallest stacks ----------------------------------------- */

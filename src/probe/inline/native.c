@@ -5,8 +5,9 @@
 /*
  * The hooks of the C library's allocators, which objects call through words of their GOT. They run in any
  * thread, with the GIL or without, in one that never saw Python, in a signal handler: whatever they
- * remember is in the thread's own slot, totals are added to atomically, and Python's frames are looked at
- * only where this thread is the running one.
+ * remember is in the thread's own slot, and Python's frames are looked at only where this thread is the
+ * running one. So are the plain totals added to; all others atomically, which takes twice as long as all the
+ * rest of a hook.
  *
  * A block belongs to the outermost hook. Where Python's allocators call malloc, the thread is within their
  * hook, and this one ends in a jump, as every free does.
@@ -50,9 +51,9 @@ inlined bool is_wanted(struct pl_inline_slot *own, u64 size)
 }
 
 /* The site of what this thread allocates now. */
-static u32 site_of(struct pl_inline_slot *own, u64 size, u64 caller)
+inlined u32 site_of(struct pl_inline_slot *own, u64 thread, u64 size, u64 caller)
 {
-	u64 salt = mix(5, caller) | 1, thread = running_thread(own);
+	u64 salt = mix(5, caller) | 1;
 
 	if (unlikely(pl_config.sample))
 		salt = mix(salt, sample_salt(size)) | 1;
@@ -66,10 +67,18 @@ static u32 site_of(struct pl_inline_slot *own, u64 size, u64 caller)
 static void record_native(struct pl_inline_slot *own, u64 address, u64 size, u64 caller)
 {
 	struct pl_inline_slot *slot = claim(own);
+	u64 thread = running_thread(slot);
 
-	record(address, size, site_of(slot, size, caller), false);
+	/* Without the slot it may have interrupted an addition to the same total. */
+	record(address, size, site_of(slot, thread, size, caller), slot && has_main_gil(thread));
 	if (slot)
 		slot->busy = 0;
+}
+
+/* What was allocated natively, or a plain one of Python's, is freed. */
+inlined void count_native_freed(const struct pl_inline_slot *own, struct taken old)
+{
+	count_freed(ENTRY_SITE(old.entry), old.size, has_main_gil(running_thread(own)));
 }
 
 /* Not in the map: allocated before the probe, or the inner part of a free that an outer hook has seen. */
@@ -104,11 +113,16 @@ inlined u64 call_marked(struct pl_inline_slot *own, u64 a, u64 b, u64 c, u32 ent
 
 /* -- malloc and all that give a new block: result and size ------------------------------------------- */
 
-static __attribute__((noinline)) u64 new_marked(u64 a, u64 b, u64 c, u64 size, u64 caller, u32 entry)
+/* A slot and an entry in one word, as a seventh argument would keep the call from being a jump: slots begin at pages. */
+#define SLOT_ENTRY(own, entry) ((u64)(own) | (entry))
+#define SLOT_OF(word) ((struct pl_inline_slot *)((word) & ~(u64)(PAGE - 1)))
+#define ENTRY_IN(word) ((u32)(word) & (PAGE - 1))
+
+static __attribute__((noinline)) u64 new_marked(u64 a, u64 b, u64 c, u64 size, u64 caller, u64 slot_entry)
 {
-	struct pl_inline_slot *own = pl_thread_slot();
+	struct pl_inline_slot *own = SLOT_OF(slot_entry);
 	struct marker marker;
-	u64 result = call_marked(own, a, b, c, entry, &marker);
+	u64 result = call_marked(own, a, b, c, ENTRY_IN(slot_entry), &marker);
 
 	if (likely(result))
 		record_native(own, result, size, caller);
@@ -119,7 +133,7 @@ static __attribute__((noinline)) u64 new_marked(u64 a, u64 b, u64 c, u64 size, u
 /* The block is given by an argument. */
 static __attribute__((noinline)) u64 place_marked(u64 place, u64 alignment, u64 size, u64 caller, u32 entry)
 {
-	struct pl_inline_slot *own = pl_thread_slot();
+	struct pl_inline_slot *own = thread_slot();
 	struct marker marker;
 	u64 result = call_marked(own, place, alignment, size, entry, &marker);
 
@@ -134,9 +148,9 @@ static __attribute__((noinline)) u64 alloc(u64 a, u64 b, u64 c, u32 entry, u64 s
 	struct pl_inline_slot *own;
 
 	if (likely(__atomic_load_n(&control()->mode, __ATOMIC_RELAXED) != PL_INLINE_OFF)) {
-		own = pl_thread_slot();
+		own = thread_slot();
 		if (!is_nested(own) && is_wanted(own, size))
-			return new_marked(a, b, c, size, CALLER, entry);
+			return new_marked(a, b, c, size, CALLER, SLOT_ENTRY(own, entry));
 	}
 	return ((function)ORIGINAL(entry))(a, b, c);
 }
@@ -146,7 +160,7 @@ static __attribute__((noinline)) u64 place(u64 a, u64 b, u64 c, u32 entry)
 	struct pl_inline_slot *own;
 
 	if (likely(__atomic_load_n(&control()->mode, __ATOMIC_RELAXED) != PL_INLINE_OFF)) {
-		own = pl_thread_slot();
+		own = thread_slot();
 		if (!is_nested(own) && is_wanted(own, c))
 			return place_marked(a, b, c, CALLER, entry);
 	}
@@ -157,7 +171,7 @@ static __attribute__((noinline)) u64 place(u64 a, u64 b, u64 c, u32 entry)
 
 static __attribute__((noinline)) u64 again_marked(u64 a, u64 b, u64 c, u64 size, u64 caller, u32 entry)
 {
-	struct pl_inline_slot *own = pl_thread_slot();
+	struct pl_inline_slot *own = thread_slot();
 	struct taken old = {0, 0};
 	struct marker marker;
 	u64 result;
@@ -173,7 +187,7 @@ static __attribute__((noinline)) u64 again_marked(u64 a, u64 b, u64 c, u64 size,
 	if (old.entry) {
 		/* Of no bytes at all: freed, by most. */
 		if (result || !size)
-			count_freed(ENTRY_SITE(old.entry), old.size, false);
+			count_native_freed(own, old);
 		else
 			pl_put_back(a, old);
 	}
@@ -185,7 +199,7 @@ static __attribute__((noinline)) u64 again_marked(u64 a, u64 b, u64 c, u64 size,
 
 static __attribute__((noinline)) u64 again(u64 a, u64 b, u64 c, u32 entry, u64 size)
 {
-	if (likely(__atomic_load_n(&control()->mode, __ATOMIC_RELAXED) != PL_INLINE_OFF) && !is_nested(pl_thread_slot()))
+	if (likely(__atomic_load_n(&control()->mode, __ATOMIC_RELAXED) != PL_INLINE_OFF) && !is_nested(thread_slot()))
 		return again_marked(a, b, c, size, CALLER, entry);
 	return ((function)ORIGINAL(entry))(a, b, c);
 }
@@ -196,10 +210,11 @@ static __attribute__((noinline)) void forget(u64 pointer, u32 entry)
 {
 	struct taken old = take(pointer);
 
+	/* Where the interpreter itself says whose thread runs, no slot is needed for that. */
 	if (likely(old.entry))
-		count_freed(ENTRY_SITE(old.entry), old.size, false);
+		count_native_freed(!pl_config.thread_current || pl_config.thread_own ? NULL : thread_slot(), old);
 	else
-		freed_unknown(pl_thread_slot(), pointer, entry);
+		freed_unknown(thread_slot(), pointer, entry);
 }
 
 inlined u64 release(u64 a, u64 b, u64 c, u32 entry)
@@ -231,7 +246,7 @@ inlined u64 call_long(struct pl_inline_slot *own, u64 a, u64 b, u64 c, u64 d, u6
 
 static __attribute__((noinline)) u64 map_marked SIX_MARKED
 {
-	struct pl_inline_slot *own = pl_thread_slot();
+	struct pl_inline_slot *own = thread_slot();
 	struct marker marker;
 	u64 result = call_long(own, a, b, c, d, e, f, entry, &marker);
 
@@ -254,7 +269,7 @@ static void keep_rest(u64 address, u64 length, struct taken old)
 static __attribute__((noinline)) u64 unmap_marked(u64 address, u64 length, u32 entry, struct taken old)
 {
 	struct marker marker;
-	u64 result = call_marked(pl_thread_slot(), address, length, 0, entry, &marker);
+	u64 result = call_marked(thread_slot(), address, length, 0, entry, &marker);
 
 	if (unlikely((u32)result))
 		pl_put_back(address, old);
@@ -270,7 +285,7 @@ inlined u64 map(u64 a, u64 b, u64 c, u64 d, u64 e, u64 f, u64 caller, u32 entry)
 
 	if (control()->mode != PL_INLINE_OFF && d & ANONYMOUS && c & PROTECTION_WRITE &&
 		!(d & (STACK | FIXED | FIXED_NOREPLACE))) {
-		own = pl_thread_slot();
+		own = thread_slot();
 		if (!is_nested(own) && is_wanted(own, b))
 			return map_marked(a, b, c, d, e, f, caller, entry);
 	}
@@ -291,7 +306,7 @@ static __attribute__((noinline)) u64 unmap(u64 a, u64 b, u64 c, u32 entry)
 
 static __attribute__((noinline)) u64 remap_marked SIX_MARKED
 {
-	struct pl_inline_slot *own = pl_thread_slot();
+	struct pl_inline_slot *own = thread_slot();
 	struct taken old = take(a);
 	const bool wanted = is_wanted(own, c);
 	struct marker marker;
@@ -314,7 +329,7 @@ out:
 
 inlined u64 remap SIX_MARKED
 {
-	if (control()->mode != PL_INLINE_OFF && !is_nested(pl_thread_slot()))
+	if (control()->mode != PL_INLINE_OFF && !is_nested(thread_slot()))
 		return remap_marked(a, b, c, d, e, f, caller, entry);
 	return ((long_function)ORIGINAL(entry))(a, b, c, d, e, f);
 }

@@ -33,6 +33,20 @@ inlined u64 current_thread(void)
 					: thread_word(pl_config.thread_tls);
 }
 
+/* pl_thread_slot() for a thread that has the first of its places, as nearly all have, and whose caches are up to date. */
+inlined struct pl_inline_slot *thread_slot(void)
+{
+	u64 self = thread_pointer();
+	struct pl_inline_slot *slot =
+		(struct pl_inline_slot *)(pl_config.slots + (1 + (mix(0, self) >> 16 & (pl_config.slot_count - 1))) *
+								    pl_config.slot_stride);
+
+	if (likely(__atomic_load_n(&slot->owner, __ATOMIC_RELAXED) == self &&
+		   slot->code_generation == __atomic_load_n(&control()->code_generation, __ATOMIC_ACQUIRE)))
+		return slot;
+	return pl_thread_slot();
+}
+
 /* The raw domain and native allocators may run with the GIL or without. The state of the thread if it has
  * the GIL, by what its own slot knows; never a look into the state of a thread that may be another's and
  * about to be freed. */
@@ -45,6 +59,15 @@ inlined u64 running_thread(const struct pl_inline_slot *own)
 	if (pl_config.thread_own)
 		return thread_word(pl_config.thread_own) == thread ? thread : 0;
 	return own && own->thread == thread && load64(thread, LAYOUT->thread_id) == thread_pointer() ? thread : 0;
+}
+
+/* Whether the plain totals may be added to: `thread`, which runs here, has the main GIL. An interpreter that no hook of
+ * the GIL has seen yet may have one of its own. */
+inlined bool has_main_gil(u64 thread)
+{
+	if (!thread || __atomic_load_n(&control()->mode, __ATOMIC_RELAXED) == PL_INLINE_THREADS)
+		return false;
+	return !pl_config.gil || load64(thread, LAYOUT->thread_interpreter) == slot_zero()->interpreter;
 }
 
 /* Whether this allocation is one of the sample; its size has been taken off the countdown. A block of
