@@ -445,7 +445,7 @@ struct pl_inline_slot {
 	uint64_t thread;     /* the thread state last seen with this slot */
 	int64_t countdown;   /* bytes until the next sample */
 	uint64_t random;     /* 0: not seeded */
-	uint64_t last_made;  /* by the mem and obj domains */
+	uint64_t last_made;  /* by the mem and obj domains, until it becomes an object */
 	uint64_t busy;       /* the stack pointer of a native hook that is at work on this slot, or 0 */
 	struct pl_inline_top top[PL_INLINE_TOPS];
 	/* then PL_INLINE_CHAINS chains of PL_INLINE_CHAIN_BYTES(limit) each */

@@ -14,7 +14,7 @@ from helpers import HOOKS, VICTIMS, Trace, Victim, hook_words, leftovers, line_o
 from test_stacks import library_of
 
 PARKED = VICTIMS / "parked.py"
-KINDS = "lists dicts keyed tuples floats arithmetic".split()
+KINDS = "lists dicts keyed tuples floats arithmetic handed_on".split()
 OTHERS = "methods builtins frames slices contexts".split()  # closed by other means; up to 3.13, or 3.8
 TYPES = 4  # whose tp_dealloc is hooked
 

@@ -6,8 +6,9 @@
         run             every workload, what each returns is kept; the first time all is imported; "ran"
         collect         a full collection, which also empties free lists; "collected"
         figures         tracemalloc ends: [[[[file, line], ... most recent call first], size, count], ...]
+        lacks           [modules that this Python has not, and whose workload was left out]
 
-A workload that a Python lacks a module for is left out. Runs on every Python from 3.6 on.
+Runs on every Python from 3.6 on.
 """
 import gc
 import json
@@ -16,6 +17,7 @@ import tracemalloc
 from _tracemalloc import _get_traces as get_traces
 
 kept = []
+lacks = set()
 
 
 def json_documents():
@@ -394,9 +396,8 @@ def run():
     for workload in WORKLOADS:
         try:
             kept.append((workload.__name__, workload()))
-        except ImportError as error:  # dataclasses in 3.6, sqlite3 and ctypes where their libraries are missing
-            if error.name not in ("dataclasses", "sqlite3", "_sqlite3", "ctypes", "_ctypes"):
-                raise
+        except ImportError as error:
+            lacks.add(error.name)
 
 
 def figures(traces):
@@ -427,6 +428,8 @@ def main():
             traces = get_traces()
             tracemalloc.stop()
             answer = json.dumps(figures(traces))
+        elif words[0] == "lacks":
+            answer = json.dumps(sorted(lacks))
         print(answer, flush=True)
 
 

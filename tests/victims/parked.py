@@ -77,6 +77,15 @@ def arithmetic():
         kept.extend(x * y for _ in range(40))  # arithmetic: leak
 
 
+def handed_on():
+    """One block that goes to and fro, while nothing else is allocated."""
+    table, two = {"a": None}, [None, None]
+    for _ in range(ROUNDS * 40):
+        for _, _ in table.items():  # handed_on: churn
+            pass
+        kept.append(tuple(two))  # handed_on: leak
+
+
 class Thing(object):
     def method(self):
         return self
@@ -121,7 +130,7 @@ def slices():
 
 
 KINDS = {"lists": lists, "dicts": dicts, "keyed": keyed, "tuples": tuples, "floats": floats, "arithmetic": arithmetic,
-         "methods": methods, "builtins": builtins, "frames": frames, "slices": slices}
+         "handed_on": handed_on, "methods": methods, "builtins": builtins, "frames": frames, "slices": slices}
 if copy_context:
     KINDS["contexts"] = contexts
     [copy_context() for _ in range(3)]  # some are parked, as in any process that uses them

@@ -60,8 +60,11 @@ inlined void created(u64 object)
 	if (mode == PL_INLINE_GIL && unlikely(load64(thread, LAYOUT->thread_interpreter) != slot->interpreter))
 		return;
 	block = block_of(object);
-	if (likely(block == slot->last_made))
+	/* Once only: a list may give the block out again before anything else is allocated. */
+	if (likely(block == slot->last_made)) {
+		slot->last_made = 0;
 		return;
+	}
 	charge(slot, thread, block, mode == PL_INLINE_GIL);
 }
 
