@@ -302,8 +302,11 @@ def native_words(pid):
                 relro = permissions.startswith("r--") and after.startswith("rw") and next_name == name
                 if not name.startswith("/") or not (relro or permissions.startswith("rw-p")):
                     continue
-                memory.seek(start)
-                data = memory.read(end - start)
+                try:
+                    memory.seek(start)
+                    data = memory.read(end - start)
+                except OSError:  # unloaded since
+                    continue
                 words = struct.unpack("<%dQ" % (len(data) // 8), data[:len(data) // 8 * 8])
                 found += [start + 8 * i for i, word in enumerate(words) if PROBE_FIRST <= word < PROBE_END]
     except (FileNotFoundError, ProcessLookupError, OSError):
@@ -342,22 +345,24 @@ def blocked(pid, looks=5):
 
 
 class Trace:
-    """All of a process that pyleak must leave as it was."""
+    """All of a process that pyleak must leave as it was. `comes`: the name of a library that comes and goes by itself."""
 
-    def __init__(self, pid):
-        everything = status(pid)
-        assert everything, "process %d is gone" % pid
-        self.signals = {key: everything[key] for key in ("SigIgn", "SigCgt")}
+    def __init__(self, pid, comes=None):
+        self.comes = comes
+        fields = status(pid)
+        assert fields, "process %d is gone" % pid
+        self.signals = {key: fields[key] for key in ("SigIgn", "SigCgt")}
         self.masks = blocked(pid)
-        self.seccomp = everything.get("Seccomp")
-        self.stopped = everything["State"][:1] in "Tt"
+        self.seccomp = fields.get("Seccomp")
+        self.stopped = fields["State"][:1] in "Tt"
         self.descriptors = descriptors(pid)
         # The victim's own heap, stacks and thread arenas come and go: anonymous and rw, or a guard.
-        self.maps = {m for m in maps(pid) if m[3] not in ("", "[heap]", "[stack]")}
-        self.code = {m for m in maps(pid) if "x" in m[2]}
+        everything = [m for m in maps(pid) if not comes or os.path.basename(m[3]) != comes]
+        self.maps = {m for m in everything if m[3] not in ("", "[heap]", "[stack]")}
+        self.code = {m for m in everything if "x" in m[2]}
 
     def differences(self, pid):
-        now = Trace(pid)
+        now = Trace(pid, self.comes)
         found = []
         for name in ("signals", "seccomp", "stopped", "descriptors", "maps", "code"):
             if getattr(self, name) != getattr(now, name):

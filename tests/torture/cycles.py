@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: MIT
 """Attaches to a busy process and lets it go, over and over; the process must never notice.
 
-    cycles.py [--rounds N] [--engine E] [--workers N] [--seconds S] [--python PATH]
+    cycles.py [--libraries] [--rounds N] [--engine E] [--workers N] [--seconds S] [--python PATH]
 
-The process allocates in 4 threads and checks its own data. After each cycle it must be alive and
+The process allocates in 4 threads and checks its own data; --libraries: and loads and unloads a library all the time. After each cycle it must be alive and
 right, with its mappings as they were; at the end its RSS must be where it was after the first cycles.
 The last line of the output is "N passed, N failed, N skipped" (skipped: there was no time for them).
 """
@@ -16,7 +16,7 @@ import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "integration"))
-from helpers import Trace, Victim, pyleak, status  # noqa: E402
+from helpers import Trace, Victim, library, pyleak, status  # noqa: E402
 
 WARM_UP = 10
 RSS_ALLOWED = 16 << 20  # arenas come and go with what the threads do at the moment
@@ -34,7 +34,9 @@ class Worker(threading.Thread):
 
     def cycle(self, victim, before):
         # From a few microseconds of recording to a tenth of a second, with every number of frames.
-        arguments = ["--duration", "%dms" % (1, 10, 30, 100)[self.passed % 4],
+        # Long ones see a library come.
+        durations = (1, 30, 200, 500) if self.options.libraries else (1, 10, 30, 100)
+        arguments = ["--duration", "%dms" % durations[self.passed % 4],
                      "--frames", (1, 16, 128)[self.passed % 3]]
         result = pyleak("attach", victim.pid, "--engine", self.options.engine, "--format", "json", *arguments)
         if result.status:
@@ -55,9 +57,10 @@ class Worker(threading.Thread):
                 break
             try:
                 if victim is None:
-                    victim = Victim(self.options.python, "host.py", "--threads", 4, "--pause", 0.002)
+                    more = ["--library", library("loader")] if self.options.libraries else []
+                    victim = Victim(self.options.python, "host.py", "--threads", 4, "--pause", 0.002, *more)
                     victim.check()
-                    before, first_rss, since = Trace(victim.pid), None, self.passed
+                    before, first_rss, since = Trace(victim.pid, "victim_plugin.so"), None, self.passed
                 self.cycle(victim, before)
                 self.passed += 1
                 if self.passed - since == WARM_UP:
@@ -83,6 +86,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=1000)
     parser.add_argument("--engine", default="inline")
+    parser.add_argument("--libraries", action="store_true")
     parser.add_argument("--workers", type=int, default=2, help="processes that are attached to at a time")
     parser.add_argument("--seconds", type=float, default=1800)
     parser.add_argument("--python", default="/usr/bin/python3")

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 """Kills pyleak at every step it makes, and at random instants; the process must never notice.
 
-    kill_storm.py [--engine E] [--nested | --keep] [--steps N] [--random N] [--seconds S] [--workers N]
-                  [--python PATH] [--seed N]
+    kill_storm.py [--engine E] [--nested | --keep] [--libraries] [--steps N] [--random N] [--seconds S]
+                  [--workers N] [--python PATH] [--seed N]
 
 Steps: PYLEAK_FAULT=n makes pyleak kill itself at its n-th ptrace request or write into the process.
 n goes over every step of an attach, a short watch and a detach (--steps: that many of them, evenly
@@ -11,6 +11,7 @@ spread). Random instants: SIGKILL from outside, while the process is busy. Every
 without a guardian, and `pyleak detach` cleans up; the others leave it to the guardian, which has two
 seconds. After each round the process must be alive, right, getting on, and without a trace.
 --nested: it releases deep nests of lists, dicts and tuples all the time.
+--libraries: a library is loaded, used and unloaded all the time; a longer watch hooks it as it comes.
 --keep: what is killed is an `attach --keep`; the next pyleak that comes adopts or replaces what is
 there, and works.
 """
@@ -27,9 +28,11 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "integration"))
 import helpers  # noqa: E402
-from helpers import PATIENCE, Pyleak, Trace, Victim, guardians, leftovers, pyleak, wait_clean  # noqa: E402
+from helpers import PATIENCE, Pyleak, Trace, Victim, guardians, leftovers, library, pyleak, wait_clean  # noqa: E402
 
 DURATION = "200ms"
+LIBRARIES_DURATION = "700ms"  # of which each library stays for 120 ms
+COMES = "victim_plugin.so"
 GUARDIAN_S = 2.0  # what it promises; a loaded machine gets as much again
 LIGHT = ("--threads", 4, "--pause", 0.05, "--light")
 BUSY = ("--threads", 4, "--pause", 0.002)
@@ -48,7 +51,7 @@ class Round:
 def arguments(pid, *more):
     if one_round.keep:
         return ["attach", pid, "--engine", helpers.engine, "--keep", *more]
-    return ["attach", pid, "--engine", helpers.engine, "--duration", DURATION, "--format", "json", *more]
+    return ["attach", pid, "--engine", helpers.engine, "--duration", one_round.duration, "--format", "json", *more]
 
 
 def guards(pid):
@@ -104,6 +107,7 @@ def one_round(victim, before, round_):
 
 one_round.slowest = 0.0
 one_round.keep = False
+one_round.duration = DURATION
 
 
 def next_comes(victim):
@@ -145,7 +149,7 @@ class Storm:
                 if victim is None:
                     victim = Victim(self.options.python, "host.py", *kind_of_victim)
                     victim.check()
-                    before = Trace(victim.pid)
+                    before = Trace(victim.pid, COMES)
                 killed = one_round(victim, before, round_)
                 with self.lock:
                     self.passed += 1
@@ -173,9 +177,9 @@ class Storm:
             worker.join()
 
 
-def whole_run(python):
+def whole_run(python, kind_of_victim):
     """The number of steps, and the seconds, of a pyleak that nobody kills."""
-    with Victim(python, "host.py", *LIGHT) as victim:
+    with Victim(python, "host.py", *kind_of_victim) as victim:
         started = time.monotonic()
         result = pyleak(*arguments(victim.pid, "--verbose"))
         seconds = time.monotonic() - started
@@ -191,6 +195,7 @@ def main():
     parser.add_argument("--engine", default="breakpoint")
     parser.add_argument("--nested", action="store_true")
     parser.add_argument("--keep", action="store_true")
+    parser.add_argument("--libraries", action="store_true")
     parser.add_argument("--steps", type=int, default=0, help="how many steps to be killed at; 0: every one")
     parser.add_argument("--random", type=int, default=300, help="how many random instants")
     parser.add_argument("--seconds", type=float, default=360, help="time for all; what does not fit counts as skipped")
@@ -200,10 +205,14 @@ def main():
     options = parser.parse_args()
     helpers.engine = options.engine
     one_round.keep = options.keep
+    light, busy = (NESTED, NESTED) if options.nested else (LIGHT, BUSY)
+    if options.libraries:
+        one_round.duration = LIBRARIES_DURATION
+        light, busy = (kind + ("--library", library("loader")) for kind in (light, busy))
     rng = random.Random(options.seed)
     started = time.monotonic()
 
-    steps, seconds = max(whole_run(options.python) for _ in range(3))
+    steps, seconds = max(whole_run(options.python, light) for _ in range(3))
     # The watch makes more steps in one run than in another; go on a little, so that the last step of
     # the detaching is among them.
     last = steps + steps // 10 + 5
@@ -214,7 +223,6 @@ def main():
     storm = Storm(options)
     print(options.engine + ": %d steps in %.2f s; killed at %d of them, and at %d random instants; seed %d" % (
         steps, seconds, len(chosen), options.random, options.seed), flush=True)
-    light, busy = (NESTED, NESTED) if options.nested else (LIGHT, BUSY)
     storm.run(light, [Round("step", n, n % 2) for n in chosen], options.seconds * 0.65)
     print("steps: %d rounds right (%d of them ended before the step), %d failed, %d left out" % (
         storm.passed, storm.survived, len(storm.failed), storm.left_out), flush=True)
