@@ -50,6 +50,7 @@ MAY_LACK = {
     "man": "man is not installed",
     "libc": "the C library of this Python's root is older than the victims",
     "matplotlib": "matplotlib is not installed",
+    "wheels": "the package index gave no wheels for this Python",
     "cython": "cython3 is not installed",
     "greenlet": "python3-greenlet is not installed",
     "uwsgi": "uwsgi and its plugin for Python 3 are not installed",
