@@ -45,7 +45,7 @@
  */
 
 #define PL_INLINE_MAGIC 0x31656e696c6e6970ull /* "pinline1" */
-#define PL_INLINE_ABI 2
+#define PL_INLINE_ABI 3
 #define PL_INLINE_MARKER 0x6d61726b70796c21ull
 
 enum { PL_INLINE_IMAGE_OFFSET = 4096, PL_INLINE_CONFIG_OFFSET = 4608, PL_INLINE_TYPES_OFFSET = 8192,
@@ -232,6 +232,7 @@ struct pl_inline_config {
 	uint64_t slot_count;     /* thread slots besides slot 0; a power of two */
 	uint64_t slot_stride;    /* PL_INLINE_SLOT_BYTES(frame_limit) */
 	uint64_t chain_stride;   /* PL_INLINE_CHAIN_BYTES(frame_limit) */
+	uint64_t set_stride;     /* of a set of chains: PL_INLINE_CHAIN_WAYS of them */
 	uint64_t chunk_count;    /* in pool */
 	uint64_t odd_mask;       /* entries − 1; the same for *_mask below */
 	uint64_t site_limit;     /* sites; at most PL_INLINE_SITES_MAX */
@@ -407,33 +408,38 @@ enum { PL_INLINE_PROBES = 64 }; /* longest search in any hash table */
  * A slot: what a thread remembers of its last frame walks. Slot 0 belongs to the holder of the main
  * GIL; the others to the thread whose pthread_self() is in owner, for ever. The tracer need not read them.
  */
-enum { PL_INLINE_FRAMES_MAX = 128, PL_INLINE_CHAINS = 512, PL_INLINE_TOP_BITS = 11, PL_INLINE_TOPS = 2048 };
+enum { PL_INLINE_FRAMES_MAX = 128, PL_INLINE_CHAIN_BITS = 9, PL_INLINE_CHAIN_WAYS = 4, PL_INLINE_TOP_BITS = 11, PL_INLINE_TOPS = 1 << PL_INLINE_TOP_BITS,
+       PL_INLINE_TOP_WAYS = 4, PL_INLINE_SEEN_BITS = 11, PL_INLINE_SEEN = 1 << PL_INLINE_SEEN_BITS };
 /* Physical frames that a walk looks at to find `limit` of them: shims and incomplete ones in between. */
 #define PL_INLINE_WALK(limit) ((limit) + (limit) / 2 + 8)
 
 /*
- * The callers of a top frame. First what is compared with the stack at each allocation, as dense as can be;
- * behind it, at link[PL_INLINE_WALK(limit)], what the frames turned out to be.
+ * The callers of a top frame, as dense as can be: compared with the stack at each allocation. For each frame its
+ * address, its instruction and, where that does not say whose it is (see walk.h), its code object.
  */
-struct pl_inline_link { /* a frame as it was */
-	uint64_t frame, instruction;
-};
-struct pl_inline_known {
-	uint64_t code;
-	uint32_t record, offset; /* record PL_INLINE_CODE_NONE: a shim or incomplete, not part of the trace */
-};
-
+enum { PL_INLINE_LINK_WORDS = 3 };
 struct pl_inline_chain {
 	uint64_t hash;
-	uint32_t count; /* links; a chain ends at the bottom of the stack if !cut, else at the limit */
-	uint8_t valid, cut, more, reserved;
-	struct pl_inline_link link[];
+	uint32_t generation; /* that of the slot when it was walked, and 1; else it is not valid */
+	uint16_t count;      /* links; a chain ends at the bottom of the stack if !cut, else at the limit */
+	uint8_t cut, reserved;
+	uint64_t link[];
 };
 
-struct pl_inline_top { /* (callers, top frame) -> site */
-	uint64_t code, instruction, chain;
-	uint32_t site;
-	uint32_t reserved;
+/*
+ * (callers, top frame) -> site. The site in the lowest 19 bits, 0: empty; above it 45 bits of a hash of instruction
+ * and callers, whose 11 highest choose the set: with those, and the code object, which is there whole, traces are told
+ * apart as well as by the hash of a site.
+ */
+struct pl_inline_top {
+	uint64_t code, key;
+};
+enum { PL_INLINE_TOP_KEY_SHIFT = 19 };
+_Static_assert(PL_INLINE_SITES_MAX <= 1 << PL_INLINE_TOP_KEY_SHIFT, "the number of a site fits its bits");
+
+/* What a frame turned out to be: (code object, instruction) -> its word in a trace, 0: empty. */
+struct pl_inline_seen {
+	uint64_t code, instruction, word;
 };
 
 struct pl_inline_slot {
@@ -447,14 +453,15 @@ struct pl_inline_slot {
 	uint64_t random;     /* 0: not seeded */
 	uint64_t last_made;  /* by the mem and obj domains, until it becomes an object */
 	uint64_t busy;       /* the stack pointer of a native hook that is at work on this slot, or 0 */
-	struct pl_inline_top top[PL_INLINE_TOPS];
-	/* then PL_INLINE_CHAINS chains of PL_INLINE_CHAIN_BYTES(limit) each */
+	uint32_t chain_generation, chain_victim; /* chains of another generation are forgotten; which way goes next */
+	struct pl_inline_top top[PL_INLINE_TOPS][PL_INLINE_TOP_WAYS] __attribute__((aligned(64)));
+	struct pl_inline_seen seen[PL_INLINE_SEEN];
+	/* then PL_INLINE_CHAIN_WAYS << PL_INLINE_CHAIN_BITS chains of PL_INLINE_CHAIN_BYTES(limit) each */
 };
 #define PL_INLINE_CHAIN_BYTES(limit) \
-	((sizeof(struct pl_inline_chain) +                                                                              \
-	  PL_INLINE_WALK(limit) * (sizeof(struct pl_inline_link) + sizeof(struct pl_inline_known)) + 63) &           \
+	((sizeof(struct pl_inline_chain) + PL_INLINE_WALK(limit) * PL_INLINE_LINK_WORDS * sizeof(uint64_t) + 63) &      \
 	 ~(size_t)63)
 #define PL_INLINE_SLOT_BYTES(limit) \
-	((sizeof(struct pl_inline_slot) + PL_INLINE_CHAINS * PL_INLINE_CHAIN_BYTES(limit) + 4095) & ~(size_t)4095)
+	((sizeof(struct pl_inline_slot) + ((size_t)PL_INLINE_CHAIN_WAYS << PL_INLINE_CHAIN_BITS) * PL_INLINE_CHAIN_BYTES(limit) + 4095) & ~(size_t)4095)
 
 #endif

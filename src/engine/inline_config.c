@@ -37,6 +37,7 @@ static uint64_t lay_out(const struct pl_inline_options *options, uint64_t at, st
 	config->slot_count = SLOTS;
 	config->slot_stride = PL_INLINE_SLOT_BYTES(options->frames);
 	config->chain_stride = PL_INLINE_CHAIN_BYTES(options->frames);
+	config->set_stride = PL_INLINE_CHAIN_WAYS * config->chain_stride;
 	config->chunk_count = options->chunk_count ? options->chunk_count : CHUNKS;
 	config->odd_mask = ODD - 1;
 	config->site_limit = SITES;

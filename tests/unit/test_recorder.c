@@ -317,6 +317,90 @@ Test(recorder, traces_are_cut_at_the_limit)
 	}
 }
 
+static void instructions_are_indexes(struct pl_inline_config *config)
+{
+	config->layout.instruction_is_index = 1;
+	config->layout.instruction_scale = 1;
+}
+
+/* A frame of a random stack: what it is at, and what the trace must say of that. */
+struct made_frame {
+	struct host_code *code;
+	unsigned int offset;
+};
+
+static void expect_trace(uint64_t address, const struct made_frame *made, unsigned int depth, unsigned int limit)
+{
+	uint64_t chunk = ((const uint64_t *)host_config->directory)[address >> PL_INLINE_CHUNK_SHIFT];
+	uint32_t entry = *(const uint32_t *)(chunk + (address >> 2 & (PL_INLINE_CHUNK_BYTES - 4)));
+	uint32_t site = entry >> PL_INLINE_SITE_SHIFT;
+
+	cr_assert_eq(site_row(site)->count, depth < limit ? depth : limit);
+	/* With one frame, one site for whatever is below. */
+	cr_assert(limit == 1 || site_row(site)->more == (depth > limit));
+	for (unsigned int i = 0; i < site_row(site)->count; i++) {
+		const struct made_frame *frame = &made[depth - 1 - i];
+
+		cr_assert_eq(pl_inline_frame_offset(site_frame(site, i)), frame->offset);
+		cr_assert_str_eq(code_filename(pl_inline_frame_code(site_frame(site, i))), frame->code->filename->data);
+	}
+}
+
+/* Stacks grow, shrink and move on at random, at two addresses for each depth, while code objects die and others are
+ * made in their place: more callers than the caches hold, most of them again and again. */
+static void check_random_stacks(unsigned int limit, uint32_t mode, void (*adjust)(struct pl_inline_config *))
+{
+	enum { DEPTH = 24, CODES = 3, STEPS = 200000 };
+	static struct host_frame frames[DEPTH][2];
+	struct made_frame made[DEPTH];
+	struct host_code *codes[CODES];
+	unsigned int depth = 0, seed = limit + mode;
+	bool index = adjust != NULL;
+
+	begin_adjusted(limit, 0, mode, adjust);
+	for (int i = 0; i < CODES; i++)
+		codes[i] = host_code_new("/0.py", "f", 1);
+	for (int step = 0; step < STEPS; step++) {
+		struct host_frame *below = depth ? main_thread.frame : NULL;
+
+		if (rand_r(&seed) % 5000 == 0) {
+			struct host_code *code = codes[rand_r(&seed) % CODES];
+
+			host_free(PL_INLINE_OBJ, (uint64_t)code);
+			code->filename->data[1] = (char)('0' + (code->filename->data[1] + 1 - '0') % 8);
+		}
+		if (!depth || (depth < DEPTH && rand_r(&seed) % 2)) {
+			struct host_frame *frame = &frames[depth][rand_r(&seed) % 8 == 0];
+
+			made[depth] = (struct made_frame){codes[rand_r(&seed) % CODES], 0};
+			*frame = host_frame(below, made[depth++].code, 0);
+			main_thread.frame = frame;
+		} else if (rand_r(&seed) % 2) {
+			main_thread.frame = below->previous;
+			depth--;
+		}
+		if (!depth)
+			continue;
+		made[depth - 1].offset = rand_r(&seed) % 4 * 2;
+		main_thread.frame->instruction =
+			made[depth - 1].offset + (index ? 0 : (uint64_t)made[depth - 1].code->bytecode);
+		(void)allocate(PL_INLINE_OBJ, 0x50000000, 1);
+		expect_trace(0x50000000, made, depth, limit);
+		host_free(PL_INLINE_OBJ, 0x50000000);
+	}
+	host_unplant();
+}
+
+Test(recorder, traces_are_those_of_the_stack_whatever_is_remembered)
+{
+	check_random_stacks(1, PL_INLINE_GIL, NULL);
+	check_random_stacks(4, PL_INLINE_GIL, NULL);
+	check_random_stacks(16, PL_INLINE_GIL, NULL);
+	check_random_stacks(6, PL_INLINE_THREADS, NULL);
+	check_random_stacks(1, PL_INLINE_GIL, instructions_are_indexes);
+	check_random_stacks(5, PL_INLINE_GIL, instructions_are_indexes);
+}
+
 Test(recorder, shims_and_incomplete_frames_are_not_there)
 {
 	struct host_frame shim, fresh;

@@ -227,17 +227,13 @@ static void slot_zero_forget(u64 code)
 	struct pl_inline_slot *slot = slot_zero();
 
 	for (u32 i = 0; i < PL_INLINE_TOPS; i++)
-		if (slot->top[i].code == code)
-			slot->top[i].site = 0;
-	for (u32 i = 0; i < PL_INLINE_CHAINS; i++) {
-		struct pl_inline_chain *chain =
-			(struct pl_inline_chain *)((u64)(slot + 1) + i * pl_config.chain_stride);
-		const struct pl_inline_known *known = known_of(chain);
-
-		for (u32 k = 0; chain->valid && k < chain->count; k++)
-			if (known[k].code == code)
-				chain->valid = 0;
-	}
+		for (u32 k = 0; k < PL_INLINE_TOP_WAYS; k++)
+			if (slot->top[i][k].code == code)
+				slot->top[i][k].key = 0;
+	for (u32 i = 0; i < PL_INLINE_SEEN; i++)
+		if (slot->seen[i].code == code)
+			slot->seen[i].word = 0;
+	pl_chains_forget(slot);
 }
 
 void pl_code_died(u64 code)

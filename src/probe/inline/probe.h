@@ -91,6 +91,8 @@ u32 pl_trace_slow(struct pl_inline_slot *slot, u64 frame, u64 salt, u64 native);
 u32 pl_trace_nowhere(u64 salt, u64 native);
 u32 pl_trace_native(struct pl_inline_slot *slot, u64 salt, u64 native);
 int64_t pl_sample_draw(struct pl_inline_slot *slot);
+void pl_chains_forget(struct pl_inline_slot *slot);
+const struct pl_inline_chain *pl_chain_other_way(struct pl_inline_slot *slot, u64 caller);
 struct pl_inline_slot *pl_thread_slot(void);
 
 /* code.c */

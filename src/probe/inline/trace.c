@@ -19,11 +19,17 @@ static u64 bytecode_start(u64 frame, u64 code)
 	return code + (u64)(int64_t)LAYOUT->code_bytecode;
 }
 
+/* What a frame turned out to be. */
+struct known {
+	u64 code;
+	u32 record, offset; /* record PL_INLINE_CODE_NONE: a shim or incomplete, not part of the trace */
+};
+
 /* What the trace says of a frame at this instruction; record PL_INLINE_CODE_NONE if tracemalloc would not
  * show it. */
-static struct pl_inline_known resolve(u64 frame, u64 instruction)
+static struct known resolve(u64 frame, u64 instruction)
 {
-	struct pl_inline_known known = {.code = frame_code(frame)};
+	struct known known = {.code = frame_code(frame)};
 	u64 owner = LAYOUT->instruction_is_index ? 0 : instruction >> OWNER_SHIFT;
 	int64_t offset;
 
@@ -48,77 +54,141 @@ static struct pl_inline_known resolve(u64 frame, u64 instruction)
 	return known;
 }
 
-static u64 frame_word(const struct pl_inline_known *known)
+static u64 frame_word(const struct known *known)
 {
 	return (u64)known->record << 32 | known->offset;
 }
 
-static void chain_walk(struct pl_inline_chain *chain, u64 frame)
+/* The same, remembered: what a code object has at an instruction does not change while it lives. Not where threads
+ * have copies of the bytecode, which may go before the code object does. */
+static struct known resolve_seen(struct pl_inline_slot *slot, u64 frame, u64 instruction)
 {
-	u64 hash = 1, limit = pl_config.frame_limit - 1, found = 0;
-	u32 count = 0, walk = (u32)PL_INLINE_WALK(pl_config.frame_limit);
-	struct pl_inline_known *known = known_of(chain);
+	u64 code = frame_code(frame);
+	struct pl_inline_seen *seen = &slot->seen[(code ^ instruction << 3) * 0x9e3779b97f4a7c15ull >>
+						  (64 - PL_INLINE_SEEN_BITS)];
+	struct known known;
 
-	chain->valid = 0;
-	chain->cut = 1;
-	while (found < limit && count < walk) {
-		u64 instruction;
-
-		if (!frame) {
-			chain->cut = 0;
-			break;
-		}
-		instruction = frame_instruction(frame);
-		chain->link[count].frame = frame;
-		chain->link[count].instruction = instruction & POINTER_MASK;
-		known[count] = resolve(frame, instruction);
-		if (known[count].record) {
-			hash = mix(hash, frame_word(&known[count]));
-			found++;
-		}
-		count++;
-		frame = frame_previous(frame);
+	if (likely(seen->code == code && seen->instruction == instruction && seen->word))
+		return (struct known){code, (u32)(seen->word >> 32), (u32)seen->word};
+	known = resolve(frame, instruction);
+	if (known.record != PL_INLINE_CODE_NONE && LAYOUT->code_tlbc < 0) {
+		seen->word = 0;
+		seen->code = code;
+		seen->instruction = instruction;
+		seen->word = frame_word(&known);
 	}
-	if (chain->cut && !frame)
-		chain->cut = 0;
-	chain->more = chain->cut;
-	chain->count = count;
-	chain->hash = hash;
-	chain->valid = 1;
+	return known;
 }
 
-static bool site_fill(
-	u32 site, u64 hash, const struct pl_inline_known *top, const struct pl_inline_chain *chain, bool more, u64 native)
+static void chain_walk(struct pl_inline_slot *slot, struct pl_inline_chain *chain, u64 frame)
+{
+	u64 hash = 1, limit = pl_config.frame_limit - 1, found = 0, *link = chain->link;
+	u32 count = 0, walk = (u32)PL_INLINE_WALK(pl_config.frame_limit);
+	const bool enough = instruction_is_enough();
+
+	chain->generation = slot->chain_generation;
+	for (; frame && found < limit && count < walk; count++) {
+		u64 instruction = frame_instruction(frame);
+		struct known known = resolve_seen(slot, frame, instruction);
+
+		*link++ = frame;
+		*link++ = instruction & POINTER_MASK;
+		if (!enough)
+			*link++ = known.code;
+		if (known.record) {
+			hash = mix(hash, frame_word(&known));
+			found++;
+		}
+		frame = frame_previous(frame);
+	}
+	chain->cut = frame != 0;
+	chain->count = (uint16_t)count;
+	chain->hash = mix(hash, chain->cut);
+	chain->generation = slot->chain_generation + 1;
+}
+
+/* The chain of these callers, if it is in another than the first place of its set. */
+const struct pl_inline_chain *pl_chain_other_way(struct pl_inline_slot *slot, u64 caller)
+{
+	const struct pl_inline_chain *chain = chain_set(slot, caller);
+
+	for (u32 i = 1; i < PL_INLINE_CHAIN_WAYS; i++) {
+		chain = chain_way(chain, 1);
+		if (chain_holds(slot, chain, caller))
+			return chain;
+	}
+	return NULL;
+}
+
+/* The chain of these callers, walked if it is not known. */
+static const struct pl_inline_chain *chain_of(struct pl_inline_slot *slot, u64 caller)
+{
+	struct pl_inline_chain *first = chain_set(slot, caller), *victim;
+	const struct pl_inline_chain *chain = chain_holds(slot, first, caller) ? first : pl_chain_other_way(slot, caller);
+
+	if (chain)
+		return chain;
+	victim = (struct pl_inline_chain *)chain_way(first, slot->chain_victim++ % PL_INLINE_CHAIN_WAYS);
+	chain_walk(slot, victim, caller);
+	return victim;
+}
+
+/* The words of the chain's frames, which are those on the stack now; to NULL: only how many. */
+static u64 chain_words(struct pl_inline_slot *slot, const struct pl_inline_chain *chain, u64 *to)
+{
+	const u32 words = instruction_is_enough() ? 2 : PL_INLINE_LINK_WORDS;
+	u64 count = 0;
+
+	for (u32 i = 0; i < chain->count; i++) {
+		u64 frame = chain->link[i * words];
+		struct known known = resolve_seen(slot, frame, frame_instruction(frame));
+
+		if (known.record == PL_INLINE_CODE_NONE)
+			continue;
+		if (to)
+			to[count] = frame_word(&known);
+		count++;
+	}
+	return count;
+}
+
+/* What a trace is made of. chain NULL: of no callers. */
+struct trace {
+	struct pl_inline_slot *slot;
+	const struct known *top; /* NULL: no Python frame at all */
+	const struct pl_inline_chain *chain;
+	bool more;
+	u64 native;
+};
+
+static bool site_fill(u32 site, u64 hash, const struct trace *trace)
 {
 	struct pl_inline_site *row = (struct pl_inline_site *)pl_config.sites + site;
-	const struct pl_inline_known *known = chain ? known_of(chain) : NULL;
 	u64 *frames = (u64 *)pl_config.frames;
-	u64 count = top != NULL, first;
+	u64 count = trace->top != NULL, first;
 
-	for (u32 i = 0; chain && i < chain->count; i++)
-		count += known[i].record != PL_INLINE_CODE_NONE;
-	first = __atomic_fetch_add(&control()->next_frame, count + (native != 0), __ATOMIC_RELAXED);
-	if (first + count + (native != 0) > pl_config.frames_limit)
+	if (trace->chain)
+		count += chain_words(trace->slot, trace->chain, NULL);
+	first = __atomic_fetch_add(&control()->next_frame, count + (trace->native != 0), __ATOMIC_RELAXED);
+	if (first + count + (trace->native != 0) > pl_config.frames_limit)
 		return false;
-	if (native)
-		frames[first++] = native;
+	if (trace->native)
+		frames[first++] = trace->native;
 	row->frames = (u32)first;
 	row->count = (uint16_t)count;
-	row->more = more;
-	row->domain = native != 0;
-	if (top)
-		frames[first++] = frame_word(top);
-	for (u32 i = 0; chain && i < chain->count; i++)
-		if (known[i].record != PL_INLINE_CODE_NONE)
-			frames[first++] = frame_word(&known[i]);
+	row->more = trace->more;
+	row->domain = trace->native != 0;
+	if (trace->top)
+		frames[first++] = frame_word(trace->top);
+	if (trace->chain)
+		chain_words(trace->slot, trace->chain, frames + first);
 	__atomic_store_n(&row->hash, hash, __ATOMIC_RELEASE);
 	return true;
 }
 
 /* The site with this hash. Two traces of one hash would share a row: at a million sites, one chance
  * in thirty million. */
-static u32 site_find(
-	u64 hash, const struct pl_inline_known *top, const struct pl_inline_chain *chain, bool more, u64 native)
+static u32 site_find(u64 hash, const struct trace *trace)
 {
 	const struct pl_inline_site *sites = (const struct pl_inline_site *)pl_config.sites;
 	u32 *index = (u32 *)pl_config.index;
@@ -138,7 +208,7 @@ static u32 site_find(
 					break;
 				number = PL_INLINE_SITE_FIRST +
 					 __atomic_fetch_add(&control()->next_site, 1, __ATOMIC_RELAXED);
-				if (number >= pl_config.site_limit || !site_fill((u32)number, hash, top, chain, more, native))
+				if (number >= pl_config.site_limit || !site_fill((u32)number, hash, trace))
 					break;
 				site = (u32)number;
 			}
@@ -156,64 +226,82 @@ static u32 site_find(
 /* The site of what has no Python frame. */
 u32 pl_trace_nowhere(u64 salt, u64 native)
 {
-	return salt ? site_find(mix(3, salt), NULL, NULL, false, native) : PL_INLINE_SITE_UNKNOWN;
+	const struct trace trace = {.native = native};
+
+	return salt ? site_find(mix(3, salt), &trace) : PL_INLINE_SITE_UNKNOWN;
+}
+
+static u32 top_remember(struct pl_inline_top *set, u64 code, u64 hash, u32 site)
+{
+	for (u32 i = PL_INLINE_TOP_WAYS - 1; i; i--) {
+		set[i].key = 0;
+		set[i].code = set[i - 1].code;
+		set[i].key = set[i - 1].key;
+	}
+	set[0].key = 0;
+	set[0].code = code;
+	set[0].key = hash << PL_INLINE_TOP_BITS >> PL_INLINE_TOP_KEY_SHIFT << PL_INLINE_TOP_KEY_SHIFT | site;
+	return site;
 }
 
 /* The same for a thread that allocates so again and again. No code object is at an address of 0. */
 u32 pl_trace_native(struct pl_inline_slot *slot, u64 salt, u64 native)
 {
-	struct pl_inline_top *top = top_of(slot, 0, native, salt);
+	u64 hash = top_hash(native, salt);
+	struct pl_inline_top *set = top_set(slot, hash);
+	u32 site = top_site(set, 0, hash);
 
-	if (likely(!top->code && top->instruction == native && top->chain == salt && top->site))
-		return top->site;
-	top->site = 0;
-	top->code = 0;
-	top->instruction = native;
-	top->chain = salt;
-	top->site = pl_trace_nowhere(salt, native);
-	return top->site;
+	return likely(site) ? site : top_remember(set, 0, hash, pl_trace_nowhere(salt, native));
 }
 
 u32 pl_trace_slow(struct pl_inline_slot *slot, u64 frame, u64 salt, u64 native)
 {
-	u32 walk = (u32)PL_INLINE_WALK(pl_config.frame_limit);
+	u32 walk = (u32)PL_INLINE_WALK(pl_config.frame_limit), site;
 
 	for (u32 i = 0; i < walk && frame; i++) {
-		struct pl_inline_chain *chain = NULL;
-		u64 caller = frame_previous(frame), instruction = frame_instruction(frame), hash = salt;
-		struct pl_inline_known known = resolve(frame, instruction);
-		struct pl_inline_top *top;
+		u64 caller = frame_previous(frame), instruction = frame_instruction(frame), hash = salt, key;
+		struct known top = resolve_seen(slot, frame, instruction);
+		struct trace trace = {slot, &top, NULL, caller != 0, native};
+		struct pl_inline_top *set;
 
-		if (known.record == PL_INLINE_CODE_NONE) {
+		if (top.record == PL_INLINE_CODE_NONE) {
 			frame = caller;
 			continue;
 		}
 		if (pl_config.frame_limit > 1) {
-			chain = chain_of(slot, caller);
-			if (!chain_holds(chain, caller))
-				chain_walk(chain, caller);
-			hash = chain->hash ^ salt;
+			trace.chain = chain_of(slot, caller);
+			trace.more = trace.chain->cut;
+			hash = trace.chain->hash ^ salt;
 		}
-		top = top_of(slot, known.code, instruction, hash);
-		if (top->code == known.code && top->instruction == instruction && top->chain == hash && top->site)
-			return top->site;
-		top->site = 0;
-		top->code = known.code;
-		top->instruction = instruction;
-		top->chain = hash;
-		top->site = site_find(mix(mix(2, hash), frame_word(&known)), &known, chain, chain ? chain->more : caller != 0,
-			native);
-		return top->site;
+		key = top_hash(instruction, hash);
+		set = top_set(slot, key);
+		site = top_site(set, top.code, key);
+		return site ? site : top_remember(set, top.code, key, site_find(mix(mix(2, hash), frame_word(&top)), &trace));
 	}
 	return pl_trace_nowhere(salt, native);
+}
+
+/* All of them: to look for those that a code object is part of takes longer than to walk anew those that are still
+ * wanted, where a program makes and drops code all the time. */
+void pl_chains_forget(struct pl_inline_slot *slot)
+{
+	struct pl_inline_chain *chain = (struct pl_inline_chain *)(slot + 1);
+
+	if (likely(++slot->chain_generation))
+		return;
+	/* Generations begin anew. */
+	for (u32 i = 0; i < PL_INLINE_CHAIN_WAYS << PL_INLINE_CHAIN_BITS; i++)
+		((struct pl_inline_chain *)chain_way(chain, i))->generation = 0;
 }
 
 static void slot_forget(struct pl_inline_slot *slot)
 {
 	for (u32 i = 0; i < PL_INLINE_TOPS; i++)
-		slot->top[i].site = 0;
-	for (u32 i = 0; i < PL_INLINE_CHAINS; i++)
-		((struct pl_inline_chain *)((u64)(slot + 1) + i * pl_config.chain_stride))->valid = 0;
+		for (u32 k = 0; k < PL_INLINE_TOP_WAYS; k++)
+			slot->top[i][k].key = 0;
+	for (u32 i = 0; i < PL_INLINE_SEEN; i++)
+		slot->seen[i].word = 0;
+	pl_chains_forget(slot);
 }
 
 /* The calling thread's own slot. A thread pointer is unique among the living, and who gets a dead

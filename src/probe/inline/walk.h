@@ -34,29 +34,31 @@ inlined u64 frame_instruction(u64 frame)
 	return load64(frame, LAYOUT->frame_instruction) | (u64)load8(frame, LAYOUT->frame_owner) << OWNER_SHIFT;
 }
 
-/* Callers differ by their frame and by where in it they are. */
-inlined struct pl_inline_chain *chain_of(struct pl_inline_slot *slot, u64 caller)
-{
-	u64 key = caller;
-
-	if (likely(caller))
-		key = caller >> 4 ^ (LAYOUT->instruction_is_index ? load32(caller, LAYOUT->frame_instruction)
-								  : load64(caller, LAYOUT->frame_instruction)) >>
-					    1;
-	return (struct pl_inline_chain *)((u64)(slot + 1) + key % PL_INLINE_CHAINS * pl_config.chain_stride);
-}
-
-inlined struct pl_inline_known *known_of(const struct pl_inline_chain *chain)
-{
-	return (struct pl_inline_known *)(chain->link + PL_INLINE_WALK(pl_config.frame_limit));
-}
-
 /* Whether an instruction says by itself whose it is: it is an address in the code object, and the caches
  * forget a code object that dies. Not an index (<= 3.10), and not an address in a thread's own copy of the
  * bytecode (free-threaded 3.14+), which can go while the code object stays. */
 inlined bool instruction_is_enough(void)
 {
 	return !LAYOUT->instruction_is_index && LAYOUT->code_tlbc < 0;
+}
+
+/* The first of the chains that may be this caller's: callers differ by their frame and by where in it they are. */
+inlined struct pl_inline_chain *chain_set(struct pl_inline_slot *slot, u64 caller)
+{
+	u64 key = 0;
+
+	if (likely(caller)) {
+		key = LAYOUT->instruction_is_index ? load32(caller, LAYOUT->frame_instruction)
+						   : load64(caller, LAYOUT->frame_instruction);
+		/* No multiplication: what comes after this waits for it. */
+		key = (caller >> 4 ^ key >> 1) & ((1 << PL_INLINE_CHAIN_BITS) - 1);
+	}
+	return (struct pl_inline_chain *)((u64)(slot + 1) + key * pl_config.set_stride);
+}
+
+inlined const struct pl_inline_chain *chain_way(const struct pl_inline_chain *first, u32 way)
+{
+	return (const struct pl_inline_chain *)((u64)first + way * pl_config.chain_stride);
 }
 
 /*
@@ -70,35 +72,34 @@ inlined bool instruction_is_enough(void)
  */
 inlined bool chain_matches(const struct pl_inline_chain *chain, u64 frame, const bool is_index, const bool enough)
 {
-	const struct pl_inline_link *link = chain->link, *end = link + chain->count;
-	const struct pl_inline_known *known = known_of(chain);
+	const u32 words = enough ? 2 : PL_INLINE_LINK_WORDS;
+	const u64 *link = chain->link, *end = link + chain->count * words;
 	const u64 mask = LAYOUT->code_mask, code = (u64)(int64_t)LAYOUT->frame_code,
 		  instruction = (u64)(int64_t)LAYOUT->frame_instruction, previous = (u64)(int64_t)LAYOUT->frame_previous;
 	u64 at;
 
 	if (unlikely(link == end))
 		return chain->cut || !frame;
-	if (frame != link->frame)
+	if (frame != *link)
 		return false;
 #define AT(base, offset) (*(const u64 *)((base) + (offset)))
 #define MATCH                                                                                                          \
 	do {                                                                                                           \
-		at = link->frame;                                                                                      \
+		at = link[0];                                                                                          \
 		__asm__("" : "+r"(at));                                                                                \
-		if (!enough && (AT(at, code) & mask) != known++->code)                                                 \
+		if (!enough && (AT(at, code) & mask) != link[2])                                                       \
 			return false;                                                                                  \
-		if (is_index ? (u32)AT(at, instruction) != (u32)link->instruction                                      \
-			     : AT(at, instruction) != link->instruction)                                               \
+		if (is_index ? (u32)AT(at, instruction) != (u32)link[1] : AT(at, instruction) != link[1])              \
 			return false;                                                                                  \
-		link++;                                                                                                \
+		link += words;                                                                                         \
 	} while (0)
 #define FOLLOW                                                                                                         \
 	do {                                                                                                           \
-		if (AT(at, previous) != link->frame)                                                                   \
+		if (AT(at, previous) != *link)                                                                         \
 			return false;                                                                                  \
 	} while (0)
 	/* Four at a time: what is left is six instructions a frame. */
-	while (end - link > 4) {
+	while (end - link > 4 * words) {
 		MATCH;
 		FOLLOW;
 		MATCH;
@@ -119,9 +120,9 @@ inlined bool chain_matches(const struct pl_inline_chain *chain, u64 frame, const
 #undef AT
 }
 
-inlined bool chain_holds(const struct pl_inline_chain *chain, u64 frame)
+inlined bool chain_holds(const struct pl_inline_slot *slot, const struct pl_inline_chain *chain, u64 frame)
 {
-	if (unlikely(!chain->valid))
+	if (unlikely(chain->generation - 1 != slot->chain_generation))
 		return false;
 	if (likely(instruction_is_enough()))
 		return chain_matches(chain, frame, false, true);
@@ -129,9 +130,26 @@ inlined bool chain_holds(const struct pl_inline_chain *chain, u64 frame)
 					    : chain_matches(chain, frame, false, false);
 }
 
-inlined struct pl_inline_top *top_of(struct pl_inline_slot *slot, u64 code, u64 instruction, u64 chain)
+/* Which set, and which key: see struct pl_inline_top. */
+inlined u64 top_hash(u64 instruction, u64 chain)
 {
-	return &slot->top[(code ^ chain ^ instruction << 3) * 0x9e3779b97f4a7c15ull >> (64 - PL_INLINE_TOP_BITS)];
+	return (instruction ^ chain) * 0x9e3779b97f4a7c15ull;
+}
+
+inlined struct pl_inline_top *top_set(struct pl_inline_slot *slot, u64 hash)
+{
+	return slot->top[hash >> (64 - PL_INLINE_TOP_BITS)];
+}
+
+/* The site that the set knows of this code object and hash, or 0. */
+inlined u32 top_site(const struct pl_inline_top *set, u64 code, u64 hash)
+{
+	const u64 mask = ((u64)1 << PL_INLINE_TOP_KEY_SHIFT) - 1, key = hash << PL_INLINE_TOP_BITS;
+
+	for (u32 i = 0; i < PL_INLINE_TOP_WAYS; i++)
+		if (set[i].code == code && (set[i].key ^ key) <= mask)
+			return (u32)(set[i].key & mask);
+	return 0;
 }
 
 inlined u64 thread_frame(u64 thread)
@@ -148,7 +166,7 @@ inlined u64 thread_frame(u64 thread)
 inlined u32 trace(struct pl_inline_slot *slot, u64 thread, u64 salt, u64 native)
 {
 	u64 frame = thread_frame(thread), code, instruction, hash = salt;
-	const struct pl_inline_top *top;
+	u32 site;
 
 	if (unlikely(!frame))
 		return pl_trace_nowhere(salt, native);
@@ -156,15 +174,19 @@ inlined u32 trace(struct pl_inline_slot *slot, u64 thread, u64 salt, u64 native)
 	instruction = frame_instruction(frame);
 	if (pl_config.frame_limit > 1) {
 		u64 caller = frame_previous(frame);
-		const struct pl_inline_chain *chain = chain_of(slot, caller);
+		const struct pl_inline_chain *chain = chain_set(slot, caller);
 
-		if (unlikely(!chain_holds(chain, caller)))
-			return pl_trace_slow(slot, frame, salt, native);
+		if (unlikely(!chain_holds(slot, chain, caller))) {
+			chain = pl_chain_other_way(slot, caller);
+			if (unlikely(!chain))
+				return pl_trace_slow(slot, frame, salt, native);
+		}
 		hash = chain->hash ^ salt;
 	}
-	top = top_of(slot, code, instruction, hash);
-	if (likely(top->code == code && top->instruction == instruction && top->chain == hash && top->site))
-		return top->site;
+	hash = top_hash(instruction, hash);
+	site = top_site(top_set(slot, hash), code, hash);
+	if (likely(site))
+		return site;
 	return pl_trace_slow(slot, frame, salt, native);
 }
 
