@@ -15,7 +15,7 @@ SCRIPT = VICTIMS / "native.py"
 KINDS = ["malloc", "calloc", "realloc", "grown", "posix_memalign", "aligned_alloc", "memalign", "valloc",
          "by_reallocarray", "mmap", "mremap"]
 LINES = [line_of(SCRIPT, "# line: %s" % kind) for kind in KINDS]
-JEMALLOC = "/usr/lib/x86_64-linux-gnu/libjemalloc.so.2"
+ALLOCATORS = {"jemalloc": "libjemalloc.so.2", "tcmalloc": "libtcmalloc_minimal.so.4", "mimalloc": "libmimalloc.so.2"}
 
 # One of each way to tell which thread runs: up to 3.11, since 3.12, without a GIL; the distribution's is stripped.
 FEW = [entry for entry in pythons.pythons() if not entry.root and
@@ -236,29 +236,42 @@ sys.stdin.readline()
 """
 
 
+def preloaded(name):
+    """The environment for a program that brings this allocator along."""
+    path = os.path.join("/usr/lib/x86_64-linux-gnu", ALLOCATORS[name])
+    if not os.path.exists(path):
+        skip_here("allocator", name)
+    return dict(os.environ, LD_PRELOAD=path)
+
+
+@pytest.mark.parametrize("allocator", ALLOCATORS)
 @few_pythons
-def test_allocator_of_the_programs_own(python):
-    """With jemalloc preloaded its malloc is the real one; what it maps for itself is not data."""
-    if not os.path.exists(JEMALLOC):
-        skip_here("jemalloc")
-    with native(python, env=dict(os.environ, LD_PRELOAD=JEMALLOC)) as victim:
+def test_allocator_of_the_programs_own(python, allocator):
+    """Its malloc is the real one; what it maps for itself is not data."""
+    with native(python, env=preloaded(allocator)) as victim:
         keep(victim.pid)
         assert_exact(victim)
         callers = {os.path.basename(row["native"]["module"]) for row in read(victim.pid)["stats"] if "native" in row}
-        assert not [name for name in callers if "jemalloc" in name], callers
+        assert not [name for name in callers if allocator in name], callers
+        assert victim.ask("fork") == 42
         detach(victim)
 
 
-def test_cplusplus(one_python):
-    """Nodes of a map: 32 bytes of links and color, and two ints."""
+@pytest.mark.parametrize("allocator", [None] + list(ALLOCATORS))
+def test_cplusplus(one_python, allocator):
+    """Nodes of a map: 32 bytes of links and color, and two ints. With an allocator that has an operator new of its own
+    the word of that is hooked, and the extension itself is the caller."""
     if not os.path.exists(library("maps")):
         skip_here("c++")
-    with Victim(one_python, None, "-c", MAPS % library("maps")) as victim:
+    with Victim(one_python, None, "-c", MAPS % library("maps"), env=allocator and preloaded(allocator)) as victim:
         keep(victim.pid)
         victim.tell("go")
         assert victim.line() == "kept"
-        rows = {row["lineno"]: row for row in read(victim.pid)["stats"] if row["domain"] == "native"}
-        assert 10000 * 40 <= rows[6]["size"] <= 10000 * 40 + 100 and rows[6]["count"] in (10001, 10002), rows
+        rows = [row for row in read(victim.pid)["stats"] if row["domain"] == "native" and row["lineno"] == 6]
+        size, count = sum(row["size"] for row in rows), sum(row["count"] for row in rows)
+        assert 10000 * 40 <= size <= 10000 * 40 + 100 and count in (10001, 10002), rows
+        if allocator:
+            assert os.path.basename(rows[0]["native"]["module"]) == "victim_maps.so", rows
         victim.tell("go")
         assert victim.line() == "dropped"
         document = read(victim.pid)
