@@ -90,7 +90,7 @@ struct pl_rss_growth {
 	bool known;
 	int64_t rss;
 	int64_t causes[PL_CAUSES];
-	/* Most of the growth is memory that was freed and that the allocators cannot give back. */
+	/* There is growth, and most of it is memory that was freed and that the allocators cannot give back. */
 	bool fragmentation;
 	uint32_t class_size; /* of the pools that hold most of it; 0: it is not in pools */
 };

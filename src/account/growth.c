@@ -64,7 +64,7 @@ void pl_rss_growth_compute(const struct pl_account *before, const struct pl_acco
 		[PL_CAUSE_STACKS] = PL_ACCOUNT_STACKS,
 		[PL_CAUSE_OWN] = PL_ACCOUNT_OWN,
 	};
-	int64_t held;
+	int64_t held, grown;
 
 	memset(ret, 0, sizeof(*ret));
 	if (!before->taken || !now->taken)
@@ -81,7 +81,8 @@ void pl_rss_growth_compute(const struct pl_account *before, const struct pl_acco
 	for (int cause = 0; cause < PL_CAUSE_UNEXPLAINED; cause++)
 		ret->causes[PL_CAUSE_UNEXPLAINED] = minus(ret->causes[PL_CAUSE_UNEXPLAINED], ret->causes[cause]);
 	held = ret->causes[PL_CAUSE_ARENAS_FREE] + ret->causes[PL_CAUSE_HEAP_FREE];
-	ret->fragmentation = held >= FRAGMENTATION_MIN && held > (ret->rss - ret->causes[PL_CAUSE_OWN]) / 2;
+	grown = minus(ret->rss, ret->causes[PL_CAUSE_OWN]);
+	ret->fragmentation = held >= FRAGMENTATION_MIN && grown > 0 && held > grown / 2;
 	if (ret->causes[PL_CAUSE_ARENAS_FREE] > ret->causes[PL_CAUSE_HEAP_FREE])
 		ret->class_size = largest_class(before, now);
 }

@@ -27,7 +27,8 @@ MODES = {
     "pyleak-domain-python": ("pyleak --domain python", 1),
     "breakpoint": ("pyleak -e breakpoint", 1000),
 }
-DEFAULT_MODES = [mode for mode in MODES if mode not in ("breakpoint", "pyleak-domain-python") and not mode.endswith("-parked")]
+DEFAULT_MODES = [mode for mode in MODES
+                 if mode not in ("breakpoint", "pyleak-domain-python") and not mode.endswith("-parked")]
 NATIVE_MODES = ["pyleak-1", "pyleak-16", "pyleak-sample", "pyleak-domain-python"]
 
 

@@ -427,8 +427,8 @@ def guardians():
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
-                with open("/proc/%s/comm" % name) as file:
-                    if file.read().strip() != "pyleak-guardian" or os.readlink("/proc/%s/exe" % name) != PYLEAK:
+                with open("/proc/%s/comm" % name, "rb") as file:  # others may have any name
+                    if file.read().strip() != b"pyleak-guardian" or os.readlink("/proc/%s/exe" % name) != PYLEAK:
                         continue
                 with open("/proc/%s/environ" % name, "rb") as file:
                     if not worker or b"PYTEST_XDIST_WORKER=%s" % worker.encode() in file.read().split(b"\0"):

@@ -8,7 +8,7 @@ import signal
 import pytest
 
 import pythons
-from helpers import TABLES_END, TABLES_FIRST, Pyleak, pyleak, wait_clean, wait_hooked
+from helpers import TABLES_END, TABLES_FIRST, Pyleak, library, needs_library, pyleak, wait_clean, wait_hooked
 from programs import Program, recorded
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -24,6 +24,44 @@ def fragment_in_threads(blocks):
     threads = [threading.Thread(target=fragment, args=(blocks,)) for i in range(4)]
     for thread in threads: thread.start()
     for thread in threads: thread.join()
+def of_the_heap(blocks):
+    many = [bytes(600 + i % 3000) for i in range(blocks)]
+    kept.append(many[::20])
+def in_eight_threads(blocks):
+    # Each allocates in an arena of its own.
+    threads = [threading.Thread(target=of_the_heap, args=(blocks // 8,)) for i in range(8)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+def large(blocks):
+    # Mapped at first: malloc learns from the first that is freed, and takes the others from its heap.
+    first = [bytearray(b"x") * (140000 + i % 7 * 30000) for i in range(blocks)]
+    del first[::2]
+    second = [bytearray(b"x") * (150000 + i % 5 * 10000) for i in range(blocks)]
+    kept.append((first[::10], second[::10]))
+def native(blocks):
+    library = ctypes.PyDLL(None)
+    library.malloc.restype = ctypes.c_void_p
+    library.malloc.argtypes = [ctypes.c_size_t]
+    library.free.argtypes = [ctypes.c_void_p]
+    library.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+    many = [library.malloc(100 + i % 900) for i in range(blocks)]
+    for i, block in enumerate(many): library.memset(block, 1, 100 + i % 900)
+    for i, block in enumerate(many):
+        if i % 30: library.free(block)
+held = []
+def hold(blocks):
+    library = ctypes.PyDLL(sys.argv[1])
+    library.native_take.restype = ctypes.c_void_p
+    library.native_take.argtypes = [ctypes.c_int, ctypes.c_size_t]
+    library.native_drop.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t]
+    held.extend([library.native_drop, [bytes(40) for i in range(blocks * 100)]])
+    for i in range(blocks):
+        held.append(library.native_take(0, 200 << 10))
+        ctypes.memset(held[-1], 1, 200 << 10)
+def let_go(unused):
+    drop = held.pop(0)
+    held.pop(0)
+    while held: drop(0, held.pop(), 0)
 def leak(blocks):
     kept.append([bytes(40) for i in range(blocks)])  # at leak
 def deep(depth):
@@ -94,6 +132,18 @@ def test_fragmentation(python, tmp_path):
         assert max(sizes, key=sizes.get) == 16, sizes
 
 
+@pytest.mark.parametrize("command", ["of_the_heap 40000", "in_eight_threads 80000", "large 500", "native 150000"])
+def test_fragmented_heap(one_python, tmp_path, command):
+    """The same of the C library: in its main arena, in those of threads, above what it would map, and by native code."""
+    with Program(one_python, tmp_path, PROGRAM) as victim:
+        with recorded(victim) as record:
+            tell(victim, command)
+        rss, causes = growth(record.document)
+        assert rss > 30 * MIB and abs(causes["unexplained"]) < 0.05 * rss, causes
+        assert record.document["account"]["growth"]["fragmentation"] is True, causes
+        assert causes["heap_free"] > 0.5 * rss, causes
+
+
 def test_leak(python, tmp_path):
     """A leak is explained by its line, and is not called fragmentation."""
     with Program(python, tmp_path, PROGRAM) as victim:
@@ -159,6 +209,25 @@ def test_glibc_agrees(one_python, tmp_path, command):
         # Some of the free pages were given back (trimmed), or never used.
         assert 0.95 * free - 256 * KIB < account["heap_free"]["after"] < free + 64 * KIB, (account, arena, free)
         assert abs(used - (arena - free)) < 256 * KIB, (used, arena, free)
+
+
+def test_shrinks(python, tmp_path):
+    """What was allocated before, natively and by Python, is freed: that is said, and nothing is shown as growing."""
+    if pythons.of(python).root:
+        needs_library(python, "native")
+    with Program(python, tmp_path, PROGRAM, library("native")) as victim:
+        tell(victim, "hold 200")
+        with recorded(victim) as record:
+            tell(victim, "let_go 0")
+        document = record.document
+        rss, causes = growth(document)
+        # The blocks of malloc are so large that each is a mapping.
+        assert rss < -35 * MIB, causes
+        assert causes["unexplained"] < -35 * MIB and causes["tracked"] < MIB, causes
+        assert not [row for row in document["stats"] if row["size"] > 256 * KIB], document["stats"]
+        assert document["freed_before"]["count"] >= 200, document["freed_before"]
+        assert document["freed_before"]["size"] >= 200 * 200 * KIB, document["freed_before"]
+        assert document["account"]["growth"]["fragmentation"] is False
 
 
 def test_stacks(one_python, tmp_path):

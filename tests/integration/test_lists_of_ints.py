@@ -57,7 +57,8 @@ print(json.dumps({"ints": ints, "count": ints + 2 * len(lists) + 1,
 sys.stdin.readline()
 """
 
-CHOSEN = [entry for entry in all_pythons() if entry.executable.startswith("/usr/bin/") or entry.version[:2] in wheels.OF]
+CHOSEN = [entry for entry in all_pythons()
+          if entry.executable.startswith("/usr/bin/") or entry.version[:2] in wheels.OF]
 
 
 @pytest.mark.parametrize("python", [entry.executable for entry in CHOSEN], ids=map(pythons.label, CHOSEN))

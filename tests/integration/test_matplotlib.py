@@ -44,7 +44,8 @@ while True:
 # The distribution's, 3.6 of whoever, and those in roots: builds of one's own have no such libraries.
 CHOSEN = [entry for entry in all_pythons()
           if entry.root or entry.executable.startswith("/usr/bin/") or entry.version[:2] in wheels.OF]
-chosen_pythons = pytest.mark.parametrize("python", [entry.executable for entry in CHOSEN], ids=map(pythons.label, CHOSEN))
+chosen_pythons = pytest.mark.parametrize("python", [entry.executable for entry in CHOSEN],
+                                         ids=map(pythons.label, CHOSEN))
 
 
 def service(python, *arguments):

@@ -138,8 +138,8 @@ def test_threads_without_python(python):
 
 @few_pythons
 def test_with_the_gil_and_without(python):
-    """Threads that keep the GIL while they free, and threads that let go of it, all of blocks from one line: whoever has the
-    GIL adds to totals of its own, and none is lost."""
+    """Threads that keep the GIL while they free, and threads that let go of it, all of blocks from one line: whoever has
+    the GIL adds to totals of its own, and none is lost."""
     with Victim(python, None, "-c", BOTH % library("native")) as victim:
         keep(victim.pid)
         victim.tell("go")

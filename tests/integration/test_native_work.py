@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""numpy with an OpenBLAS of many threads, Pillow and pandas at work, while pyleak comes and goes: each result is what it
-was before, and what is kept is counted to the byte."""
+"""numpy with an OpenBLAS of many threads, Pillow and pandas at work, while pyleak comes and goes: each result is what
+it was before, and what is kept is counted to the byte."""
 import os
 import random
 import signal
@@ -148,7 +148,7 @@ def test_counts_meanwhile(worker):
     found = [row for row in document["stats"] if row["filename"] == worker.path and row["lineno"] == line
              and row["domain"] == "native"]
     assert [(row["size"], row["count"]) for row in found] == [(100 * 80000, 100)], found
-    # What is made and dropped does not pile up: rows that say so would be wrong ones. OpenBLAS keeps what it has mapped.
+    # What is made and dropped does not pile up: rows that say so would be wrong. OpenBLAS keeps what it has mapped.
     rest = sum(row["size"] for row in document["stats"]
                if row not in found and "openblas" not in row.get("native", {}).get("module", ""))
     assert rest < 16 << 20, sorted((row["size"], row["filename"], row["lineno"]) for row in document["stats"])[-5:]

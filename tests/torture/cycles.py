@@ -4,8 +4,9 @@
 
     cycles.py [--libraries] [--rounds N] [--engine E] [--workers N] [--seconds S] [--python PATH]
 
-The process allocates in 4 threads and checks its own data; --libraries: and loads and unloads a library all the time. After each cycle it must be alive and
-right, with its mappings as they were; at the end its RSS must be where it was after the first cycles.
+The process allocates in 4 threads and checks its own data; --libraries: and loads and unloads a library all the time.
+After each cycle it must be alive and right, with its mappings as they were; at the end its RSS must be where it was
+after the first cycles.
 The last line of the output is "N passed, N failed, N skipped" (skipped: there was no time for them).
 """
 import argparse

@@ -113,7 +113,7 @@ inlined u64 call_marked(struct pl_inline_slot *own, u64 a, u64 b, u64 c, u32 ent
 
 /* -- malloc and all that give a new block: result and size ------------------------------------------- */
 
-/* A slot and an entry in one word, as a seventh argument would keep the call from being a jump: slots begin at pages. */
+/* A slot and an entry in one word: a seventh argument would keep the call from being a jump. Slots begin at pages. */
 #define SLOT_ENTRY(own, entry) ((u64)(own) | (entry))
 #define SLOT_OF(word) ((struct pl_inline_slot *)((word) & ~(u64)(PAGE - 1)))
 #define ENTRY_IN(word) ((u32)(word) & (PAGE - 1))

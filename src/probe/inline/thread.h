@@ -33,7 +33,7 @@ inlined u64 current_thread(void)
 					: thread_word(pl_config.thread_tls);
 }
 
-/* pl_thread_slot() for a thread that has the first of its places, as nearly all have, and whose caches are up to date. */
+/* pl_thread_slot() for a thread at the first of its places, as nearly all are, whose caches are up to date. */
 inlined struct pl_inline_slot *thread_slot(void)
 {
 	u64 self = thread_pointer();
