@@ -56,11 +56,25 @@ struct heap_walk {
 	uint64_t next; /* where the next chunk begins: beyond the piece if it is known, 0 if not */
 	uint64_t used, lost; /* bytes of chunks in use; bytes that no chunk was found for */
 	void *context;
-	void (*free)(void *context, uint64_t start, uint64_t end); /* called for each free chunk */
+	/* Called for each free chunk, and for each that is in use; NULL: not called. */
+	void (*free)(void *context, uint64_t start, uint64_t end);
+	void (*use)(void *context, uint64_t start, uint64_t end);
 	/* The last chunk: whether it is free stands in the next one. */
 	uint64_t pending, pending_end;
 };
 void heap_walk(const struct heap_piece *piece, struct heap_walk *walk);
+
+/* The memory that such chunks are in: one piece of the main arena, and those of the other ones. */
+struct heap {
+	struct pl_range range;
+	uint64_t first; /* chunk; 0: not known */
+	bool other_arena;
+};
+enum { HEAPS_MAX = 1024 };
+/* How many; 0 also where the C library is another. */
+size_t heaps_find(const struct moment *moment, struct heap *heaps, size_t max);
+/* Walks over what is in memory of it; `pages`: one byte for each page of its range, whether it is. */
+void heaps_walk(const struct moment *moment, const struct heap *heap, const uint8_t *pages, struct heap_walk *walk);
 
 /* The stacks of all threads. */
 void stacks_count(const struct moment *moment, struct pl_account *ret);

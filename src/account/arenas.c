@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "account_private.h"
+#include "blocks.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/memory.h"
 
@@ -213,4 +214,81 @@ void arenas_count(const struct moment *moment, struct pl_account *ret)
 	ret->alignment = sums.odd_sizes ? 8 : 16;
 	for (size_t i = 0; i < PL_ACCOUNT_CLASSES; i++)
 		ret->class_free[i] = (uint64_t)(sums.class_free[i] * scale);
+}
+
+/* Those that are given out: carved already, and not in the pool's list of freed ones. */
+static void visit_pool(const struct block_visitor *visitor, uint64_t address, const uint8_t *bytes, uint32_t length)
+{
+	uint8_t is_free[POOL_BYTES_MAX / 8] = {0};
+	struct pool pool;
+	uint64_t at;
+	uint32_t size, capacity, offset;
+
+	memcpy(&pool, bytes, sizeof(pool));
+	size = block_bytes(&pool, length);
+	if (!size || !pool.count)
+		return;
+	capacity = (length - POOL_HEADER) / size;
+	at = pool.free_block;
+	for (uint32_t i = 0; i < capacity && at; i++) {
+		offset = (uint32_t)(at - address);
+		if (at - address >= length || offset < POOL_HEADER || (offset - POOL_HEADER) % size ||
+			offset + size > length || is_free[offset / 8])
+			break;
+		is_free[offset / 8] = true;
+		memcpy(&at, bytes + offset, sizeof(at));
+	}
+	for (uint32_t i = 0; i < capacity && POOL_HEADER + i * size < pool.next_offset; i++) {
+		const struct block block = {
+			.address = address + POOL_HEADER + i * size,
+			.size = size,
+			.bytes = bytes + POOL_HEADER + i * size,
+			.length = size < BLOCK_LENGTH ? size : BLOCK_LENGTH,
+		};
+
+		if (!is_free[(POOL_HEADER + i * size) / 8])
+			visitor->see(visitor->context, &block);
+	}
+}
+
+static void visit_arena(const struct moment *moment, const struct arena *arena, uint32_t pool_length, uint8_t *bytes,
+	const struct block_visitor *visitor)
+{
+	uint64_t first = (arena->address + pool_length - 1) & ~(uint64_t)(pool_length - 1);
+	uint64_t end = first + (uint64_t)arena->total_pools * pool_length;
+	struct pl_range range = {arena->address, arena->address + (uint64_t)ARENA_POOLS * pool_length};
+	uint8_t pages[ARENA_PAGES_MAX] = {0};
+
+	if (arena->pool_address < end)
+		end = arena->pool_address;
+	if (pl_resident_pages(moment->reader->pagemap, range, pages) < 0)
+		return;
+	for (uint64_t at = first; at < end; at += pool_length) {
+		const uint8_t *resident = pages + (at - range.start) / PL_PAGE;
+		uint32_t length = 0;
+
+		/* A pool is touched from its start on. */
+		while (length < pool_length && resident[length / PL_PAGE])
+			length += PL_PAGE;
+		if (!length || pl_memory_read(moment->reader->python->pid, at, bytes, length) < 0)
+			continue;
+		memset(bytes + length, 0, pool_length - length);
+		visit_pool(visitor, at, bytes, pool_length);
+	}
+}
+
+bool arenas_visit(const struct moment *moment, const struct block_visitor *visitor)
+{
+	pl_autofree struct arena *arenas = NULL;
+	pl_autofree uint8_t *bytes = malloc(POOL_BYTES_MAX);
+	size_t count = 0;
+	uint32_t length;
+
+	if (!bytes || read_array(moment, &arenas, &count) < 0)
+		return false;
+	count = compact(arenas, count);
+	length = pool_bytes(moment, arenas, count);
+	for (size_t i = 0; length && i < count; i++)
+		visit_arena(moment, &arenas[i], length, bytes, visitor);
+	return length != 0;
 }

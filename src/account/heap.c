@@ -19,14 +19,7 @@ struct heap_info {
 	uint64_t arena, previous, size, writable;
 };
 
-struct heap {
-	struct pl_range range;
-	uint64_t first; /* chunk; 0: not known */
-	bool other_arena;
-};
-
 struct counting {
-	const struct moment *moment;
 	const uint8_t *pages; /* of the heap, which are in memory */
 	struct pl_range range;
 	uint64_t free, resident, lost;
@@ -47,26 +40,22 @@ static void count_free(void *context, uint64_t start, uint64_t end)
 }
 
 /* Page by page, from one that is in memory to the next that is not. */
-static void walk_heap(struct counting *counting, const struct heap *heap)
+void heaps_walk(const struct moment *moment, const struct heap *heap, const uint8_t *pages, struct heap_walk *walk)
 {
 	pl_autofree uint8_t *bytes = malloc(PIECE);
 	uint64_t count = (heap->range.end - heap->range.start) / PL_PAGE;
-	struct heap_walk walk = {
-		.context = counting,
-		.free = count_free,
-		.next = heap->first,
-	};
 
+	walk->next = heap->first;
 	for (uint64_t page = 0, length; bytes && page < count; page += length) {
 		uint64_t address = heap->range.start + page * PL_PAGE;
 
 		length = 1;
 		/* Within a chunk, or not in memory. */
-		if (walk.next >= address + PL_PAGE || !counting->pages[page])
+		if (walk->next >= address + PL_PAGE || !pages[page])
 			continue;
-		while (length < PIECE_PAGES && page + length < count && counting->pages[page + length])
+		while (length < PIECE_PAGES && page + length < count && pages[page + length])
 			length++;
-		if (pl_memory_read(counting->moment->reader->python->pid, address, bytes, length * PL_PAGE) < 0)
+		if (pl_memory_read(moment->reader->python->pid, address, bytes, length * PL_PAGE) < 0)
 			continue;
 
 		const struct heap_piece piece = {
@@ -77,15 +66,15 @@ static void walk_heap(struct counting *counting, const struct heap *heap)
 			.other_arena = heap->other_arena,
 		};
 
-		heap_walk(&piece, &walk);
+		heap_walk(&piece, walk);
 	}
-	counting->lost += walk.lost;
 }
 
 static void count_heap(const struct moment *moment, const struct heap *heap, struct counting *sums)
 {
 	uint64_t count = (heap->range.end - heap->range.start) / PL_PAGE;
 	pl_autofree uint8_t *pages = malloc(count ? count : 1);
+	struct heap_walk walk = {.context = sums, .free = count_free};
 
 	if (!pages || pl_resident_pages(moment->reader->pagemap, heap->range, pages) < 0)
 		return;
@@ -93,7 +82,8 @@ static void count_heap(const struct moment *moment, const struct heap *heap, str
 	sums->range = heap->range;
 	for (uint64_t i = 0; i < count; i++)
 		sums->resident += pages[i] ? PL_PAGE : 0;
-	walk_heap(sums, heap);
+	heaps_walk(moment, heap, pages, &walk);
+	sums->lost += walk.lost;
 	sums->pages = NULL;
 }
 
@@ -142,11 +132,13 @@ static bool is_glibc(const struct pl_maps *maps)
 	return false;
 }
 
-static size_t find_heaps(const struct moment *moment, struct heap *heaps, size_t max)
+size_t heaps_find(const struct moment *moment, struct heap *heaps, size_t max)
 {
 	size_t count = 0;
 	uint8_t present;
 
+	if (!is_glibc(moment->maps))
+		return 0;
 	for (size_t i = 0; i < moment->maps->count; i++) {
 		const struct pl_map *map = &moment->maps->items[i];
 		uint64_t address = (map->start + HEAP_ALIGNMENT - 1) & ~(HEAP_ALIGNMENT - 1);
@@ -169,18 +161,18 @@ static size_t find_heaps(const struct moment *moment, struct heap *heaps, size_t
 	return count;
 }
 
-enum { HEAPS_MAX = 1024 };
-
 void heap_count(const struct moment *moment, struct pl_account *ret)
 {
 	pl_autofree struct heap *heaps = calloc(HEAPS_MAX, sizeof(*heaps));
-	struct counting sums = {.moment = moment};
+	struct counting sums = {0};
 	uint64_t size = 0;
 	size_t count;
 
-	if (!heaps || !is_glibc(moment->maps))
+	if (!heaps)
 		return;
-	count = find_heaps(moment, heaps, HEAPS_MAX);
+	count = heaps_find(moment, heaps, HEAPS_MAX);
+	if (!count)
+		return;
 	for (size_t i = 0; i < count; i++)
 		size += heaps[i].range.end - heaps[i].range.start;
 	if (size > PL_ACCOUNT_HEAP_MAX)

@@ -71,10 +71,13 @@ static uint64_t find_chunk(const struct heap_piece *piece, uint64_t at)
 
 static void settle(struct heap_walk *walk, bool in_use)
 {
-	if (walk->pending && in_use)
+	if (walk->pending && in_use) {
 		walk->used += walk->pending_end - walk->pending;
-	else if (walk->pending)
+		if (walk->use)
+			walk->use(walk->context, walk->pending, walk->pending_end);
+	} else if (walk->pending && walk->free) {
 		walk->free(walk->context, walk->pending, walk->pending_end);
+	}
 	walk->pending = 0;
 }
 

@@ -228,3 +228,14 @@ int pl_checks_before_planting(struct pl_subject *subject, struct pl_error *err)
 			code = pl_checks[i].run(subject, note, err);
 	return code;
 }
+
+int pl_checks_before_reading(struct pl_subject *subject, struct pl_error *err)
+{
+	static const size_t checks[] = {ALIVE, PROGRAM, PERMISSION, MEMORY, PYTHON};
+	char note[PL_CHECK_NOTE];
+	int code = 0;
+
+	for (size_t i = 0; code == 0 && i < sizeof(checks) / sizeof(checks[0]); i++)
+		code = pl_checks[checks[i]].run(subject, note, err);
+	return code;
+}

@@ -39,6 +39,8 @@ void pl_subject_close(struct pl_subject *subject);
 
 /* All that planting does not ask by itself, up to the first that fails. */
 int pl_checks_before_planting(struct pl_subject *subject, struct pl_error *err);
+/* What it takes to read its memory, and no more. */
+int pl_checks_before_reading(struct pl_subject *subject, struct pl_error *err);
 
 /* What planting takes: 0.4 to 1.3 MiB on Pythons 3.6, 3.11 and 3.12, the files' pages that it touches among them; and the
  * first pages of each table. */

@@ -12,9 +12,6 @@
 #include "pyleak/units.h"
 #include "table.h"
 
-/* Part of the contract, so worth a better answer than "unknown command". */
-static const char *const planned_commands[] = {"heap"};
-
 enum { MAX_OPERANDS = 3 }; /* COMMAND and PID (or SHELL), or FILE and FILE */
 
 struct command_line {
@@ -141,9 +138,6 @@ static int find_command(const struct command_line *line, enum pl_command *ret, s
 	const char *second = line->operand_count > 1 ? line->operands[1] : NULL;
 	enum pl_command command = pl_command_by_name(name);
 
-	for (size_t i = 0; i < sizeof(planned_commands) / sizeof(planned_commands[0]); i++)
-		if (strcmp(planned_commands[i], name) == 0)
-			return pl_fail(err, -ENOSYS, "%s: not built yet", name);
 	if (command == PL_COMMAND_COUNT)
 		return pl_fail(err, -EINVAL, "unknown command '%s', see 'pyleak --help'", name);
 	if (pl_command_table[command].takes_files && line->extra)

@@ -5,7 +5,7 @@
 
 #define FOR_RECORDING (PL_FOR(ATTACH) | PL_FOR(DIFF))
 #define FOR_ROWS (FOR_RECORDING | PL_FOR(REPORT))
-#define FOR_RESULTS (PL_FOR(REPORT) | PL_FOR(PS) | PL_FOR(DOCTOR) | FOR_RECORDING)
+#define FOR_RESULTS (PL_FOR(REPORT) | PL_FOR(PS) | PL_FOR(HEAP) | PL_FOR(DOCTOR) | FOR_RECORDING)
 
 const struct pl_command_entry pl_command_table[PL_COMMAND_COUNT] = {
 	[PL_COMMAND_PS] = {"ps", false, "list the Python processes, and whether each can be attached to",
@@ -21,6 +21,9 @@ const struct pl_command_entry pl_command_table[PL_COMMAND_COUNT] = {
 		"one, and prints the second against the first."},
 	[PL_COMMAND_DETACH] = {"detach", true, "remove a probe that was left behind",
 		"Removes the probe that a killed pyleak left in the process."},
+	[PL_COMMAND_HEAP] = {"heap", true, "show by type what is alive, whenever it was allocated",
+		"Counts the objects in the process's memory by their type, those that are older than any recording too. Nothing "
+		"is hooked and nothing stopped."},
 	[PL_COMMAND_DOCTOR] = {"doctor", true, "say whether attaching would work, and if not what to do",
 		"Checks, without touching the process, all that attaching needs, and says for what is "
 		"missing how to get it. The status is 0 if the process can be attached to, else 1."},
@@ -50,7 +53,7 @@ static const struct pl_choice sort_choices[] = {
 	{"average", PL_SORT_AVERAGE},
 	{"size-diff", PL_SORT_SIZE_DIFF, .commands = PL_FOR(DIFF) | PL_FOR(REPORT)},
 	{"count-diff", PL_SORT_COUNT_DIFF, .commands = PL_FOR(DIFF) | PL_FOR(REPORT)},
-	{"churn", PL_SORT_CHURN},
+	{"churn", PL_SORT_CHURN, .commands = FOR_ROWS},
 	{NULL},
 };
 /* The values are bits: 1 python, 2 native. */
@@ -109,11 +112,11 @@ const struct pl_option pl_option_table[] = {
 		.help = "compare with the snapshot nearest to this time after the start; 0 is the first"},
 	{PL_OPTION_TO, "to", "TIME", .commands = PL_FOR(REPORT), .section = PL_SECTION_ROWS,
 		.help = "show the snapshot nearest to this time after the start; without it the last"},
-	{'n', "limit", "N", .preset = "10", .commands = FOR_ROWS, .section = PL_SECTION_ROWS,
+	{'n', "limit", "N", .preset = "10", .commands = FOR_ROWS | PL_FOR(HEAP), .section = PL_SECTION_ROWS,
 		.help = "rows of a report; 0 for all, as formats other than text and json have without it"},
 	{'g', "group-by", .choices = group_choices, .preset = "line", .commands = FOR_ROWS,
 		.section = PL_SECTION_ROWS, .help = "what a row is"},
-	{'s', "sort", .choices = sort_choices, .preset = "size", .preset_diff = "size-diff", .commands = FOR_ROWS,
+	{'s', "sort", .choices = sort_choices, .preset = "size", .preset_diff = "size-diff", .commands = FOR_ROWS | PL_FOR(HEAP),
 		.section = PL_SECTION_ROWS, .help = "what comes first, largest on top"},
 	{PL_OPTION_PER_PROCESS, "per-process", .commands = FOR_RECORDING, .section = PL_SECTION_ROWS,
 		.help = "with --children: rows of each process, not sums over all of them"},

@@ -16,7 +16,7 @@ import pytest
 from helpers import PYLEAK, ROOT, skip_here
 
 MAN_PAGE = ROOT / "man" / "pyleak.1"
-COMMANDS = ["ps", "attach", "diff", "detach", "doctor", "report"]
+COMMANDS = ["ps", "attach", "diff", "detach", "heap", "doctor", "report"]
 
 
 def pyleak(*arguments, **options):
@@ -135,7 +135,7 @@ def test_zsh_completes_options(command):
 
 
 WRONG = [
-    ["nonsense"], ["heap"], ["heap", "1"], ["report"], ["report", "1", "2", "3"], ["attach", "foo"], ["attach", "-1"],
+    ["nonsense"], ["heap", "1", "-i", "1s"], ["heap", "1", "-s", "churn"], ["report"], ["report", "1", "2", "3"], ["attach", "foo"], ["attach", "-1"],
     ["attach", "1", "2"], ["ps", "1"], ["diff", "1", "--nonsense"], ["diff", "1", "-i"], ["diff", "1", "-i", "x"],
     ["diff", "1", "-f", "1000"], ["diff", "1", "--sample", "1M", "-e", "breakpoint"], ["diff", "1", "--format", "xml"], ["ps", "--format", "csv"],
     ["attach", "1", "--keep", "-e", "breakpoint"], ["attach", "1", "--keep", "-d", "1s"], ["attach", "1", "--keep", "--fail-above", "0"],

@@ -53,7 +53,8 @@ def running(folder, command, clients):
         server = subprocess.Popen(command, stderr=log, **everything)
     busy = []
     try:
-        busy = [subprocess.Popen([DEBIAN, "-c", *client], stderr=subprocess.DEVNULL, **everything) for client in clients]
+        for client in clients:
+            busy.append(subprocess.Popen([DEBIAN, "-c", *client], stderr=subprocess.DEVNULL, **everything))
         yield server
     finally:
         for process in busy:

@@ -276,7 +276,9 @@ Test(options, wrong_lines_are_named_in_one_line)
 		const char *line, *names;
 	} cases[] = {
 		{"pyleak foo", "unknown command 'foo'"},
-		{"pyleak heap", "heap: not built yet"},
+		{"pyleak heap -i 1s", "'pyleak heap' does not take --interval"},
+		{"pyleak heap -s churn", "--sort churn is not for 'pyleak heap': give size, count or average"},
+		{"pyleak heap --format csv", "--format csv is not for 'pyleak heap'"},
 		{"pyleak report", "'pyleak report' needs a recording"},
 		{"pyleak report a b c", "'c' is one recording too many"},
 		{"pyleak report a --pid 3", "unknown option '--pid'"},
