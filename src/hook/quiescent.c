@@ -41,16 +41,19 @@ static bool in_code(const struct scan *scan, uint64_t word)
 
 /* The frame of a breakpoint that was hit without a tracer. Its handler is in our code: while it has
  * still to return, the thread's own registers, or the frame of a signal that came on top, say so.
- * What remains on the stack is a dead frame, for as long as no other call happens to cover it. */
-static bool is_own_trap(const struct scan *scan, uint64_t frame, const pl_registers *regs)
+ * What remains on the stack is a dead frame, for as long as no other call happens to cover it. Another
+ * such frame may cover a part, what says why the signal came too: who was to return from it is left. */
+static bool is_own_trap(const struct scan *scan, uint64_t frame, uint64_t restorer, const pl_registers *regs)
 {
 	int32_t info[3]; /* si_signo, si_errno, si_code */
 	uint64_t trap = pl_registers_ip(regs) - 1;
 	uint8_t instruction;
 
-	return in_code(scan, trap) && pl_memory_read(scan->tid, trap, &instruction, 1) == 0 && instruction == INT3 &&
-	       pl_memory_read(scan->tid, frame + SIGFRAME_INFO, info, sizeof(info)) == 0 && info[0] == SIGTRAP &&
-	       info[2] == SI_KERNEL;
+	if (!in_code(scan, trap) || pl_memory_read(scan->tid, trap, &instruction, 1) < 0 || instruction != INT3)
+		return false;
+	return in_code(scan, restorer) ||
+	       (pl_memory_read(scan->tid, frame + SIGFRAME_INFO, info, sizeof(info)) == 0 && info[0] == SIGTRAP &&
+		       info[2] == SI_KERNEL);
 }
 
 /* A word on a stack points into the code: is it a register within a signal frame, that rt_sigreturn
@@ -73,7 +76,7 @@ static bool word_is_in_sigframe(const struct scan *scan, uint64_t address)
 
 		if (map && map->flags & PL_MAP_EXEC &&
 			pl_registers_point_into(&regs, scan->code_start, scan->code_end) &&
-			!is_own_trap(scan, frame, &regs))
+			!is_own_trap(scan, frame, restorer, &regs))
 			return true;
 	}
 	return false;
