@@ -22,6 +22,8 @@ struct pl_elf;
 int pl_elf_open(pid_t pid, const struct pl_maps *maps, const struct pl_map *map, struct pl_elf **ret,
 		struct pl_error *err);
 void pl_elf_close(struct pl_elf *elf);
+/* A descriptor of the file that is mapped, found in that order, or -errno. */
+int pl_elf_open_file(pid_t pid, const struct pl_maps *maps, const struct pl_map *map);
 
 /* Run-time address minus address in the file: start of the mapping of the first PT_LOAD − its
  * page-aligned p_vaddr (0 for ET_EXEC). Never computed from the r-x mapping (memleax's bug). */

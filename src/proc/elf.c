@@ -90,8 +90,7 @@ static int open_by_own_name(const struct pl_map *map)
 	return open_regular(open(map->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK));
 }
 
-/* The file that is mapped, or -errno. */
-static int open_mapped(pid_t pid, const struct pl_maps *maps, const struct pl_map *map)
+int pl_elf_open_file(pid_t pid, const struct pl_maps *maps, const struct pl_map *map)
 {
 	int fd;
 
@@ -145,7 +144,7 @@ static int header_from_file(Elf *file, struct pl_elf_header *header)
 
 static int open_file(struct pl_elf *elf, const struct pl_maps *maps, const struct pl_map *map)
 {
-	elf->fd = open_mapped(elf->pid, maps, map);
+	elf->fd = pl_elf_open_file(elf->pid, maps, map);
 	if (elf->fd < 0)
 		return elf->fd;
 	/* Not ELF_C_READ_MMAP: whoever owns the file could truncate it and have us die of SIGBUS. */

@@ -2,35 +2,47 @@
 #include <dwarf.h>
 #include <elfutils/libdw.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <libiberty/demangle.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "pyleak/cleanup.h"
+#include "pyleak/elf.h"
+#include "pyleak/maps.h"
 #include "pyleak/units.h"
 #include "unwind_private.h"
 
 /* Mappings are read anew for an address in no module, but not for each such address. */
 #define REPORT_AGE_NSEC (100 * PL_NSEC_PER_MSEC)
 
-/* The object as the process sees it: in a container another file than ours may have that name. */
+/* The file that is mapped there: in a container another one than ours may have that name, and in a root of its own
+ * the process may have none. */
+static int open_mapped(pid_t pid, uint64_t address)
+{
+	struct pl_maps maps = {0};
+	int fd = pl_maps_read(pid, &maps);
+
+	if (fd == 0) {
+		const struct pl_map *map = pl_maps_find(&maps, address);
+
+		fd = map ? pl_elf_open_file(pid, &maps, map) : -ENOENT;
+	}
+	pl_maps_free(&maps);
+	return fd;
+}
+
 static int find_elf(Dwfl_Module *module, void **user, const char *name, Dwarf_Addr base, char **file_name, Elf **elf)
 {
 	const struct pl_unwinder *unwinder = *user;
-	pl_autofree char *path = NULL;
-	int fd;
+	int fd = unwinder && name[0] == '/' ? open_mapped(unwinder->pid, base) : -ENOENT;
 
-	if (unwinder && name[0] == '/' && asprintf(&path, "%s%s", unwinder->root, name) >= 0) {
-		fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-		if (fd >= 0) {
-			*file_name = path;
-			path = NULL;
-			return fd;
-		}
-	}
-	return dwfl_linux_proc_find_elf(module, user, name, base, file_name, elf);
+	if (fd < 0)
+		return dwfl_linux_proc_find_elf(module, user, name, base, file_name, elf);
+	/* Beside it the debug file is looked for. */
+	if (asprintf(file_name, "%s%s", unwinder->root, name) < 0)
+		*file_name = NULL;
+	return fd;
 }
 
 static const Dwfl_Callbacks callbacks = {
