@@ -20,8 +20,9 @@ MADE = os.environ.get("PYLEAK_PYTHONS_DIR", os.path.expanduser("~/.cache/pyleak-
 # What the interpreters in a root of their own see of this machine, besides /tmp.
 os.environ["PYLEAK_SHARE"] = ":".join(sorted({str(ROOT), os.path.realpath(os.environ.get("PYLEAK_BUILD", str(ROOT)))}))
 
-# `executable` is what to run; for a Python in a root (`root`, else None) a script that enters it.
-Python = collections.namedtuple("Python", "version executable free_threaded root")
+# `executable` is what to run; for a Python in a root (`root`, else None) a script that enters it. `level` is "rc2" of
+# a version that is not yet released, else empty.
+Python = collections.namedtuple("Python", "version executable free_threaded root level")
 
 
 def _candidates():
@@ -44,16 +45,17 @@ def _root(path):
 def _ask(path):
     """A Python (with the real executable: a shim of a version manager is not it), or None."""
     program = "import sys, os, sysconfig; print('%d.%d.%d' % sys.version_info[:3]); " \
-        "print(os.path.realpath(sys.executable)); print(int(sysconfig.get_config_var('Py_GIL_DISABLED') or 0))"
+        "print(os.path.realpath(sys.executable)); print(int(sysconfig.get_config_var('Py_GIL_DISABLED') or 0)); " \
+        "print({'alpha': 'a%d', 'beta': 'b%d', 'candidate': 'rc%d'}.get(sys.version_info[3], '%.0s') % sys.version_info[4])"
     try:
         root = _root(path)
         output = subprocess.run([path, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                                 timeout=30).stdout.decode()
-        version, executable, free_threaded = output.splitlines()
+        version, executable, free_threaded, level = output.split("\n")[:4]
     except (OSError, ValueError, subprocess.TimeoutExpired):
         return None
     version = tuple(map(int, version.split(".")))
-    return Python(version, path if root else executable, bool(int(free_threaded)), root)
+    return Python(version, path if root else executable, bool(int(free_threaded)), root, level)
 
 
 _found = None
@@ -77,7 +79,7 @@ def of(executable):
 
 def version_text(python):
     """As pyleak writes it."""
-    return "%d.%d.%d" % python.version + "t" * python.free_threaded
+    return "%d.%d.%d" % python.version + python.level + "t" * python.free_threaded
 
 
 def label(python):

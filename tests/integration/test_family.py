@@ -56,9 +56,12 @@ def wait_recorded(pid, running):
         places = probe_maps(pid)
         if not places:
             return False
-        with open("/proc/%d/mem" % pid, "rb") as memory:
-            memory.seek(places[0][0])
-            header = memory.read(64)
+        try:
+            with open("/proc/%d/mem" % pid, "rb") as memory:
+                memory.seek(places[0][0])
+                header = memory.read(64)
+        except OSError:  # the one that it inherited has just gone
+            return False
         return struct.pack("<I", pid) in header
     wait_until(recorded, 20, "a probe in process %d" % pid)
     wait_hooked(pid, running)

@@ -10,7 +10,7 @@ import pytest
 
 import pythons
 from helpers import VICTIMS, Pyleak, Victim, line_of, wait_hooked
-from test_oracle import by_tracemalloc, figures, workload_lines
+from test_oracle import COMPILES, by_tracemalloc, figures, workload_lines
 
 WORKLOAD = VICTIMS / "workload.py"
 
@@ -47,7 +47,7 @@ def cut(frames):
     frames = [(os.path.basename(name), line) for name, line in frames]
     while frames and frames[-1][0] == WORKLOAD.name and frames[-1][1] >= last:
         frames.pop()
-    if not frames or not (frames[0][0].startswith("made-up-")
+    if not frames or frames[0] == COMPILES or not (frames[0][0].startswith("made-up-")
                           or frames[0][0] == WORKLOAD.name and first < frames[0][1] < end):
         return None
     return tuple(frames)

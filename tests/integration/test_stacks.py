@@ -160,7 +160,8 @@ def test_tables(version, python, allocator):
     obj = mem = ["_PyObject_" + name for name in functions]
     if version.free_threaded:
         obj, mem = ["_PyObject_Mi" + name for name in functions], ["_PyMem_Mi" + name for name in functions]
-    raw = ["_PyMem_RawMalloc", "_PyMem_RawCalloc", "_PyMem_RawRealloc", "_PyMem_RawFree"]
+    mimalloc = version.free_threaded and version.version >= (3, 15)  # of the raw domain as well
+    raw = ["_PyMem_%sRaw%s" % ("Mi" * mimalloc, name) for name in functions]
     if allocator == "default":
         assert found["raw"][1:] == raw
         assert found["obj"][1:] == obj
@@ -168,7 +169,7 @@ def test_tables(version, python, allocator):
     elif allocator == "malloc":
         assert found["raw"][1:] == found["mem"][1:] == found["obj"][1:] == raw
     elif allocator == "debug":
-        assert found["raw"][1:] == [name.replace("_PyMem_Raw", "_PyMem_DebugRaw") for name in raw]
+        assert found["raw"][1:] == ["_PyMem_DebugRaw" + name for name in functions]
         assert all(name.startswith("_PyMem_Debug") for name in found["obj"][1:] + found["mem"][1:])
     else:
         assert all(name.startswith("tracemalloc_") for domain in found for name in found[domain][1:])

@@ -169,7 +169,8 @@ def in_threads(keep):
 def executed(keep):
     """Code that is dead when the figures are read, its address used again."""
     for number in range(len(MADE_UP)):
-        code = compile("\n" * number + "for i in range(10): keep('executed %d' % i)", MADE_UP[number], "exec")
+        text = "\n" * number + "for i in range(10): keep('executed %d' % i)"
+        code = compile(text, MADE_UP[number], "exec")  # keeps what it likes
         exec(code, {"keep": keep, "range": range})
         del code
 
