@@ -45,7 +45,7 @@
  */
 
 #define PL_INLINE_MAGIC 0x31656e696c6e6970ull /* "pinline1" */
-#define PL_INLINE_ABI 3
+#define PL_INLINE_ABI 5
 #define PL_INLINE_MARKER 0x6d61726b70796c21ull
 
 enum { PL_INLINE_IMAGE_OFFSET = 4096, PL_INLINE_CONFIG_OFFSET = 4608, PL_INLINE_TYPES_OFFSET = 8192,
@@ -251,6 +251,10 @@ struct pl_inline_config {
 	uint64_t engine[16]; /* the tracer's own */
 	struct pl_inline_free_lists free_lists;
 	uint64_t native; /* 1: native words lead to us, or may yet */
+	/* The process's first thread, if the interpreter's first thread state is its own: its pthread_self(), that state,
+	 * and the word with the newest interpreter. Frames of this state stay while that thread is in native code, GIL
+	 * held or not: nobody but the thread itself ends the state, with the last interpreter. leader 0: unknown. */
+	uint64_t leader, leader_thread, interpreters_head;
 	uint8_t flags[PL_INLINE_ENTRIES_MAX]; /* by entry */
 };
 
@@ -287,6 +291,7 @@ struct pl_inline_control {
 	uint64_t freed_unknown;  /* frees of blocks never seen (allocated before the probe), by Python's allocators */
 	uint64_t freed_native;   /* the same by native ones */
 	uint64_t freed_native_size; /* bytes of them, where the size is known (glibc) */
+	uint64_t leader_gone;    /* the interpreter has ended: config.leader_thread may be looked at no more, ever */
 };
 _Static_assert(sizeof(struct pl_inline_control) <= 4096, "one page");
 

@@ -120,6 +120,10 @@ struct pl_frame_ref {
  */
 uint64_t pl_python_thread(const struct pl_python *python, uint64_t thread_pointer, uint64_t hint);
 
+/* The thread state that this thread has in the main interpreter, if it is the first one that there was: it ends with the
+ * interpreter, and by this thread. Else 0. */
+uint64_t pl_python_first_thread(const struct pl_python *python, uint64_t thread_pointer);
+
 /* The thread pointers (pthread_self()) of all thread states, at most `max`, as an OS thread has them in each interpreter
  * that it has entered; how many. */
 size_t pl_python_thread_pointers(const struct pl_python *python, uint64_t *pointers, size_t max);

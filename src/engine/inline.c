@@ -77,6 +77,7 @@ struct placing {
 	struct free_lists free_lists;
 	const struct native *native; /* NULL: left alone */
 	int64_t thread_tls;
+	uint64_t leader, leader_thread;
 	uint64_t gil;
 	uint64_t rss;
 	const struct pl_account *account;
@@ -138,6 +139,9 @@ static void place(void *context, uint8_t *image, uint64_t base, uint64_t tables)
 	pl_inline_configure(&placing->options, placing->python, tables, &config);
 	config.thread_tls = placing->thread_tls;
 	config.gil = placing->gil;
+	config.leader = placing->leader;
+	config.leader_thread = placing->leader_thread;
+	config.interpreters_head = placing->python->interpreters_head;
 	config.planted_realtime = realtime_ns();
 	config.planted_monotonic = (uint64_t)pl_now_ns();
 	config.engine[CONFIG_RSS] = placing->rss;
@@ -234,6 +238,20 @@ static int find_current(struct pl_tracee *tracee, struct placing *placing, struc
 	return pl_python_current_offset(placing->python, pointers, count, &placing->thread_tls, err);
 }
 
+/* The first thread, if its state may be looked at in native code. A leader that has ended has no registers. */
+static void find_leader(struct pl_tracee *tracee, struct placing *placing)
+{
+	for (size_t i = 0; i < tracee->count; i++) {
+		pl_registers regs;
+
+		if (tracee->threads[i].tid != placing->python->pid || pl_thread_registers(&tracee->threads[i], &regs) < 0)
+			continue;
+		placing->leader_thread = pl_python_first_thread(placing->python, pl_registers_thread_pointer(&regs));
+		if (placing->leader_thread)
+			placing->leader = pl_registers_thread_pointer(&regs);
+	}
+}
+
 static int adopt_config(struct inline_recording *self)
 {
 	const struct pl_inline_config *config = &self->reader.config;
@@ -306,6 +324,8 @@ static int plant_sized(struct inline_recording *self, const struct pl_recording_
 		code = pl_tracee_seize(python->pid, STOP_PATIENCE_NSEC, &tracee, err);
 	if (code == 0)
 		code = find_current(tracee, &placing, err);
+	if (code == 0 && options->native)
+		find_leader(tracee, &placing);
 	if (code == 0 && !options->park)
 		free_lists_settle(python, &placing.free_lists, &plan);
 	if (code == 0)

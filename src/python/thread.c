@@ -99,6 +99,35 @@ static uint64_t search(const struct pl_python *python, uint64_t thread_pointer)
 	return wanted.best;
 }
 
+struct last {
+	uint64_t address;
+	struct thread_state thread;
+};
+
+static bool remember(void *context, uint64_t address, const struct thread_state *thread)
+{
+	struct last *last = context;
+
+	*last = (struct last){address, *thread};
+	return true;
+}
+
+/* Newer ones are put in front, interpreters as well as thread states. */
+uint64_t pl_python_first_thread(const struct pl_python *python, uint64_t thread_pointer)
+{
+	struct last last = {0};
+	uint64_t next;
+
+	walk(python, remember, &last);
+	/* The walk may have ended early. */
+	if (!last.address || last.thread.next || last.thread.id != thread_pointer ||
+		pl_memory_read_u64(
+			python->pid, last.thread.interpreter + (uint64_t)python->layout.interpreter_next, &next) < 0 ||
+		next)
+		return 0;
+	return last.address;
+}
+
 struct pointers {
 	uint64_t *items;
 	size_t count, max;

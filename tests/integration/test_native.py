@@ -136,6 +136,45 @@ def test_threads_without_python(python):
         detach(victim)
 
 
+def test_first_thread_without_the_gil(python):
+    """It has let go of the GIL when it allocates, as in numpy.zeros(): the line all the same. After the interpreter has
+    ended it allocates on."""
+    if pythons.of(python).root:
+        needs_library(python, "native")
+    with Victim(python, None, "-c", DETACHED % library("native")) as victim:
+        keep(victim.pid)
+        victim.tell("go")
+        assert victim.line() == "taken"
+        found = [row for row in read(victim.pid)["stats"] if row.get("native", {}).get("symbol") == "native_take"]
+        assert [(row["filename"], row["lineno"], row["size"], row["count"], row["function"]) for row in found] == [
+            ("<string>", 8, 500 * 1000, 500, "take")], found
+        victim.tell("go")
+        assert victim.line() == "ends"
+        assert victim.process.wait(30) == 0
+
+
+DETACHED = """
+import ctypes, sys, threading
+library = ctypes.CDLL(%r)
+library.native_take.restype = ctypes.c_void_p
+library.native_take.argtypes = [ctypes.c_int, ctypes.c_size_t]
+kept = []
+def take():
+    for _ in range(500): kept.append(library.native_take(0, 1000))
+def others():
+    while True:
+        bytes(5000)
+        [object() for _ in range(20)]
+print("ready", flush=True)
+sys.stdin.readline()
+threading.Thread(target=others, daemon=True).start()
+take()
+print("taken", flush=True)
+sys.stdin.readline()
+print("ends", flush=True)
+"""
+
+
 @few_pythons
 def test_with_the_gil_and_without(python):
     """Threads that keep the GIL while they free, and threads that let go of it, all of blocks from one line: whoever has
@@ -294,7 +333,7 @@ sys.stdin.readline()
 
 
 def test_numpy():
-    """The line that holds the data of arrays, to the byte."""
+    """The line that holds the data of arrays, to the byte; numpy lets go of the GIL where it wants zeros."""
     if subprocess.run(["/usr/bin/python3", "-c", "import numpy"], stderr=subprocess.DEVNULL, check=False).returncode:
         skip_here("numpy")
     with Victim("/usr/bin/python3", None, "-c", ARRAYS) as victim:
@@ -305,6 +344,8 @@ def test_numpy():
         top = [row for row in document["stats"] if row["domain"] == "native"][0]
         assert top["filename"] == "<string>" and top["lineno"] == 7, top
         assert top["size"] == 100 * 8 * 12345 and top["count"] == 100, top
+        zeros = [row for row in document["stats"] if row["domain"] == "native" and row["lineno"] == 10]
+        assert [(row["size"], row["count"]) for row in zeros] == [(50 * 8 * 12345, 50)], document["stats"]
         assert "_multiarray_umath" in top["native"]["module"]
         assert not leftovers(victim.pid)
 
@@ -318,6 +359,7 @@ for i in range(100):
     kept.append(numpy.empty(12345))
     time.sleep(0.001)
     numpy.zeros(54321)
+    if i % 2: kept.append(numpy.zeros(12345))
 sys.stdin.readline()
 """
 

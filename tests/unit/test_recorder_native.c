@@ -69,8 +69,14 @@ static void calling_free(void *context, uint64_t block)
 	(void)NATIVE(FREE)(block, 0, 0);
 }
 
+static struct host_interpreter *interpreters = &main_interpreter;
+static uint64_t leader_offset; /* 0: this thread is the first one */
+
 static void adjust(struct pl_inline_config *config)
 {
+	config->leader = self_pointer() + leader_offset;
+	config->leader_thread = (uint64_t)&main_thread;
+	config->interpreters_head = (uint64_t)&interpreters;
 	config->native = 1;
 	for (uint32_t kind = 0; kind < PL_INLINE_NATIVE_KINDS; kind++)
 		for (uint32_t i = 0; i < pl_inline_native_count((enum pl_inline_native)kind); i++)
@@ -145,6 +151,43 @@ Test(recorder_native, the_python_line_and_the_caller)
 	(void)NATIVE(FREE)(0x10000000, 0, 0);
 	expect_live(0, 0);
 	cr_assert_eq(host_control()->freed_native, 0);
+	host_unplant();
+}
+
+/* In the first thread, which has let go of the GIL. */
+Test(recorder_native, the_line_without_the_gil)
+{
+	begin(PL_INLINE_GIL);
+	host_current = NULL;
+	(void)take(0x10000000, 1000);
+	cr_assert_eq(last_row()->count, 2);
+	expect_live(1000, 1);
+	(void)NATIVE(FREE)(0x10000000, 0, 0);
+	expect_live(0, 0);
+	host_unplant();
+}
+
+Test(recorder_native, another_thread_without_the_gil)
+{
+	leader_offset = 4096;
+	begin(PL_INLINE_GIL);
+	host_current = NULL;
+	(void)take(0x10000000, 1000);
+	cr_assert_eq(last_row()->count, 0);
+	host_unplant();
+}
+
+/* Its state may be gone with it; and another interpreter that begins has another state. */
+Test(recorder_native, no_line_once_the_interpreter_has_ended)
+{
+	begin(PL_INLINE_GIL);
+	host_current = NULL;
+	interpreters = NULL;
+	(void)take(0x10000000, 1000);
+	cr_assert_eq(last_row()->count, 0);
+	interpreters = &main_interpreter;
+	(void)take(0x10001000, 1000);
+	cr_assert_eq(last_row()->count, 0);
 	host_unplant();
 }
 

@@ -68,9 +68,12 @@ static void record_native(struct pl_inline_slot *own, u64 address, u64 size, u64
 {
 	struct pl_inline_slot *slot = claim(own);
 	u64 thread = running_thread(slot);
-
 	/* Without the slot it may have interrupted an addition to the same total. */
-	record(address, size, site_of(slot, thread, size, caller), slot && has_main_gil(thread));
+	const bool plain = slot && has_main_gil(thread);
+
+	if (!thread && slot)
+		thread = detached_thread();
+	record(address, size, site_of(slot, thread, size, caller), plain);
 	if (slot)
 		slot->busy = 0;
 }

@@ -61,6 +61,23 @@ inlined u64 running_thread(const struct pl_inline_slot *own)
 	return own && own->thread == thread && load64(thread, LAYOUT->thread_id) == thread_pointer() ? thread : 0;
 }
 
+/*
+ * The state of this thread where it has let go of the GIL, as in most calls of numpy.zeros() and of tensors: while it is
+ * in native code its frames are those of the line that called. Only of the first thread: those of others are taken
+ * away by whoever ends the interpreter, who does not wait for daemon threads.
+ */
+inlined u64 detached_thread(void)
+{
+	if (thread_pointer() != pl_config.leader || control()->leader_gone)
+		return 0;
+	if (unlikely(!*(const volatile u64 *)pl_config.interpreters_head)) {
+		/* Another interpreter may begin, with another state. */
+		control()->leader_gone = 1;
+		return 0;
+	}
+	return pl_config.leader_thread;
+}
+
 /* Whether the plain totals may be added to: `thread`, which runs here, has the main GIL. An interpreter that no hook of
  * the GIL has seen yet may have one of its own. */
 inlined bool has_main_gil(u64 thread)
