@@ -16,17 +16,11 @@ static void print_choices(FILE *out, const struct pl_option *option, enum pl_com
 	bool first = true;
 
 	for (const struct pl_choice *choice = option->choices; choice->name; choice++) {
-		if (choice->planned || !pl_choice_is_for(choice, command))
+		if (!pl_choice_is_for(choice, command))
 			continue;
 		fprintf(out, "%s%s", first ? "" : " ", choice->name);
 		first = false;
 	}
-}
-
-/* Offers what can be used: an option that is refused altogether is not completed. */
-static bool offered(const struct pl_option *option, enum pl_command command)
-{
-	return pl_option_is_for(option, command) && !(option->planned && !*option->planned);
 }
 
 static void print_commands(FILE *out)
@@ -40,7 +34,7 @@ static void bash_values(FILE *out, enum pl_command command)
 	for (size_t i = 0; i < pl_option_count; i++) {
 		const struct pl_option *option = &pl_option_table[i];
 
-		if (!offered(option, command) || !pl_option_takes_value(option))
+		if (!pl_option_is_for(option, command) || !pl_option_takes_value(option))
 			continue;
 		fprintf(out, "\t%s:--%s", pl_command_table[command].name, option->name);
 		if (option->id < PL_OPTION_AGAINST)
@@ -89,7 +83,7 @@ static void print_bash(FILE *out)
 	for (enum pl_command command = 0; command < PL_COMMAND_COUNT; command++) {
 		fprintf(out, "\t%s) options='", pl_command_table[command].name);
 		for (size_t i = 0, n = 0; i < pl_option_count; i++)
-			if (offered(&pl_option_table[i], command))
+			if (pl_option_is_for(&pl_option_table[i], command))
 				fprintf(out, "%s--%s", n++ ? " " : "", pl_option_table[i].name);
 		fprintf(out, "'%s ;;\n", pl_command_table[command].takes_pid
 					  ? "; [[ $cur == -* ]] || { _pyleak_pids; return; }" :
@@ -150,7 +144,7 @@ static void print_zsh(FILE *out)
 		if (pl_command_table[command].takes_files)
 			fputs(" \\\n\t\t\t'1:FILE:_files' '2:FILE:_files'", out);
 		for (size_t i = 0; i < pl_option_count; i++)
-			if (offered(&pl_option_table[i], command))
+			if (pl_option_is_for(&pl_option_table[i], command))
 				zsh_option(out, &pl_option_table[i], command);
 		fputs("\n\t\t;;\n", out);
 	}
@@ -193,7 +187,7 @@ static void print_fish(FILE *out)
 			fprintf(out, "complete -c pyleak -n '__fish_seen_subcommand_from %s' -F\n",
 				pl_command_table[command].name);
 		for (size_t i = 0; i < pl_option_count; i++)
-			if (offered(&pl_option_table[i], command))
+			if (pl_option_is_for(&pl_option_table[i], command))
 				fish_option(out, &pl_option_table[i], command);
 	}
 }

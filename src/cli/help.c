@@ -57,16 +57,6 @@ static void add_argument(const struct pl_option *option, enum pl_command command
 	}
 }
 
-/* "(inline: not built yet)" */
-static void add_planned(const struct pl_option *option, char *text, size_t size)
-{
-	if (option->planned)
-		add(text, size, " (%s%snot built yet)", option->planned, *option->planned ? ": " : "");
-	for (const struct pl_choice *choice = option->choices; choice && choice->name; choice++)
-		if (choice->planned)
-			add(text, size, " (%s: not built yet)", choice->name);
-}
-
 /* "[10s]" or, where the commands differ, "[size; diff: size-diff]" */
 static void add_preset(const struct pl_option *option, enum pl_command command, char *text, size_t size)
 {
@@ -95,7 +85,6 @@ static void print_option(FILE *out, const struct pl_option *option, enum pl_comm
 	add_argument(option, command, left, sizeof(left));
 	add(right, sizeof(right), "%s", option->help);
 	add_only(option, command, right, sizeof(right));
-	add_planned(option, right, sizeof(right));
 	add_preset(option, command, right, sizeof(right));
 
 	if (strlen(left) + 2 > COLUMN)

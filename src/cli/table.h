@@ -19,7 +19,6 @@ struct pl_choice {
 	const char *name;
 	int value;
 	unsigned int commands; /* where it makes sense, PL_FOR() bits; 0: wherever the option does */
-	bool planned;          /* part of the contract, refused until it is built */
 };
 
 enum pl_option_section { PL_SECTION_RECORD, PL_SECTION_ROWS, PL_SECTION_OUTPUT, PL_SECTION_GENERAL, PL_SECTION_COUNT };
@@ -55,7 +54,6 @@ struct pl_option {
 	const struct pl_choice *choices; /* NULL: no fixed set */
 	const char *preset;              /* the default; NULL: none */
 	const char *preset_diff;         /* that of `diff`, where it is another */
-	const char *planned;             /* what of it is refused until it is built; NULL: nothing */
 	unsigned int commands;
 	enum pl_option_section section;
 	const char *help;

@@ -16,7 +16,7 @@ static void list_choices(const struct pl_option *option, enum pl_command command
 	size_t count = 0, used = 0;
 
 	for (const struct pl_choice *choice = option->choices; choice->name; choice++)
-		if (!choice->planned && pl_choice_is_for(choice, command) && count < sizeof(names) / sizeof(names[0]))
+		if (pl_choice_is_for(choice, command) && count < sizeof(names) / sizeof(names[0]))
 			names[count++] = choice->name;
 	text[0] = '\0';
 	for (size_t i = 0; i < count && used < size; i++)
@@ -33,9 +33,6 @@ static int choose(const struct pl_option *option, enum pl_command command, const
 	for (const struct pl_choice *choice = option->choices; choice->name; choice++) {
 		if (strcmp(choice->name, value) != 0)
 			continue;
-		if (choice->planned)
-			return pl_fail(err, -ENOSYS, "--%s %s is not built yet: give %s", option->name, value,
-				allowed);
 		if (!pl_choice_is_for(choice, command))
 			return pl_fail(err, -EINVAL, "--%s %s is not for 'pyleak %s': give %s", option->name,
 				value, pl_command_table[command].name, allowed);

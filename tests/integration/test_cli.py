@@ -26,7 +26,7 @@ def pyleak(*arguments, **options):
 
 
 def help_options(*command):
-    """{name: (letter, argument, default, whether any of it is not built yet)} as --help has them, in order."""
+    """{name: (letter, argument, default)} as --help has them, in order."""
     text = pyleak(*command, "--help").stdout
     options = {}
     for entry in re.split(r"\n(?=  (?:-\w|    --))", text)[1:]:
@@ -35,7 +35,7 @@ def help_options(*command):
         argument = re.match(r" ([A-Z]+|\S+\|\S+)(?=\s)", rest)
         words = " ".join(rest.split())
         default = re.search(r"\[([^\]]*)\]$", words)
-        options[name] = (letter, argument and argument[1], default and default[1], "not built yet" in words)
+        options[name] = (letter, argument and argument[1], default and default[1])
     return options
 
 
@@ -48,7 +48,7 @@ def man_options():
         head, text = entry.split("\n", 1)
         letter, name, argument = re.fullmatch(r"(?:Fl (\w) , )?Fl -([\w-]+)(?: Ar (\S+))?", head).groups()
         default = re.search(r"^\.Bq (.*)$", text, re.M)
-        options[name] = (letter, argument, default and default[1], "not built yet" in text)
+        options[name] = (letter, argument, default and default[1])
         takers = re.match(r"\.Pq (.*)\n", text)
         commands[name] = takers[1].split(", ") if takers else COMMANDS
     return options, commands
@@ -88,8 +88,8 @@ def test_manual_page_has_no_warnings():
 
 
 def completed(command):
-    """The options that completions offer: all but those that are refused whatever their value."""
-    return [f"--{name}" for name, (_, argument, _, planned) in help_options(command).items() if argument or not planned]
+    """The options that completions offer."""
+    return [f"--{name}" for name in help_options(command)]
 
 
 def bash_completes(*words):
