@@ -230,9 +230,8 @@ struct pl_inline_config {
 	uint64_t nested_size;    /* mem and obj requests larger than this reach the raw domain: 512; 0 with debug */
 	uint64_t control, slots, directory, pool, odd, totals, sites, index, frames, codes, code_index, code_map, arena;
 	uint64_t slot_count;     /* thread slots besides slot 0; a power of two */
-	uint64_t slot_stride;    /* PL_INLINE_SLOT_BYTES(frame_limit) */
-	uint64_t chain_stride;   /* PL_INLINE_CHAIN_BYTES(frame_limit) */
-	uint64_t set_stride;     /* of a set of chains: PL_INLINE_CHAIN_WAYS of them */
+	uint64_t slot_stride;    /* PL_INLINE_SLOT_BYTES */
+	uint64_t window_power;   /* PL_INLINE_WINDOW_BASE to the power of frame_limit − 1 */
 	uint64_t chunk_count;    /* in pool */
 	uint64_t odd_mask;       /* entries − 1; the same for *_mask below */
 	uint64_t site_limit;     /* sites; at most PL_INLINE_SITES_MAX */
@@ -413,27 +412,39 @@ enum { PL_INLINE_PROBES = 64 }; /* longest search in any hash table */
  * A slot: what a thread remembers of its last frame walks. Slot 0 belongs to the holder of the main
  * GIL; the others to the thread whose pthread_self() is in owner, for ever. The tracer need not read them.
  */
-enum { PL_INLINE_FRAMES_MAX = 128, PL_INLINE_CHAIN_BITS = 9, PL_INLINE_CHAIN_WAYS = 4, PL_INLINE_TOP_BITS = 11, PL_INLINE_TOPS = 1 << PL_INLINE_TOP_BITS,
-       PL_INLINE_TOP_WAYS = 4, PL_INLINE_SEEN_BITS = 11, PL_INLINE_SEEN = 1 << PL_INLINE_SEEN_BITS };
+enum { PL_INLINE_FRAMES_MAX = 128, PL_INLINE_TOP_BITS = 10, PL_INLINE_TOPS = 1 << PL_INLINE_TOP_BITS,
+       PL_INLINE_TOP_WAYS = 4, PL_INLINE_SEEN_BITS = 12, PL_INLINE_SEEN = 1 << PL_INLINE_SEEN_BITS,
+       PL_INLINE_LEVELS = 1024, PL_INLINE_LEVEL_HASHES = 1024 };
 /* Physical frames that a walk looks at to find `limit` of them: shims and incomplete ones in between. */
 #define PL_INLINE_WALK(limit) ((limit) + (limit) / 2 + 8)
+enum { PL_INLINE_WALK_MAX = PL_INLINE_WALK(PL_INLINE_FRAMES_MAX) };
 
 /*
- * The callers of a top frame, as dense as can be: compared with the stack at each allocation. For each frame its
- * address, its instruction and, where that does not say whose it is (see walk.h), its code object.
+ * The stack as it was seen last, from the lowest frame that was looked at on (level 0) to the highest caller: each
+ * level's frame was called by that of the one below. Compared with the stack at each allocation, so as dense as can be.
  */
-enum { PL_INLINE_LINK_WORDS = 3 };
-struct pl_inline_chain {
-	uint64_t hash;
-	uint32_t generation; /* that of the slot when it was walked, and 1; else it is not valid */
-	uint16_t count;      /* links; a chain ends at the bottom of the stack if !cut, else at the limit */
-	uint8_t cut, reserved;
-	uint64_t link[];
+struct pl_inline_level {
+	uint64_t frame, instruction;
+	uint64_t code; /* only where the instruction does not say whose it is (see walk.h) */
+};
+
+/* Odd, and as good as random. */
+#define PL_INLINE_WINDOW_BASE 0xd1342543de82ef95ull
+
+/* Of each level: the callers that a trace shows of what this frame's callee allocates, from this level down to `low`. */
+struct pl_inline_window {
+	uint64_t hash;    /* of their words */
+	uint64_t word;    /* of this level's own frame in a trace; 0: a shim or incomplete, not part of it */
+	uint64_t sum;     /* of all words on this level and below: see trace.c */
+	uint32_t visible; /* how many those are */
+	uint16_t low;     /* PL_INLINE_LEVELS: not all of them were looked at */
+	uint8_t cut;      /* the stack goes on below */
+	uint8_t reserved;
 };
 
 /*
  * (callers, top frame) -> site. The site in the lowest 19 bits, 0: empty; above it 45 bits of a hash of instruction
- * and callers, whose 11 highest choose the set: with those, and the code object, which is there whole, traces are told
+ * and callers, whose 10 highest choose the set: with those, and the code object, which is there whole, traces are told
  * apart as well as by the hash of a site.
  */
 struct pl_inline_top {
@@ -442,9 +453,10 @@ struct pl_inline_top {
 enum { PL_INLINE_TOP_KEY_SHIFT = 19 };
 _Static_assert(PL_INLINE_SITES_MAX <= 1 << PL_INLINE_TOP_KEY_SHIFT, "the number of a site fits its bits");
 
-/* What a frame turned out to be: (code object, instruction) -> its word in a trace, 0: empty. */
+/* What a frame turned out to be: (code object, instruction) -> its word in a trace. */
 struct pl_inline_seen {
 	uint64_t code, instruction, word;
+	uint32_t generation, reserved; /* that of the slot, and 1; else it is not valid */
 };
 
 struct pl_inline_slot {
@@ -458,15 +470,16 @@ struct pl_inline_slot {
 	uint64_t random;     /* 0: not seeded */
 	uint64_t last_made;  /* by the mem and obj domains, until it becomes an object */
 	uint64_t busy;       /* the stack pointer of a native hook that is at work on this slot, or 0 */
-	uint32_t chain_generation, chain_victim; /* chains of another generation are forgotten; which way goes next */
+	uint32_t generation; /* `seen` of another one is forgotten */
+	uint32_t levels;     /* how many there are */
+	uint64_t below;      /* the frame that called that of level 0; 0: nobody did */
 	struct pl_inline_top top[PL_INLINE_TOPS][PL_INLINE_TOP_WAYS] __attribute__((aligned(64)));
 	struct pl_inline_seen seen[PL_INLINE_SEEN];
-	/* then PL_INLINE_CHAIN_WAYS << PL_INLINE_CHAIN_BITS chains of PL_INLINE_CHAIN_BYTES(limit) each */
+	struct pl_inline_level level[PL_INLINE_LEVELS];
+	struct pl_inline_window window[PL_INLINE_LEVELS];
+	uint16_t level_of[PL_INLINE_LEVEL_HASHES]; /* by a hash of the frame's address: the level that it may be at */
+	uint64_t fresh[PL_INLINE_WALK_MAX];        /* scratch of a walk */
 };
-#define PL_INLINE_CHAIN_BYTES(limit) \
-	((sizeof(struct pl_inline_chain) + PL_INLINE_WALK(limit) * PL_INLINE_LINK_WORDS * sizeof(uint64_t) + 63) &      \
-	 ~(size_t)63)
-#define PL_INLINE_SLOT_BYTES(limit) \
-	((sizeof(struct pl_inline_slot) + ((size_t)PL_INLINE_CHAIN_WAYS << PL_INLINE_CHAIN_BITS) * PL_INLINE_CHAIN_BYTES(limit) + 4095) & ~(size_t)4095)
+#define PL_INLINE_SLOT_BYTES ((sizeof(struct pl_inline_slot) + 4095) & ~(size_t)4095)
 
 #endif

@@ -35,9 +35,10 @@ static uint64_t lay_out(const struct pl_inline_options *options, uint64_t at, st
 	config->sample = options->sample;
 	config->nested_size = 512;
 	config->slot_count = SLOTS;
-	config->slot_stride = PL_INLINE_SLOT_BYTES(options->frames);
-	config->chain_stride = PL_INLINE_CHAIN_BYTES(options->frames);
-	config->set_stride = PL_INLINE_CHAIN_WAYS * config->chain_stride;
+	config->slot_stride = PL_INLINE_SLOT_BYTES;
+	config->window_power = 1;
+	for (uint64_t i = 1; i < config->frame_limit; i++)
+		config->window_power *= PL_INLINE_WINDOW_BASE;
 	config->chunk_count = options->chunk_count ? options->chunk_count : CHUNKS;
 	config->odd_mask = ODD - 1;
 	config->site_limit = SITES;

@@ -230,10 +230,7 @@ static void slot_zero_forget(u64 code)
 		for (u32 k = 0; k < PL_INLINE_TOP_WAYS; k++)
 			if (slot->top[i][k].code == code)
 				slot->top[i][k].key = 0;
-	for (u32 i = 0; i < PL_INLINE_SEEN; i++)
-		if (slot->seen[i].code == code)
-			slot->seen[i].word = 0;
-	pl_chains_forget(slot);
+	pl_walks_forget(slot);
 }
 
 void pl_code_died(u64 code)

@@ -27,6 +27,7 @@
 
 typedef uint64_t u64;
 typedef uint32_t u32;
+typedef uint16_t u16;
 typedef uint8_t u8;
 
 #define likely(x) __builtin_expect(!!(x), 1)
@@ -91,8 +92,7 @@ u32 pl_trace_slow(struct pl_inline_slot *slot, u64 frame, u64 salt, u64 native);
 u32 pl_trace_nowhere(u64 salt, u64 native);
 u32 pl_trace_native(struct pl_inline_slot *slot, u64 salt, u64 native);
 int64_t pl_sample_draw(struct pl_inline_slot *slot);
-void pl_chains_forget(struct pl_inline_slot *slot);
-const struct pl_inline_chain *pl_chain_other_way(struct pl_inline_slot *slot, u64 caller);
+void pl_walks_forget(struct pl_inline_slot *slot);
 struct pl_inline_slot *pl_thread_slot(void);
 
 /* code.c */

@@ -68,95 +68,146 @@ static struct known resolve_seen(struct pl_inline_slot *slot, u64 frame, u64 ins
 						  (64 - PL_INLINE_SEEN_BITS)];
 	struct known known;
 
-	if (likely(seen->code == code && seen->instruction == instruction && seen->word))
+	if (likely(seen->code == code && seen->instruction == instruction && seen->generation - 1 == slot->generation))
 		return (struct known){code, (u32)(seen->word >> 32), (u32)seen->word};
 	known = resolve(frame, instruction);
 	if (known.record != PL_INLINE_CODE_NONE && LAYOUT->code_tlbc < 0) {
-		seen->word = 0;
+		seen->generation = slot->generation;
 		seen->code = code;
 		seen->instruction = instruction;
 		seen->word = frame_word(&known);
+		seen->generation = slot->generation + 1;
 	}
 	return known;
 }
 
-static void chain_walk(struct pl_inline_slot *slot, struct pl_inline_chain *chain, u64 frame)
+/*
+ * The hash of a window is a polynomial in its words, the highest level's with the power 0: what the sums over all levels
+ * up to its highest and below its lowest leave of each other, whatever those were. So it takes a window and not a walk
+ * over it when a frame moves on. The words are mixed before, and the whole after that.
+ */
+static u64 window_hash(const struct pl_inline_slot *slot, u32 number)
 {
-	u64 hash = 1, limit = pl_config.frame_limit - 1, found = 0, *link = chain->link;
-	u32 count = 0, walk = (u32)PL_INLINE_WALK(pl_config.frame_limit);
-	const bool enough = instruction_is_enough();
+	const struct pl_inline_window *window = &slot->window[number];
+	u64 hash = window->sum;
 
-	chain->generation = slot->chain_generation;
-	for (; frame && found < limit && count < walk; count++) {
-		u64 instruction = frame_instruction(frame);
-		struct known known = resolve_seen(slot, frame, instruction);
+	if (window->low)
+		hash -= slot->window[window->low - 1].sum * pl_config.window_power;
+	return mix(mix(NO_CALLERS, hash), window->cut);
+}
 
-		*link++ = frame;
-		*link++ = instruction & POINTER_MASK;
-		if (!enough)
-			*link++ = known.code;
-		if (known.record) {
-			hash = mix(hash, frame_word(&known));
-			found++;
-		}
-		frame = frame_previous(frame);
+/* Writes the level above those that are there. */
+static void level_push(struct pl_inline_slot *slot, u32 number, u64 frame)
+{
+	const u64 instruction = frame_instruction(frame), limit = pl_config.frame_limit - 1;
+	const struct pl_inline_window *below = number ? &slot->window[number - 1] : NULL;
+	struct pl_inline_window *window = &slot->window[number];
+	struct known known = resolve_seen(slot, frame, instruction);
+	u32 low = below && below->low != PL_INLINE_LEVELS ? below->low : 0;
+	bool all;
+
+	slot->level[number] = (struct pl_inline_level){frame, instruction & POINTER_MASK, known.code};
+	window->visible = below ? below->visible : 0;
+	window->sum = below ? below->sum : 0;
+	window->word = 0;
+	if (known.record != PL_INLINE_CODE_NONE) {
+		window->word = frame_word(&known);
+		window->sum = window->sum * PL_INLINE_WINDOW_BASE + mix(0, window->word);
+		window->visible++;
 	}
-	chain->cut = frame != 0;
-	chain->count = (uint16_t)count;
-	chain->hash = mix(hash, chain->cut);
-	chain->generation = slot->chain_generation + 1;
+	/* As few levels as hold as many words as are wanted. */
+	while (low < number && window->visible - slot->window[low].visible >= limit)
+		low++;
+	all = window->visible - (low ? slot->window[low - 1].visible : 0) >= limit || !slot->below;
+	window->low = (u16)(all ? low : PL_INLINE_LEVELS);
+	window->cut = low || slot->below;
+	if (all)
+		window->hash = window_hash(slot, number);
+	*level_hint(slot, frame) = (u16)number;
 }
 
-/* The chain of these callers, if it is in another than the first place of its set. */
-const struct pl_inline_chain *pl_chain_other_way(struct pl_inline_slot *slot, u64 caller)
+/*
+ * How many of the levels are still the stack's, from below, where that of `number` is on the stack now: all that are
+ * not say only what their frames were at. 0: other frames are below it.
+ */
+inlined u32 levels_kept(const struct pl_inline_slot *slot, u32 number, const bool is_index, const bool enough)
 {
-	const struct pl_inline_chain *chain = chain_set(slot, caller);
+	const struct pl_inline_level *level = &slot->level[number], *low = &slot->level[slot->window[number].low];
+	const struct pl_inline_level *kept = level + 1;
+	u64 frame, instruction;
 
-	for (u32 i = 1; i < PL_INLINE_CHAIN_WAYS; i++) {
-		chain = chain_way(chain, 1);
-		if (chain_holds(slot, chain, caller))
-			return chain;
+	for (;; level--) {
+		frame = level->frame;
+		/* As in levels_match(). */
+		__asm__("" : "+r"(frame));
+		instruction = is_index ? load32(frame, LAYOUT->frame_instruction)
+				       : load64(frame, LAYOUT->frame_instruction);
+		if (instruction != level->instruction || (!enough && level->code != frame_code(frame)))
+			kept = level;
+		if (level == low)
+			break;
+		if (frame_previous(frame) != level[-1].frame)
+			return 0;
 	}
-	return NULL;
+	/* What is lower was not looked at, and if the lowest has changed that may have, too. */
+	return (frame_previous(frame) != 0) == slot->window[number].cut && kept != low ? (u32)(kept - slot->level) : 0;
 }
 
-/* The chain of these callers, walked if it is not known. */
-static const struct pl_inline_chain *chain_of(struct pl_inline_slot *slot, u64 caller)
+/* The levels of the fresh frames, on top of `number` that are there. */
+static u32 levels_push(struct pl_inline_slot *slot, u32 number, u32 fresh)
 {
-	struct pl_inline_chain *first = chain_set(slot, caller), *victim;
-	const struct pl_inline_chain *chain = chain_holds(slot, first, caller) ? first : pl_chain_other_way(slot, caller);
-
-	if (chain)
-		return chain;
-	victim = (struct pl_inline_chain *)chain_way(first, slot->chain_victim++ % PL_INLINE_CHAIN_WAYS);
-	chain_walk(slot, victim, caller);
-	return victim;
+	while (fresh)
+		level_push(slot, number++, slot->fresh[--fresh]);
+	slot->levels = number;
+	return number - 1;
 }
 
-/* The words of the chain's frames, which are those on the stack now; to NULL: only how many. */
-static u64 chain_words(struct pl_inline_slot *slot, const struct pl_inline_chain *chain, u64 *to)
+/* Brings the levels up to the stack of which `caller` is the highest frame, and returns its level. */
+static u32 levels_update(struct pl_inline_slot *slot, u64 caller)
 {
-	const u32 words = instruction_is_enough() ? 2 : PL_INLINE_LINK_WORDS;
-	u64 count = 0;
+	const u32 walk = (u32)PL_INLINE_WALK(pl_config.frame_limit);
+	u32 fresh = 0, number = PL_INLINE_LEVELS, kept = 0, low;
+	u64 frame = caller;
 
-	for (u32 i = 0; i < chain->count; i++) {
-		u64 frame = chain->link[i * words];
-		struct known known = resolve_seen(slot, frame, frame_instruction(frame));
-
-		if (known.record == PL_INLINE_CODE_NONE)
-			continue;
-		if (to)
-			to[count] = frame_word(&known);
-		count++;
+	/* Most often one frame or two are new. */
+	for (; frame && fresh < walk; fresh++, frame = frame_previous(frame)) {
+		number = level_of(slot, frame);
+		if (number != PL_INLINE_LEVELS)
+			break;
+		slot->fresh[fresh] = frame;
 	}
-	return count;
+	if (number < PL_INLINE_LEVELS && number + fresh < PL_INLINE_LEVELS)
+		kept = instruction_is_enough()		? levels_kept(slot, number, false, true)
+		       : LAYOUT->instruction_is_index ? levels_kept(slot, number, true, false)
+						      : levels_kept(slot, number, false, false);
+	slot->levels = 0;
+	if (kept) {
+		low = slot->window[number].low;
+		for (u32 i = kept; i <= number; i++)
+			level_push(slot, i, slot->level[i].frame);
+		number = levels_push(slot, number + 1, fresh);
+		/* Lower than what has been looked at: frames are in there that are part of a trace no more. */
+		if (slot->window[number].low >= low && slot->window[number].low < PL_INLINE_LEVELS)
+			return number;
+	}
+	slot->levels = 0;
+	for (fresh = 0, frame = caller; frame && fresh < walk; frame = frame_previous(frame))
+		slot->fresh[fresh++] = frame;
+	slot->below = frame;
+	number = levels_push(slot, 0, fresh);
+	/* More shims than frames: what a walk has looked at is enough. */
+	if (slot->window[number].low == PL_INLINE_LEVELS) {
+		slot->window[number].low = 0;
+		slot->window[number].hash = window_hash(slot, number);
+	}
+	return number;
 }
 
-/* What a trace is made of. chain NULL: of no callers. */
+/* What a trace is made of. */
 struct trace {
-	struct pl_inline_slot *slot;
+	const struct pl_inline_slot *slot;
 	const struct known *top; /* NULL: no Python frame at all */
-	const struct pl_inline_chain *chain;
+	u32 level;               /* the highest caller's; PL_INLINE_LEVELS: of no callers */
 	bool more;
 	u64 native;
 };
@@ -165,10 +216,13 @@ static bool site_fill(u32 site, u64 hash, const struct trace *trace)
 {
 	struct pl_inline_site *row = (struct pl_inline_site *)pl_config.sites + site;
 	u64 *frames = (u64 *)pl_config.frames;
+	const struct pl_inline_window *window = trace->slot ? trace->slot->window : NULL;
+	/* The levels of its callers: none, where nobody called. */
+	const u32 end = trace->level < PL_INLINE_LEVELS ? trace->level + 1 : 0, low = end ? window[end - 1].low : 0;
 	u64 count = trace->top != NULL, first;
 
-	if (trace->chain)
-		count += chain_words(trace->slot, trace->chain, NULL);
+	for (u32 i = low; i < end; i++)
+		count += window[i].word != 0;
 	first = __atomic_fetch_add(&control()->next_frame, count + (trace->native != 0), __ATOMIC_RELAXED);
 	if (first + count + (trace->native != 0) > pl_config.frames_limit)
 		return false;
@@ -180,8 +234,9 @@ static bool site_fill(u32 site, u64 hash, const struct trace *trace)
 	row->domain = trace->native != 0;
 	if (trace->top)
 		frames[first++] = frame_word(trace->top);
-	if (trace->chain)
-		chain_words(trace->slot, trace->chain, frames + first);
+	for (u32 i = end; i-- > low;)
+		if (window[i].word)
+			frames[first++] = window[i].word;
 	__atomic_store_n(&row->hash, hash, __ATOMIC_RELEASE);
 	return true;
 }
@@ -226,7 +281,7 @@ static u32 site_find(u64 hash, const struct trace *trace)
 /* The site of what has no Python frame. */
 u32 pl_trace_nowhere(u64 salt, u64 native)
 {
-	const struct trace trace = {.native = native};
+	const struct trace trace = {.level = PL_INLINE_LEVELS, .native = native};
 
 	return salt ? site_find(mix(3, salt), &trace) : PL_INLINE_SITE_UNKNOWN;
 }
@@ -261,7 +316,7 @@ u32 pl_trace_slow(struct pl_inline_slot *slot, u64 frame, u64 salt, u64 native)
 	for (u32 i = 0; i < walk && frame; i++) {
 		u64 caller = frame_previous(frame), instruction = frame_instruction(frame), hash = salt, key;
 		struct known top = resolve_seen(slot, frame, instruction);
-		struct trace trace = {slot, &top, NULL, caller != 0, native};
+		struct trace trace = {.slot = slot, .top = &top, .level = PL_INLINE_LEVELS, .more = caller != 0, .native = native};
 		struct pl_inline_top *set;
 
 		if (top.record == PL_INLINE_CODE_NONE) {
@@ -269,9 +324,15 @@ u32 pl_trace_slow(struct pl_inline_slot *slot, u64 frame, u64 salt, u64 native)
 			continue;
 		}
 		if (pl_config.frame_limit > 1) {
-			trace.chain = chain_of(slot, caller);
-			trace.more = trace.chain->cut;
-			hash = trace.chain->hash ^ salt;
+			hash = NO_CALLERS;
+			if (caller) {
+				trace.level = level_of(slot, caller);
+				if (trace.level == PL_INLINE_LEVELS || !levels_hold(slot, trace.level))
+					trace.level = levels_update(slot, caller);
+				hash = slot->window[trace.level].hash;
+				trace.more = slot->window[trace.level].cut;
+			}
+			hash ^= salt;
 		}
 		key = top_hash(instruction, hash);
 		set = top_set(slot, key);
@@ -281,17 +342,16 @@ u32 pl_trace_slow(struct pl_inline_slot *slot, u64 frame, u64 salt, u64 native)
 	return pl_trace_nowhere(salt, native);
 }
 
-/* All of them: to look for those that a code object is part of takes longer than to walk anew those that are still
- * wanted, where a program makes and drops code all the time. */
-void pl_chains_forget(struct pl_inline_slot *slot)
+/* What frames were, all of them: to look for those of one code object takes longer than to resolve anew what is
+ * still wanted, where a program makes and drops code all the time. */
+void pl_walks_forget(struct pl_inline_slot *slot)
 {
-	struct pl_inline_chain *chain = (struct pl_inline_chain *)(slot + 1);
-
-	if (likely(++slot->chain_generation))
+	slot->levels = 0;
+	if (likely(++slot->generation))
 		return;
 	/* Generations begin anew. */
-	for (u32 i = 0; i < PL_INLINE_CHAIN_WAYS << PL_INLINE_CHAIN_BITS; i++)
-		((struct pl_inline_chain *)chain_way(chain, i))->generation = 0;
+	for (u32 i = 0; i < PL_INLINE_SEEN; i++)
+		slot->seen[i].generation = 0;
 }
 
 static void slot_forget(struct pl_inline_slot *slot)
@@ -299,9 +359,7 @@ static void slot_forget(struct pl_inline_slot *slot)
 	for (u32 i = 0; i < PL_INLINE_TOPS; i++)
 		for (u32 k = 0; k < PL_INLINE_TOP_WAYS; k++)
 			slot->top[i][k].key = 0;
-	for (u32 i = 0; i < PL_INLINE_SEEN; i++)
-		slot->seen[i].word = 0;
-	pl_chains_forget(slot);
+	pl_walks_forget(slot);
 }
 
 /* The calling thread's own slot. A thread pointer is unique among the living, and who gets a dead

@@ -5,12 +5,15 @@
 #include "probe.h"
 
 /*
- * From the running thread to the number of its site, when the caches know it: the chain of callers
- * is compared frame by frame with one walked before, then (chain, top frame) is looked up.
+ * From the running thread to the number of its site, when the caches know it: the callers are compared
+ * frame by frame with the stack as it was seen last, then (callers, top frame) is looked up.
  *
- * The walk follows the addresses that the cache remembers and only checks that the frames still link
+ * The walk follows the addresses that are remembered and only checks that the frames still link
  * to them. So the loads do not wait for each other as a walk along `previous` would: 16 frames cost
  * what their loads cost, not 16 times the latency of the cache.
+ *
+ * One stack and not a table of many: between two allocations a frame or two have changed, whatever the
+ * program does, and what is compared stays in the nearest cache.
  */
 
 #define LAYOUT (&pl_config.layout)
@@ -42,64 +45,58 @@ inlined bool instruction_is_enough(void)
 	return !LAYOUT->instruction_is_index && LAYOUT->code_tlbc < 0;
 }
 
-/* The first of the chains that may be this caller's: callers differ by their frame and by where in it they are. */
-inlined struct pl_inline_chain *chain_set(struct pl_inline_slot *slot, u64 caller)
+inlined u16 *level_hint(struct pl_inline_slot *slot, u64 frame)
 {
-	u64 key = 0;
-
-	if (likely(caller)) {
-		key = LAYOUT->instruction_is_index ? load32(caller, LAYOUT->frame_instruction)
-						   : load64(caller, LAYOUT->frame_instruction);
-		/* No multiplication: what comes after this waits for it. */
-		key = (caller >> 4 ^ key >> 1) & ((1 << PL_INLINE_CHAIN_BITS) - 1);
-	}
-	return (struct pl_inline_chain *)((u64)(slot + 1) + key * pl_config.set_stride);
+	return &slot->level_of[frame >> 3 & (PL_INLINE_LEVEL_HASHES - 1)];
 }
 
-inlined const struct pl_inline_chain *chain_way(const struct pl_inline_chain *first, u32 way)
+/* The level of a frame whose callers are all known; PL_INLINE_LEVELS: there is none. */
+inlined u32 level_of(struct pl_inline_slot *slot, u64 frame)
 {
-	return (const struct pl_inline_chain *)((u64)first + way * pl_config.chain_stride);
+	u32 number = *level_hint(slot, frame);
+
+	if (number >= slot->levels || slot->level[number].frame != frame || slot->window[number].low == PL_INLINE_LEVELS)
+		return PL_INLINE_LEVELS;
+	return number;
 }
 
 /*
- * Whether the frames from `frame` on are the chain's. The owner of a frame need not be compared: a frame at the
- * same address with the same code is still of the same kind (a generator's lies in its object, a shim has other
- * code).
+ * Whether the stack still is what the levels say, from this one down. The owner of a frame need not be compared: a
+ * frame at the same address with the same code is still of the same kind (a generator's lies in its object, a shim has
+ * other code).
  *
- * Each address is taken from the chain and not from the frame before it, which is only compared with it; so
- * nothing is read from a frame that the one above has not just linked to. The address is hidden from the compiler
- * before it learns that the two are equal, or it goes on with the loaded one.
+ * Each address is taken from the level and not from the frame above, which is only compared with it; so nothing is read
+ * from a frame that the one above has not just linked to. The address is hidden from the compiler before it learns that
+ * the two are equal, or it goes on with the loaded one.
  */
-inlined bool chain_matches(const struct pl_inline_chain *chain, u64 frame, const bool is_index, const bool enough)
+inlined bool levels_match(const struct pl_inline_slot *slot, u32 number, const bool is_index, const bool enough)
 {
-	const u32 words = enough ? 2 : PL_INLINE_LINK_WORDS;
-	const u64 *link = chain->link, *end = link + chain->count * words;
+	const struct pl_inline_level *level = &slot->level[number];
+	const struct pl_inline_window *window = &slot->window[number];
+	const struct pl_inline_level *low = &slot->level[window->low];
 	const u64 mask = LAYOUT->code_mask, code = (u64)(int64_t)LAYOUT->frame_code,
 		  instruction = (u64)(int64_t)LAYOUT->frame_instruction, previous = (u64)(int64_t)LAYOUT->frame_previous;
 	u64 at;
 
-	if (unlikely(link == end))
-		return chain->cut || !frame;
-	if (frame != *link)
-		return false;
 #define AT(base, offset) (*(const u64 *)((base) + (offset)))
 #define MATCH                                                                                                          \
 	do {                                                                                                           \
-		at = link[0];                                                                                          \
+		at = level->frame;                                                                                     \
 		__asm__("" : "+r"(at));                                                                                \
-		if (!enough && (AT(at, code) & mask) != link[2])                                                       \
+		if (!enough && (AT(at, code) & mask) != level->code)                                                   \
 			return false;                                                                                  \
-		if (is_index ? (u32)AT(at, instruction) != (u32)link[1] : AT(at, instruction) != link[1])              \
+		if (is_index ? (u32)AT(at, instruction) != (u32)level->instruction                                     \
+			     : AT(at, instruction) != level->instruction)                                              \
 			return false;                                                                                  \
-		link += words;                                                                                         \
 	} while (0)
 #define FOLLOW                                                                                                         \
 	do {                                                                                                           \
-		if (AT(at, previous) != *link)                                                                         \
+		level--;                                                                                               \
+		if (AT(at, previous) != level->frame)                                                                  \
 			return false;                                                                                  \
 	} while (0)
 	/* Four at a time: what is left is six instructions a frame. */
-	while (end - link > 4 * words) {
+	while (level - low >= 4) {
 		MATCH;
 		FOLLOW;
 		MATCH;
@@ -111,8 +108,8 @@ inlined bool chain_matches(const struct pl_inline_chain *chain, u64 frame, const
 	}
 	for (;;) {
 		MATCH;
-		if (link == end)
-			return chain->cut || !AT(at, previous);
+		if (level == low)
+			return (AT(at, previous) != 0) == window->cut;
 		FOLLOW;
 	}
 #undef FOLLOW
@@ -120,15 +117,16 @@ inlined bool chain_matches(const struct pl_inline_chain *chain, u64 frame, const
 #undef AT
 }
 
-inlined bool chain_holds(const struct pl_inline_slot *slot, const struct pl_inline_chain *chain, u64 frame)
+inlined bool levels_hold(const struct pl_inline_slot *slot, u32 number)
 {
-	if (unlikely(chain->generation - 1 != slot->chain_generation))
-		return false;
 	if (likely(instruction_is_enough()))
-		return chain_matches(chain, frame, false, true);
-	return LAYOUT->instruction_is_index ? chain_matches(chain, frame, true, false)
-					    : chain_matches(chain, frame, false, false);
+		return levels_match(slot, number, false, true);
+	return LAYOUT->instruction_is_index ? levels_match(slot, number, true, false)
+					    : levels_match(slot, number, false, false);
 }
+
+/* The hash of no callers at all. */
+#define NO_CALLERS 1
 
 /* Which set, and which key: see struct pl_inline_top. */
 inlined u64 top_hash(u64 instruction, u64 chain)
@@ -173,15 +171,16 @@ inlined u32 trace(struct pl_inline_slot *slot, u64 thread, u64 salt, u64 native)
 	code = frame_code(frame);
 	instruction = frame_instruction(frame);
 	if (pl_config.frame_limit > 1) {
-		u64 caller = frame_previous(frame);
-		const struct pl_inline_chain *chain = chain_set(slot, caller);
+		u64 caller = frame_previous(frame), callers = NO_CALLERS;
 
-		if (unlikely(!chain_holds(slot, chain, caller))) {
-			chain = pl_chain_other_way(slot, caller);
-			if (unlikely(!chain))
+		if (likely(caller)) {
+			const u32 number = level_of(slot, caller);
+
+			if (unlikely(number == PL_INLINE_LEVELS || !levels_hold(slot, number)))
 				return pl_trace_slow(slot, frame, salt, native);
+			callers = slot->window[number].hash;
 		}
-		hash = chain->hash ^ salt;
+		hash = callers ^ salt;
 	}
 	hash = top_hash(instruction, hash);
 	site = top_site(top_set(slot, hash), code, hash);
