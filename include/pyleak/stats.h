@@ -48,6 +48,12 @@ struct pl_native_caller {
 	int line;             /* 0: not known */
 };
 
+/* A line of native code on the way to an allocation: the source's, or without DWARF the object's path and line 0. */
+struct pl_native_line {
+	struct pl_frame frame;
+	const char *module; /* path of the object */
+};
+
 /* A set of sites that only grows. A site is (domain, trace, native caller), and where processes are
  * kept apart the process; its number never changes. */
 struct pl_sites;
@@ -67,6 +73,31 @@ uint32_t pl_sites_intern_native(struct pl_sites *sites, const struct pl_frame *f
 				const struct pl_native_caller *caller);
 /* NULL: not of the native domain, or the caller was never said. */
 const struct pl_native_caller *pl_sites_native_caller(const struct pl_sites *sites, uint32_t site);
+/*
+ * Native stacks: the way from a site's Python frames to the allocator. Seen of some of its allocations only, so
+ * it is not part of what a site is: each has none or one, which may change. Numbers never change their meaning.
+ */
+enum { PL_NATIVE_FRAMES_MAX = 64, PL_TRACEBACK_MAX = 1024 + PL_NATIVE_FRAMES_MAX };
+/* Innermost first, strings interned; at most PL_NATIVE_FRAMES_MAX. `more`: it does not reach the Python frames.
+ * UINT32_MAX: out of memory. */
+uint32_t pl_sites_intern_stack(struct pl_sites *sites, const struct pl_native_line *lines, size_t count, bool more);
+const struct pl_native_line *pl_sites_stack_lines(const struct pl_sites *sites, uint32_t stack, size_t *ret_count,
+						  bool *ret_more);
+size_t pl_sites_stack_count(const struct pl_sites *sites);
+void pl_sites_set_stack(struct pl_sites *sites, uint32_t site, uint32_t stack);
+uint32_t pl_sites_stack(const struct pl_sites *sites, uint32_t site); /* UINT32_MAX: none */
+
+/* A site's frames with its native ones below them, innermost first. */
+struct pl_traceback {
+	size_t count;
+	size_t native; /* so many of them, in front, are native */
+	bool more;     /* as of pl_sites_frames() */
+	bool gap;      /* between the native ones and the others some are not known */
+	const char *modules[PL_NATIVE_FRAMES_MAX];
+	struct pl_frame frames[PL_TRACEBACK_MAX];
+};
+void pl_sites_traceback(const struct pl_sites *sites, uint32_t site, struct pl_traceback *ret);
+
 /* The process that what is interned from now on is of; 0, as it is at first: processes are not told apart. */
 void pl_sites_set_process(struct pl_sites *sites, pid_t pid);
 pid_t pl_sites_process(const struct pl_sites *sites, uint32_t site);

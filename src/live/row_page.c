@@ -199,14 +199,16 @@ static void put_frame(const struct live_model *model, const struct pl_frame *fra
 
 static size_t put_frames(const struct live_model *model, const struct pl_row *row, struct traceback *traceback)
 {
-	size_t count;
-	bool more;
-	const struct pl_frame *frames = pl_sites_frames(live_model_shown(model)->sites, row->site, &count, &more);
+	struct pl_traceback frames;
 
-	if (more)
+	pl_sites_traceback(live_model_shown(model)->sites, row->site, &frames);
+	if (frames.more)
 		live_put(next_line(traceback), LIVE_DIM, "  (and what called it: see --frames)");
-	while (count--)
-		put_frame(model, &frames[count], traceback);
+	for (size_t i = frames.count; i-- > 0;) {
+		put_frame(model, &frames.frames[i], traceback);
+		if (frames.gap && i == frames.native)
+			live_put(next_line(traceback), LIVE_DIM, "  (native frames that are not known)");
+	}
 	return traceback->count;
 }
 

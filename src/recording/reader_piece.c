@@ -186,6 +186,47 @@ static int take_sites(struct recorded *recorded, const Pyleak__Recording *messag
 	return at == message->n_site_frames ? 0 : -EBADMSG;
 }
 
+static int take_stacks(struct recorded *recorded, const Pyleak__Recording *message)
+{
+	size_t count = message->n_stack_depth, at = 0;
+
+	if (message->n_stack_more != count || message->n_stack_modules != message->n_stack_frames ||
+		message->n_placed_stack != message->n_placed_site)
+		return -EBADMSG;
+	if (!reserve((void **)&recorded->stack_map, sizeof(*recorded->stack_map), recorded->stack_count, count,
+		    &recorded->stack_capacity))
+		return -ENOMEM;
+	for (size_t i = 0; i < count; i++) {
+		struct pl_native_line lines[PL_NATIVE_FRAMES_MAX];
+		size_t depth = message->stack_depth[i];
+		uint32_t stack;
+
+		if (depth > PL_NATIVE_FRAMES_MAX || depth > message->n_stack_frames - at)
+			return -EBADMSG;
+		for (size_t n = 0; n < depth; n++) {
+			uint32_t frame = message->stack_frames[at + n], module = message->stack_modules[at + n];
+
+			if (frame >= recorded->frame_count || module >= recorded->text_count)
+				return -EBADMSG;
+			lines[n].frame = recorded->frames[frame].frame;
+			lines[n].module = recorded->texts[module];
+		}
+		at += depth;
+		stack = pl_sites_intern_stack(recorded->sites, lines, depth, message->stack_more[i]);
+		if (stack == UINT32_MAX)
+			return -ENOMEM;
+		recorded->stack_map[recorded->stack_count++] = stack;
+	}
+	for (size_t i = 0; i < message->n_placed_site; i++) {
+		uint32_t site = message->placed_site[i], stack = message->placed_stack[i];
+
+		if (site >= recorded->site_count || stack >= recorded->stack_count)
+			return -EBADMSG;
+		pl_sites_set_stack(recorded->sites, recorded->site_map[site], recorded->stack_map[stack]);
+	}
+	return at == message->n_stack_frames ? 0 : -EBADMSG;
+}
+
 static bool is_variance(double number)
 {
 	return isfinite(number) && number >= 0 && number <= VARIANCE_MAX;
@@ -295,6 +336,8 @@ static int take_message(struct recorded *recorded, const Pyleak__Recording *mess
 		code = take_frames(recorded, message);
 	if (code == 0)
 		code = take_sites(recorded, message);
+	if (code == 0)
+		code = take_stacks(recorded, message);
 	if (code < 0 || !message->n_snapshots)
 		return code;
 	if (message->n_snapshots > 1 || !is_sound(recorded, message->snapshots[0]))
@@ -320,6 +363,7 @@ void recorded_free(struct recorded *recorded)
 	free(recorded->texts);
 	free(recorded->frames);
 	free(recorded->site_map);
+	free(recorded->stack_map);
 	free(recorded->totals);
 	free(recorded->sources);
 	pl_frame_numbers_free(&recorded->places);

@@ -22,6 +22,8 @@ struct recorded {
 	uint32_t *site_map; /* to the numbers of `sites` */
 	struct pl_totals *totals;
 	size_t site_count, site_capacity;
+	uint32_t *stack_map; /* likewise, native stacks */
+	size_t stack_count, stack_capacity;
 	struct pl_frame_numbers places; /* file and line to its source line */
 	const char **sources;		/* [places.count] */
 	size_t source_capacity;

@@ -2,43 +2,10 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <zstd.h>
 
 #include "pyleak-version.h"
 #include "pyleak/cleanup.h"
-#include "pyleak/frame_numbers.h"
-#include "pyleak/recording_file.h"
-#include "pyleak/table.h"
-#include "recording_private.h"
-
-struct pl_recording_writer {
-	struct pl_recorded_facts facts;
-	int64_t since_ns;
-	pl_source_reader *source;
-	void *context;
-	bool started, broken;
-	ZSTD_CCtx *compressor;
-
-	/* What is in the file. */
-	struct pl_table texts; /* address to number + 1; texts of the sites are interned */
-	uint32_t text_count;
-	struct pl_frame_numbers frames;
-	size_t frame_count, site_count;
-	struct pl_totals *totals; /* [site_count] */
-};
-
-/* One piece of the file, as it is being put together. */
-struct piece {
-	Pyleak__Recording message;
-	Pyleak__Facts facts;
-	Pyleak__Snapshot snapshot, *snapshots[1];
-	Pyleak__Account account_before, account;
-	int64_t parts_before[PL_ACCOUNT_PARTS], parts[PL_ACCOUNT_PARTS];
-	ProtobufCBinaryData texts;
-	char *text_bytes;
-	size_t text_size;
-	FILE *text_stream;
-};
+#include "writer_private.h"
 
 struct pl_recording_writer *pl_recording_writer_new(
 	const struct pl_recorded_facts *facts, int64_t since_ns, pl_source_reader *source, void *context)
@@ -67,6 +34,7 @@ void pl_recording_writer_free(struct pl_recording_writer *writer)
 	pl_table_free(&writer->texts);
 	pl_frame_numbers_free(&writer->frames);
 	free(writer->totals);
+	free(writer->placed);
 	free(writer);
 }
 
@@ -91,6 +59,12 @@ static void piece_free(struct piece *piece)
 	free(message->site_offset);
 	free(message->site_source);
 	free(message->site_line);
+	free(message->stack_more);
+	free(message->stack_depth);
+	free(message->stack_frames);
+	free(message->stack_modules);
+	free(message->placed_site);
+	free(message->placed_stack);
 	free(piece->snapshot.site_step);
 	free(piece->snapshot.allocated_size);
 	free(piece->snapshot.allocated_count);
@@ -108,8 +82,7 @@ static uint32_t add_text(struct pl_recording_writer *writer, struct piece *piece
 	return writer->text_count++;
 }
 
-/* The number of a text of the sites. */
-static int find_text(struct pl_recording_writer *writer, struct piece *piece, const char *text, uint32_t *ret)
+int writer_text(struct pl_recording_writer *writer, struct piece *piece, const char *text, uint32_t *ret)
 {
 	struct pl_table_entry *entry = pl_table_insert(&writer->texts, (uint64_t)(uintptr_t)text);
 
@@ -163,46 +136,6 @@ static int add_sites(
 	return 0;
 }
 
-/* The columns that not every recording has; in one piece, those that are needed. */
-static int add_native_callers(
-	struct pl_recording_writer *writer, struct piece *piece, const struct pl_snapshot *snapshot, size_t end)
-{
-	Pyleak__Recording *message = &piece->message;
-	size_t first = writer->site_count, count = end - first;
-	bool wanted = false;
-
-	for (size_t site = first; site < end && !wanted; site++)
-		wanted = pl_sites_native_caller(snapshot->sites, (uint32_t)site) != NULL;
-	if (!wanted)
-		return 0;
-	message->site_module = calloc(count, sizeof(*message->site_module));
-	message->site_symbol = calloc(count, sizeof(*message->site_symbol));
-	message->site_offset = calloc(count, sizeof(*message->site_offset));
-	message->site_source = calloc(count, sizeof(*message->site_source));
-	message->site_line = calloc(count, sizeof(*message->site_line));
-	if (!message->site_module || !message->site_symbol || !message->site_offset || !message->site_source ||
-		!message->site_line)
-		return -ENOMEM;
-	for (size_t i = 0; i < count; i++) {
-		const struct pl_native_caller *caller = pl_sites_native_caller(snapshot->sites, (uint32_t)(first + i));
-
-		if (!caller)
-			continue;
-		if (find_text(writer, piece, caller->module, &message->site_module[i]) < 0 ||
-			(caller->symbol && find_text(writer, piece, caller->symbol, &message->site_symbol[i]) < 0) ||
-			(caller->filename && find_text(writer, piece, caller->filename, &message->site_source[i]) < 0))
-			return -ENOMEM;
-		message->site_module[i]++;
-		message->site_symbol[i] += caller->symbol != NULL;
-		message->site_offset[i] = caller->offset;
-		message->site_source[i] += caller->filename != NULL;
-		message->site_line[i] = caller->line;
-	}
-	message->n_site_module = message->n_site_symbol = message->n_site_offset = count;
-	message->n_site_source = message->n_site_line = count;
-	return 0;
-}
-
 static int add_processes(
 	struct pl_recording_writer *writer, struct piece *piece, const struct pl_snapshot *snapshot, size_t end)
 {
@@ -242,8 +175,8 @@ static int add_frames(struct pl_recording_writer *writer, struct piece *piece)
 		pl_autofree char *source =
 			writer->source ? writer->source(writer->context, frame->filename, frame->line) : NULL;
 
-		if (find_text(writer, piece, frame->filename, &message->frame_filename[i]) < 0 ||
-			find_text(writer, piece, frame->function, &message->frame_function[i]) < 0)
+		if (writer_text(writer, piece, frame->filename, &message->frame_filename[i]) < 0 ||
+			writer_text(writer, piece, frame->function, &message->frame_function[i]) < 0)
 			return -ENOMEM;
 		message->frame_line[i] = frame->line;
 		if (source)
@@ -408,10 +341,12 @@ static int add_piece(struct pl_recording_writer *writer, struct pl_snapshot *sna
 	if (!piece.text_stream)
 		return -ENOMEM;
 	code = add_sites(writer, &piece, snapshot, &end);
+	if (code == 0 && end == snapshot->count)
+		code = writer_add_stacks(writer, &piece, snapshot);
 	if (code == 0)
 		code = add_frames(writer, &piece);
 	if (code == 0)
-		code = add_native_callers(writer, &piece, snapshot, end);
+		code = writer_add_callers(writer, &piece, snapshot, end);
 	if (code == 0)
 		code = add_processes(writer, &piece, snapshot, end);
 	if (fclose(PL_TAKE(piece.text_stream)) != 0)
@@ -433,6 +368,7 @@ static int add_piece(struct pl_recording_writer *writer, struct pl_snapshot *sna
 static int grow_totals(struct pl_recording_writer *writer, size_t count)
 {
 	struct pl_totals *grown;
+	uint32_t *placed;
 
 	if (count > RECORDING_SITES_MAX)
 		return -EFBIG;
@@ -443,6 +379,11 @@ static int grow_totals(struct pl_recording_writer *writer, size_t count)
 		return -ENOMEM;
 	memset(grown + writer->site_count, 0, (count - writer->site_count) * sizeof(*grown));
 	writer->totals = grown;
+	placed = reallocarray(writer->placed, count, sizeof(*placed));
+	if (!placed)
+		return -ENOMEM;
+	memset(placed + writer->site_count, 0, (count - writer->site_count) * sizeof(*placed));
+	writer->placed = placed;
 	return 0;
 }
 

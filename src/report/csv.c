@@ -29,17 +29,17 @@ static void print_field(FILE *out, const char *text)
 /* "FILE:LINE (FUNCTION); …", most recent call last. */
 static int print_traceback(FILE *out, const struct pl_report *report, const struct pl_row *row)
 {
-	size_t count;
-	const struct pl_frame *frames = pl_sites_frames(report->sites, row->site, &count, NULL);
+	struct pl_traceback traceback;
 	pl_autofree char *text = NULL;
 	size_t length;
 	FILE *stream = open_memstream(&text, &length);
 
 	if (!stream)
 		return -ENOMEM;
-	while (count--)
-		(void)fprintf(stream, "%s:%d (%s)%s", frames[count].filename, frames[count].line, frames[count].function,
-			count ? "; " : "");
+	pl_sites_traceback(report->sites, row->site, &traceback);
+	for (size_t i = traceback.count; i-- > 0;)
+		(void)fprintf(stream, "%s:%d (%s)%s", traceback.frames[i].filename, traceback.frames[i].line,
+			traceback.frames[i].function, i ? "; " : "");
 	if (fclose(stream) != 0)
 		return -ENOMEM;
 	(void)fputc(',', out);

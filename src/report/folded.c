@@ -37,15 +37,14 @@ static void print_frame(FILE *out, const struct pl_frame *frame, enum pl_group g
 
 static void print_stack(FILE *out, const struct pl_report *report, uint32_t site)
 {
-	size_t count;
-	bool more;
-	const struct pl_frame *frames = pl_sites_frames(report->sites, site, &count, &more);
+	struct pl_traceback traceback;
 
-	if (more)
+	pl_sites_traceback(report->sites, site, &traceback);
+	if (traceback.more)
 		(void)fputs(OLDER_FRAMES ";", out);
-	while (count--) {
-		print_frame(out, &frames[count], report->group_by);
-		if (count)
+	for (size_t i = traceback.count; i-- > 0;) {
+		print_frame(out, &traceback.frames[i], report->group_by);
+		if (i)
 			(void)fputc(';', out);
 	}
 }

@@ -69,17 +69,20 @@ static bool append_figures(json_t *stack, const struct pl_row *row)
 
 static json_t *make_stack(const struct pl_report *report, const struct pl_row *row, struct pl_frame_numbers *numbers)
 {
-	static const struct pl_frame rest = {"(more stacks)", "(more stacks)", 0};
-	const struct pl_frame *frames = &rest;
+	struct pl_traceback traceback;
 	json_t *stack = json_array();
-	size_t count = 1;
-	bool more = false, failed = append_figures(stack, row);
+	bool failed = append_figures(stack, row);
 
-	if (row->site != UINT32_MAX)
-		frames = pl_sites_frames(report->sites, row->site, &count, &more);
-	failed |= append_integer(stack, more) | append_integer(stack, row->domain == PL_SITE_NATIVE);
-	for (size_t i = 0; i < count && !failed; i++) {
-		uint32_t number = pl_frame_number(numbers, &frames[i]);
+	if (row->site != UINT32_MAX) {
+		pl_sites_traceback(report->sites, row->site, &traceback);
+	} else {
+		traceback.frames[0] = (struct pl_frame){"(more stacks)", "(more stacks)", 0};
+		traceback.count = 1;
+		traceback.more = false;
+	}
+	failed |= append_integer(stack, traceback.more) | append_integer(stack, row->domain == PL_SITE_NATIVE);
+	for (size_t i = 0; i < traceback.count && !failed; i++) {
+		uint32_t number = pl_frame_number(numbers, &traceback.frames[i]);
 
 		failed = number == UINT32_MAX || append_integer(stack, number);
 	}

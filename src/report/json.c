@@ -41,18 +41,35 @@ static json_t *make_frame(const struct pl_frame *frame)
 	return NULL;
 }
 
-static json_t *make_traceback(const struct pl_sites *sites, uint32_t site)
+static json_t *make_native_frame(const struct pl_frame *frame, const char *module)
 {
-	json_t *traceback = json_array();
-	size_t count;
-	const struct pl_frame *frames = pl_sites_frames(sites, site, &count, NULL);
-	bool failed = !traceback;
+	json_t *item = make_frame(frame);
+	bool failed = put_string(item, "module", module);
 
-	while (count-- && !failed)
-		failed = json_array_append_new(traceback, make_frame(&frames[count])) < 0;
+	if (!failed && !put(item, "native", json_true()))
+		return item;
+	json_decref(item);
+	return NULL;
+}
+
+/* Most recent call last; the native frames alone where Python's are not wanted. */
+static json_t *make_traceback(const struct pl_sites *sites, uint32_t site, bool python)
+{
+	struct pl_traceback traceback;
+	json_t *list = json_array();
+	bool failed = !list;
+	size_t i;
+
+	pl_sites_traceback(sites, site, &traceback);
+	for (i = python ? traceback.count : traceback.native; i-- > 0 && !failed;) {
+		const struct pl_frame *frame = &traceback.frames[i];
+		json_t *item = i < traceback.native ? make_native_frame(frame, traceback.modules[i]) : make_frame(frame);
+
+		failed = json_array_append_new(list, item) < 0;
+	}
 	if (!failed)
-		return traceback;
-	json_decref(traceback);
+		return list;
+	json_decref(list);
 	return NULL;
 }
 
@@ -107,7 +124,7 @@ static json_t *make_verdict(const struct pl_verdict *verdict, const struct pl_he
 	return NULL;
 }
 
-static json_t *make_native(const struct pl_native_caller *caller)
+static json_t *make_native(const struct pl_sites *sites, uint32_t site, const struct pl_native_caller *caller)
 {
 	json_t *native = json_object();
 	bool failed = put_string(native, "module", caller->module);
@@ -116,6 +133,8 @@ static json_t *make_native(const struct pl_native_caller *caller)
 	failed |= put_unsigned(native, "offset", caller->offset);
 	failed |= caller->filename && put_string(native, "filename", caller->filename);
 	failed |= caller->filename && put_integer(native, "lineno", caller->line);
+	if (pl_sites_stack(sites, site) != UINT32_MAX)
+		failed |= put(native, "frames", make_traceback(sites, site, false));
 	if (!failed)
 		return native;
 	json_decref(native);
@@ -161,7 +180,7 @@ static json_t *make_row(const struct pl_report *report, const struct pl_row *row
 	if (caller)
 		failed |= put(item, "caller", make_frame(caller));
 	if (native)
-		failed |= put(item, "native", make_native(native));
+		failed |= put(item, "native", make_native(report->sites, row->site, native));
 	if (report->sample)
 		failed |= put(item, "error", make_error(row));
 	if (number < report->verdict_count)
@@ -169,7 +188,7 @@ static json_t *make_row(const struct pl_report *report, const struct pl_row *row
 	if (number < report->cause_count && report->causes[number])
 		failed |= put(item, "known_cause", make_cause(report->causes[number]));
 	if (traceback)
-		failed |= put(item, "traceback", make_traceback(report->sites, row->site));
+		failed |= put(item, "traceback", make_traceback(report->sites, row->site, true));
 	if (!failed)
 		return item;
 	json_decref(item);

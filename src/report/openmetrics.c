@@ -98,6 +98,7 @@ static int print_value(FILE *out, const char *text)
 	return 0;
 }
 
+/* Python's frames alone: a label that changed with what was seen of the native ones would begin another series. */
 static int print_traceback(FILE *out, const struct pl_report *report, const struct pl_row *row)
 {
 	size_t count, length;

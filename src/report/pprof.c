@@ -191,11 +191,10 @@ static void add_stacks(struct builder *builder, size_t limit)
 	builder->profile.sample = calloc(2 * (shown + 1), sizeof(void *));
 	builder->failed |= !builder->samples || !builder->profile.sample;
 	for (size_t i = 0; i < shown && !builder->failed; i++) {
-		size_t count;
-		bool more;
-		const struct pl_frame *frames = pl_sites_frames(builder->report->sites, stacks->items[i].site, &count, &more);
+		struct pl_traceback traceback;
 
-		add_stack(builder, &stacks->items[i], frames, count, more);
+		pl_sites_traceback(builder->report->sites, stacks->items[i].site, &traceback);
+		add_stack(builder, &stacks->items[i], traceback.frames, traceback.count, traceback.more);
 	}
 	if (!builder->failed)
 		add_stack(builder, &rest, &other, 1, false);

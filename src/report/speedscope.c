@@ -33,13 +33,13 @@ static json_t *make_stack(const struct pl_report *report, uint32_t site, struct 
 {
 	static const struct pl_frame older = {OLDER_FRAMES, OLDER_FRAMES, 0};
 	json_t *stack = json_array();
-	size_t count;
-	bool more;
-	const struct pl_frame *frames = pl_sites_frames(report->sites, site, &count, &more);
-	bool failed = !stack || (more && append_frame(stack, numbers, &older));
+	struct pl_traceback traceback;
+	bool failed;
 
-	while (count-- && !failed)
-		failed = append_frame(stack, numbers, &frames[count]);
+	pl_sites_traceback(report->sites, site, &traceback);
+	failed = !stack || (traceback.more && append_frame(stack, numbers, &older));
+	for (size_t i = traceback.count; i-- > 0 && !failed;)
+		failed = append_frame(stack, numbers, &traceback.frames[i]);
 	if (!failed)
 		return stack;
 	json_decref(stack);

@@ -12,6 +12,7 @@
 #include "utf8.h"
 
 #define MAX_SOURCE_LENGTH 500
+#define NATIVE_CALLERS_SHOWN 3
 
 struct text {
 	FILE *out;
@@ -149,19 +150,49 @@ static void print_source(const struct text *text, const char *filename, int line
 	(void)fputc('\n', text->out);
 }
 
+static const char *last_part(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash ? slash + 1 : path;
+}
+
+/* Native code has no indentation to tell functions apart by, and its lines are seldom at hand. */
+static void print_native_frame(const struct text *text, const struct pl_frame *frame, const char *module)
+{
+	(void)fputs("  File \"", text->out);
+	utf8_print(text->out, frame->filename);
+	(void)fputc('"', text->out);
+	if (frame->line)
+		(void)fprintf(text->out, ", line %d", frame->line);
+	(void)fputs(", in ", text->out);
+	utf8_print(text->out, frame->function);
+	if (frame->filename != module) {
+		(void)fputs(" (", text->out);
+		utf8_print(text->out, last_part(module));
+		(void)fputc(')', text->out);
+	}
+	(void)fputc('\n', text->out);
+	print_source(text, frame->filename, frame->line);
+}
+
 static void print_traceback(const struct text *text, const struct pl_row *row)
 {
-	size_t count;
-	const struct pl_frame *frames = pl_sites_frames(text->report->sites, row->site, &count, NULL);
+	struct pl_traceback traceback;
 
+	pl_sites_traceback(text->report->sites, row->site, &traceback);
 	(void)fprintf(
 		text->out, "memory_blocks=%" PRId64 " size_kB=%.1f\n", row->site_count, (double)row->site_size / 1024);
-	while (count--) {
+	for (size_t i = traceback.count; i-- > traceback.native;) {
 		(void)fputs("  File \"", text->out);
-		utf8_print(text->out, frames[count].filename);
-		(void)fprintf(text->out, "\", line %d\n", frames[count].line);
-		print_source(text, frames[count].filename, frames[count].line);
+		utf8_print(text->out, traceback.frames[i].filename);
+		(void)fprintf(text->out, "\", line %d\n", traceback.frames[i].line);
+		print_source(text, traceback.frames[i].filename, traceback.frames[i].line);
 	}
+	if (traceback.gap)
+		(void)fputs("  (native frames that are not known)\n", text->out);
+	for (size_t i = traceback.native; i-- > 0;)
+		print_native_frame(text, &traceback.frames[i], traceback.modules[i]);
 }
 
 /* A library's line says little without who called it. */
@@ -224,29 +255,44 @@ static void print_remarks(const struct text *text, size_t number)
 	}
 }
 
-/* Who of the native code asked for it. */
+static void print_native(const struct text *text, const char *head, const char *module, const char *symbol,
+	const char *filename, int line)
+{
+	(void)fprintf(text->out, "    %s: ", head);
+	utf8_print(text->out, last_part(module));
+	if (symbol) {
+		(void)fputs(" (", text->out);
+		utf8_print(text->out, symbol);
+		(void)fputc(')', text->out);
+	}
+	if (filename) {
+		(void)fputs(", ", text->out);
+		utf8_print(text->out, filename);
+		(void)fprintf(text->out, ":%d", line);
+	}
+	(void)fputc('\n', text->out);
+}
+
+/* Who of the native code asked for it; and who that, as far as a row has room. */
 static void print_native_caller(const struct text *text, const struct pl_row *row)
 {
 	const struct pl_native_caller *caller =
 		row->domain == PL_SITE_NATIVE ? pl_sites_native_caller(text->report->sites, row->site) : NULL;
-	const char *slash;
+	struct pl_traceback traceback;
 
 	if (!caller)
 		return;
-	slash = strrchr(caller->module, '/');
-	(void)fputs("    native: ", text->out);
-	utf8_print(text->out, slash ? slash + 1 : caller->module);
-	if (caller->symbol) {
-		(void)fputs(" (", text->out);
-		utf8_print(text->out, caller->symbol);
-		(void)fputc(')', text->out);
+	print_native(text, "native", caller->module, caller->symbol, caller->filename, caller->line);
+	if (text->report->group_by == PL_GROUP_TRACEBACK && text->options->traceback)
+		return;
+	pl_sites_traceback(text->report->sites, row->site, &traceback);
+	for (size_t i = 1; i < traceback.native && i <= NATIVE_CALLERS_SHOWN; i++) {
+		const struct pl_frame *frame = &traceback.frames[i];
+		const char *module = traceback.modules[i];
+
+		print_native(text, "called by", module, frame->function, frame->filename == module ? NULL : frame->filename,
+			frame->line);
 	}
-	if (caller->filename) {
-		(void)fputs(", ", text->out);
-		utf8_print(text->out, caller->filename);
-		(void)fprintf(text->out, ":%d", caller->line);
-	}
-	(void)fputc('\n', text->out);
 }
 
 static void print_row(const struct text *text, const struct pl_row *row)

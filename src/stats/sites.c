@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "arena.h"
+#include "native_stacks.h"
 #include "pyleak/stats.h"
 #include "pyleak/units.h"
 #include "strings.h"
@@ -18,12 +19,14 @@ struct site {
 	pid_t process;
 	uint8_t domain;
 	bool more;
+	uint32_t stack; /* number + 1; 0: none */
 	struct pl_native_caller caller; /* module NULL: none */
 };
 
 struct pl_sites {
 	struct arena arena;
 	struct strings strings;
+	struct native_stacks stacks;
 	pid_t process; /* of what is interned now */
 	struct pl_frame unknown;
 	struct site *items;	  /* [capacity] */
@@ -50,6 +53,7 @@ void pl_sites_free(struct pl_sites *sites)
 	if (!sites)
 		return;
 	strings_free(&sites->strings);
+	native_stacks_free(&sites->stacks);
 	arena_free(&sites->arena);
 	free(sites->items);
 	free(sites->totals);
@@ -185,6 +189,64 @@ const struct pl_native_caller *pl_sites_native_caller(const struct pl_sites *sit
 {
 	assert(site < sites->count);
 	return sites->items[site].caller.module ? &sites->items[site].caller : NULL;
+}
+
+uint32_t pl_sites_intern_stack(struct pl_sites *sites, const struct pl_native_line *lines, size_t count, bool more)
+{
+	return native_stacks_intern(&sites->stacks, &sites->arena, lines, count, more);
+}
+
+const struct pl_native_line *pl_sites_stack_lines(
+	const struct pl_sites *sites, uint32_t stack, size_t *ret_count, bool *ret_more)
+{
+	return native_stacks_lines(&sites->stacks, stack, ret_count, ret_more);
+}
+
+size_t pl_sites_stack_count(const struct pl_sites *sites)
+{
+	return sites->stacks.count;
+}
+
+void pl_sites_set_stack(struct pl_sites *sites, uint32_t site, uint32_t stack)
+{
+	assert(site < sites->count);
+	assert(stack < sites->stacks.count);
+	sites->items[site].stack = stack + 1;
+}
+
+uint32_t pl_sites_stack(const struct pl_sites *sites, uint32_t site)
+{
+	assert(site < sites->count);
+	return sites->items[site].stack - 1;
+}
+
+void pl_sites_traceback(const struct pl_sites *sites, uint32_t site, struct pl_traceback *ret)
+{
+	const struct site *item = &sites->items[site];
+	size_t count = item->frame_count, lines_count = 0;
+	const struct pl_native_line *lines;
+
+	assert(site < sites->count);
+	ret->native = 0;
+	ret->gap = false;
+	if (item->stack) {
+		lines = native_stacks_lines(&sites->stacks, item->stack - 1, &lines_count, &ret->gap);
+		for (size_t i = 0; i < lines_count; i++) {
+			ret->frames[i] = lines[i].frame;
+			ret->modules[i] = lines[i].module;
+		}
+		ret->native = lines_count;
+	}
+	/* What stands for the Python frames of a site that has none is the innermost native one. */
+	if (lines_count && item->caller.module && count == 1 && item->frames[0].filename == item->caller.module &&
+		!item->frames[0].line)
+		count = 0;
+	if (count > PL_TRACEBACK_MAX - PL_NATIVE_FRAMES_MAX)
+		count = PL_TRACEBACK_MAX - PL_NATIVE_FRAMES_MAX;
+	memcpy(&ret->frames[lines_count], item->frames, count * sizeof(*item->frames));
+	ret->gap = ret->gap && count;
+	ret->count = lines_count + count;
+	ret->more = item->more;
 }
 
 void pl_sites_set_process(struct pl_sites *sites, pid_t pid)

@@ -7,6 +7,7 @@
 #include <zstd.h>
 
 #include "pyleak/recording_file.h"
+#include "reader_private.h"
 #include "recording_private.h"
 
 /* Recordings: what is written is read, of a file that is cut all that is whole, and of one that lies
@@ -286,6 +287,123 @@ Test(recording, native_callers_processes_and_accounts)
 	cr_expect_eq(got->offset, 4096);
 	cr_expect_eq(pl_sites_process(copies, 2), 4712);
 	pl_snapshot_free(snapshot);
+	pl_recording_reader_free(reader);
+	pl_recording_writer_free(writer);
+	(void)fclose(stream);
+	pl_sites_free(sites);
+	pl_sites_free(copies);
+	free(tape.bytes);
+}
+
+/* One that lies, made of a message that is right but for one thing. */
+static int apply_lie(void (*change)(Pyleak__Recording *message))
+{
+	Pyleak__Recording message;
+	Pyleak__Facts own = PYLEAK__FACTS__INIT;
+	uint8_t texts[] = "a.py\0f", bytes[4096];
+	ProtobufCBinaryData text = {sizeof(texts), texts};
+	uint32_t zero[] = {0}, one[] = {1}, module[] = {0};
+	int32_t line[] = {3};
+	protobuf_c_boolean no[] = {0};
+	struct recorded recorded = {.sites = pl_sites_new()};
+	size_t size;
+	int code;
+
+	pyleak__recording__init(&message);
+	own.version = 1;
+	message.facts = &own;
+	message.texts = &text;
+	message.frame_filename = message.site_domain = message.site_frames = message.stack_frames = zero;
+	message.frame_function = message.site_depth = message.stack_depth = one;
+	message.placed_site = (uint32_t[]){0};
+	message.placed_stack = (uint32_t[]){0};
+	message.stack_modules = module;
+	message.frame_line = line;
+	message.site_more = message.stack_more = no;
+	message.n_texts = message.n_frame_filename = message.n_frame_function = message.n_frame_line = 1;
+	message.n_site_domain = message.n_site_more = message.n_site_depth = message.n_site_frames = 1;
+	message.n_stack_more = message.n_stack_depth = message.n_stack_frames = message.n_stack_modules = 1;
+	message.n_placed_site = message.n_placed_stack = 1;
+	if (change)
+		change(&message);
+	size = pyleak__recording__pack(&message, bytes);
+	code = recorded_apply(&recorded, bytes, size);
+	if (code == 0)
+		cr_assert_eq(pl_sites_stack(recorded.sites, 0), 0);
+	recorded_free(&recorded);
+	pl_sites_free(recorded.sites);
+	return code;
+}
+
+static uint32_t wrong[1];
+
+static void no_frame(Pyleak__Recording *message) { message->stack_frames = wrong; wrong[0] = 1; }
+static void no_module(Pyleak__Recording *message) { message->stack_modules = wrong; wrong[0] = 2; }
+static void no_site(Pyleak__Recording *message) { message->placed_site = wrong; wrong[0] = 1; }
+static void no_stack(Pyleak__Recording *message) { message->placed_stack = wrong; wrong[0] = 1; }
+static void too_deep(Pyleak__Recording *message) { message->stack_depth = wrong; wrong[0] = 2; }
+static void too_flat(Pyleak__Recording *message) { message->stack_depth = wrong; wrong[0] = 0; }
+static void one_column_short(Pyleak__Recording *message) { message->n_placed_stack = 0; }
+static void modules_short(Pyleak__Recording *message) { message->n_stack_modules = 0; }
+
+Test(recording, native_stacks_that_lie)
+{
+	void (*const lies[])(Pyleak__Recording *message) = {
+		no_frame, no_module, no_site, no_stack, too_deep, too_flat, one_column_short, modules_short};
+
+	cr_assert_eq(apply_lie(NULL), 0);
+	for (size_t i = 0; i < COUNT(lies); i++)
+		cr_expect_eq(apply_lie(lies[i]), -EBADMSG, "lie %zu", i);
+}
+
+/* A site's stack may change from snapshot to snapshot, and is written when it does. */
+Test(recording, native_stacks)
+{
+	struct pl_sites *sites = pl_sites_new(), *copies = pl_sites_new();
+	const char *module = pl_sites_string(sites, "/lib/x.so");
+	const struct pl_native_caller caller = {.module = module};
+	const struct pl_frame frame = {pl_sites_string(sites, "a.py"), pl_sites_string(sites, "f"), 3};
+	const struct pl_native_line lines[] = {
+		{{pl_sites_string(sites, "x.c"), pl_sites_string(sites, "inner"), 10}, module},
+		{{module, pl_sites_string(sites, "outer"), 0}, module},
+	};
+	struct pl_recording_writer *writer = pl_recording_writer_new(&facts, 0, NULL, NULL);
+	struct pl_recording_reader *reader;
+	struct pl_traceback traceback;
+	struct pl_snapshot *snapshot;
+	struct tape tape = {0};
+	FILE *stream;
+
+	(void)pl_sites_intern(sites, PL_SITE_PYTHON, &frame, 1, false);
+	(void)pl_sites_intern_native(sites, &frame, 1, false, &caller);
+	snapshot = pl_snapshot_take(sites);
+	pl_sites_set_stack(sites, 1, pl_sites_intern_stack(sites, lines, 2, true));
+	record(&tape, writer, snapshot);
+	pl_sites_set_stack(sites, 0, pl_sites_intern_stack(sites, lines, 2, true));
+	pl_sites_set_stack(sites, 1, pl_sites_intern_stack(sites, lines + 1, 1, false));
+	record(&tape, writer, snapshot);
+	record(&tape, writer, snapshot);
+	pl_snapshot_free(snapshot);
+	cr_assert_lt(tape.ends[2] - tape.ends[1], tape.ends[1] - tape.ends[0]);
+
+	stream = fmemopen(tape.bytes, tape.size, "r");
+	cr_assert_eq(pl_recording_reader_new(stream, "tape", copies, &reader, NULL), 0);
+	cr_assert_eq(pl_sites_stack(copies, 0), UINT32_MAX);
+	pl_sites_traceback(copies, 1, &traceback);
+	cr_assert(traceback.count == 3 && traceback.native == 2 && traceback.gap);
+	cr_assert_str_eq(traceback.frames[0].filename, "x.c");
+	cr_assert_str_eq(traceback.frames[0].function, "inner");
+	cr_assert_eq(traceback.frames[0].line, 10);
+	cr_assert_eq(traceback.frames[1].filename, traceback.modules[1]);
+	cr_assert_str_eq(traceback.modules[0], "/lib/x.so");
+	cr_assert_eq(pl_recording_reader_next(reader, NULL), 1);
+	pl_sites_traceback(copies, 0, &traceback);
+	cr_assert(traceback.count == 3 && traceback.native == 2 && traceback.gap);
+	pl_sites_traceback(copies, 1, &traceback);
+	cr_assert(traceback.count == 2 && traceback.native == 1 && !traceback.gap);
+	cr_assert_str_eq(traceback.frames[0].function, "outer");
+	cr_assert_eq(pl_recording_reader_next(reader, NULL), 1);
+	cr_assert_eq(pl_recording_reader_next(reader, NULL), 0);
 	pl_recording_reader_free(reader);
 	pl_recording_writer_free(writer);
 	(void)fclose(stream);

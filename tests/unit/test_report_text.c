@@ -27,6 +27,13 @@ static void expect(const char *wanted)
 	cr_assert_str_eq(printed, wanted, "printed:\n%s\nwanted:\n%s", printed, wanted);
 }
 
+static void expect_json(const char *wanted)
+{
+	const char *printed = report_sample_print(&sample, pl_report_json);
+
+	cr_assert_not_null(strstr(printed, wanted), "printed:\n%s\nwanted:\n%s", printed, wanted);
+}
+
 /* Each row is str() of tracemalloc's own statistic. */
 Test(text, rows_are_tracemallocs)
 {
@@ -408,4 +415,44 @@ Test(text, verdict)
 	pl_verdict_text(&(struct pl_verdict){PL_GROWTH_STEADY, SIZE_MAX, 0, 1e300, -1e300, 1e300, 1e-300, 0},
 		&(struct pl_headroom){1, 1, false}, text);
 	cr_assert_not_null(strstr(text, "/h ("));
+}
+
+/* Native frames stand below those of Python, and who called the allocator's caller below the row. */
+Test(text, native_frames)
+{
+	const char *module = pl_sites_string(sample.sites, "/lib/x.so"), *file = pl_sites_string(sample.sites, "x.c");
+	const struct pl_native_caller caller = {module, pl_sites_string(sample.sites, "inner"), 5, file, 10};
+	const struct pl_frame frame = {pl_sites_string(sample.sites, "/app/a.py"), pl_sites_string(sample.sites, "f"), 3};
+	const struct pl_native_line lines[] = {
+		{{file, pl_sites_string(sample.sites, "inner"), 10}, module},
+		{{module, pl_sites_string(sample.sites, "outer"), 0}, module},
+	};
+	uint32_t site = pl_sites_intern_native(sample.sites, &frame, 1, false, &caller);
+
+	sample_allocate(sample.sites, site, 4096, 1);
+	pl_sites_set_stack(sample.sites, site, pl_sites_intern_stack(sample.sites, lines, 2, true));
+	sample.report.kind = PL_REPORT_TOP;
+	sample.report.sort = PL_SORT_SIZE;
+	sample.options.traceback = true;
+	expect("/app/a.py:3: size=4096 B, count=1, average=4096 B\n"
+	       "    native: x.so (inner), x.c:10\n"
+	       "    called by: x.so (outer)\n"
+	       "total: size=4096 B, count=1, average=4096 B\n"
+	       "growth in 10.0 s: tracked +4096 B, RSS +40.0 MiB (100 MiB to 140 MiB)\n"
+	       "\n"
+	       "memory_blocks=1 size_kB=4.0\n"
+	       "  File \"/app/a.py\", line 3\n"
+	       "  (native frames that are not known)\n"
+	       "  File \"/lib/x.so\", in outer\n"
+	       "  File \"x.c\", line 10, in inner (x.so)\n");
+	expect_json("{\"module\": \"/lib/x.so\", \"symbol\": \"inner\", \"offset\": 5, \"filename\": \"x.c\", \"lineno\": 10, "
+		    "\"frames\": [{\"filename\": \"/lib/x.so\", \"lineno\": 0, \"function\": \"outer\", \"module\": "
+		    "\"/lib/x.so\", \"native\": true}, {\"filename\": \"x.c\", \"lineno\": 10, \"function\": \"inner\", "
+		    "\"module\": \"/lib/x.so\", \"native\": true}]}");
+	expect_json("\"traceback\": [{\"filename\": \"/app/a.py\", \"lineno\": 3, \"function\": \"f\"}, {\"filename\": "
+		    "\"/lib/x.so\",");
+	cr_assert_not_null(strstr(report_sample_print(&sample, pl_report_folded), "f (/app/a.py:3);outer (/lib/x.so:0);inner (x.c:10) 4096\n"));
+	cr_assert_not_null(strstr(report_sample_print(&sample, pl_report_csv), "/app/a.py:3 (f); /lib/x.so:0 (outer); x.c:10 (inner)"));
+	/* Two stacks of one site are one row, and where a traceback is cut the native frames are not. */
+	cr_assert_eq(sample.rows.count, 1);
 }

@@ -152,3 +152,59 @@ Test(sites, a_snapshot_is_a_copy)
 	pl_sites_free(sites);
 	pl_sites_free(NULL);
 }
+
+static struct pl_native_line native_line(struct pl_sites *sites, const char *filename, int line, const char *function)
+{
+	return (struct pl_native_line){
+		{pl_sites_string(sites, filename), pl_sites_string(sites, function), line}, pl_sites_string(sites, "/lib/x.so")};
+}
+
+Test(sites, native_frames_lie_below_those_of_python)
+{
+	struct pl_sites *sites = pl_sites_new();
+	const struct pl_native_caller caller = {.module = pl_sites_string(sites, "/lib/x.so")};
+	const struct pl_frame python = {pl_sites_string(sites, "a.py"), pl_sites_string(sites, "f"), 3};
+	const struct pl_native_line lines[] = {
+		native_line(sites, "x.c", 10, "inner"), native_line(sites, "/lib/x.so", 0, "outer")};
+	uint32_t with = pl_sites_intern_native(sites, &python, 1, true, &caller);
+	uint32_t without = pl_sites_intern_native(sites, NULL, 0, false, &caller), stack;
+	struct pl_traceback traceback;
+
+	cr_assert_eq(pl_sites_stack(sites, with), UINT32_MAX);
+	pl_sites_traceback(sites, with, &traceback);
+	cr_assert(traceback.count == 1 && traceback.native == 0 && traceback.more && !traceback.gap);
+	stack = pl_sites_intern_stack(sites, lines, 2, true);
+	pl_sites_set_stack(sites, with, stack);
+	pl_sites_set_stack(sites, without, stack);
+	cr_assert_eq(pl_sites_stack(sites, with), stack);
+	pl_sites_traceback(sites, with, &traceback);
+	cr_assert_eq(traceback.count, 3);
+	cr_assert_eq(traceback.native, 2);
+	cr_assert(traceback.gap && traceback.more);
+	cr_assert_eq(traceback.frames[0].line, 10);
+	cr_assert_str_eq(traceback.frames[1].function, "outer");
+	cr_assert_str_eq(traceback.modules[1], "/lib/x.so");
+	cr_assert_str_eq(traceback.frames[2].filename, "a.py");
+	/* Where Python had no frame, nothing stands for one any more. */
+	pl_sites_traceback(sites, without, &traceback);
+	cr_assert(traceback.count == 2 && traceback.native == 2 && !traceback.gap && !traceback.more);
+	pl_sites_free(sites);
+}
+
+Test(sites, equal_native_stacks_are_one)
+{
+	struct pl_sites *sites = pl_sites_new();
+	struct pl_native_line lines[3];
+
+	for (int round = 0; round < 2; round++)
+		for (int i = 0; i < 1000; i++) {
+			for (int j = 0; j < 3; j++)
+				lines[j] = native_line(sites, "x.c", i + j, "f");
+			cr_assert_eq(pl_sites_intern_stack(sites, lines, 3, false), (uint32_t)i);
+		}
+	cr_assert_eq(pl_sites_stack_count(sites), 1000);
+	cr_assert_eq(pl_sites_intern_stack(sites, lines, 3, true), 1000);
+	cr_assert_eq(pl_sites_intern_stack(sites, lines, 2, false), 1001);
+	cr_assert_eq(pl_sites_intern_stack(sites, lines, 0, false), 1002);
+	pl_sites_free(sites);
+}

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_RECORDING_WRITER_PRIVATE_H
+#define PYLEAK_RECORDING_WRITER_PRIVATE_H
+
+#include <stdio.h>
+#include <zstd.h>
+
+#include "pyleak/frame_numbers.h"
+#include "pyleak/recording_file.h"
+#include "pyleak/table.h"
+#include "recording_private.h"
+
+struct pl_recording_writer {
+	struct pl_recorded_facts facts;
+	int64_t since_ns;
+	pl_source_reader *source;
+	void *context;
+	bool started, broken;
+	ZSTD_CCtx *compressor;
+
+	/* What is in the file. */
+	struct pl_table texts; /* address to number + 1; texts of the sites are interned */
+	uint32_t text_count;
+	struct pl_frame_numbers frames;
+	size_t frame_count, site_count;
+	struct pl_totals *totals; /* [site_count] */
+	uint32_t *placed;         /* [site_count]: the number of its native stack + 1; 0: none */
+	size_t stack_count;
+};
+
+/* One piece of the file, as it is being put together. */
+struct piece {
+	Pyleak__Recording message;
+	Pyleak__Facts facts;
+	Pyleak__Snapshot snapshot, *snapshots[1];
+	Pyleak__Account account_before, account;
+	int64_t parts_before[PL_ACCOUNT_PARTS], parts[PL_ACCOUNT_PARTS];
+	ProtobufCBinaryData texts;
+	char *text_bytes;
+	size_t text_size;
+	FILE *text_stream;
+};
+
+/* The number of a text of the sites. */
+int writer_text(struct pl_recording_writer *writer, struct piece *piece, const char *text, uint32_t *ret);
+
+/* writer_native.c: what is known of native code. Who called the allocators, of the sites that the piece has, up to
+ * `end`; and the stacks that are new, and which sites have another one than before. */
+int writer_add_callers(struct pl_recording_writer *writer, struct piece *piece, const struct pl_snapshot *snapshot,
+		       size_t end);
+int writer_add_stacks(struct pl_recording_writer *writer, struct piece *piece, const struct pl_snapshot *snapshot);
+
+#endif

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: MIT */
+#include "native_stacks.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "strings.h"
+
+#define FIRST_CAPACITY 64
+
+struct native_stack {
+	const struct pl_native_line *lines; /* in the arena */
+	uint64_t hash;
+	uint32_t count;
+	bool more;
+};
+
+static uint64_t hash_lines(const struct pl_native_line *lines, size_t count, bool more)
+{
+	uint64_t hash = hash_mix(count, more);
+
+	for (size_t i = 0; i < count; i++) {
+		hash = hash_mix(hash, (uint64_t)(uintptr_t)lines[i].module);
+		hash = hash_mix(hash, (uint64_t)(uintptr_t)lines[i].frame.filename);
+		hash = hash_mix(hash, (uint64_t)(uintptr_t)lines[i].frame.function);
+		hash = hash_mix(hash, (uint64_t)lines[i].frame.line);
+	}
+	return hash;
+}
+
+static bool equal(const struct native_stack *a, const struct native_stack *b)
+{
+	if (a->hash != b->hash || a->count != b->count || a->more != b->more)
+		return false;
+	for (size_t i = 0; i < a->count; i++)
+		if (a->lines[i].module != b->lines[i].module || a->lines[i].frame.filename != b->lines[i].frame.filename ||
+			a->lines[i].frame.function != b->lines[i].frame.function ||
+			a->lines[i].frame.line != b->lines[i].frame.line)
+			return false;
+	return true;
+}
+
+/* Where the number of an equal stack stands, or would. */
+static uint32_t *find(const struct native_stacks *stacks, const struct native_stack *wanted)
+{
+	size_t mask = 2 * stacks->capacity - 1;
+	size_t i = wanted->hash & mask;
+
+	while (stacks->index[i] && !equal(&stacks->items[stacks->index[i] - 1], wanted))
+		i = (i + 1) & mask;
+	return &stacks->index[i];
+}
+
+static bool grow(struct native_stacks *stacks)
+{
+	size_t capacity = stacks->capacity ? 2 * stacks->capacity : FIRST_CAPACITY;
+	struct native_stack *items = reallocarray(stacks->items, capacity, sizeof(*items));
+	uint32_t *index = calloc(2 * capacity, sizeof(*index));
+
+	if (items)
+		stacks->items = items;
+	if (!items || !index) {
+		free(index);
+		return false;
+	}
+	free(stacks->index);
+	stacks->index = index;
+	stacks->capacity = capacity;
+	for (size_t i = 0; i < stacks->count; i++)
+		*find(stacks, &items[i]) = (uint32_t)i + 1;
+	return true;
+}
+
+uint32_t native_stacks_intern(struct native_stacks *stacks, struct arena *arena, const struct pl_native_line *lines,
+	size_t count, bool more)
+{
+	struct native_stack wanted = {.lines = lines, .count = (uint32_t)count, .more = more};
+	uint32_t *found;
+	struct pl_native_line *copy;
+
+	assert(count <= PL_NATIVE_FRAMES_MAX);
+	wanted.hash = hash_lines(lines, count, more);
+	found = stacks->capacity ? find(stacks, &wanted) : NULL;
+	if (found && *found)
+		return *found - 1;
+	if (stacks->count >= UINT32_MAX - 1 || (stacks->count == stacks->capacity && !grow(stacks)))
+		return UINT32_MAX;
+	copy = arena_take(arena, (count + !count) * sizeof(*copy));
+	if (!copy)
+		return UINT32_MAX;
+	memcpy(copy, lines, count * sizeof(*copy));
+	wanted.lines = copy;
+	*find(stacks, &wanted) = (uint32_t)stacks->count + 1;
+	stacks->items[stacks->count] = wanted;
+	return (uint32_t)stacks->count++;
+}
+
+const struct pl_native_line *native_stacks_lines(
+	const struct native_stacks *stacks, uint32_t stack, size_t *ret_count, bool *ret_more)
+{
+	assert(stack < stacks->count);
+	*ret_count = stacks->items[stack].count;
+	if (ret_more)
+		*ret_more = stacks->items[stack].more;
+	return stacks->items[stack].lines;
+}
+
+void native_stacks_free(struct native_stacks *stacks)
+{
+	free(stacks->items);
+	free(stacks->index);
+	*stacks = (struct native_stacks){0};
+}
