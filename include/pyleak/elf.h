@@ -18,6 +18,9 @@
  */
 struct pl_elf;
 
+/* The file that `map` shows, found in these ways: a descriptor, or -errno. */
+int pl_elf_open_file(pid_t pid, const struct pl_maps *maps, const struct pl_map *map);
+
 /* Opens the object that `map` belongs to. *ret is released with pl_elf_close(). */
 int pl_elf_open(pid_t pid, const struct pl_maps *maps, const struct pl_map *map, struct pl_elf **ret,
 		struct pl_error *err);

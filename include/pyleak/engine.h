@@ -23,6 +23,7 @@ struct pl_recording_options {
 	struct pl_sites *sites;
 	bool apart;      /* what it adds to the sites is kept apart from what other processes add */
 	int frames;      /* kept for each allocation, 1 to 128 */
+	int native_frames; /* of the native stacks that sites get, 0 (none at all) to 64 */
 	uint64_t sample; /* inline: one allocation per so many bytes on average; 0: every one */
 	bool native;     /* inline: the C library's allocators too */
 	bool park;       /* inline: leave CPython's free lists alone */
@@ -54,7 +55,7 @@ int pl_recording_start_inline(const struct pl_python *python, const struct pl_re
 /* Reads what a probe that is there has recorded and goes on recording; finishing leaves it in place.
  * *probe is taken over. */
 int pl_recording_adopt(const struct pl_python *python, struct pl_probe *probe, struct pl_sites *sites,
-		       bool apart, struct pl_recording **ret, struct pl_error *err);
+		       bool apart, int native_frames, struct pl_recording **ret, struct pl_error *err);
 
 /*
  * Records until `until_ns` (CLOCK_MONOTONIC), or until *stop is set (checked every 20 ms at least).

@@ -34,6 +34,7 @@ struct pl_options {
 	bool against_first;
 	size_t limit;
 	int frames;
+	int native_frames;
 	enum pl_group group_by;
 	enum pl_sort sort;
 	const char **include, **exclude; /* NULL-terminated */

@@ -24,6 +24,9 @@
  *                                            ├─ code_index┤ uint32_t, hash of the content -> code
  *                                            ├─ code_map ─┤ struct pl_inline_code_entry, address -> code
  *                                            ├─ arena ────┤ bytes of names and line tables
+ *                                            ├─ stacks ───┤ struct pl_inline_stack, a ring
+ *                                            ├─ bounds ───┤ struct pl_inline_bounds [slot]
+ *                                            ├─ skips ────┤ uint16_t [site], until a stack is copied
  *                                            └─ inside ───┤ one page that a forked child keeps
  *
  * Rules for whoever maps it:
@@ -45,7 +48,7 @@
  */
 
 #define PL_INLINE_MAGIC 0x31656e696c6e6970ull /* "pinline1" */
-#define PL_INLINE_ABI 5
+#define PL_INLINE_ABI 6
 #define PL_INLINE_MARKER 0x6d61726b70796c21ull
 
 enum { PL_INLINE_IMAGE_OFFSET = 4096, PL_INLINE_CONFIG_OFFSET = 4608, PL_INLINE_TYPES_OFFSET = 8192,
@@ -228,7 +231,7 @@ struct pl_inline_config {
 	uint64_t frame_limit;    /* 1 … PL_INLINE_FRAMES_MAX */
 	uint64_t sample;         /* bytes per sample on average; 0: everything */
 	uint64_t nested_size;    /* mem and obj requests larger than this reach the raw domain: 512; 0 with debug */
-	uint64_t control, slots, directory, pool, odd, totals, sites, index, frames, codes, code_index, code_map, arena;
+	uint64_t control, slots, directory, pool, odd, totals, sites, index, frames, codes, code_index, code_map, arena, stacks, bounds, skips;
 	uint64_t slot_count;     /* thread slots besides slot 0; a power of two */
 	uint64_t slot_stride;    /* PL_INLINE_SLOT_BYTES */
 	uint64_t window_power;   /* PL_INLINE_WINDOW_BASE to the power of frame_limit − 1 */
@@ -291,6 +294,12 @@ struct pl_inline_control {
 	uint64_t freed_native;   /* the same by native ones */
 	uint64_t freed_native_size; /* bytes of them, where the size is known (glibc) */
 	uint64_t leader_gone;    /* the interpreter has ended: config.leader_thread may be looked at no more, ever */
+	uint64_t next_stack;    /* of the ring of stacks: claims made … */
+	uint64_t granted_stacks; /* … and what the tracer allows them to become */
+	uint64_t bounds_wanted; /* rows of bounds that a thread has asked for, so far */
+	/* The main thread's stack as it was when the tracer looked last; check as in struct pl_inline_bounds, with
+	 * 0 for the owner. */
+	uint64_t main_low, main_high, main_check;
 };
 _Static_assert(sizeof(struct pl_inline_control) <= 4096, "one page");
 
@@ -298,10 +307,10 @@ _Static_assert(sizeof(struct pl_inline_control) <= 4096, "one page");
  * Shadow map. Level 1: directory[address >> 26], 2^21 words, each 0 or the address of a chunk.
  * Level 2: a chunk holds a 32-bit entry for each 16-byte granule of 64 MiB:
  *
- *   31                13 12   11   10         0
- *   ┌───────────────────┬────┬────┬────────────┐
- *   │ site              │code│odd │ size       │   0: no block begins here
- *   └───────────────────┴────┴────┴────────────┘
+ *   31           14 13    12   11   10         0
+ *   ┌──────────────┬─────┬────┬────┬────────────┐
+ *   │ site         │stack│code│odd │ size       │   0: no block begins here
+ *   └──────────────┴─────┴────┴────┴────────────┘
  *
  *   size  2047: it did not fit; the next five entries (a block this large owns them) hold it, 11 bits
  *         each, lowest first, in the place of the size. With site 0 they can never be taken for blocks.
@@ -310,6 +319,8 @@ _Static_assert(sizeof(struct pl_inline_control) <= 4096, "one page");
  *         anything not even 8-aligned, go to the `odd` hash.
  *   code  the block is a code object with an entry in code_map: its free takes the entry out. With
  *         site 0: a code object from before the probe.
+ *   stack the stack of this allocation was copied. The next block at this address has the bit no more: so
+ *         the tracer sees which of the samples still live.
  *
  * The thread that owns the block owns the entry: no lock, no atomics.
  */
@@ -322,8 +333,9 @@ enum {
 	PL_INLINE_SPILL_WORDS = 5,
 	PL_INLINE_ENTRY_ODD = 1 << 11,
 	PL_INLINE_ENTRY_CODE = 1 << 12,
-	PL_INLINE_SITE_SHIFT = 13,
-	PL_INLINE_SITES_MAX = 1 << 19,
+	PL_INLINE_ENTRY_STACK = 1 << 13,
+	PL_INLINE_SITE_SHIFT = 14,
+	PL_INLINE_SITES_MAX = 1 << 18,
 };
 
 /* Open addressing on the block's address, at most PL_INLINE_PROBES steps. address: 0 never used, 1 free again. */
@@ -407,6 +419,51 @@ struct pl_inline_code_entry {
 };
 
 enum { PL_INLINE_PROBES = 64 }; /* longest search in any hash table */
+
+/*
+ * Native stacks. Of some native allocations the recorder copies a piece of the stack, from the caller's frame
+ * on, for the tracer to unwind. Which ones: `skips` has for each site how many of its allocations are let pass until
+ * one is taken. It begins with none, and then is PL_INLINE_SKIP_ALL until the tracer, which decides of which sites
+ * it wants to see more, writes another number: a random one, because the first allocation of a request is always the
+ * same. And only if the tracer has granted more claims than were made. It grants a few at a time, when it has read
+ * what there was: without a tracer nothing is copied. Several tracers see the same ring; that is all right,
+ * since reading takes nothing out, and `sequence` tells what was overwritten.
+ *
+ * What may be read without a fault? A copy that ran off the end of a stack would kill the process. So the
+ * recorder reads nothing but what the tracer has seen to be the running thread's own stack:
+ *  - the main thread's: from [low, high) of the mapping [stack], which grows at its low end only;
+ *  - another thread's: the C libraries put the thread's descriptor (%fs:0) into the stack's mapping, above the
+ *    stack; so with a stack pointer in [low, descriptor) all from there to the descriptor is stack. `low` is
+ *    where the descriptor's mapping begins; the tracer takes it only if the stack's guard lies below it, so that
+ *    it is not some other stack's.
+ * On any other stack (an alternate one for signals, a coroutine's) the stack pointer is in neither, and nothing
+ * is copied. A slot's row is asked for by the thread, which writes its descriptor's address, and filled in by
+ * the tracer. Its words are not written at one instant: `check` tells when they belong together.
+ */
+enum { PL_INLINE_STACKS = 16, PL_INLINE_STACK_BYTES = 16384 };
+/* On a stack that may not be read, so many are let pass. */
+enum { PL_INLINE_SKIP_ALL = 65535, PL_INLINE_SKIP_UNREADABLE = 16 };
+
+struct pl_inline_bounds {
+	uint64_t owner; /* %fs:0 */
+	uint64_t low, high;
+	uint64_t check;
+};
+static inline uint64_t pl_inline_bounds_check(uint64_t owner, uint64_t low, uint64_t high)
+{
+	return owner ^ low ^ (high << 16 | high >> 48) ^ 0x626f756e6473212eull;
+}
+
+struct pl_inline_stack {
+	uint64_t sequence; /* 1 + the claim, stored last; 0 while it is written */
+	uint64_t block, size; /* as it was asked for */
+	uint64_t pc, sp, bp; /* of the caller, after the return; the copy begins at sp */
+	uint32_t site;
+	uint32_t bytes; /* copied */
+	uint64_t reserved;
+	uint8_t copy[PL_INLINE_STACK_BYTES - 64];
+};
+_Static_assert(sizeof(struct pl_inline_stack) == PL_INLINE_STACK_BYTES, "the ring is of whole pages");
 
 /*
  * A slot: what a thread remembers of its last frame walks. Slot 0 belongs to the holder of the main

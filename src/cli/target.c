@@ -73,10 +73,11 @@ int pl_target_check(struct pl_target *target, pid_t pid, bool by_force, struct p
 	return lived ? explain_end(target, code, err) : code;
 }
 
-static int adopt(struct pl_target *target, struct pl_probe *probe, struct pl_sites *sites, bool apart,
+static int adopt(struct pl_target *target, struct pl_probe *probe, const struct pl_options *options, struct pl_sites *sites,
 	struct pl_error *err)
 {
-	int code = pl_recording_adopt(target->python, probe, sites, apart, &target->recording, err);
+	int code = pl_recording_adopt(target->python, probe, sites, options->per_process, options->native_frames,
+		&target->recording, err);
 
 	target->adopted = code == 0;
 	pl_probe_unclaim(target->pid); /* there may be any number of readers */
@@ -106,7 +107,7 @@ static int take_over(struct pl_target *target, const struct pl_options *options,
 	if (code < 0)
 		return code;
 	if (kept && pl_probe_find(pid, &probe) == 0 && pl_probe_is_kept(&probe))
-		return adopt(target, &probe, sites, options->per_process, err);
+		return adopt(target, &probe, options, sites, err);
 	if (kept)
 		pl_probe_free(&probe);
 	code = pl_probe_detach(pid, LEFTOVER_PATIENCE_NSEC, &found, NULL, err);
@@ -143,6 +144,7 @@ static int plant(struct pl_target *target, const struct pl_options *options, str
 		.sites = sites,
 		.apart = options->per_process,
 		.frames = options->frames,
+		.native_frames = options->native_frames,
 		.sample = options->sample,
 		.park = options->park,
 		.native = options->native,

@@ -128,6 +128,10 @@ int pl_option_apply(const struct pl_option *option, const char *value, struct pl
 		r = parse_whole(option, value, 1, 128, &number, err);
 		options->frames = (int)number;
 		return r;
+	case PL_OPTION_NATIVE_FRAMES:
+		r = parse_whole(option, value, 0, PL_NATIVE_FRAMES_MAX, &number, err);
+		options->native_frames = (int)number;
+		return r;
 	case PL_OPTION_DOMAIN:
 		options->python = choice & 1;
 		options->native = choice & 2;

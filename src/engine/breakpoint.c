@@ -5,6 +5,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "breakpoint_stacks.h"
 #include "places.h"
 #include "pyleak/breakpoint_probe.h"
 #include "pyleak/cleanup.h"
@@ -40,6 +41,8 @@
 /* How far up an outer entry's mark can be: the frames between the domains of CPython, its debug
  * hooks and tracemalloc's take some hundred bytes. */
 #define MARK_SEARCH_BYTES 2048
+/* Of a block whose native stack was looked at. */
+#define SAMPLED (UINT64_C(1) << 32)
 
 struct breakpoint_recording {
 	struct pl_recording recording;
@@ -47,7 +50,8 @@ struct breakpoint_recording {
 	struct pl_tracee *tracee; /* NULL when finished */
 	struct pl_probe probe;
 	struct pl_places places;
-	struct pl_table blocks; /* address → site + 1, size */
+	struct pl_table blocks; /* address → site + 1, perhaps with SAMPLED, and size */
+	struct breakpoint_stacks stacks;
 	size_t frames;
 	int64_t next_check;
 	int8_t hook_before[PL_BREAKPOINT_CODE_SIZE]; /* offset of rip → hook number + 1 */
@@ -62,7 +66,8 @@ static void account_freed(struct breakpoint_recording *self, const uint64_t bloc
 	totals->freed_size += block[1];
 }
 
-static void account_allocated(struct breakpoint_recording *self, uint64_t address, uint32_t site, uint64_t size)
+static void account_allocated(struct breakpoint_recording *self, uint64_t address, uint32_t site, uint64_t size,
+	bool sampled)
 {
 	struct pl_table_entry *entry = pl_table_insert(&self->blocks, address);
 
@@ -77,7 +82,7 @@ static void account_allocated(struct breakpoint_recording *self, uint64_t addres
 
 	totals->allocated_count++;
 	totals->allocated_size += size;
-	entry->value[0] = (uint64_t)site + 1;
+	entry->value[0] = ((uint64_t)site + 1) | (sampled ? SAMPLED : 0);
 	entry->value[1] = size;
 }
 
@@ -89,6 +94,25 @@ static uint32_t current_site(struct breakpoint_recording *self, struct pl_thread
 		self->frames, &more);
 
 	return pl_places_site(&self->places, stack, count, more);
+}
+
+/* The native stack, from who called the allocator on: above the frame of the entry. */
+static bool take_native_stack(
+	struct breakpoint_recording *self, struct pl_thread *thread, const pl_registers *regs, uint32_t site, uint64_t block)
+{
+	pl_registers caller = *regs;
+
+	caller.rsp += PL_BREAKPOINT_FRAME_SIZE + 8;
+	return pl_memory_read_u64(thread->tid, caller.rsp - 8, (uint64_t *)&caller.rip) == 0 &&
+	       breakpoint_stacks_take(&self->stacks, thread->tid, &caller, site, block);
+}
+
+static bool is_live_sample(void *context, uint32_t site, uint64_t block)
+{
+	const struct breakpoint_recording *self = context;
+	const struct pl_table_entry *entry = pl_table_find(&self->blocks, block);
+
+	return entry && entry->value[0] == (((uint64_t)site + 1) | SAMPLED);
 }
 
 /* What an entry keeps on its stack, and whether another entry is active further up. */
@@ -180,8 +204,9 @@ static void after_call(struct breakpoint_recording *self, struct pl_thread *thre
 
 	uint32_t site = current_site(self, thread, regs);
 
-	if (site != UINT32_MAX)
-		account_allocated(self, result, site, size);
+	if (site == UINT32_MAX)
+		return;
+	account_allocated(self, result, site, size, take_native_stack(self, thread, regs, site, result));
 }
 
 static bool on_breakpoint(struct pl_tracee *tracee, struct pl_thread *thread, const pl_registers *regs)
@@ -324,6 +349,7 @@ static void breakpoint_free(struct pl_recording *recording)
 	(void)breakpoint_finish(recording, NULL);
 	pl_table_free(&self->blocks);
 	pl_places_free(&self->places);
+	breakpoint_stacks_free(&self->stacks);
 	pl_probe_free(&self->probe);
 	free(self);
 }
@@ -373,6 +399,7 @@ static int breakpoint_update(struct pl_recording *recording, struct pl_recording
 
 	if (self->tracee)
 		recording->stop_ns = self->tracee->longest_stop;
+	breakpoint_stacks_review(&self->stacks, is_live_sample, self);
 	ret->rss = pl_process_rss(self->python->pid);
 	return ret->rss ? 0 : -ESRCH;
 }
@@ -430,6 +457,8 @@ int pl_recording_start_breakpoint(const struct pl_python *python, const struct p
 	self->python = python;
 	self->frames = (size_t)(options->frames > MAX_FRAMES ? MAX_FRAMES : options->frames);
 	self->next_check = pl_now_ns() + HEALTH_CHECK_NSEC;
+	self->stacks = (struct breakpoint_stacks){
+		.pid = python->pid, .python = python->object_path, .limit = options->native_frames, .sites = options->sites, .random = (uint64_t)pl_now_ns()};
 	pl_places_init(&self->places, python, self->recording.sites);
 	index_entries(self);
 

@@ -11,6 +11,7 @@
 #include "free_lists.h"
 #include "inline_read.h"
 #include "inline_rounding.h"
+#include "inline_stacks.h"
 #include "native.h"
 #include "native_caller.h"
 #include "pyleak/cleanup.h"
@@ -36,6 +37,10 @@
 #define NATIVE_LOOK_SHARE 50
 /* Rows for words of GOTs: 512 KiB, of which only what is used takes memory. */
 #define WORDS_MAX 16384U
+/* Sites whose native stacks are looked at again: while nobody asks, and for a report. */
+#define STACKS_BEFORE_PASS_NSEC (200 * PL_NSEC_PER_MSEC)
+#define STACKS_BY_THE_WAY 128
+#define STACKS_REPORTED 8192
 #define PAGE 4096ULL
 
 struct inline_recording {
@@ -45,6 +50,7 @@ struct inline_recording {
 	struct pl_inline_reader reader;
 	struct native native;
 	struct native_callers callers;
+	struct inline_stacks stacks;
 	int64_t next_native_look;
 	uint64_t start_time;
 	int64_t next_pass;
@@ -252,7 +258,7 @@ static void find_leader(struct pl_tracee *tracee, struct placing *placing)
 	}
 }
 
-static int adopt_config(struct inline_recording *self)
+static int adopt_config(struct inline_recording *self, int native_frames)
 {
 	const struct pl_inline_config *config = &self->reader.config;
 	struct pl_inline_image image;
@@ -267,6 +273,7 @@ static int adopt_config(struct inline_recording *self)
 		code = pl_inline_reader_init(&self->reader);
 	if (code < 0)
 		return code;
+	inline_stacks_init(&self->stacks, self->python, self->probe.base, config->native ? native_frames : 0);
 	self->recording.facts = (struct pl_recording_facts){
 		.engine = "inline",
 		.frames = (int)config->frame_limit,
@@ -338,7 +345,7 @@ static int plant_sized(struct inline_recording *self, const struct pl_recording_
 	pl_maps_free(&maps);
 	if (code == 0) {
 		self->planted = true;
-		code = adopt_config(self);
+		code = adopt_config(self, options->native_frames);
 		self->recording.facts.account = options->account;
 	}
 	if (code == 0) {
@@ -528,8 +535,10 @@ static void watch_words(struct inline_recording *self)
 			(int)self->python->pid);
 }
 
-static int inline_pass(struct inline_recording *self)
+static int inline_pass(struct inline_recording *self, size_t stacks)
 {
+	int code;
+
 	if (self->gone || !still_there(self)) {
 		self->gone = true;
 		return -ESRCH;
@@ -537,7 +546,10 @@ static int inline_pass(struct inline_recording *self)
 	if (!self->words_changed)
 		watch_words(self);
 	pl_sites_set_process(self->recording.sites, self->apart ? self->python->pid : 0);
-	return pl_inline_reader_pass(&self->reader);
+	code = pl_inline_reader_pass(&self->reader);
+	if (code == 0)
+		inline_stacks_review(&self->stacks, &self->reader, self->planted, stacks);
+	return code;
 }
 
 static int inline_look(struct pl_recording *recording)
@@ -551,10 +563,13 @@ static int inline_look(struct pl_recording *recording)
 	if (self->gone)
 		return -ESRCH;
 	follow_libraries(self, now);
+	/* To open objects for it can take long: not shortly before a pass, which a process that is about to end needs. */
+	if (now < self->next_pass - STACKS_BEFORE_PASS_NSEC)
+		inline_stacks_look(&self->stacks, &self->reader, &self->callers, self->planted);
 	if (now < self->next_pass)
 		return 0;
 	self->next_pass = now + PASS_NSEC;
-	return inline_pass(self) == -ESRCH ? -ESRCH : 0;
+	return inline_pass(self, STACKS_BY_THE_WAY) == -ESRCH ? -ESRCH : 0;
 }
 
 static void inline_retire(struct pl_recording *recording)
@@ -587,7 +602,7 @@ static int inline_update(struct pl_recording *recording, struct pl_recording_sta
 {
 	struct inline_recording *self = (struct inline_recording *)recording;
 	int64_t started = pl_now_ns();
-	int code = inline_pass(self);
+	int code = inline_pass(self, STACKS_REPORTED);
 
 	if (code < 0 && code != -ESRCH)
 		pl_log_debug("the tables could not be read: %s", strerror(-code));
@@ -648,7 +663,7 @@ static int inline_finish(struct pl_recording *recording, struct pl_error *err)
 
 	if (self->planted && !self->keep && !self->gone) {
 		/* The tables go with the probe. */
-		(void)inline_pass(self);
+		(void)inline_pass(self, STACKS_REPORTED);
 		look_at_rounding(self, &self->last_rounding);
 		code = pl_probe_detach(self->python->pid, REMOVE_PATIENCE_NSEC, &found, &stop_ns, &failure);
 		/* A process that ends by itself, or starts another program, takes the hooks with it. */
@@ -659,6 +674,8 @@ static int inline_finish(struct pl_recording *recording, struct pl_error *err)
 		if (stop_ns > recording->stop_ns)
 			recording->stop_ns = stop_ns;
 	}
+	if (self->keep && !self->gone)
+		inline_stacks_end(&self->stacks, &self->reader, self->planted);
 	self->planted = false;
 	return code;
 }
@@ -670,6 +687,7 @@ static void inline_free(struct pl_recording *recording)
 	(void)inline_finish(recording, NULL);
 	pl_inline_reader_free(&self->reader);
 	pl_probe_free(&self->probe);
+	inline_stacks_free(&self->stacks);
 	native_free(&self->native);
 	native_callers_free(&self->callers);
 	if (self->process_fd >= 0)
@@ -741,7 +759,7 @@ int pl_recording_start_inline(const struct pl_python *python, const struct pl_re
 }
 
 int pl_recording_adopt(const struct pl_python *python, struct pl_probe *probe, struct pl_sites *sites, bool apart,
-	struct pl_recording **ret, struct pl_error *err)
+	int native_frames, struct pl_recording **ret, struct pl_error *err)
 {
 	struct inline_recording *self = recording_new(python, sites, apart, err);
 
@@ -751,7 +769,7 @@ int pl_recording_adopt(const struct pl_python *python, struct pl_probe *probe, s
 	*probe = (struct pl_probe){0};
 	self->keep = true;
 
-	int code = adopt_config(self);
+	int code = adopt_config(self, native_frames);
 
 	if (code == 0)
 		native_adopt(&self->native, &self->probe, &self->reader.config);

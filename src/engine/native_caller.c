@@ -89,13 +89,18 @@ static int take_names(void *context, const struct pl_native_frame *frame)
 	return (frame->function && !naming->caller->symbol) || (frame->filename && !naming->caller->filename) ? -ENOMEM : 1;
 }
 
+struct pl_unwinder *native_callers_unwinder(struct native_callers *callers)
+{
+	if (!callers->unwinder)
+		callers->unwinder = pl_unwinder_new(callers->pid);
+	return callers->unwinder;
+}
+
 static int find_names(struct native_callers *callers, uint64_t address, struct pl_native_caller *caller)
 {
 	struct naming naming = {callers->sites, caller};
 
-	if (!callers->unwinder)
-		callers->unwinder = pl_unwinder_new(callers->pid);
-	if (!callers->unwinder)
+	if (!native_callers_unwinder(callers))
 		return -ENOMEM;
 	return pl_unwind_address(callers->unwinder, address, take_names, &naming) == -ENOMEM ? -ENOMEM : 0;
 }

@@ -9,33 +9,19 @@
 
 #include "pyleak/cleanup.h"
 #include "pyleak/elf.h"
-#include "pyleak/maps.h"
 #include "pyleak/units.h"
 #include "unwind_private.h"
 
 /* Mappings are read anew for an address in no module, but not for each such address. */
 #define REPORT_AGE_NSEC (100 * PL_NSEC_PER_MSEC)
 
-/* The file that is mapped there: in a container another one than ours may have that name, and in a root of its own
- * the process may have none. */
-static int open_mapped(pid_t pid, uint64_t address)
-{
-	struct pl_maps maps = {0};
-	int fd = pl_maps_read(pid, &maps);
-
-	if (fd == 0) {
-		const struct pl_map *map = pl_maps_find(&maps, address);
-
-		fd = map ? pl_elf_open_file(pid, &maps, map) : -ENOENT;
-	}
-	pl_maps_free(&maps);
-	return fd;
-}
-
+/* The object that the process has mapped: in a container another file than ours may have that name, and in a root of its
+ * own the process may have none. */
 static int find_elf(Dwfl_Module *module, void **user, const char *name, Dwarf_Addr base, char **file_name, Elf **elf)
 {
 	const struct pl_unwinder *unwinder = *user;
-	int fd = unwinder && name[0] == '/' ? open_mapped(unwinder->pid, base) : -ENOENT;
+	const struct pl_map *map = unwinder && name[0] == '/' ? pl_maps_find(&unwinder->maps, base) : NULL;
+	int fd = map ? pl_elf_open_file(unwinder->pid, &unwinder->maps, map) : -ENOENT;
 
 	if (fd < 0)
 		return dwfl_linux_proc_find_elf(module, user, name, base, file_name, elf);
@@ -69,6 +55,8 @@ static int report(struct pl_unwinder *unwinder)
 	(void)dwfl_linux_proc_report(unwinder->dwfl, unwinder->pid);
 	(void)dwfl_report_end(unwinder->dwfl, NULL, NULL);
 	(void)dwfl_getmodules(unwinder->dwfl, set_user, unwinder, 0);
+	pl_maps_free(&unwinder->maps);
+	(void)pl_maps_read(unwinder->pid, &unwinder->maps);
 	unwinder->reported_ns = pl_now_ns();
 	return 0;
 }
@@ -100,6 +88,7 @@ void pl_unwinder_free(struct pl_unwinder *unwinder)
 	if (unwinder->dwfl)
 		dwfl_end(unwinder->dwfl);
 	free(unwinder->demangled);
+	pl_maps_free(&unwinder->maps);
 	free(unwinder);
 }
 

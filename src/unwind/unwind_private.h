@@ -4,12 +4,14 @@
 
 #include <elfutils/libdwfl.h>
 
+#include "pyleak/maps.h"
 #include "pyleak/unwind.h"
 
 struct pl_unwinder {
 	pid_t pid;
 	Dwfl *dwfl;          /* NULL: nothing was looked up yet */
 	int64_t reported_ns; /* when the mappings were read */
+	struct pl_maps maps; /* which were these */
 	char root[32];       /* "/proc/PID/root" */
 	char *demangled;     /* the last name that was */
 	const struct pl_stack_copy *copy; /* the stack that is being walked */

@@ -126,12 +126,23 @@ static const struct pl_inline_site *last_row(void)
 	return (const struct pl_inline_site *)host_config->sites + host_site_count() - 1;
 }
 
-static __attribute__((noinline)) uint64_t take(uint64_t address, uint64_t size)
+/* The same all over a function that allocates no more of the stack: so also when a call of its has returned. */
+#define STACK_POINTER                                          \
+	({                                                     \
+		uint64_t sp_;                                  \
+                                                               \
+		__asm__ volatile("mov %%rsp, %0" : "=r"(sp_)); \
+		sp_;                                           \
+	})
+static __thread uint64_t stack_pointer_of_take;
+
+static __attribute__((noinline, noclone)) uint64_t take(uint64_t address, uint64_t size)
 {
 	volatile uint64_t block; /* the call is no jump */
 
 	host_next = address;
 	block = NATIVE(ALLOC)(size, 0, 0);
+	stack_pointer_of_take = STACK_POINTER;
 	return block;
 }
 
@@ -343,5 +354,189 @@ Test(recorder_native, switched_off)
 	(void)NATIVE(MUNMAP)(0x10001000, 0x5000, 0);
 	cr_assert_eq(host_site_count(), sites);
 	expect_live(0, 0);
+	host_unplant();
+}
+
+/* -- copies of the stack ------------------------------------------------------------------------------- */
+
+static const struct pl_inline_stack *stack_of(uint64_t claim)
+{
+	return (const struct pl_inline_stack *)host_config->stacks + claim % PL_INLINE_STACKS;
+}
+
+/* As the tracer says it of the main thread's stack; here of whatever stack the test runs on. */
+static void publish_main(uint64_t low, uint64_t high)
+{
+	host_control()->main_low = low;
+	host_control()->main_high = high;
+	host_control()->main_check = pl_inline_bounds_check(0, low, high);
+}
+
+static uint64_t here(void)
+{
+	return (uint64_t)__builtin_frame_address(0);
+}
+
+static uint32_t entry_at(uint64_t address)
+{
+	uint64_t chunk = ((const uint64_t *)host_config->directory)[address >> PL_INLINE_CHUNK_SHIFT];
+
+	return chunk ? *(const uint32_t *)(chunk + (address >> 2 & (PL_INLINE_CHUNK_BYTES - 4))) : 0;
+}
+
+Test(recorder_native, a_stack_is_copied_where_one_is_wanted)
+{
+	volatile uint64_t mine[64];
+	const struct pl_inline_stack *stack;
+	const uint64_t *found = NULL, *words;
+	uint16_t *skips;
+
+	begin(PL_INLINE_GIL);
+	skips = (uint16_t *)host_config->skips;
+	for (size_t i = 0; i < 64; i++)
+		mine[i] = 0x1234567890abcd00 + i;
+	(void)take(0x10000000, 100);
+	cr_assert_eq(host_control()->next_stack, 0, "none was granted");
+	host_control()->granted_stacks = 2;
+	(void)take(0x10000000, 100);
+	cr_assert_eq(host_control()->next_stack, 0, "where the stack ends is not known");
+	publish_main(here() - 100000, here() + 1024);
+	skips[host_site_count() - 1] = 1;
+	(void)take(0x10000000, 100);
+	cr_assert_eq(host_control()->next_stack, 0, "one is to be let pass");
+	cr_assert_not(entry_at(0x10000000) & PL_INLINE_ENTRY_STACK);
+	(void)take(0x10000000, 100);
+	cr_assert_eq(host_control()->next_stack, 1);
+	cr_assert_eq(skips[host_site_count() - 1], PL_INLINE_SKIP_ALL);
+	stack = stack_of(0);
+	cr_assert_eq(stack->sequence, 1);
+	cr_assert_eq(stack->block, 0x10000000);
+	cr_assert_eq(stack->size, 100);
+	cr_assert_eq(stack->site, host_site_count() - 1);
+	cr_assert_eq(stack->pc, ((const uint64_t *)host_config->frames)[last_row()->frames - 1]);
+	cr_assert_eq(stack->sp, stack_pointer_of_take);
+	cr_assert_leq(stack->sp + stack->bytes, host_control()->main_high);
+	cr_assert_gt(stack->sp + stack->bytes, host_control()->main_high - 8);
+	words = (const uint64_t *)stack->copy;
+	for (size_t i = 0; i < stack->bytes / 8; i++)
+		if (words[i] == mine[0])
+			found = &words[i];
+	cr_assert_not_null(found, "the frame of who called is in it");
+	for (size_t i = 0; i < 64; i++)
+		cr_assert_eq(found[i], mine[i]);
+	/* The block has the mark, and the next one at its address has not. */
+	cr_assert_eq(entry_at(0x10000000) >> PL_INLINE_SITE_SHIFT, stack->site);
+	cr_assert(entry_at(0x10000000) & PL_INLINE_ENTRY_STACK);
+	expect_live(100, 1);
+	(void)NATIVE(FREE)(0x10000000, 0, 0);
+	expect_live(0, 0);
+	(void)take(0x10000000, 100);
+	cr_assert_not(entry_at(0x10000000) & PL_INLINE_ENTRY_STACK);
+	host_unplant();
+}
+
+/* Every way into an allocation, to where the caller's stack pointer is after the return. */
+Test(recorder_native, the_stack_pointer_of_every_function)
+{
+	const char *names[] = {"malloc", "calloc", "aligned", "realloc", "reallocarray", "posix_memalign", "mmap", "mremap"};
+
+	begin(PL_INLINE_GIL);
+	publish_main(here() - 100000, here() + 1024);
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		const struct pl_inline_stack *stack = stack_of(i);
+		uint64_t place;
+
+		host_next = 0x20000000 + i * 0x100000;
+		host_control()->granted_stacks = i + 1;
+		switch (i) {
+		case 0: (void)NATIVE(ALLOC)(1000, 0, 0); break;
+		case 1: (void)NATIVE(CALLOC)(10, 100, 0); break;
+		case 2: (void)NATIVE(ALIGNED)(64, 1000, 0); break;
+		case 3: (void)NATIVE(REALLOC)(0, 1000, 0); break;
+		case 4: (void)NATIVE(REALLOCARRAY)(0, 10, 100); break;
+		case 5: (void)NATIVE(POSIX_MEMALIGN)((uint64_t)&place, 64, 1000); break;
+		case 6:
+			(void)NATIVE_LONG(MMAP)
+			(0, 1000, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, (uint64_t)-1, 0);
+			break;
+		default:
+			(void)NATIVE_LONG(MREMAP)(0x20000000 + 6 * 0x100000, 1000, 1000, MREMAP_MAYMOVE, (uint64_t)-1, 0);
+			break;
+		}
+		cr_assert_eq(host_control()->next_stack, i + 1, "%s", names[i]);
+		cr_assert_eq(stack->size, 1000, "%s", names[i]);
+		cr_assert_eq(stack->sp, STACK_POINTER, "%s: %#lx", names[i], stack->sp);
+	}
+	host_unplant();
+}
+
+/* Whatever stands there: no byte beyond what was said to be this stack is touched. */
+Test(recorder_native, a_stack_is_not_copied_where_it_is_not_known)
+{
+	const struct {
+		int64_t low, high, spoil, granted;
+		const char *what;
+	} cases[] = {
+		{8192, 16384, 0, 1, "the stack pointer is below"},
+		{-16384, -8192, 0, 1, "above"},
+		{-16384, 16384, 1, 1, "the words do not belong together"},
+		{-16384, 16384, 0, PL_INLINE_STACKS + 1, "more is granted than there are places"},
+		{-16384, 16384, 0, -1, "the same"},
+	};
+
+	begin(PL_INLINE_GIL);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		publish_main(here() + (uint64_t)cases[i].low, here() + (uint64_t)cases[i].high);
+		host_control()->main_check ^= (uint64_t)cases[i].spoil;
+		host_control()->granted_stacks = (uint64_t)cases[i].granted;
+		memset((void *)host_config->skips, 0, 1000);
+		(void)take(0x10000000, 100);
+		cr_assert_eq(host_control()->next_stack, 0, "%s", cases[i].what);
+	}
+	/* The same, but right. */
+	publish_main(here() - 16384, here() + 64);
+	host_control()->granted_stacks = 1;
+	memset((void *)host_config->skips, 0, 1000);
+	(void)take(0x10000000, 100);
+	cr_assert_eq(host_control()->next_stack, 1);
+	cr_assert_leq(stack_of(0)->sp + stack_of(0)->bytes, host_control()->main_high);
+	expect_live(100, 1);
+	host_unplant();
+}
+
+/* A thread asks for its stack's bounds, and is copied from when they are there. */
+static void *stack_thread(void *unused)
+{
+	struct pl_inline_bounds *bounds = (void *)host_config->bounds, *own = NULL;
+	uint64_t self = self_pointer();
+
+	host_control()->granted_stacks = 1;
+	(void)take(0x10000000, 100);
+	for (uint64_t i = 0; i <= host_config->slot_count; i++)
+		if (bounds[i].owner == self)
+			own = &bounds[i];
+	cr_assert_not_null(own);
+	cr_assert_eq(host_control()->bounds_wanted, 1);
+	cr_assert_eq(host_control()->next_stack, 0);
+	for (int i = 0; i < 2; i++) {
+		own->low = i ? self - 1000000 : here() + 1000; /* first one that the stack pointer is not in */
+		own->high = self + 4096;
+		own->check = pl_inline_bounds_check(self, own->low, own->high);
+		memset((void *)host_config->skips, 0, 1000);
+		(void)take(0x10000000, 100);
+		cr_assert_eq(host_control()->next_stack, (uint64_t)i);
+	}
+	cr_assert_leq(stack_of(0)->sp + stack_of(0)->bytes, self);
+	cr_assert_eq(host_control()->bounds_wanted, 1);
+	return NULL;
+}
+
+Test(recorder_native, a_stack_of_another_thread)
+{
+	pthread_t thread;
+
+	begin(PL_INLINE_GIL);
+	cr_assert_eq(pthread_create(&thread, NULL, stack_thread, NULL), 0);
+	cr_assert_eq(pthread_join(thread, NULL), 0);
 	host_unplant();
 }

@@ -17,6 +17,8 @@ typedef u64 (*function)(u64 a, u64 b, u64 c);
 typedef u64 (*long_function)(u64 a, u64 b, u64 c, u64 d, u64 e, u64 f);
 
 #define CALLER ((u64)__builtin_return_address(0))
+/* Of the hook that calls the original. It is a frame on the caller's own: what leads there are jumps. */
+#define FRAME ((u64)__builtin_frame_address(0))
 #define ORIGINAL(entry) (pl_config.original[entry])
 
 enum {
@@ -64,18 +66,37 @@ inlined u32 site_of(struct pl_inline_slot *own, u64 thread, u64 size, u64 caller
 	return own ? pl_trace_native(own, salt, caller) : pl_trace_nowhere(salt, caller);
 }
 
-static void record_native(struct pl_inline_slot *own, u64 address, u64 size, u64 caller)
+/* Whether the tracer wants to see the stack of this allocation. Threads at one site may count one too few. */
+inlined bool stack_is_wanted(u32 site)
+{
+	uint16_t *skip = (uint16_t *)pl_config.skips + site;
+
+	if (likely(*skip == PL_INLINE_SKIP_ALL))
+		return false;
+	if (*skip) {
+		--*skip;
+		return false;
+	}
+	return control()->next_stack < control()->granted_stacks;
+}
+
+static void record_native(struct pl_inline_slot *own, u64 address, u64 size, u64 caller, u64 frame)
 {
 	struct pl_inline_slot *slot = claim(own);
 	u64 thread = running_thread(slot);
 	/* Without the slot it may have interrupted an addition to the same total. */
 	const bool plain = slot && has_main_gil(thread);
+	u32 site;
 
 	if (!thread && slot)
 		thread = detached_thread();
-	record(address, size, site_of(slot, thread, size, caller), plain);
-	if (slot)
+	site = site_of(slot, thread, size, caller);
+	record(address, size, site, plain);
+	if (slot) {
+		if (stack_is_wanted(site))
+			pl_stack_copy(slot, site, address, size, caller, frame);
 		slot->busy = 0;
+	}
 }
 
 /* What was allocated natively, or a plain one of Python's, is freed. */
@@ -128,7 +149,7 @@ static __attribute__((noinline)) u64 new_marked(u64 a, u64 b, u64 c, u64 size, u
 	u64 result = call_marked(own, a, b, c, ENTRY_IN(slot_entry), &marker);
 
 	if (likely(result))
-		record_native(own, result, size, caller);
+		record_native(own, result, size, caller, FRAME);
 	marker_wipe(&marker);
 	return result;
 }
@@ -141,7 +162,7 @@ static __attribute__((noinline)) u64 place_marked(u64 place, u64 alignment, u64 
 	u64 result = call_marked(own, place, alignment, size, entry, &marker);
 
 	if (likely(!(u32)result))
-		record_native(own, *(const u64 *)place, size, caller);
+		record_native(own, *(const u64 *)place, size, caller, FRAME);
 	marker_wipe(&marker);
 	return result;
 }
@@ -195,7 +216,7 @@ static __attribute__((noinline)) u64 again_marked(u64 a, u64 b, u64 c, u64 size,
 			pl_put_back(a, old);
 	}
 	if (likely(result) && wanted)
-		record_native(own, result, size, caller);
+		record_native(own, result, size, caller, FRAME);
 	marker_wipe(&marker);
 	return result;
 }
@@ -229,9 +250,11 @@ inlined u64 release(u64 a, u64 b, u64 c, u32 entry)
 
 /* -- mappings: anonymous and writable ones are data; files, stacks and reserved addresses are not ----- */
 
-/* No array of arguments in a hook: whose address is taken keeps its frame, and a call out of it is no jump. */
+/* No array of arguments in a hook: whose address is taken keeps its frame, and a call out of it is no jump. Nor
+ * more arguments than registers. */
 #define SIX (u64 a, u64 b, u64 c, u64 d, u64 e, u64 f)
-#define SIX_MARKED (u64 a, u64 b, u64 c, u64 d, u64 e, u64 f, u64 caller, u32 entry)
+/* Of mmap() protection and flags are of 32 bits; mremap() has no more than five arguments. */
+#define BOTH(c, d) ((u64)(u32)(c) | (u64)(d) << 32)
 
 inlined u64 call_long(struct pl_inline_slot *own, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f, u32 entry,
 	struct marker *marker)
@@ -247,14 +270,14 @@ inlined u64 call_long(struct pl_inline_slot *own, u64 a, u64 b, u64 c, u64 d, u6
 	return result;
 }
 
-static __attribute__((noinline)) u64 map_marked SIX_MARKED
+static __attribute__((noinline)) u64 map_marked(u64 a, u64 b, u64 cd, u64 e, u64 f, u32 entry)
 {
 	struct pl_inline_slot *own = thread_slot();
 	struct marker marker;
-	u64 result = call_long(own, a, b, c, d, e, f, entry, &marker);
+	u64 result = call_long(own, a, b, (u32)cd, cd >> 32, e, f, entry, &marker);
 
 	if (likely(result < (u64)-PAGE))
-		record_native(own, result, b, caller);
+		record_native(own, result, b, CALLER, FRAME);
 	marker_wipe(&marker);
 	return result;
 }
@@ -282,7 +305,7 @@ static __attribute__((noinline)) u64 unmap_marked(u64 address, u64 length, u32 e
 	return result;
 }
 
-inlined u64 map(u64 a, u64 b, u64 c, u64 d, u64 e, u64 f, u64 caller, u32 entry)
+inlined u64 map(u64 a, u64 b, u64 c, u64 d, u64 e, u64 f, u32 entry)
 {
 	struct pl_inline_slot *own;
 
@@ -290,7 +313,7 @@ inlined u64 map(u64 a, u64 b, u64 c, u64 d, u64 e, u64 f, u64 caller, u32 entry)
 		!(d & (STACK | FIXED | FIXED_NOREPLACE))) {
 		own = thread_slot();
 		if (!is_nested(own) && is_wanted(own, b))
-			return map_marked(a, b, c, d, e, f, caller, entry);
+			return map_marked(a, b, BOTH(c, d), e, f, entry);
 	}
 	return ((long_function)ORIGINAL(entry))(a, b, c, d, e, f);
 }
@@ -307,13 +330,13 @@ static __attribute__((noinline)) u64 unmap(u64 a, u64 b, u64 c, u32 entry)
 	return ((function)ORIGINAL(entry))(a, b, c);
 }
 
-static __attribute__((noinline)) u64 remap_marked SIX_MARKED
+static __attribute__((noinline)) u64 remap_marked(u64 a, u64 b, u64 c, u64 d, u64 e, u32 entry)
 {
 	struct pl_inline_slot *own = thread_slot();
 	struct taken old = take(a);
 	const bool wanted = is_wanted(own, c);
 	struct marker marker;
-	u64 result = call_long(own, a, b, c, d, e, f, entry, &marker);
+	u64 result = call_long(own, a, b, c, d, e, 0, entry, &marker);
 
 	if (result >= (u64)-PAGE) {
 		if (old.entry)
@@ -324,16 +347,16 @@ static __attribute__((noinline)) u64 remap_marked SIX_MARKED
 		count_freed(ENTRY_SITE(old.entry), old.size, false);
 	/* A mapping that is not known is no data, or of no sample: of the latter each size is drawn anew. */
 	if ((old.entry || pl_config.sample) && wanted)
-		record_native(own, result, c, caller);
+		record_native(own, result, c, CALLER, FRAME);
 out:
 	marker_wipe(&marker);
 	return result;
 }
 
-inlined u64 remap SIX_MARKED
+inlined u64 remap(u64 a, u64 b, u64 c, u64 d, u64 e, u64 f, u32 entry)
 {
 	if (control()->mode != PL_INLINE_OFF && !is_nested(thread_slot()))
-		return remap_marked(a, b, c, d, e, f, caller, entry);
+		return remap_marked(a, b, c, d, e, entry);
 	return ((long_function)ORIGINAL(entry))(a, b, c, d, e, f);
 }
 
@@ -352,9 +375,9 @@ inlined u64 remap SIX_MARKED
 #define REALLOCARRAY(n) HOOK(reallocarray, n, THREE) { return again(a, b, c, ENTRY(REALLOCARRAY, n), b * c); }
 #define POSIX_MEMALIGN(n) HOOK(posix_memalign, n, THREE) { return place(a, b, c, ENTRY(POSIX_MEMALIGN, n)); }
 #define FREE(n) HOOK(free, n, THREE) { return release(a, b, c, ENTRY(FREE, n)); }
-#define MMAP(n) HOOK(mmap, n, SIX) { return map(a, b, c, d, e, f, CALLER, ENTRY(MMAP, n)); }
+#define MMAP(n) HOOK(mmap, n, SIX) { return map(a, b, c, d, e, f, ENTRY(MMAP, n)); }
 #define MUNMAP(n) HOOK(munmap, n, THREE) { return unmap(a, b, c, ENTRY(MUNMAP, n)); }
-#define MREMAP(n) HOOK(mremap, n, SIX) { return remap(a, b, c, d, e, f, CALLER, ENTRY(MREMAP, n)); }
+#define MREMAP(n) HOOK(mremap, n, SIX) { return remap(a, b, c, d, e, f, ENTRY(MREMAP, n)); }
 #define ONE_TO_3(X) X(0) X(1) X(2)
 #define ONE_TO_16(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15)
 

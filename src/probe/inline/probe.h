@@ -19,6 +19,7 @@
  *   trace.c    the same when no cache knows the answer; site table      (cold)
  *   native.c   the hooks of the C library's allocators
  *   thread.h   which thread state may be looked at
+ *   stack.c    copies of the native stack                               (cold)
  *   sample.c   random intervals                                         (cold)
  *   free_lists.c  deallocators of types that park blocks
  *   code.c     code objects: first sight, content, death                (cold)
@@ -94,6 +95,9 @@ u32 pl_trace_native(struct pl_inline_slot *slot, u64 salt, u64 native);
 int64_t pl_sample_draw(struct pl_inline_slot *slot);
 void pl_walks_forget(struct pl_inline_slot *slot);
 struct pl_inline_slot *pl_thread_slot(void);
+
+/* stack.c */
+void pl_stack_copy(const struct pl_inline_slot *slot, u32 site, u64 block, u64 size, u64 caller, u64 frame);
 
 /* code.c */
 u32 pl_code_record(u64 code);

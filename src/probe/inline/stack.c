@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: MIT */
+#include "record.h"
+
+/* Copies of the native stack: what may be read, and when, is in probe_abi.h. */
+
+/* Where the stack that `sp` is on ends; 0: not known. */
+static u64 stack_end(const struct pl_inline_slot *slot, u64 sp)
+{
+	const u64 low = control()->main_low, high = control()->main_high, self = thread_pointer();
+	struct pl_inline_bounds *bounds;
+
+	if (sp >= low && sp < high)
+		return control()->main_check == pl_inline_bounds_check(0, low, high) ? high : 0;
+	bounds = (struct pl_inline_bounds *)pl_config.bounds + ((u64)slot - pl_config.slots) / pl_config.slot_stride;
+	if (bounds->owner != self) {
+		bounds->owner = self;
+		count_up(&control()->bounds_wanted);
+		return 0;
+	}
+	return bounds->check == pl_inline_bounds_check(self, bounds->low, bounds->high) && sp >= bounds->low && sp < self &&
+			       self < bounds->high
+		       ? self
+		       : 0;
+}
+
+/* The next place in the ring, if the tracer has granted one; the claim + 1. */
+static u64 claim_stack(struct pl_inline_stack **ret)
+{
+	u64 claim = __atomic_load_n(&control()->next_stack, __ATOMIC_RELAXED), left = control()->granted_stacks - claim;
+
+	/* More than there are places: whoever wrote that is no tracer. */
+	if (!left || left > PL_INLINE_STACKS ||
+		!__atomic_compare_exchange_n(&control()->next_stack, &claim, claim + 1, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+		return 0;
+	*ret = (struct pl_inline_stack *)pl_config.stacks + claim % PL_INLINE_STACKS;
+	return claim + 1;
+}
+
+static void copy_words(u8 *to, u64 from, u64 bytes)
+{
+	u64 count = bytes / 8;
+
+	__asm__ volatile("rep movsq" : "+D"(to), "+S"(from), "+c"(count) : : "memory");
+}
+
+/* `frame` is the address of the hook's own frame: on it lie the caller's rbp and the address that is returned to. */
+cold void pl_stack_copy(const struct pl_inline_slot *slot, u32 site, u64 block, u64 size, u64 caller, u64 frame)
+{
+	const u64 sp = frame + 16, end = stack_end(slot, sp);
+	uint16_t *skip = (uint16_t *)pl_config.skips + site;
+	u32 *entry = block & 15 ? NULL : granule(block);
+	u64 bytes = end - sp, sequence;
+	struct pl_inline_stack *stack;
+
+	/* Where a jump to the hook was made a call, its frame is not the one below the caller's. */
+	if (!end || !entry || ENTRY_SITE(*entry) != site || load64(frame, 8) != caller) {
+		*skip = PL_INLINE_SKIP_UNREADABLE;
+		return;
+	}
+	sequence = claim_stack(&stack);
+	if (!sequence)
+		return;
+	if (bytes > sizeof(stack->copy))
+		bytes = sizeof(stack->copy);
+	__atomic_store_n(&stack->sequence, 0, __ATOMIC_RELEASE);
+	stack->block = block;
+	stack->size = size;
+	stack->pc = caller;
+	stack->sp = sp;
+	stack->bp = load64(frame, 0);
+	stack->site = site;
+	stack->bytes = (u32)(bytes & ~(u64)7);
+	copy_words(stack->copy, sp, bytes);
+	*entry |= PL_INLINE_ENTRY_STACK;
+	*skip = PL_INLINE_SKIP_ALL;
+	__atomic_store_n(&stack->sequence, sequence, __ATOMIC_RELEASE);
+}
