@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "elf_private.h"
 #include "pyleak/cleanup.h"
@@ -179,16 +180,28 @@ static void look_for_loads(const uint8_t *text, size_t size, uint64_t address, s
 	}
 }
 
+/* From the file, if that is at hand: what is read from the process is in its memory from then on. */
+static int read_text(
+	const struct reading *reading, int fd, const GElf_Phdr *segment, uint64_t at, uint8_t *text, size_t size)
+{
+	if (fd >= 0 && at + size <= segment->p_filesz &&
+		pread(fd, text, size, (off_t)(segment->p_offset + at)) == (ssize_t)size)
+		return 0;
+	return pl_memory_read(reading->pid, reading->bias + segment->p_vaddr + at, text, size);
+}
+
 /* Of the last `count` words those stay that are jumped through only. */
 static int keep_jumps(struct reading *reading, size_t count)
 {
 	struct pl_got *got = reading->got;
 	struct pl_got_word *words = got->words + got->word_count - count;
 	pl_autofree uint8_t *text = malloc(CHUNK);
+	pl_autoclose int fd = -1;
 	size_t kept = 0;
 
 	if (!text)
 		return -ENOMEM;
+	fd = pl_elf_open_file(reading->pid, reading->maps, got->objects[got->object_count - 1].map);
 	for (size_t i = 0; i < reading->header.count; i++) {
 		const GElf_Phdr *segment = &reading->header.segments[i];
 
@@ -199,7 +212,7 @@ static int keep_jumps(struct reading *reading, size_t count)
 		/* Chunks overlap by what a reference needs before and in it. */
 		for (uint64_t at = 0; at < segment->p_memsz; at += CHUNK - 8) {
 			uint64_t address = reading->bias + segment->p_vaddr + at, left = segment->p_memsz - at;
-			int code = pl_memory_read(reading->pid, address, text, left < CHUNK ? left : CHUNK);
+			int code = read_text(reading, fd, segment, at, text, left < CHUNK ? left : CHUNK);
 
 			if (code < 0)
 				return code;

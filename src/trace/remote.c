@@ -66,22 +66,34 @@ static int find_bytes(pid_t pid, const struct pl_map *map, const uint8_t *patter
 	return -ENOENT;
 }
 
+/* By its name, which only says where to look first. */
+static bool may_be_c_library(const struct pl_map *map)
+{
+	const char *slash = strrchr(map->path, '/');
+
+	return slash && (strncmp(slash, "/libc.", 6) == 0 || strncmp(slash, "/libc-", 6) == 0 ||
+				strncmp(slash, "/ld-musl-", 9) == 0);
+}
+
+/* The C library has both. What is read of the others is in the process's memory from then on, and a library of numerics
+ * has 30 MB of code. */
 int pl_gadgets_find(pid_t pid, const struct pl_maps *maps, struct pl_gadgets *ret, struct pl_error *err)
 {
 	*ret = (struct pl_gadgets){0};
-	for (size_t i = 0; i < maps->count; i++) {
-		const struct pl_map *map = &maps->items[i];
+	for (int others = 0; others < 2; others++)
+		for (size_t i = 0; i < maps->count; i++) {
+			const struct pl_map *map = &maps->items[i];
 
-		if (!(map->flags & PL_MAP_EXEC) || !map->inode)
-			continue;
-		if (!ret->syscall_return)
-			(void)find_bytes(pid, map, pl_arch_syscall_return, pl_arch_syscall_return_size,
-				&ret->syscall_return);
-		if (!ret->sigreturn)
-			(void)find_bytes(pid, map, pl_arch_sigreturn, pl_arch_sigreturn_size, &ret->sigreturn);
-		if (ret->syscall_return && ret->sigreturn)
-			return 0;
-	}
+			if (!(map->flags & PL_MAP_EXEC) || !map->inode || may_be_c_library(map) == others)
+				continue;
+			if (!ret->syscall_return)
+				(void)find_bytes(pid, map, pl_arch_syscall_return, pl_arch_syscall_return_size,
+					&ret->syscall_return);
+			if (!ret->sigreturn)
+				(void)find_bytes(pid, map, pl_arch_sigreturn, pl_arch_sigreturn_size, &ret->sigreturn);
+			if (ret->syscall_return && ret->sigreturn)
+				return 0;
+		}
 	return pl_fail(err, -ENOEXEC,
 		"process %d has no C library whose code pyleak can use for a system call: it cannot be hooked", (int)pid);
 }

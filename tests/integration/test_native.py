@@ -9,7 +9,7 @@ import pytest
 
 import pythons
 from helpers import (PYLEAK, VICTIMS, Pyleak, Trace, Victim, leftovers, library, line_of, native_words, needs_library, pyleak,
-                     skip_here, wait_hooked, wait_until)
+                     skip_here, status, wait_hooked, wait_until)
 
 SCRIPT = VICTIMS / "native.py"
 KINDS = ["malloc", "calloc", "realloc", "grown", "posix_memalign", "aligned_alloc", "memalign", "valloc",
@@ -348,6 +348,17 @@ def test_numpy():
         assert [(row["size"], row["count"]) for row in zeros] == [(50 * 8 * 12345, 50)], document["stats"]
         assert "_multiarray_umath" in top["native"]["module"]
         assert not leftovers(victim.pid)
+
+
+def test_libraries_are_not_brought_into_memory():
+    """Of the code of OpenBLAS, 32 MiB, a process has in memory what it runs; that pyleak looks for words to hook, and
+    for instructions to use, is no reason for more."""
+    if subprocess.run(["/usr/bin/python3", "-c", "import numpy"], stderr=subprocess.DEVNULL, check=False).returncode:
+        skip_here("numpy")
+    with Victim("/usr/bin/python3", None, "-c", ARRAYS) as victim:
+        before = int(status(victim.pid)["RssFile"].split()[0])
+        read(victim.pid)
+        assert int(status(victim.pid)["RssFile"].split()[0]) - before < 1 << 10
 
 
 ARRAYS = """
