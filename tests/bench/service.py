@@ -5,10 +5,10 @@ import statistics
 import subprocess
 import sys
 
-from probes import HERE, Failure, Process, Pyleak, cpu_seconds
+from probes import HERE, Failure, Process, cpu_seconds
+from slowdown import probe
 
-MODES = {"pyleak-1": ("-e", "inline", "-f", "1"), "pyleak-16": ("-e", "inline", "-f", "16"),
-         "pyleak-sample": ("-e", "inline", "--sample", "512KiB")}
+MODES = ("hook", "pyleak-1", "pyleak-16", "pyleak-sample", "tracemalloc-1", "tracemalloc-16")
 
 
 def missing(bench):
@@ -25,7 +25,7 @@ def phase(client, service, seconds):
 
 
 def one_round(mode, before, client, service, ratios, seconds, bench):
-    with Pyleak(bench.pyleak, service.pid, *MODES[mode]):
+    with probe(mode, service, bench):
         client.ask("load", 0.2)
         during = phase(client, service, seconds)
     client.ask("load", 0.2)
@@ -39,7 +39,7 @@ def measure(bench, seconds, rounds):
     """{mode: {"rate": requests/s over bare, "cpu": service's CPU time per request over bare, …}}"""
     ratios = {mode: {"rate": [], "cpu": []} for mode in MODES}
     left_out, rates = {}, []
-    with Process([bench.python, os.path.join(HERE, "flask_service.py")]) as service:
+    with Process([bench.python, os.path.join(HERE, "flask_service.py"), bench.hook]) as service:
         port = int(service.line().split(":")[1].strip(" }"))
         with Process([sys.executable, os.path.join(HERE, "flask_client.py"), str(port)]) as client:
             phase(client, service, seconds) # templates are compiled, caches filled
