@@ -18,7 +18,6 @@ from pythons import label, pythons, version_text
 HERE = pathlib.Path(__file__).resolve().parent
 BUILD = pathlib.Path(os.environ.get("PYLEAK_BUILD", HERE.parents[1] / "build"))
 STACK_DUMP = str(BUILD / "tests" / "integration" / "stack_dump")
-LOADER = "/lib64/ld-linux-x86-64.so.2"
 ET_DYN = 3
 FOUND = pythons()
 OWN = [entry for entry in FOUND if not entry.root]  # whose files this machine's programs can work on
@@ -93,7 +92,8 @@ def test_stacks(version, python, tmp_path):
 @each_own_python
 def test_started_through_the_loader(version, python, tmp_path):
     home = subprocess.check_output([python, "-c", "import sys; print(sys.prefix)"]).decode().strip()
-    with Victim([LOADER, python, str(HERE / "stacks_victim.py"), str(tmp_path)], PYTHONHOME=home) as victim:
+    loader = re.search(r"interpreter: ([^]]+)", subprocess.check_output(["readelf", "-lW", python]).decode()).group(1)
+    with Victim([loader, python, str(HERE / "stacks_victim.py"), str(tmp_path)], PYTHONHOME=home) as victim:
         compare(victim)
 
 
