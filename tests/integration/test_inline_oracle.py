@@ -64,9 +64,11 @@ def by_traceback(triples):
 
 
 def tracebacks_of(document):
-    assert all(len(row["traceback"]) <= document["frames"] for row in document["stats"])
-    return by_traceback(([(frame["filename"], frame["lineno"]) for frame in reversed(row["traceback"])],
-                         row["size"], row["count"]) for row in document["stats"])
+    """Of Python's frames: native ones below them are those of a part of the allocations."""
+    tracebacks = [[frame for frame in row["traceback"] if "native" not in frame] for row in document["stats"]]
+    assert all(len(traceback) <= document["frames"] for traceback in tracebacks)
+    return by_traceback(([(frame["filename"], frame["lineno"]) for frame in reversed(traceback)],
+                         row["size"], row["count"]) for traceback, row in zip(tracebacks, document["stats"]))
 
 
 def tracebacks_of_tracemalloc(python, frames):
