@@ -31,7 +31,8 @@ work()
 for i in range(2000):
     [str(k) for k in range(200)]
 signal.setitimer(signal.ITIMER_REAL, 0)
-meet(str(taken))
+# One handler may have interrupted another before that had counted.
+meet(str(sum(block is not None for block in handled)))
 """) as victim:
         with recorded(victim) as record:
             victim.tell("go")
