@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <stdio_ext.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -102,8 +103,11 @@ int pl_output_write(
 		while (idle && poll(&ready, 1, 0) == 0)
 			if (!idle(context))
 				idle = NULL;
-		if (fflush(output->stream) != 0)
-			return -errno;
+		if (__fpending(output->stream)) {
+			if (fflush(output->stream) != 0)
+				return -errno;
+			continue; /* that may have been the room there was */
+		}
 		written = write(ready.fd, text, idle && length > PIPE_BUF ? PIPE_BUF : length);
 		/* A tick of the recording, or a signal that idle() will see; from when the write just waits, ^C. */
 		if (written < 0 && errno == EINTR && idle)

@@ -176,8 +176,8 @@ def test_report_that_nobody_reads(engine, one_python):
     """A pager that waits does not make the process wait; ^C lets it go first."""
     many = "".join("def f%d(): kept.append(bytes(900))\n" % i for i in range(2000))
     program = many + "kept = []\nfunctions = [f for n, f in sorted(globals().items()) if n[0] == 'f' and n[1:].isdigit()]\n" \
-        "print('ready', flush=True)\nwhile True:\n" \
-        "    for f in functions: f()\n    kept.clear()\n    open(%r, 'a').write('x')\n"
+        "beats = open(%r, 'ab', buffering=0)\nprint('ready', flush=True)\nwhile True:\n" \
+        "    for f in functions: f()\n    kept.clear()\n    beats.write(b'x')\n"
     with tempfile.TemporaryDirectory() as folder:
         beats = os.path.join(folder, "beats")
         with Victim(one_python, None, "-c", program % beats) as victim:

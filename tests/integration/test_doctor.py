@@ -12,7 +12,7 @@ import tempfile
 
 import pytest
 
-from helpers import BUILD, PATIENCE, PYLEAK, VICTIMS, Trace, Victim, skip_here, status, wait_until
+from helpers import BUILD, PATIENCE, PYLEAK, VICTIMS, Trace, Victim, probe_maps, skip_here, status, wait_until
 
 UNSHARE = ["unshare", "--pid", "--fork", "--mount-proc"]
 CHECKS = ["alive", "program", "tracer", "permission", "memory", "sandbox", "python", "kernel", "space", "headroom",
@@ -113,9 +113,8 @@ def test_recorded_by_another(host):
     victim = host()
     with subprocess.Popen([PYLEAK, "attach", str(victim.pid)], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as other:
         try:
-            # While it plants it is the tracer, and that is said first.
-            wait_until(lambda: "another pyleak" in run(PYLEAK, "doctor", victim.pid).stdout and
-                       status(victim.pid)["TracerPid"] == "0", 20, "the other one records")
+            # Before and while it plants, other things may be said first; when its probe is there and it is no tracer, it has.
+            wait_until(lambda: probe_maps(victim.pid) and status(victim.pid)["TracerPid"] == "0", 20, "the other one records")
             assert_refused(victim.pid, doctor(victim.pid)["probe"]["text"])
         finally:
             other.terminate()

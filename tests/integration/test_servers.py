@@ -85,24 +85,32 @@ def workers_of(server):
 
 
 def check(server, leak, workers):
-    """Differences: one of all workers, then one of them is killed, then with its successor, which a busy machine may keep
-    waiting."""
-    with Pyleak("diff", server.pid, "--children", "-i", "2s", "-c", 4, "--format", "json",
+    """Differences: one of all workers, then one of them is killed, then with its successor, for which a busy machine may
+    take its time, and until they grow again: that one of a worker's end can fall."""
+    documents = []
+    with Pyleak("diff", server.pid, "--children", "-i", "2s", "-c", 15, "--format", "json",
                 prefix=["stdbuf", "-oL"]) as watching:
-        first = json.loads(watching.process.stdout.readline())
-        victim = next(pid for pid in workers_of(server) if pid in first["pids"])
-        os.kill(victim, signal.SIGKILL)
-        documents = [first] + [json.loads(line) for line in watching.finish().stdout.splitlines()]
+        victim = None
+        for line in watching.process.stdout:
+            document = json.loads(line)
+            documents.append(document)
+            if not victim:
+                victim = next(pid for pid in workers_of(server) if pid in document["pids"])
+                os.kill(victim, signal.SIGKILL)
+            elif victim not in document["pids"] and len(document["pids"]) == workers + 1 and \
+                    document["stats"][0]["size_diff"] > 0:
+                break
+        watching.process.send_signal(signal.SIGINT)
+        assert watching.finish().status == 0
     for document in documents:
         row = document["stats"][0]
         assert (os.path.basename(row["filename"]), row["lineno"]) == leak
         assert row["size"] > 5 * sum(other["size"] for other in document["stats"][1:] if other["lineno"])
-    last = documents[-1]
-    assert first["stats"][0]["size_diff"] > 0
+    first, last = documents[0], documents[-1]
+    assert first["stats"][0]["size_diff"] > 0 and last["stats"][0]["size_diff"] > 0
     assert len(first["pids"]) == workers + 1 and len(last["pids"]) == workers + 1
     assert victim in documents[1]["pids"] and victim not in last["pids"]
     assert set(last["pids"]) - set(first["pids"]), "the new worker is recorded too"
-    assert any(document["stats"][0]["size_diff"] > 0 for document in documents if victim not in document["pids"])
 
 
 @pytest.mark.parametrize("name", ["gunicorn", "uwsgi"])
