@@ -48,7 +48,7 @@
  */
 
 #define PL_INLINE_MAGIC 0x31656e696c6e6970ull /* "pinline1" */
-#define PL_INLINE_ABI 6
+#define PL_INLINE_ABI 7
 #define PL_INLINE_MARKER 0x6d61726b70796c21ull
 
 enum { PL_INLINE_IMAGE_OFFSET = 4096, PL_INLINE_CONFIG_OFFSET = 4608, PL_INLINE_TYPES_OFFSET = 8192,
@@ -253,9 +253,9 @@ struct pl_inline_config {
 	uint64_t engine[16]; /* the tracer's own */
 	struct pl_inline_free_lists free_lists;
 	uint64_t native; /* 1: native words lead to us, or may yet */
-	/* The process's first thread, if the interpreter's first thread state is its own: its pthread_self(), that state,
-	 * and the word with the newest interpreter. Frames of this state stay while that thread is in native code, GIL
-	 * held or not: nobody but the thread itself ends the state, with the last interpreter. leader 0: unknown. */
+	/* Of the process's first thread: its pthread_self() (0: unknown), and if the interpreter's first thread state is its
+	 * own, that state (else 0) and the word with the newest interpreter. Frames of this state stay while that thread is
+	 * in native code, GIL held or not: nobody but the thread itself ends the state, with the last interpreter. */
 	uint64_t leader, leader_thread, interpreters_head;
 	uint8_t flags[PL_INLINE_ENTRIES_MAX]; /* by entry */
 };
@@ -350,8 +350,9 @@ struct pl_inline_odd {
  *
  * Totals only grow. allocated is added before the block is given out and freed after that, so at any
  * instant allocated >= freed, in size and in count. Plain fields are written under the main GIL only,
- * shared ones with atomic adds; the total is their sum. To read without a stop: copy `totals` (frees
- * lie before allocations in each row, and a row is a cache line, so that a copy in address order
+ * those of the first thread by that one only, where it has no GIL, and shared ones with atomic adds; the
+ * total is their sum. What the holder of the GIL adds to is in one cache line. To read without a stop: copy
+ * `totals` (frees lie before allocations in each row, so that a copy in address order
  * errs towards too much alive by the events of some nanoseconds, never below zero); read rows again
  * whose two copies differ in anything, until two agree or a few tries are over, and keep the last
  * copy with allocated >= freed.
@@ -363,12 +364,15 @@ struct pl_inline_odd {
  * live ones n = allocated − freed. PL_INLINE_SITE_UNKNOWN is not used; rows may have no frames.
  */
 struct pl_inline_totals {
+	uint64_t first_freed_size, first_freed_count;
 	uint64_t freed_size, freed_count;
 	uint64_t shared_freed_size, shared_freed_count;
 	uint64_t allocated_size, allocated_count;
 	uint64_t shared_allocated_size, shared_allocated_count;
-} __attribute__((aligned(64)));
-_Static_assert(sizeof(struct pl_inline_totals) == 64, "a row is a cache line");
+	uint64_t first_allocated_size, first_allocated_count;
+} __attribute__((aligned(128))); /* 96 would make each hook multiply: 2 % of an allocation */
+_Static_assert(offsetof(struct pl_inline_totals, freed_size) / 64 == offsetof(struct pl_inline_totals, allocated_count) / 64,
+	"the plain fields of a row are in one cache line");
 
 enum {
 	PL_INLINE_SITE_NONE,    /* never used */

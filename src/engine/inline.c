@@ -244,7 +244,7 @@ static int find_current(struct pl_tracee *tracee, struct placing *placing, struc
 	return pl_python_current_offset(placing->python, pointers, count, &placing->thread_tls, err);
 }
 
-/* The first thread, if its state may be looked at in native code. A leader that has ended has no registers. */
+/* The first thread, and its state if that may be looked at in native code. A leader that has ended has no registers. */
 static void find_leader(struct pl_tracee *tracee, struct placing *placing)
 {
 	for (size_t i = 0; i < tracee->count; i++) {
@@ -252,9 +252,8 @@ static void find_leader(struct pl_tracee *tracee, struct placing *placing)
 
 		if (tracee->threads[i].tid != placing->python->pid || pl_thread_registers(&tracee->threads[i], &regs) < 0)
 			continue;
-		placing->leader_thread = pl_python_first_thread(placing->python, pl_registers_thread_pointer(&regs));
-		if (placing->leader_thread)
-			placing->leader = pl_registers_thread_pointer(&regs);
+		placing->leader = pl_registers_thread_pointer(&regs);
+		placing->leader_thread = pl_python_first_thread(placing->python, placing->leader);
 	}
 }
 
@@ -331,7 +330,7 @@ static int plant_sized(struct inline_recording *self, const struct pl_recording_
 		code = pl_tracee_seize(python->pid, STOP_PATIENCE_NSEC, &tracee, err);
 	if (code == 0)
 		code = find_current(tracee, &placing, err);
-	if (code == 0 && options->native)
+	if (code == 0)
 		find_leader(tracee, &placing);
 	if (code == 0 && !options->park)
 		free_lists_settle(python, &placing.free_lists, &plan);

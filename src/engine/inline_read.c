@@ -196,7 +196,7 @@ static int make_room(struct pl_inline_reader *reader, uint64_t count)
 		return -ENOMEM;
 	reader->local = local;
 
-	struct pl_inline_totals *totals = aligned_alloc(64, capacity * sizeof(*totals));
+	struct pl_inline_totals *totals = aligned_alloc(_Alignof(struct pl_inline_totals), capacity * sizeof(*totals));
 
 	if (!totals)
 		return -ENOMEM;
@@ -238,22 +238,22 @@ static int translate_new(struct pl_inline_reader *reader, uint64_t count)
 
 static uint64_t allocated_count(const struct pl_inline_totals *row)
 {
-	return row->allocated_count + row->shared_allocated_count;
+	return row->allocated_count + row->shared_allocated_count + row->first_allocated_count;
 }
 
 static uint64_t allocated_size(const struct pl_inline_totals *row)
 {
-	return row->allocated_size + row->shared_allocated_size;
+	return row->allocated_size + row->shared_allocated_size + row->first_allocated_size;
 }
 
 static uint64_t freed_count(const struct pl_inline_totals *row)
 {
-	return row->freed_count + row->shared_freed_count;
+	return row->freed_count + row->shared_freed_count + row->first_freed_count;
 }
 
 static uint64_t freed_size(const struct pl_inline_totals *row)
 {
-	return row->freed_size + row->shared_freed_size;
+	return row->freed_size + row->shared_freed_size + row->first_freed_size;
 }
 
 /* Totals only grow, and nothing is freed that was not allocated. What fields beyond all measure add up to would wrap. */
@@ -262,15 +262,16 @@ static bool is_sane(const struct pl_inline_totals *row, const struct pl_inline_t
 	static const uint64_t beyond_measure = 1ULL << 56;
 
 	return (row->freed_size | row->freed_count | row->shared_freed_size | row->shared_freed_count |
-		       row->allocated_size | row->allocated_count | row->shared_allocated_size |
-		       row->shared_allocated_count) < beyond_measure &&
+		       row->first_freed_size | row->first_freed_count | row->allocated_size | row->allocated_count |
+		       row->shared_allocated_size | row->shared_allocated_count | row->first_allocated_size |
+		       row->first_allocated_count) < beyond_measure &&
 	       freed_count(row) <= allocated_count(row) && freed_size(row) <= allocated_size(row) &&
 	       freed_count(row) >= freed_count(last) && freed_size(row) >= freed_size(last) &&
 	       allocated_count(row) >= allocated_count(last) && allocated_size(row) >= allocated_size(last);
 }
 
 /*
- * A row is a cache line that several adds of one event reach one after the other. It is copied until
+ * The adds of one event reach a row one after the other. It is copied until
  * two copies agree; a row so busy that they never do is taken as it is if it makes sense, else as it
  * was the last time.
  */
@@ -331,8 +332,8 @@ void pl_inline_reader_retire(struct pl_inline_reader *reader)
 static int read_totals(struct pl_inline_reader *reader, uint64_t count)
 {
 	size_t size = count * sizeof(struct pl_inline_totals);
-	pl_autofree struct pl_inline_totals *first = aligned_alloc(64, size);
-	pl_autofree struct pl_inline_totals *second = aligned_alloc(64, size);
+	pl_autofree struct pl_inline_totals *first = aligned_alloc(_Alignof(struct pl_inline_totals), size);
+	pl_autofree struct pl_inline_totals *second = aligned_alloc(_Alignof(struct pl_inline_totals), size);
 
 	if (!first || !second)
 		return -ENOMEM;

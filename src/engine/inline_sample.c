@@ -17,10 +17,10 @@ static uint64_t scaled(uint64_t value, double weight)
 void pl_inline_estimate(const struct pl_inline_totals *row, uint64_t rate, struct pl_inline_estimate *ret)
 {
 	struct pl_totals sum = {
-		.allocated_size = row->allocated_size + row->shared_allocated_size,
-		.allocated_count = row->allocated_count + row->shared_allocated_count,
-		.freed_size = row->freed_size + row->shared_freed_size,
-		.freed_count = row->freed_count + row->shared_freed_count,
+		.allocated_size = row->allocated_size + row->shared_allocated_size + row->first_allocated_size,
+		.allocated_count = row->allocated_count + row->shared_allocated_count + row->first_allocated_count,
+		.freed_size = row->freed_size + row->shared_freed_size + row->first_freed_size,
+		.freed_count = row->freed_count + row->shared_freed_count + row->first_freed_count,
 	};
 
 	*ret = (struct pl_inline_estimate){.totals = sum};

@@ -342,10 +342,6 @@ static bool wants_more(struct sampled *site, uint64_t live_size, uint64_t count,
 	return true;
 }
 
-static uint64_t live_size(const struct pl_inline_totals *row)
-{
-	return row->allocated_size + row->shared_allocated_size - row->freed_size - row->shared_freed_size;
-}
 
 /* Several of the recorder's sites can be one by its lines: the one with most samples alive says which stack it has. */
 static void place_stack(const struct pl_inline_reader *reader, const struct sampled *site, struct pl_table *placed)
@@ -377,13 +373,15 @@ void inline_stacks_review(struct inline_stacks *stacks, const struct pl_inline_r
 		if (site->key >= reader->capacity)
 			continue;
 
-		const struct pl_inline_totals *row = &reader->totals[site->key];
+		struct pl_inline_estimate recorded;
 
+		pl_inline_estimate(&reader->totals[site->key], 0, &recorded);
 		for (size_t i = 0; i < site->count; i++)
 			if (site->samples[i].live)
 				site->samples[i].live = is_live(stacks, reader, site->key, site->samples[i].block);
 		place_stack(reader, site, &placed);
-		if (wants_more(site, live_size(row), row->allocated_count + row->shared_allocated_count, now))
+		if (wants_more(site, recorded.totals.allocated_size - recorded.totals.freed_size,
+			    recorded.totals.allocated_count, now))
 			reopen(stacks, reader, site);
 	}
 	if (writing)

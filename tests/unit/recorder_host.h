@@ -238,7 +238,7 @@ static inline void host_plant(
 	host_control()->mode = mode;
 }
 
-/* Site of a block as a test sees it: totals summed over both kinds. */
+/* Site of a block as a test sees it: totals summed over all kinds. */
 struct host_totals {
 	uint64_t allocated_size, allocated_count, freed_size, freed_count;
 };
@@ -247,9 +247,9 @@ static inline struct host_totals host_site(uint32_t site)
 {
 	const struct pl_inline_totals *row = (const struct pl_inline_totals *)host_config->totals + site;
 
-	return (struct host_totals){row->allocated_size + row->shared_allocated_size,
-		row->allocated_count + row->shared_allocated_count, row->freed_size + row->shared_freed_size,
-		row->freed_count + row->shared_freed_count};
+	return (struct host_totals){row->allocated_size + row->shared_allocated_size + row->first_allocated_size,
+		row->allocated_count + row->shared_allocated_count + row->first_allocated_count, row->freed_size + row->shared_freed_size + row->first_freed_size,
+		row->freed_count + row->shared_freed_count + row->first_freed_count};
 }
 
 static inline uint32_t host_site_count(void)

@@ -258,7 +258,7 @@ Test(inline_read, sites_and_their_frames)
 	expect_totals("/app/inner.py", 10, (struct pl_totals){307, 4, 100, 1});
 }
 
-/* Instructions of one line are several of the recorder's sites and one of ours; plain and shared fields add up. */
+/* Instructions of one line are several of the recorder's sites and one of ours; the fields of all who add to them add up. */
 Test(inline_read, sites_of_one_line)
 {
 	uint32_t code = add_code("/app/a.py", "f", 10), first = add_site(&code, 1), second = add_site(&code, 1);
@@ -270,9 +270,13 @@ Test(inline_read, sites_of_one_line)
 	tracee->totals[second].shared_allocated_size = 40;
 	tracee->totals[second].shared_freed_count = 1;
 	tracee->totals[second].shared_freed_size = 5;
+	tracee->totals[second].first_allocated_count = 3;
+	tracee->totals[second].first_allocated_size = 30;
+	tracee->totals[second].first_freed_count = 2;
+	tracee->totals[second].first_freed_size = 6;
 	cr_assert_eq(pl_inline_reader_pass(&reader), 0);
 	cr_assert_eq(reader.local[first], reader.local[second]);
-	expect_totals("/app/a.py", 10, (struct pl_totals){70, 7, 5, 1});
+	expect_totals("/app/a.py", 10, (struct pl_totals){100, 10, 11, 3});
 }
 
 Test(inline_read, not_ready_yet)
@@ -449,6 +453,7 @@ Test(inline_read, totals_that_shrink_or_are_beyond_all_measure)
 		{.allocated_count = 3, .allocated_size = 29},
 		{.allocated_count = 3, .allocated_size = 30, .freed_count = 4},
 		{.allocated_count = 3, .allocated_size = 30, .shared_freed_size = 31},
+		{.allocated_count = 3, .allocated_size = 30, .first_freed_count = 1ULL << 56},
 		{.allocated_count = UINT64_MAX, .allocated_size = UINT64_MAX},
 		{.allocated_count = 1ULL << 63, .shared_allocated_count = 1ULL << 63, .allocated_size = 100},
 		{.allocated_count = 1ULL << 63, .shared_allocated_count = (1ULL << 63) + 100, .allocated_size = 100},

@@ -178,6 +178,57 @@ Test(recorder_native, the_line_without_the_gil)
 	host_unplant();
 }
 
+static struct pl_inline_totals all_totals(void)
+{
+	const struct pl_inline_totals *rows = (const struct pl_inline_totals *)host_config->totals;
+	struct pl_inline_totals sum = {0};
+
+	for (uint32_t site = 0; site < PL_INLINE_SITE_FIRST + host_control()->next_site; site++) {
+		sum.allocated_count += rows[site].allocated_count;
+		sum.freed_count += rows[site].freed_count;
+		sum.first_allocated_count += rows[site].first_allocated_count;
+		sum.first_freed_count += rows[site].first_freed_count;
+		sum.shared_allocated_count += rows[site].shared_allocated_count;
+		sum.shared_freed_count += rows[site].shared_freed_count;
+	}
+	return sum;
+}
+
+static void *allocates(void *address)
+{
+	(void)take((uint64_t)address, 1000);
+	(void)NATIVE(FREE)(0x10000000, 0, 0);
+	return NULL;
+}
+
+/* Nobody adds to another's totals. */
+Test(recorder_native, whose_totals)
+{
+	struct pl_inline_totals before, now;
+	pthread_t thread;
+
+	begin(PL_INLINE_GIL);
+	before = all_totals();
+	(void)take(0x10000000, 1000);
+	(void)take(0x10001000, 1000);
+	now = all_totals();
+	cr_assert_eq(now.allocated_count, before.allocated_count + 2);
+	host_current = NULL;
+	(void)take(0x10002000, 1000);
+	(void)NATIVE(FREE)(0x10001000, 0, 0);
+	cr_assert_eq(pthread_create(&thread, NULL, allocates, (void *)0x10003000), 0);
+	cr_assert_eq(pthread_join(thread, NULL), 0);
+	now = all_totals();
+	cr_assert_eq(now.allocated_count, before.allocated_count + 2);
+	cr_assert_eq(now.freed_count, before.freed_count);
+	cr_assert_eq(now.first_allocated_count, 1);
+	cr_assert_eq(now.first_freed_count, 1);
+	cr_assert_eq(now.shared_allocated_count, 1);
+	cr_assert_eq(now.shared_freed_count, 1);
+	expect_live(2000, 2);
+	host_unplant();
+}
+
 Test(recorder_native, another_thread_without_the_gil)
 {
 	leader_offset = 4096;

@@ -25,7 +25,7 @@ inlined u64 block_of(u64 object)
 }
 
 /* The block's line is the one that gets it now. */
-static __attribute__((noinline)) void charge(struct pl_inline_slot *slot, u64 thread, u64 block, bool plain)
+static __attribute__((noinline)) void charge(struct pl_inline_slot *slot, u64 thread, u64 block, enum adder adder)
 {
 	u32 *entry = granule(block), old, site;
 	u64 size;
@@ -41,8 +41,8 @@ static __attribute__((noinline)) void charge(struct pl_inline_slot *slot, u64 th
 	if (site == ENTRY_SITE(old))
 		return;
 	*entry = entry_make(site, size);
-	count_allocated(site, size, plain);
-	count_freed(ENTRY_SITE(old), size, plain);
+	count_allocated(site, size, adder);
+	count_freed(ENTRY_SITE(old), size, adder);
 }
 
 inlined void created(u64 object)
@@ -65,7 +65,7 @@ inlined void created(u64 object)
 		slot->last_made = 0;
 		return;
 	}
-	charge(slot, thread, block, mode == PL_INLINE_GIL);
+	charge(slot, thread, block, mode == PL_INLINE_GIL ? PLAIN : adder_without_gil());
 }
 
 int pl_created(u64 object, u32 event, u64 data);

@@ -84,7 +84,7 @@ static __attribute__((noinline)) void *alloc_marked(u32 decided, u64 context, u6
 		goto out;
 	}
 	if (old.entry)
-		count_freed(ENTRY_SITE(old.entry), old.size, false);
+		count_freed(ENTRY_SITE(old.entry), old.size, adder_without_gil());
 	if (!wanted)
 		goto out;
 	thread = mode == PL_INLINE_THREADS ? current_thread() : running_thread(own);
@@ -99,7 +99,7 @@ static __attribute__((noinline)) void *alloc_marked(u32 decided, u64 context, u6
 	if (thread && !slot)
 		count_up(&control()->untraced);
 	site = thread && slot ? trace(slot, thread, salt, 0) : pl_trace_nowhere(salt, 0);
-	record((u64)result, size, site, false);
+	record((u64)result, size, site, adder_without_gil());
 	if (mode == PL_INLINE_THREADS && slot)
 		slot->last_made = (u64)result;
 out:
@@ -172,10 +172,10 @@ inlined void *alloc_gil(u32 entry, u32 function, u64 context, u64 a, u64 b, cons
 			pl_put_back(a, old);
 	} else {
 		if (function == PL_INLINE_REALLOC && old.entry)
-			count_freed(ENTRY_SITE(old.entry), old.size, true);
+			count_freed(ENTRY_SITE(old.entry), old.size, PLAIN);
 		if (wanted) {
 			site = trace(slot, thread, sampled ? sample_salt(size) : 0, 0);
-			record((u64)result, size, site, true);
+			record((u64)result, size, site, PLAIN);
 			slot->last_made = (u64)result;
 		}
 	}
@@ -227,7 +227,7 @@ static __attribute__((noinline)) void free_shared(u32 domain, u64 pointer)
 	struct pl_inline_slot *slot;
 
 	if (old.entry)
-		count_freed(ENTRY_SITE(old.entry), old.size, false);
+		count_freed(ENTRY_SITE(old.entry), old.size, adder_without_gil());
 	else
 		free_unknown(domain, pointer);
 	/* For the next hook that this free reaches: that of the raw domain, or a native one. */
@@ -245,7 +245,7 @@ inlined void free_gil(u32 domain, u64 pointer, const bool sampled)
 	struct taken old = take(pointer);
 
 	if (likely(old.entry))
-		count_freed(ENTRY_SITE(old.entry), old.size, true);
+		count_freed(ENTRY_SITE(old.entry), old.size, PLAIN);
 	else if (!sampled)
 		free_unknown(domain, pointer);
 	if (!sampled)

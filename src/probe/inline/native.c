@@ -6,8 +6,8 @@
  * The hooks of the C library's allocators, which objects call through words of their GOT. They run in any
  * thread, with the GIL or without, in one that never saw Python, in a signal handler: whatever they
  * remember is in the thread's own slot, and Python's frames are looked at only where this thread is the
- * running one. So are the plain totals added to; all others atomically, which takes twice as long as all the
- * rest of a hook.
+ * running one. So are the plain totals added to, or those of the first thread; all others atomically, which takes
+ * twice as long as all the rest of a hook.
  *
  * A block belongs to the outermost hook. Where Python's allocators call malloc, the thread is within their
  * hook, and this one ends in a jump, as every free does.
@@ -80,18 +80,23 @@ inlined bool stack_is_wanted(u32 site)
 	return control()->next_stack < control()->granted_stacks;
 }
 
+/* `thread` runs here, or 0. */
+inlined enum adder adder_of(u64 thread)
+{
+	return has_main_gil(thread) ? PLAIN : adder_without_gil();
+}
+
 static void record_native(struct pl_inline_slot *own, u64 address, u64 size, u64 caller, u64 frame)
 {
 	struct pl_inline_slot *slot = claim(own);
 	u64 thread = running_thread(slot);
-	/* Without the slot it may have interrupted an addition to the same total. */
-	const bool plain = slot && has_main_gil(thread);
+	const enum adder adder = adder_of(thread);
 	u32 site;
 
 	if (!thread && slot)
 		thread = detached_thread();
 	site = site_of(slot, thread, size, caller);
-	record(address, size, site, plain);
+	record(address, size, site, adder);
 	if (slot) {
 		if (stack_is_wanted(site))
 			pl_stack_copy(slot, site, address, size, caller, frame);
@@ -102,7 +107,7 @@ static void record_native(struct pl_inline_slot *own, u64 address, u64 size, u64
 /* What was allocated natively, or a plain one of Python's, is freed. */
 inlined void count_native_freed(const struct pl_inline_slot *own, struct taken old)
 {
-	count_freed(ENTRY_SITE(old.entry), old.size, has_main_gil(running_thread(own)));
+	count_freed(ENTRY_SITE(old.entry), old.size, adder_of(running_thread(own)));
 }
 
 /* Not in the map: allocated before the probe, or the inner part of a free that an outer hook has seen. */
@@ -287,9 +292,9 @@ static void keep_rest(u64 address, u64 length, struct taken old)
 {
 	u64 gone = (length + PAGE - 1) & ~(u64)(PAGE - 1);
 
-	count_freed(ENTRY_SITE(old.entry), old.size, false);
+	count_freed(ENTRY_SITE(old.entry), old.size, adder_without_gil());
 	if (gone < old.size)
-		record(address + gone, old.size - gone, ENTRY_SITE(old.entry), false);
+		record(address + gone, old.size - gone, ENTRY_SITE(old.entry), adder_without_gil());
 }
 
 static __attribute__((noinline)) u64 unmap_marked(u64 address, u64 length, u32 entry, struct taken old)
@@ -344,7 +349,7 @@ static __attribute__((noinline)) u64 remap_marked(u64 a, u64 b, u64 c, u64 d, u6
 		goto out;
 	}
 	if (old.entry)
-		count_freed(ENTRY_SITE(old.entry), old.size, false);
+		count_freed(ENTRY_SITE(old.entry), old.size, adder_without_gil());
 	/* A mapping that is not known is no data, or of no sample: of the latter each size is drawn anew. */
 	if ((old.entry || pl_config.sample) && wanted)
 		record_native(own, result, c, CALLER, FRAME);

@@ -142,29 +142,29 @@ struct taken pl_take_marked(u64 address, u32 *entry)
 
 /* A block is born where the map still holds another: that one was freed in a way that no hook sees,
  * or is the inner part of a nested allocation. */
-void pl_record_displaced(u64 address, u32 *entry, bool plain)
+void pl_record_displaced(u64 address, u32 *entry, enum adder adder)
 {
 	struct taken old = *entry & PL_INLINE_ENTRY_ODD ? pl_take_odd(address - 8) : take(address);
 
 	*entry = 0;
 	if (old.entry)
-		count_freed(ENTRY_SITE(old.entry), old.size, plain);
+		count_freed(ENTRY_SITE(old.entry), old.size, adder);
 }
 
-void pl_record_odd(u64 address, u64 size, u32 site, bool plain)
+void pl_record_odd(u64 address, u64 size, u32 site, enum adder adder)
 {
 	struct taken old = pl_take_odd(address);
 	struct pl_inline_odd *odd;
 	u32 *entry;
 
 	if (old.entry)
-		count_freed(ENTRY_SITE(old.entry), old.size, plain);
+		count_freed(ENTRY_SITE(old.entry), old.size, adder);
 	if (owns_next_granule(address, size)) {
 		entry = granule_make(address + 8);
 		if (!entry)
 			goto lost;
 		if (*entry)
-			pl_record_displaced(address + 8, entry, plain);
+			pl_record_displaced(address + 8, entry, adder);
 		if (size >= PL_INLINE_SIZE_SPILLED && !pl_spill_write(address + 8, size))
 			goto lost;
 		*entry = entry_make(site, size) | PL_INLINE_ENTRY_ODD;
@@ -176,7 +176,7 @@ void pl_record_odd(u64 address, u64 size, u32 site, bool plain)
 		odd->entry = entry_make(site, 0);
 		odd->size = (u32)size;
 	}
-	count_allocated(site, size, plain);
+	count_allocated(site, size, adder);
 	return;
 lost:
 	count_up(&control()->lost_events);
@@ -204,6 +204,6 @@ void pl_put_back(u64 address, struct taken taken)
 			return;
 		}
 	}
-	count_freed(ENTRY_SITE(taken.entry), taken.size, false);
+	count_freed(ENTRY_SITE(taken.entry), taken.size, adder_without_gil());
 	count_up(&control()->lost_events);
 }

@@ -68,7 +68,7 @@ inlined u64 running_thread(const struct pl_inline_slot *own)
  */
 inlined u64 detached_thread(void)
 {
-	if (thread_pointer() != pl_config.leader || control()->leader_gone)
+	if (thread_pointer() != pl_config.leader || !pl_config.leader_thread || control()->leader_gone)
 		return 0;
 	if (unlikely(!*(const volatile u64 *)pl_config.interpreters_head)) {
 		/* Another interpreter may begin, with another state. */
