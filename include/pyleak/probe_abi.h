@@ -27,6 +27,7 @@
  *                                            ├─ stacks ───┤ struct pl_inline_stack, a ring
  *                                            ├─ bounds ───┤ struct pl_inline_bounds [slot]
  *                                            ├─ skips ────┤ uint16_t [site], until a stack is copied
+ *                                            ├─ reading ──┤ uint8_t [slot], see probe/inline/thread.h
  *                                            └─ inside ───┤ one page that a forked child keeps
  *
  * Rules for whoever maps it:
@@ -36,7 +37,7 @@
  *    and MADV_DONTDUMP;
  *  - the code mapping is filled from outside, complete with config, before the first hook; what the
  *    pass-through needs (original functions) lies in it alone. In mode 0 only the code mapping and
- *    the control page are touched;
+ *    the control page are touched, and `reading` while the interpreter ends;
  *  - the order: map, fill, hooks, then mode. To stop: mode 0, hooks back, proof, unmap.
  *
  * Proof that no thread is in the code: an instruction pointer, a general register or a signal
@@ -257,6 +258,11 @@ struct pl_inline_config {
 	 * own, that state (else 0) and the word with the newest interpreter. Frames of this state stay while that thread is
 	 * in native code, GIL held or not: nobody but the thread itself ends the state, with the last interpreter. */
 	uint64_t leader, leader_thread, interpreters_head;
+	/* For other threads outside of the GIL, see probe/inline/thread.h. finalizing 0: their states are not looked at. */
+	uint64_t finalizing;        /* the word that is not 0 once the interpreter has begun to end */
+	uint64_t main_interpreter;
+	uint64_t reading;           /* uint8_t [slot]: this thread looks at its state, and has not got the GIL */
+	int32_t thread_native_id, thread_tid; /* in the state, and from the thread pointer; thread_tid 0: not compared */
 	uint8_t flags[PL_INLINE_ENTRIES_MAX]; /* by entry */
 };
 
@@ -294,6 +300,7 @@ struct pl_inline_control {
 	uint64_t freed_native;   /* the same by native ones */
 	uint64_t freed_native_size; /* bytes of them, where the size is known (glibc) */
 	uint64_t leader_gone;    /* the interpreter has ended: config.leader_thread may be looked at no more, ever */
+	uint64_t workers_gone;   /* it has begun to end: the same for the states of other threads outside of the GIL */
 	uint64_t next_stack;    /* of the ring of stacks: claims made … */
 	uint64_t granted_stacks; /* … and what the tracer allows them to become */
 	uint64_t bounds_wanted; /* rows of bounds that a thread has asked for, so far */
@@ -526,10 +533,11 @@ struct pl_inline_slot {
 	uint64_t last_freed; /* by the mem and obj domains */
 	uint64_t interpreter; /* the last one known to share the main GIL */
 	uint64_t code_generation;
-	uint64_t thread;     /* the thread state last seen with this slot */
+	uint64_t thread;     /* the thread state last seen with this slot; 0: none, or it was freed */
 	int64_t countdown;   /* bytes until the next sample */
 	uint64_t random;     /* 0: not seeded */
 	uint64_t last_made;  /* by the mem and obj domains, until it becomes an object */
+	uint64_t number;     /* of this slot; set before the owner can find it */
 	uint64_t busy;       /* the stack pointer of a native hook that is at work on this slot, or 0 */
 	uint32_t generation; /* `seen` of another one is forgotten */
 	uint32_t levels;     /* how many there are */

@@ -21,7 +21,7 @@
 struct pl_python_layout {
 	int32_t object_type;                                       /* PyObject.ob_type */
 	int32_t type_name, type_flags, type_dealloc;               /* PyTypeObject */
-	int32_t runtime_interpreters_head, runtime_tstate_current; /* _PyRuntimeState */
+	int32_t runtime_interpreters_head, runtime_tstate_current, runtime_finalizing; /* _PyRuntimeState */
 	int32_t interpreter_next, interpreter_id, interpreter_threads_head;
 	int32_t interpreter_gil;    /* ceval.gil, a pointer, since PEP 684 (3.12); none without a GIL */
 	int32_t thread_next, thread_interpreter, thread_id, thread_native_id, thread_status;
@@ -77,6 +77,7 @@ struct pl_python {
 	uint64_t runtime;           /* _PyRuntime; 0 on 3.6 */
 	uint64_t interpreters_head; /* address of the word that points to the newest interpreter */
 	uint64_t thread_current;    /* address of the word with the GIL holder's tstate (<= 3.11), else 0 */
+	uint64_t finalizing;        /* address of a word that is not 0 once Py_Finalize() has begun; 0: not known */
 	uint64_t code_type;         /* &PyCode_Type */
 	uint64_t allocators[PL_DOMAIN_COUNT]; /* address of each PyMemAllocatorEx {ctx, malloc, calloc, realloc, free} */
 	char *object_path;          /* the mapped ELF that defines the interpreter, as the tracee names it */
@@ -123,6 +124,16 @@ uint64_t pl_python_thread(const struct pl_python *python, uint64_t thread_pointe
 /* The thread state that this thread has in the main interpreter, if it is the first one that there was: it ends with the
  * interpreter, and by this thread. Else 0. */
 uint64_t pl_python_first_thread(const struct pl_python *python, uint64_t thread_pointer);
+
+/* What tells a thread outside of the GIL that a state it had is still its own, and nobody else's to take away: there is
+ * no interpreter but the main one, and the state names this thread of the kernel's as the C library does. */
+struct pl_python_detached {
+	uint64_t interpreter; /* the main one; 0: states of threads outside of the GIL cannot be trusted */
+	int32_t native_id;    /* offset in the state of … (3.11+, else PL_NO_FIELD) */
+	int32_t tid;          /* … what is at this offset from the thread pointer */
+};
+/* The tracee is stopped. */
+void pl_python_detached(const struct pl_python *python, struct pl_python_detached *ret);
 
 /* The thread pointers (pthread_self()) of all thread states, at most `max`, as an OS thread has them in each interpreter
  * that it has entered; how many. */

@@ -84,6 +84,7 @@ struct placing {
 	const struct native *native; /* NULL: left alone */
 	int64_t thread_tls;
 	uint64_t leader, leader_thread;
+	struct pl_python_detached detached;
 	uint64_t gil;
 	uint64_t rss;
 	const struct pl_account *account;
@@ -148,6 +149,14 @@ static void place(void *context, uint8_t *image, uint64_t base, uint64_t tables)
 	config.leader = placing->leader;
 	config.leader_thread = placing->leader_thread;
 	config.interpreters_head = placing->python->interpreters_head;
+	if (placing->detached.interpreter) {
+		config.finalizing = placing->python->finalizing;
+		config.main_interpreter = placing->detached.interpreter;
+		if (placing->detached.tid != PL_NO_FIELD) {
+			config.thread_native_id = placing->detached.native_id;
+			config.thread_tid = placing->detached.tid;
+		}
+	}
 	config.planted_realtime = realtime_ns();
 	config.planted_monotonic = (uint64_t)pl_now_ns();
 	config.engine[CONFIG_RSS] = placing->rss;
@@ -332,6 +341,8 @@ static int plant_sized(struct inline_recording *self, const struct pl_recording_
 		code = find_current(tracee, &placing, err);
 	if (code == 0)
 		find_leader(tracee, &placing);
+	if (code == 0 && options->native)
+		pl_python_detached(python, &placing.detached);
 	if (code == 0 && !options->park)
 		free_lists_settle(python, &placing.free_lists, &plan);
 	if (code == 0)

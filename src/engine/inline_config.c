@@ -64,6 +64,7 @@ static uint64_t lay_out(const struct pl_inline_options *options, uint64_t at, st
 	config->stacks = carve(&at, PL_INLINE_STACKS * sizeof(struct pl_inline_stack));
 	config->bounds = carve(&at, (1 + config->slot_count) * sizeof(struct pl_inline_bounds));
 	config->skips = carve(&at, SITES * sizeof(uint16_t));
+	config->reading = carve(&at, 1 + config->slot_count);
 	config->pool = carve(&at, config->chunk_count * PL_INLINE_CHUNK_BYTES);
 	/* The last one: what a child keeps. */
 	config->free_lists.inside = carve(&at, PL_INLINE_KEPT_SIZE);

@@ -38,6 +38,7 @@ static const struct debug_offset {
 	enum { ANY, FREE_THREADED, WITH_GIL } only;
 	bool last; /* of its struct: an array without a length */
 } debug_offsets_fields[] = {
+	{ FIELD(runtime_finalizing), RUNTIME, { 32, 32, 32 } },
 	{ FIELD(runtime_interpreters_head), RUNTIME, { 40, 40, 40 } },
 	{ FIELD(interpreter_id), INTERPRETER, { 56, 56, 56 } },
 	{ FIELD(interpreter_next), INTERPRETER, { 64, 64, 64 } },

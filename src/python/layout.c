@@ -18,8 +18,9 @@ enum { FIRST_MINOR = 6, LAST_MINOR = 15 };
 		.string_data_pointer = 72
 #define STRINGS .string_length = 16, .string_state = 32, .string_ascii_data = 40, .string_compact_data = 56, \
 		.string_data_pointer = 56
-#define INTERPRETERS(head, current, next, id, threads, gil) \
-	.runtime_interpreters_head = (head), .runtime_tstate_current = (current), .interpreter_next = (next), \
+#define INTERPRETERS(finalizing, head, current, next, id, threads, gil) \
+	.runtime_finalizing = (finalizing), .runtime_interpreters_head = (head), \
+	.runtime_tstate_current = (current), .interpreter_next = (next), \
 	.interpreter_id = (id), .interpreter_threads_head = (threads), \
 	.interpreter_gil = (gil)
 #define THREADS(frame, cframe, id, native, status) \
@@ -42,26 +43,26 @@ enum { FIRST_MINOR = 6, LAST_MINOR = 15 };
 	.code_tlbc = NONE, .tuple_items = (items)
 
 static const struct pl_python_layout layouts[LAST_MINOR - FIRST_MINOR + 1] = {
-	[6 - FIRST_MINOR] = { OBJECTS, STRINGS_WITH_WSTR, INTERPRETERS(NONE, NONE, 0, NONE, 8, NONE),
+	[6 - FIRST_MINOR] = { OBJECTS, STRINGS_WITH_WSTR, INTERPRETERS(NONE, NONE, NONE, 0, NONE, 8, NONE),
 		THREADS(24, NONE, 152, NONE, NONE), FRAME_OBJECTS(120), CODE_BEFORE_311(96, 36) },
-	[7 - FIRST_MINOR] = { OBJECTS, STRINGS_WITH_WSTR, INTERPRETERS(24, 1480, 0, 16, 8, NONE),
+	[7 - FIRST_MINOR] = { OBJECTS, STRINGS_WITH_WSTR, INTERPRETERS(8, 24, 1480, 0, 16, 8, NONE),
 		THREADS(24, NONE, 176, NONE, NONE), FRAME_OBJECTS(104), CODE_BEFORE_311(96, 36) },
-	[8 - FIRST_MINOR] = { OBJECTS, STRINGS_WITH_WSTR, INTERPRETERS(32, 1368, 0, 16, 8, NONE),
+	[8 - FIRST_MINOR] = { OBJECTS, STRINGS_WITH_WSTR, INTERPRETERS(16, 32, 1368, 0, 16, 8, NONE),
 		THREADS(24, NONE, 176, NONE, NONE), FRAME_OBJECTS(104), CODE_BEFORE_311(104, 40) },
-	[9 - FIRST_MINOR] = { OBJECTS, STRINGS_WITH_WSTR, INTERPRETERS(32, 568, 0, 24, 8, NONE),
+	[9 - FIRST_MINOR] = { OBJECTS, STRINGS_WITH_WSTR, INTERPRETERS(16, 32, 568, 0, 24, 8, NONE),
 		THREADS(24, NONE, 176, NONE, NONE), FRAME_OBJECTS(104), CODE_BEFORE_311(104, 40) },
-	[10 - FIRST_MINOR] = { OBJECTS, STRINGS_WITH_WSTR, INTERPRETERS(32, 568, 0, 24, 8, NONE),
+	[10 - FIRST_MINOR] = { OBJECTS, STRINGS_WITH_WSTR, INTERPRETERS(16, 32, 568, 0, 24, 8, NONE),
 		THREADS(24, NONE, 176, NONE, NONE), FRAME_OBJECTS(96), CODE_BEFORE_311(104, 40) },
-	[11 - FIRST_MINOR] = { OBJECTS, STRINGS_WITH_WSTR, INTERPRETERS(40, 576, 0, 48, 16, NONE),
+	[11 - FIRST_MINOR] = { OBJECTS, STRINGS_WITH_WSTR, INTERPRETERS(24, 40, 576, 0, 48, 16, NONE),
 		THREADS(56, 8, 152, 160, NONE), FRAMES(48, 32, 69, 68, 0xff), CODE(72, 168, 184, 24) },
-	[12 - FIRST_MINOR] = { OBJECTS, STRINGS, INTERPRETERS(40, NONE, 0, 8, 72, 384),
+	[12 - FIRST_MINOR] = { OBJECTS, STRINGS, INTERPRETERS(24, 40, NONE, 0, 8, 72, 384),
 		THREADS(56, 0, 136, 144, 24), FRAMES(8, 0, 70, NONE, 3), CODE(68, 176, 192, 24) },
-	[13 - FIRST_MINOR] = { OBJECTS, STRINGS, INTERPRETERS(632, NONE, 7264, 7272, 7344, 16),
+	[13 - FIRST_MINOR] = { OBJECTS, STRINGS, INTERPRETERS(608, 632, NONE, 7264, 7272, 7344, 16),
 		THREADS(72, NONE, 152, 160, 32), FRAMES(8, 0, 70, NONE, 3), CODE(68, 184, 200, 24) },
-	[14 - FIRST_MINOR] = { OBJECTS, STRINGS, INTERPRETERS(808, NONE, 7272, 7280, 7344, 16),
+	[14 - FIRST_MINOR] = { OBJECTS, STRINGS, INTERPRETERS(784, 808, NONE, 7272, 7280, 7344, 16),
 		THREADS(72, NONE, 152, 160, 32), FRAMES(8, 0, 74, NONE, 3), CODE(68, 192, 208, 32),
 		.frame_code_tagged = true },
-	[15 - FIRST_MINOR] = { OBJECTS, STRINGS, INTERPRETERS(936, NONE, 7264, 7272, 7336, 16),
+	[15 - FIRST_MINOR] = { OBJECTS, STRINGS, INTERPRETERS(912, 936, NONE, 7264, 7272, 7336, 16),
 		THREADS(72, NONE, 176, 184, 32), FRAMES(8, 0, 74, NONE, 3), CODE(68, 192, 208, 32),
 		.frame_code_tagged = true },
 };

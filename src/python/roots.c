@@ -38,6 +38,8 @@ static int roots_of_36(const struct object *object, struct pl_python *python, st
 	if (loaded_by(object, "PyInterpreterState_Head", &python->interpreters_head) < 0 ||
 			object_export(object, "_PyThreadState_Current", &python->thread_current) < 0)
 		return pl_fail(err, -EPROTO, "Python %s: its list of interpreters was not found", python->version);
+	if (object_export(object, "_Py_Finalizing", &python->finalizing) < 0)
+		python->finalizing = 0;
 	return 0;
 }
 
@@ -61,6 +63,7 @@ static void set_roots(struct pl_python *python)
 	const struct pl_python_layout *layout = &python->layout;
 
 	python->interpreters_head = python->runtime + (uint64_t)layout->runtime_interpreters_head;
+	python->finalizing = python->runtime + (uint64_t)layout->runtime_finalizing;
 	if (layout->runtime_tstate_current != PL_NO_FIELD)
 		python->thread_current = python->runtime + (uint64_t)layout->runtime_tstate_current;
 }

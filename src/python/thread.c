@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
+#include <string.h>
 
 #include "pyleak/memory.h"
 #include "python_private.h"
@@ -126,6 +127,60 @@ uint64_t pl_python_first_thread(const struct pl_python *python, uint64_t thread_
 		next)
 		return 0;
 	return last.address;
+}
+
+/* struct pthread has the thread's id at some place, that of one thread as of any other. */
+enum { TID_LIMIT = 2048, TID_STATES = 8 };
+struct tids {
+	const struct pl_python *python;
+	bool possible[TID_LIMIT / 4];
+	int states;
+};
+
+static bool exclude(void *context, uint64_t address, const struct thread_state *thread)
+{
+	struct tids *tids = context;
+	uint32_t words[TID_LIMIT / 4], native_id;
+
+	if (pl_memory_read(tids->python->pid, address + (uint64_t)tids->python->layout.thread_native_id, &native_id,
+		    sizeof(native_id)) < 0 || !native_id || pl_memory_read(tids->python->pid, thread->id, words, sizeof(words)) < 0)
+		return true;
+	for (size_t i = 0; i < TID_LIMIT / 4; i++)
+		tids->possible[i] &= words[i] == native_id;
+	return ++tids->states < TID_STATES;
+}
+
+static int32_t find_tid(const struct pl_python *python)
+{
+	struct tids tids = {.python = python};
+
+	memset(tids.possible, 1, sizeof(tids.possible));
+	walk(python, exclude, &tids);
+	/* The first one: older C libraries have the process's id behind it, which the first thread's is too. */
+	for (size_t i = 0; tids.states && i < TID_LIMIT / 4; i++)
+		if (tids.possible[i])
+			return (int32_t)(4 * i);
+	return PL_NO_FIELD;
+}
+
+void pl_python_detached(const struct pl_python *python, struct pl_python_detached *ret)
+{
+	struct last last = {0};
+	uint64_t next;
+
+	*ret = (struct pl_python_detached){.native_id = python->layout.thread_native_id, .tid = PL_NO_FIELD};
+	walk(python, remember, &last);
+	if (!last.address || !python->finalizing ||
+		pl_memory_read_u64(
+			python->pid, last.thread.interpreter + (uint64_t)python->layout.interpreter_next, &next) < 0 ||
+		next)
+		return;
+	if (ret->native_id != PL_NO_FIELD) {
+		ret->tid = find_tid(python);
+		if (ret->tid == PL_NO_FIELD)
+			return;
+	}
+	ret->interpreter = last.thread.interpreter;
 }
 
 struct pointers {

@@ -71,12 +71,23 @@ static void calling_free(void *context, uint64_t block)
 
 static struct host_interpreter *interpreters = &main_interpreter;
 static uint64_t leader_offset; /* 0: this thread is the first one */
+static bool knows_finalizing, tid_from_self;
+static uint64_t finalizing;
+static __thread uint32_t kernel_tid;
+static uint32_t state_tid;
 
 static void adjust(struct pl_inline_config *config)
 {
 	config->leader = self_pointer() + leader_offset;
 	config->leader_thread = (uint64_t)&main_thread;
 	config->interpreters_head = (uint64_t)&interpreters;
+	if (knows_finalizing)
+		config->finalizing = (uint64_t)&finalizing;
+	config->main_interpreter = (uint64_t)&main_interpreter;
+	if (tid_from_self) {
+		config->thread_tid = (int32_t)((uint64_t)&kernel_tid - self_pointer());
+		config->thread_native_id = (int32_t)((uint64_t)&state_tid - (uint64_t)&main_thread);
+	}
 	config->native = 1;
 	for (uint32_t kind = 0; kind < PL_INLINE_NATIVE_KINDS; kind++)
 		for (uint32_t i = 0; i < pl_inline_native_count((enum pl_inline_native)kind); i++)
@@ -236,6 +247,128 @@ Test(recorder_native, another_thread_without_the_gil)
 	host_current = NULL;
 	(void)take(0x10000000, 1000);
 	cr_assert_eq(last_row()->count, 0);
+	host_unplant();
+}
+
+static void begin_worker(void)
+{
+	leader_offset = 4096;
+	knows_finalizing = true;
+	begin(PL_INLINE_GIL);
+	host_current = NULL;
+}
+
+static uint32_t entry_at(uint64_t address)
+{
+	uint64_t chunk = ((const uint64_t *)host_config->directory)[address >> PL_INLINE_CHUNK_SHIFT];
+
+	return chunk ? *(const uint32_t *)(chunk + (address >> 2 & (PL_INLINE_CHUNK_BYTES - 4))) : 0;
+}
+
+/* The frames of what it allocates. */
+static uint64_t allocate_and_count(uint64_t address)
+{
+	(void)take(address, 1000);
+	return ((const struct pl_inline_site *)host_config->sites)[entry_at(address) >> PL_INLINE_SITE_SHIFT].count;
+}
+
+static uint8_t *reading(void)
+{
+	return (uint8_t *)host_config->reading;
+}
+
+static bool nobody_reads(void)
+{
+	for (uint64_t i = 0; i <= host_config->slot_count; i++)
+		if (reading()[i])
+			return false;
+	return true;
+}
+
+Test(recorder_native, a_worker_without_the_gil)
+{
+	begin_worker();
+	cr_assert_eq(allocate_and_count(0x10000000), 2);
+	cr_assert(nobody_reads());
+	host_unplant();
+}
+
+/* By itself; another state at the same address is known as soon as it allocates with the GIL. */
+Test(recorder_native, a_worker_whose_state_was_freed)
+{
+	begin_worker();
+	host_free(PL_INLINE_RAW, (uint64_t)&main_thread);
+	cr_assert_eq(allocate_and_count(0x10000000), 0);
+	host_current = &main_thread;
+	host_next = 0x70000000;
+	(void)host_malloc(PL_INLINE_OBJ, 1);
+	host_current = NULL;
+	cr_assert_eq(allocate_and_count(0x10001000), 2);
+	host_unplant();
+}
+
+Test(recorder_native, a_state_that_is_not_the_workers)
+{
+	static struct host_interpreter another;
+
+	tid_from_self = true;
+	begin_worker();
+	cr_assert_eq(allocate_and_count(0x10000000), 2);
+	state_tid = 1; /* it died in its frames, and this thread has its place */
+	cr_assert_eq(allocate_and_count(0x10001000), 0);
+	kernel_tid = 1;
+	cr_assert_eq(allocate_and_count(0x10002000), 2);
+	main_thread.id++; /* taken by another thread */
+	cr_assert_eq(allocate_and_count(0x10003000), 0);
+	main_thread.id--;
+	interpreters = &another;
+	cr_assert_eq(allocate_and_count(0x10004000), 0);
+	interpreters = &main_interpreter;
+	main_thread.interpreter = &another;
+	cr_assert_eq(allocate_and_count(0x10005000), 0);
+	cr_assert(nobody_reads());
+	host_unplant();
+}
+
+/* Py_Finalize() has begun: nobody begins to read, and what somebody reads is not freed. Nor later, when another
+ * interpreter runs and the word is 0 again. */
+Test(recorder_native, workers_while_the_interpreter_ends)
+{
+	begin_worker();
+	host_next = 0x10000000;
+	(void)host_malloc(PL_INLINE_RAW, 1000);
+	host_next = 0x10001000;
+	(void)host_malloc(PL_INLINE_RAW, 1000);
+	expect_live(2000, 2);
+	native_result = 7;
+	finalizing = 1;
+	reading()[host_config->slot_count] = 1;
+	host_free(PL_INLINE_RAW, 0x10000000);
+	expect_live(2000, 2);
+	cr_assert_eq(NATIVE(MUNMAP)(0x20000000, 4096, 0), 0);
+	reading()[host_config->slot_count] = 0;
+	host_free(PL_INLINE_RAW, 0x10000000);
+	expect_live(1000, 1);
+	cr_assert_eq(NATIVE(MUNMAP)(0x20000000, 4096, 0), 7);
+	cr_assert_eq(allocate_and_count(0x10002000), 0);
+	finalizing = 0;
+	cr_assert_eq(allocate_and_count(0x10003000), 0);
+	cr_assert(nobody_reads());
+	host_unplant();
+}
+
+/* In mode OFF too: who reads may have begun before. */
+Test(recorder_native, what_is_read_stays_without_recording)
+{
+	begin_worker();
+	host_next = 0x10000000;
+	(void)host_malloc(PL_INLINE_RAW, 1000);
+	host_control()->mode = PL_INLINE_OFF;
+	native_result = 7;
+	cr_assert_eq(NATIVE(MUNMAP)(0x20000000, 4096, 0), 7);
+	finalizing = 1;
+	reading()[1] = 1;
+	cr_assert_eq(NATIVE(MUNMAP)(0x20000000, 4096, 0), 0);
 	host_unplant();
 }
 
@@ -426,13 +559,6 @@ static void publish_main(uint64_t low, uint64_t high)
 static uint64_t here(void)
 {
 	return (uint64_t)__builtin_frame_address(0);
-}
-
-static uint32_t entry_at(uint64_t address)
-{
-	uint64_t chunk = ((const uint64_t *)host_config->directory)[address >> PL_INLINE_CHUNK_SHIFT];
-
-	return chunk ? *(const uint32_t *)(chunk + (address >> 2 & (PL_INLINE_CHUNK_BYTES - 4))) : 0;
 }
 
 Test(recorder_native, a_stack_is_copied_where_one_is_wanted)

@@ -88,6 +88,8 @@ static __attribute__((noinline)) void *alloc_marked(u32 decided, u64 context, u6
 	if (!wanted)
 		goto out;
 	thread = mode == PL_INLINE_THREADS ? current_thread() : running_thread(own);
+	if (mode == PL_INLINE_THREADS && thread && own)
+		own->thread = thread;
 	if (thread && slot && mode != PL_INLINE_THREADS && pl_config.gil) {
 		u64 interpreter = load64(thread, LAYOUT->thread_interpreter);
 
@@ -210,6 +212,19 @@ inlined void *alloc_hook(const u32 domain, const u32 function, u64 context, u64 
 	return alloc_sampled(entry, context, a, b);
 }
 
+/* Whoever sets `finalizing` comes here after that: see thread.h. */
+cold bool pl_anyone_is_reading(void)
+{
+	const u64 *reading = (const u64 *)pl_config.reading;
+	u64 found = 0;
+
+	control()->workers_gone = 1;
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	for (u64 i = 0; i <= pl_config.slot_count / 8; i++)
+		found |= *(const volatile u64 *)&reading[i];
+	return found != 0;
+}
+
 /* Not in the map. The inner free of a pair (the raw one below obj, with PYTHONMALLOC=debug 16 bytes
  * lower) is no unknown block: the outer one has just taken it out. */
 static cold void free_unknown(u32 domain, u64 pointer)
@@ -231,11 +246,14 @@ static __attribute__((noinline)) void free_shared(u32 domain, u64 pointer)
 	else
 		free_unknown(domain, pointer);
 	/* For the next hook that this free reaches: that of the raw domain, or a native one. */
-	if (!pl_config.sample &&
-		(domain == PL_INLINE_RAW ? pl_config.native != 0 : control()->mode == PL_INLINE_THREADS)) {
+	if (domain == PL_INLINE_RAW ? pl_config.native != 0 : control()->mode == PL_INLINE_THREADS) {
 		slot = pl_thread_slot();
-		if (slot)
-			slot->last_freed = pointer;
+		if (slot) {
+			if (!pl_config.sample)
+				slot->last_freed = pointer;
+			if (domain == PL_INLINE_RAW)
+				state_freed(slot, pointer);
+		}
 	}
 }
 
@@ -256,6 +274,8 @@ inlined void free_hook(const u32 domain, u64 context, u64 pointer)
 {
 	u32 mode = __atomic_load_n(&control()->mode, __ATOMIC_RELAXED);
 
+	if (domain == PL_INLINE_RAW && unlikely(must_stay()))
+		return;
 	if (likely(pointer)) {
 		if (likely(mode == PL_INLINE_GIL) && domain != PL_INLINE_RAW)
 			free_gil(domain, pointer, false);

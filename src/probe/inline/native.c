@@ -91,11 +91,17 @@ static void record_native(struct pl_inline_slot *own, u64 address, u64 size, u64
 	struct pl_inline_slot *slot = claim(own);
 	u64 thread = running_thread(slot);
 	const enum adder adder = adder_of(thread);
+	bool reading;
 	u32 site;
 
 	if (!thread && slot)
 		thread = detached_thread();
+	reading = !thread && reading_begin(slot);
+	if (reading)
+		thread = slot->thread;
 	site = site_of(slot, thread, size, caller);
+	if (reading)
+		reading_end(slot);
 	record(address, size, site, adder);
 	if (slot) {
 		if (stack_is_wanted(site))
@@ -327,6 +333,8 @@ static __attribute__((noinline)) u64 unmap(u64 a, u64 b, u64 c, u32 entry)
 {
 	struct taken old;
 
+	if (unlikely(must_stay()))
+		return 0;
 	if (control()->mode != PL_INLINE_OFF && !(a & (PAGE - 1))) {
 		old = take(a);
 		if (old.entry)

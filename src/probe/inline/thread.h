@@ -78,6 +78,61 @@ inlined u64 detached_thread(void)
 	return pl_config.leader_thread;
 }
 
+/*
+ * The same for any other thread. Its own slot knows the state that it had the last time it allocated with the GIL; that one
+ * is still its own unless
+ *  - the thread has deleted it: state_freed() sees that;
+ *  - Py_Finalize() does, which does not wait for daemon threads. It says so in a word before that, and what it then frees
+ *    goes through the hooks of the raw domain and of munmap (the frames of 3.11+): these look, after it, who is reading,
+ *    and if anybody is they keep what they were to free. One of the two always sees the other;
+ *  - another interpreter is or was there, which anybody may end; or the thread died within Python frames, and this is a
+ *    new one at its place: then the kernel's name of it is another one (3.11+; earlier frames are objects, and stay).
+ * True for reading_end() to be called; false: nothing may be looked at.
+ */
+inlined bool reading_begin(const struct pl_inline_slot *own)
+{
+	u8 *reading;
+	u64 thread;
+
+	if (!own || !own->thread || !pl_config.finalizing)
+		return false;
+	thread = own->thread;
+	reading = (u8 *)pl_config.reading + own->number;
+	(void)__atomic_exchange_n(reading, 1, __ATOMIC_SEQ_CST);
+	if (likely(!*(const volatile u64 *)pl_config.finalizing && !*(const volatile u64 *)&control()->workers_gone &&
+		   *(const volatile u64 *)pl_config.interpreters_head == pl_config.main_interpreter &&
+		   load64(thread, LAYOUT->thread_id) == thread_pointer() &&
+		   load64(thread, LAYOUT->thread_interpreter) == pl_config.main_interpreter &&
+		   (!pl_config.thread_tid || load32(thread, pl_config.thread_native_id) ==
+						     load32(thread_pointer(), pl_config.thread_tid))))
+		return true;
+	__atomic_store_n(reading, 0, __ATOMIC_RELEASE);
+	return false;
+}
+
+inlined void reading_end(const struct pl_inline_slot *own)
+{
+	__atomic_store_n((u8 *)pl_config.reading + own->number, 0, __ATOMIC_RELEASE);
+}
+
+bool pl_anyone_is_reading(void);
+
+/* Whether what is to be freed must stay: see above. */
+inlined bool must_stay(void)
+{
+	return pl_config.finalizing && unlikely(*(const volatile u64 *)pl_config.finalizing) && pl_anyone_is_reading();
+}
+
+/* Of the raw domain, where thread states are. */
+inlined void state_freed(struct pl_inline_slot *own, u64 pointer)
+{
+	if (own->thread == pointer)
+		own->thread = 0;
+	/* Or the next state at this address would not be seen as another one. */
+	if (slot_zero()->thread == pointer)
+		slot_zero()->thread = 0;
+}
+
 /* Whether the plain totals may be added to: `thread`, which runs here, has the main GIL. An interpreter that no hook of
  * the GIL has seen yet may have one of its own. */
 inlined bool has_main_gil(u64 thread)

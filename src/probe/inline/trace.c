@@ -377,6 +377,7 @@ struct pl_inline_slot *pl_thread_slot(void)
 		if (owner != self && (owner || !__atomic_compare_exchange_n(&slot->owner, &owner, self, false,
 						       __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)))
 			continue;
+		slot->number = 1 + ((at + i) & (pl_config.slot_count - 1));
 		generation = __atomic_load_n(&control()->code_generation, __ATOMIC_ACQUIRE);
 		if (unlikely(slot->code_generation != generation)) {
 			slot_forget(slot);
