@@ -341,7 +341,8 @@ static int plant_sized(struct inline_recording *self, const struct pl_recording_
 		code = find_current(tracee, &placing, err);
 	if (code == 0)
 		find_leader(tracee, &placing);
-	if (code == 0 && options->native)
+	/* Frames that are not objects (3.11+) lie in mappings, which only the native hooks see go. */
+	if (code == 0 && (options->native || python->layout.frame_instruction_is_index))
 		pl_python_detached(python, &placing.detached);
 	if (code == 0 && !options->park)
 		free_lists_settle(python, &placing.free_lists, &plan);

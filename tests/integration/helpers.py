@@ -55,6 +55,7 @@ MAY_LACK = {
     "cython": "cython3 is not installed",
     "greenlet": "python3-greenlet is not installed",
     "uwsgi": "uwsgi and its plugin for Python 3 are not installed",
+    "module": "a module of the standard library is missing",
     "celery": "python3-celery is not installed",
     "32-bit": "32-bit programs do not build or run here",
 }

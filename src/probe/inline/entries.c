@@ -53,6 +53,24 @@ static cold void thread_changed(struct pl_inline_slot *slot, u64 thread)
 	slot->thread = thread;
 }
 
+/* The site of what this thread allocates outside of the GIL. */
+static cold u32 detached_site(struct pl_inline_slot *own, u64 salt)
+{
+	struct pl_inline_slot *slot = claim(own);
+	u64 thread = slot ? detached_thread() : 0;
+	const bool reading = !thread && reading_begin(slot);
+	u32 site;
+
+	if (reading)
+		thread = slot->thread;
+	site = thread ? trace(slot, thread, salt, 0) : pl_trace_nowhere(salt, 0);
+	if (reading)
+		reading_end(slot);
+	if (slot)
+		slot->busy = 0;
+	return site;
+}
+
 /* What alloc_shared() decided: the mode may change meanwhile, and with it whose slot 0 is. */
 #define DECIDED(entry, mode, wanted) ((entry) | (mode) << 8 | (u32)(wanted) << 16)
 
@@ -70,7 +88,7 @@ static __attribute__((noinline)) void *alloc_marked(u32 decided, u64 context, u6
 	marker_set(&marker);
 	/* Under the GIL the raw domain does not own slot 0. */
 	if (mode != PL_INLINE_THREADS)
-		own = pl_config.native || pl_config.thread_current ? pl_thread_slot() : NULL;
+		own = pl_thread_slot();
 	if (own)
 		own->outer = (u64)&marker;
 	if (function == PL_INLINE_REALLOC && a)
@@ -100,7 +118,11 @@ static __attribute__((noinline)) void *alloc_marked(u32 decided, u64 context, u6
 		salt = sample_salt(size);
 	if (thread && !slot)
 		count_up(&control()->untraced);
-	site = thread && slot ? trace(slot, thread, salt, 0) : pl_trace_nowhere(salt, 0);
+	/* The raw domain is for threads without the GIL too. */
+	if (thread)
+		site = slot ? trace(slot, thread, salt, 0) : pl_trace_nowhere(salt, 0);
+	else
+		site = detached_site(own, salt);
 	record((u64)result, size, site, adder_without_gil());
 	if (mode == PL_INLINE_THREADS && slot)
 		slot->last_made = (u64)result;
@@ -246,7 +268,7 @@ static __attribute__((noinline)) void free_shared(u32 domain, u64 pointer)
 	else
 		free_unknown(domain, pointer);
 	/* For the next hook that this free reaches: that of the raw domain, or a native one. */
-	if (domain == PL_INLINE_RAW ? pl_config.native != 0 : control()->mode == PL_INLINE_THREADS) {
+	if (domain == PL_INLINE_RAW || control()->mode == PL_INLINE_THREADS) {
 		slot = pl_thread_slot();
 		if (slot) {
 			if (!pl_config.sample)

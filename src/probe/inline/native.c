@@ -38,15 +38,6 @@ inlined bool is_nested(const struct pl_inline_slot *own)
 	return slot_zero()->outer - sp < NESTED_REACH || (own && own->outer - sp < NESTED_REACH);
 }
 
-/* The slot, unless this is a signal handler that interrupted a hook of the same thread at work on it. */
-inlined struct pl_inline_slot *claim(struct pl_inline_slot *own)
-{
-	if (!own || unlikely(own->busy > stack_pointer()))
-		return NULL;
-	own->busy = stack_pointer();
-	return own;
-}
-
 inlined bool is_wanted(struct pl_inline_slot *own, u64 size)
 {
 	return likely(!pl_config.sample) || (own && sample_counts_down(own, size) && sample_fires(own, size));

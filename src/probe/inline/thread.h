@@ -133,6 +133,15 @@ inlined void state_freed(struct pl_inline_slot *own, u64 pointer)
 		slot_zero()->thread = 0;
 }
 
+/* The slot, unless this is a signal handler that interrupted a hook of the same thread at work on it. */
+inlined struct pl_inline_slot *claim(struct pl_inline_slot *own)
+{
+	if (!own || unlikely(own->busy > stack_pointer()))
+		return NULL;
+	own->busy = stack_pointer();
+	return own;
+}
+
 /* Whether the plain totals may be added to: `thread`, which runs here, has the main GIL. An interpreter that no hook of
  * the GIL has seen yet may have one of its own. */
 inlined bool has_main_gil(u64 thread)
