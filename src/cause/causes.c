@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fnmatch.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -92,12 +93,33 @@ static const char *head_of(struct search *search, size_t frame)
 	return search->heads[frame] ? search->heads[frame] : "";
 }
 
+/* A module that is frozen into the interpreter, as more of the standard library's are from version to version, matches by
+ * the file that it has elsewhere: <frozen a.b> is a/b.py or a/b/__init__.py. */
+static bool file_fits(const char *file, const char *filename)
+{
+	static const char *const endings[] = {".py", "/__init__.py"};
+	char name[200], path[sizeof(name) + 20];
+
+	if (fnmatch(file, filename, 0) == 0)
+		return true;
+	if (sscanf(filename, "<frozen %199[^>]>", name) != 1)
+		return false;
+	for (char *dot = strchr(name, '.'); dot; dot = strchr(dot, '.'))
+		*dot = '/';
+	for (size_t i = 0; i < sizeof(endings) / sizeof(endings[0]); i++) {
+		(void)snprintf(path, sizeof(path), "/%s%s", name, endings[i]);
+		if (fnmatch(file, path, 0) == 0)
+			return true;
+	}
+	return false;
+}
+
 static bool fits(struct search *search, const char *file, const char *function, size_t number)
 {
 	const struct pl_frame *frame = &search->frames[number];
 	const char *last = frame->function ? strrchr(frame->function, '.') : NULL;
 
-	if (fnmatch(file, frame->filename, 0) != 0 || !frame->function)
+	if (!frame->function || !file_fits(file, frame->filename))
 		return false;
 	if (*function == '@')
 		return fnmatch(function, head_of(search, number), 0) == 0;

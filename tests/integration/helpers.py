@@ -264,31 +264,43 @@ def probe_maps(pid):
     return [m for m in maps(pid) if PROBE_FIRST <= m[0] < PROBE_END or TABLES_FIRST <= m[0] < TABLES_END]
 
 
+def end_of_data(memory, start):
+    """Where an ELF object that is loaded at this address ends, its .bss included."""
+    memory.seek(start)
+    header = memory.read(64)
+    kind, table, count = struct.unpack_from("<H", header, 16)[0], *struct.unpack_from("<Q", header, 32), \
+        struct.unpack_from("<H", header, 56)[0]
+    memory.seek(start + table)
+    segments = memory.read(56 * count)
+    loads = [struct.unpack_from("<I4xQQQQQQ", segments, 56 * i) for i in range(count)]
+    # Of type, offset, vaddr, paddr, filesz, memsz, align: PT_LOAD is 1. ET_EXEC (2) is loaded where it says.
+    end = max(load[2] + load[5] for load in loads if load[0] == 1)
+    return end if kind == 2 else start + end
+
+
 def hook_words(pid):
     """Addresses of the words in the interpreter's own data that point into a probe.
 
     Only the writable data of the program and of libpython is looked at, their .bss included: what a
-    heap or a stack holds may be a stale copy. A thread's stack may lie right behind a .bss and look like a part
-    of it: return addresses that were left there are told from hooks by their alignment, which is that of functions.
+    heap or a stack holds may be a stale copy, and a thread's stack may lie right behind a .bss.
     """
     found = []
-    previous_end, previous_python = 0, False
+    previous_end, data_end = 0, 0
     try:
         wanted = []
-        for start, end, permissions, name in maps(pid):
-            python = bool(re.search(r"/(lib)?python[^/]*$", name))
-            if not name and start == previous_end:
-                python = previous_python
-            if python and permissions.startswith("rw"):
-                wanted.append((start, end, 1 if name else 16))
-            previous_end, previous_python = end, python
         with open("/proc/%d/mem" % pid, "rb", buffering=0) as memory:
-            for start, end, aligned in wanted:
+            for start, end, permissions, name in maps(pid):
+                python = bool(re.search(r"/(lib)?python[^/]*$", name))
+                if python and start >= data_end:
+                    data_end = end_of_data(memory, start)
+                if permissions.startswith("rw") and (python or (not name and start == previous_end and start < data_end)):
+                    wanted.append((start, end if python else min(end, data_end)))
+                previous_end = end if python or start < data_end else 0
+            for start, end in wanted:
                 memory.seek(start)
                 data = memory.read(end - start)
                 words = struct.unpack("<%dQ" % (len(data) // 8), data[:len(data) // 8 * 8])
-                found += [start + 8 * i for i, word in enumerate(words)
-                          if PROBE_FIRST <= word < PROBE_END and word % aligned == 0]
+                found += [start + 8 * i for i, word in enumerate(words) if PROBE_FIRST <= word < PROBE_END]
     except (FileNotFoundError, ProcessLookupError, OSError):
         return found
     return found

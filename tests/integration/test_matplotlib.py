@@ -74,4 +74,4 @@ def test_closed(python):
         # Between a drawing and its collection one figure lives: whether a snapshot meets it is chance.
         grown = [row for row in document["stats"] if row["size_diff"] > PIXELS + 65536]
         assert not grown, grown
-        assert document["total"]["size_diff"] < 2 * PIXELS, document["total"]
+        assert document["total"]["size_diff"] < 3 * PIXELS, document["total"]

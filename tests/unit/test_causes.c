@@ -108,6 +108,11 @@ Test(causes, matches)
 		/* The part of a frame before its last colon is the file. */
 		{"c:/a.py:f", "c?/a.py:1:f", false},
 		{"<frozen?importlib>:f", "<frozen importlib>:1:f", true},
+		{"*/a.py:f", "<frozen a>:1:f", true},
+		{"*/a/b.py:f", "<frozen a.b>:1:f", true},
+		{"*/a/__init__.py:f", "<frozen a>:1:f", true},
+		{"*/a.py:f", "<frozen b>:1:f", false},
+		{"*/a.py:f", "<frozen >:1:f", false},
 		{"*/a.py:f", "", false},
 		/* The decorators and the "def" of a function that is ours. */
 		{"*:@*lru_cache*def*(self*", "/app/cached.py:5:Report.text", true},
