@@ -128,6 +128,7 @@ _Static_assert((int)PL_INLINE_ENTRY_COUNT <= (int)PL_INLINE_ENTRIES_MAX, "the im
 enum {
 	PL_INLINE_NATIVE_GLIBC = 1,  /* the original is glibc's: the size of a block stands before it */
 	PL_INLINE_NATIVE_FORGET = 2, /* realloc in an object whose frees cannot be seen: what it gives is not recorded */
+	PL_INLINE_NATIVE_THROWS = 4, /* an operator new that throws: config.quiet is called first */
 };
 
 /* At PL_INLINE_IMAGE_OFFSET, filled when the image is linked. */
@@ -213,7 +214,7 @@ struct pl_inline_free_lists {
 	uint32_t dict_watched_offset, dict_watched_mask; /* 3.12+: its watchers may keep it alive; a mask of 0: none */
 };
 
-/* At PL_INLINE_CONFIG_OFFSET. Constant once the first hook stands, but for `original` and `flags` of native
+/* At PL_INLINE_CONFIG_OFFSET. Constant once the first hook stands, but for `original`, `quiet` and `flags` of native
  * entries that were free. Addresses are the tracee's. */
 struct pl_inline_config {
 	uint64_t original[PL_INLINE_ENTRIES_MAX]; /* by entry: the function word that the hook replaced */
@@ -264,6 +265,9 @@ struct pl_inline_config {
 	uint64_t reading;           /* uint8_t [slot]: this thread looks at its state, and has not got the GIL */
 	int32_t thread_native_id, thread_tid; /* in the state, and from the thread pointer; thread_tid 0: not compared */
 	uint8_t flags[PL_INLINE_ENTRIES_MAX]; /* by entry */
+	/* An exception cannot go through the code here, which no unwinder knows. So of an operator new the one that does
+	 * not throw is called, and where that has nothing to give, the original is jumped to. By entry of the kind ALLOC. */
+	uint64_t quiet[16];
 };
 
 _Static_assert(PL_INLINE_IMAGE_OFFSET + sizeof(struct pl_inline_image) <= PL_INLINE_CONFIG_OFFSET, "the image header meets the config");
@@ -377,6 +381,7 @@ struct pl_inline_totals {
 	uint64_t allocated_size, allocated_count;
 	uint64_t shared_allocated_size, shared_allocated_count;
 	uint64_t first_allocated_size, first_allocated_count;
+	uint64_t unused[4];
 } __attribute__((aligned(128))); /* 96 would make each hook multiply: 2 % of an allocation */
 _Static_assert(offsetof(struct pl_inline_totals, freed_size) / 64 == offsetof(struct pl_inline_totals, allocated_count) / 64,
 	"the plain fields of a row are in one cache line");

@@ -174,6 +174,7 @@ static void place(void *context, uint8_t *image, uint64_t base, uint64_t tables)
 			config.original[i] = placing->native->original[i];
 			config.flags[i] = placing->native->flags[i];
 		}
+		memcpy(config.quiet, placing->native->quiet + PL_INLINE_FIRST_ALLOC, sizeof(config.quiet));
 	}
 	memcpy(image + PL_INLINE_CONFIG_OFFSET, &config, sizeof(config));
 }
@@ -436,6 +437,10 @@ static int write_entries(struct inline_recording *self, struct pl_tracee *tracee
 			continue;
 		config->flags[i] = self->native.flags[i];
 		code = pl_tracee_write(tracee, address + offsetof(struct pl_inline_config, flags) + i, &config->flags[i], 1);
+		if (code == 0 && self->native.quiet[i])
+			code = pl_tracee_write(tracee,
+				address + offsetof(struct pl_inline_config, quiet) + 8 * (i - PL_INLINE_FIRST_ALLOC),
+				&self->native.quiet[i], 8);
 		if (code == 0)
 			code = pl_tracee_write(tracee, address + offsetof(struct pl_inline_config, original) + 8 * i,
 				&self->native.original[i], 8);

@@ -81,6 +81,7 @@ void native_adopt(struct native *native, const struct pl_probe *probe, const str
 {
 	memcpy(native->original, config->original, sizeof(native->original));
 	memcpy(native->flags, config->flags, sizeof(native->flags));
+	memcpy(native->quiet + PL_INLINE_FIRST_ALLOC, config->quiet, sizeof(config->quiet));
 	native->code = probe->base;
 	native->code_end = probe->base + probe->header.code_size;
 }
@@ -132,17 +133,30 @@ static bool is_glibc(const struct pl_maps *maps, uint64_t address)
 	return slash && (strcmp(slash + 1, "libc.so.6") == 0 || strncmp(slash + 1, "libc-2.", 7) == 0);
 }
 
+/* The function that a word leads to, where it leads to a hook of ours (of a probe that was adopted, any may). 0: none
+ * that is known. */
+static uint64_t behind_hook(const struct native *native, const struct pl_inline_image *image, uint64_t value)
+{
+	if (value < native->code || value >= native->code_end)
+		return value;
+	for (uint32_t entry = PL_INLINE_ENTRY_NATIVE; entry < PL_INLINE_ENTRY_COUNT; entry++)
+		if (native->code + image->entry[entry] == value)
+			return native->original[entry];
+	return 0;
+}
+
 /*
  * Words that nobody has called through yet lead to the dynamic linker. What they would be bound to is what
  * others are bound to; if there are none, what the only object that defines the name has.
  */
-static uint64_t find_real(struct native *native, const struct pl_maps *maps, const struct pl_got *got, uint32_t name)
+static uint64_t find_real(struct native *native, const struct pl_inline_image *image, const struct pl_maps *maps,
+	const struct pl_got *got, uint32_t name)
 {
 	uint64_t found = 0;
 
 	for (size_t i = 0; i < got->word_count && !native->real[name]; i++)
 		if (got->words[i].name == name && got->words[i].bound)
-			native->real[name] = got->words[i].value;
+			native->real[name] = behind_hook(native, image, got->words[i].value);
 	if (native->real[name])
 		return native->real[name];
 	for (size_t i = 0; i < maps->count; i++) {
@@ -165,8 +179,34 @@ static uint64_t find_real(struct native *native, const struct pl_maps *maps, con
 	return found;
 }
 
+static bool throws(uint32_t name)
+{
+	size_t length = strlen(functions[name].name);
+
+	return functions[name].family == OPERATOR && functions[name].kind == PL_INLINE_NATIVE_ALLOC &&
+	       strcmp(functions[name].name + length - strlen(NOTHROW), NOTHROW) != 0;
+}
+
+/* The allocator's own form of this operator new that does not throw; 0: it has none. */
+static uint64_t find_quiet(const struct native *native, const struct pl_maps *maps, uint32_t name)
+{
+	const struct pl_map *map = pl_maps_find(maps, native->allocator);
+	uint64_t address = 0;
+	struct pl_elf *elf;
+	char quiet[64];
+
+	(void)snprintf(quiet, sizeof(quiet), "%s%s", functions[name].name, NOTHROW);
+	if (!map || pl_elf_open(native->python->pid, maps, map, &elf, NULL) < 0)
+		return 0;
+	if (pl_elf_symbol(elf, quiet, &address, NULL) < 0)
+		address = 0;
+	pl_elf_close(elf);
+	return address >= native->allocator && address < native->allocator_end ? address : 0;
+}
+
 /* The entry for calls of this kind to this function; 0: none is free. */
-static uint32_t give_entry(struct native *native, enum pl_inline_native kind, uint64_t original, uint8_t flags)
+static uint32_t give_entry(
+	struct native *native, enum pl_inline_native kind, uint64_t original, uint64_t quiet, uint8_t flags)
 {
 	uint32_t first = pl_inline_native_first(kind), end = first + pl_inline_native_count(kind);
 
@@ -174,6 +214,7 @@ static uint32_t give_entry(struct native *native, enum pl_inline_native kind, ui
 		if (!native->original[entry]) {
 			native->original[entry] = original;
 			native->flags[entry] = flags;
+			native->quiet[entry] = quiet;
 		}
 		if (native->original[entry] == original && native->flags[entry] == flags)
 			return entry;
@@ -263,9 +304,11 @@ static int choose(struct native *native, const struct pl_maps *maps, const struc
 	pl_autofree struct choice *choices = calloc(got->word_count + 1, sizeof(*choices));
 	uint32_t count = 0;
 
+	_Static_assert(sizeof(((struct pl_inline_config *)0)->quiet) / 8 == PL_INLINE_FIRST_CALLOC - PL_INLINE_FIRST_ALLOC,
+		"one for each entry of the kind ALLOC");
 	if (!choices)
 		return -ENOMEM;
-	(void)find_real(native, maps, got, FUNCTION_MALLOC);
+	(void)find_real(native, image, maps, got, FUNCTION_MALLOC);
 	for (size_t i = 0; i < got->object_count && !native->allocator; i++)
 		if (holds(&got->objects[i], native->real[FUNCTION_MALLOC])) {
 			native->allocator = got->objects[i].start;
@@ -277,7 +320,7 @@ static int choose(struct native *native, const struct pl_maps *maps, const struc
 	for (size_t i = 0; i < got->word_count; i++) {
 		const struct pl_got_word *word = &got->words[i];
 		const struct pl_got_object *object = &got->objects[word->object];
-		uint64_t real = word->bound ? word->value : find_real(native, maps, got, word->name);
+		uint64_t real = word->bound ? word->value : find_real(native, image, maps, got, word->name);
 		uint8_t flags;
 
 		if (!real) {
@@ -289,7 +332,16 @@ static int choose(struct native *native, const struct pl_maps *maps, const struc
 		if (functions[word->name].family == C_LIBRARY && is_glibc(maps, real))
 			flags |= PL_INLINE_NATIVE_GLIBC;
 
-		uint32_t entry = give_entry(native, functions[word->name].kind, real, flags);
+		uint64_t quiet = 0;
+
+		if (throws(word->name)) {
+			quiet = find_quiet(native, maps, word->name);
+			if (!quiet)
+				continue;
+			flags |= PL_INLINE_NATIVE_THROWS;
+		}
+
+		uint32_t entry = give_entry(native, functions[word->name].kind, real, quiet, flags);
 
 		if (entry)
 			choices[count++] = (struct choice){

@@ -14,7 +14,7 @@
  * An object is looked at once, without a stop. What must not be hooked:
  *  - the mappings of the interpreter and of an allocator: their arenas;
  *  - operator new and delete, unless they belong to an allocator: those of the C++ library call malloc
- *    through a word of its own;
+ *    through a word of its own. Nor an operator new that throws where the allocator has none that does not;
  *  - words that hand out blocks, in an object whose frees cannot be seen (see got.h): what it allocates
  *    and frees by itself would look like a leak. Its realloc is hooked for the blocks of others that it frees.
  */
@@ -22,6 +22,7 @@ struct native {
 	const struct pl_python *python;
 	uint64_t original[PL_INLINE_ENTRIES_MAX]; /* by entry; 0: free */
 	uint8_t flags[PL_INLINE_ENTRIES_MAX];
+	uint64_t quiet[PL_INLINE_ENTRIES_MAX]; /* see struct pl_inline_config; 0: none */
 	uint64_t real[PL_GOT_NAMES_MAX]; /* by name: the function that the program's objects call by it */
 	uint64_t allocator, allocator_end; /* the object that defines malloc() */
 	uint64_t loaded;                 /* a number for the set of loaded objects, as it was looked at last */

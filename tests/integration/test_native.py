@@ -403,11 +403,39 @@ def test_allocator_of_the_programs_own(python, allocator):
     """Its malloc is the real one; what it maps for itself is not data."""
     with native(python, env=preloaded(allocator)) as victim:
         keep(victim.pid)
+        words = native_words(victim.pid)
         assert_exact(victim)
+        # Whoever goes on with the probe knows whose malloc() it is, and leaves that object's own mappings alone.
+        assert native_words(victim.pid) == words
         callers = {os.path.basename(row["native"]["module"]) for row in read(victim.pid)["stats"] if "native" in row}
         assert not [name for name in callers if allocator in name], callers
         assert victim.ask("fork") == 42
         detach(victim)
+
+
+@pytest.mark.parametrize("allocator", [None, "jemalloc", "tcmalloc"])
+def test_cplusplus_without_memory(one_python, allocator):
+    """operator new throws, and whoever called it catches that. (That of mimalloc ends the process by itself.)"""
+    if not os.path.exists(library("maps")):
+        skip_here("c++")
+    with Victim(one_python, None, "-c", TOO_LARGE % library("maps"), env=allocator and preloaded(allocator)) as victim:
+        keep(victim.pid)
+        victim.tell("go")
+        assert victim.line() == "caught"
+        victim.tell("go")
+        assert victim.process.wait(10) == 0
+
+
+TOO_LARGE = """
+import ctypes, sys
+library = ctypes.PyDLL(%r)
+library.maps_too_large.argtypes = [ctypes.c_size_t]
+print("ready", flush=True)
+sys.stdin.readline()
+for i in range(100): assert library.maps_too_large(1 << 62) == 1 and library.maps_too_large(1000) == 0
+print("caught", flush=True)
+sys.stdin.readline()
+"""
 
 
 @pytest.mark.parametrize("allocator", [None] + list(ALLOCATORS))

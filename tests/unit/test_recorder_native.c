@@ -57,6 +57,15 @@ static uint64_t original_long(uint64_t a, uint64_t b, uint64_t c, uint64_t d, ui
 	return host_next;
 }
 
+enum { THROWING = PL_INLINE_FIRST_ALLOC + 15 };
+static uint64_t quiet_result;
+
+static uint64_t original_quiet(uint64_t a, uint64_t b, uint64_t c)
+{
+	host_enter();
+	return quiet_result;
+}
+
 /* Python's allocator, which calls malloc; its free, which calls free. */
 static uint64_t calling_malloc(void *context, uint64_t size, uint64_t b)
 {
@@ -89,6 +98,8 @@ static void adjust(struct pl_inline_config *config)
 		config->thread_native_id = (int32_t)((uint64_t)&state_tid - (uint64_t)&main_thread);
 	}
 	config->native = 1;
+	config->quiet[15] = (uint64_t)original_quiet;
+	config->flags[THROWING] = PL_INLINE_NATIVE_THROWS;
 	for (uint32_t kind = 0; kind < PL_INLINE_NATIVE_KINDS; kind++)
 		for (uint32_t i = 0; i < pl_inline_native_count((enum pl_inline_native)kind); i++)
 			config->original[pl_inline_native_first((enum pl_inline_native)kind) + i] =
@@ -383,6 +394,26 @@ Test(recorder_native, no_line_once_the_interpreter_has_ended)
 	interpreters = &main_interpreter;
 	(void)take(0x10001000, 1000);
 	cr_assert_eq(last_row()->count, 0);
+	host_unplant();
+}
+
+/* operator new: where there is no memory the original is called to throw, and nothing of ours is on the stack. */
+Test(recorder_native, what_throws)
+{
+	uint64_t (*entry)(uint64_t, uint64_t, uint64_t);
+
+	begin(PL_INLINE_GIL);
+	entry = (uint64_t(*)(uint64_t, uint64_t, uint64_t))host_entry(0, THROWING);
+	quiet_result = 0x10000000;
+	host_next = 0x20000000;
+	cr_assert_eq(entry(100, 0, 0), 0x10000000);
+	expect_live(100, 1);
+	cr_assert_eq(last_row()->count, 2);
+	quiet_result = 0;
+	host_original_calls = 0;
+	cr_assert_eq(entry(200, 0, 0), 0x20000000);
+	cr_assert(!host_marker_seen, "it was jumped to");
+	expect_live(100, 1);
 	host_unplant();
 }
 

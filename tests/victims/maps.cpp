@@ -2,6 +2,7 @@
 /* A C++ extension: its nodes come from operator new of the C++ library, which calls malloc. */
 #include <cstddef>
 #include <map>
+#include <new>
 
 #define VICTIM_API __attribute__((visibility("default")))
 
@@ -18,4 +19,17 @@ extern "C" VICTIM_API void maps_drop(void)
 {
 	delete kept;
 	kept = NULL;
+}
+
+/* What there is no memory for: 1 if that is an exception, as it must be. */
+extern "C" VICTIM_API int maps_too_large(size_t size)
+{
+	try {
+		char *volatile block = new char[size];
+
+		delete[] block;
+		return 0;
+	} catch (const std::bad_alloc &) {
+		return 1;
+	}
 }

@@ -169,14 +169,44 @@ static __attribute__((noinline)) u64 place_marked(u64 place, u64 alignment, u64 
 	return result;
 }
 
+/* The same by an operator new. `frame` is that of its hook, whose caller waits. */
+static __attribute__((noinline)) u64 new_quietly(u64 a, u64 b, u64 size, u64 frame, u64 slot_entry)
+{
+	struct pl_inline_slot *own = SLOT_OF(slot_entry);
+	struct marker marker;
+	u64 result;
+
+	marker_set(&marker);
+	if (own)
+		own->outer = (u64)&marker;
+	/* Its last argument, of the type std::nothrow_t, says nothing but that. */
+	result = ((function)pl_config.quiet[ENTRY_IN(slot_entry) - PL_INLINE_FIRST_ALLOC])(a, b, 0);
+	if (own)
+		own->outer = 0;
+	if (likely(result))
+		record_native(own, result, size, load64(frame, 8), frame);
+	marker_wipe(&marker);
+	return result;
+}
+
+static __attribute__((noinline)) u64 alloc_throwing(u64 a, u64 b, u64 c, u64 slot_entry, u64 size)
+{
+	u64 result = new_quietly(a, b, size, FRAME, slot_entry);
+
+	return likely(result) ? result : ((function)ORIGINAL(ENTRY_IN(slot_entry)))(a, b, c);
+}
+
 static __attribute__((noinline)) u64 alloc(u64 a, u64 b, u64 c, u32 entry, u64 size)
 {
 	struct pl_inline_slot *own;
 
 	if (likely(__atomic_load_n(&control()->mode, __ATOMIC_RELAXED) != PL_INLINE_OFF)) {
 		own = thread_slot();
-		if (!is_nested(own) && is_wanted(own, size))
-			return new_marked(a, b, c, size, CALLER, SLOT_ENTRY(own, entry));
+		if (is_nested(own) || !is_wanted(own, size))
+			return ((function)ORIGINAL(entry))(a, b, c);
+		if (unlikely(pl_config.flags[entry] & PL_INLINE_NATIVE_THROWS))
+			return alloc_throwing(a, b, c, SLOT_ENTRY(own, entry), size);
+		return new_marked(a, b, c, size, CALLER, SLOT_ENTRY(own, entry));
 	}
 	return ((function)ORIGINAL(entry))(a, b, c);
 }
