@@ -75,10 +75,10 @@ int pl_arch_data_references(uint64_t function, pl_arch_read read, pl_arch_is_dat
 bool pl_arch_loads_once(uint64_t function, pl_arch_read read, void *context, uint64_t word, uint64_t base);
 /*
  * How a function that returns a thread-local word reaches it: at a fixed offset from the thread
- * pointer, or through the pair {module, offset} that __tls_get_addr() takes. -ENOENT: neither.
+ * pointer, or through the pair {module, offset} that __tls_get_addr() takes, and from there on. -ENOENT: neither.
  */
 struct pl_thread_local {
-	int64_t offset; /* from the thread pointer, if pair is 0 */
+	int64_t offset; /* from the thread pointer if pair is 0, else from where the pair leads to */
 	uint64_t pair;  /* address of the two words */
 };
 int pl_arch_thread_local(uint64_t function, pl_arch_read read, void *context, struct pl_thread_local *ret);

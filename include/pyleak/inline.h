@@ -25,7 +25,7 @@ enum { PL_INLINE_KEPT_SIZE = 4096 };
 uint64_t pl_inline_data_size(const struct pl_inline_options *options);
 
 /*
- * Fills all of the config but what only the process can tell: original, slot, thread_tls (3.12+),
+ * Fills all of the config but what only the process can tell: original, slot, thread_tls and its kin (3.12+),
  * thread_own (optional), gil, pid and times, which the caller adds.
  */
 void pl_inline_configure(const struct pl_inline_options *options, const struct pl_python *python, uint64_t data_base,

@@ -221,9 +221,14 @@ struct pl_inline_config {
 	uint64_t slot[PL_INLINE_ENTRIES_MAX];     /* by entry: where that word lives; 0: not hooked */
 	struct pl_inline_layout layout;
 	/* The running thread state. thread_current != 0 (<= 3.11): the word with the GIL holder's.
-	 * Else thread_tls is its offset from %fs (a TLS slot, 3.12+), 0 on detached threads. */
+	 * Else thread_tls is its offset from %fs (a TLS slot, 3.12+), 0 on detached threads; or with thread_module in
+	 * the block of that module, see struct pl_python_current. */
 	uint64_t thread_current;
 	int64_t thread_tls;
+	uint64_t thread_module;  /* its number; 0: no block */
+	uint32_t thread_stride;  /* the block's address is in the vector at stride × module */
+	int32_t thread_room;
+	uint64_t thread_generation;
 	/* <= 3.11, optional (0: unknown): offset from %fs of the thread's own state, GIL held or not
 	 * (the pthread key of PyGILState, inside struct pthread on glibc). For the raw domain. */
 	int64_t thread_own;

@@ -154,12 +154,20 @@ size_t pl_python_thread_stack(const struct pl_python *python, uint64_t thread_po
 			      struct pl_frame_ref *frames, size_t max, bool *ret_more);
 
 /*
- * 3.12+: where the running thread state is, as an offset from the thread pointer that holds for all
- * threads (`thread_pointers`, of stopped ones: the word of each is checked). -ENOTSUP: it is not at
- * a fixed offset (a libpython that was loaded late).
+ * 3.12+: where the running thread state of a thread is. Of a libpython that was there from the start, at one offset from
+ * the thread pointer in all threads. Of one that was loaded later (mod_wsgi, the plugin of uwsgi), in a block that each
+ * thread gets when it first runs Python, and that its vector (the word at 8 from the thread pointer) leads to.
  */
-int pl_python_current_offset(const struct pl_python *python, const uint64_t *thread_pointers, size_t count,
-			     int64_t *ret_offset, struct pl_error *err);
+struct pl_python_current {
+	int64_t offset;      /* from the thread pointer, or in the block */
+	uint64_t module;     /* its number; 0: there is no block */
+	uint32_t stride;     /* of the vector: the block's address is at stride × module */
+	int32_t room;        /* there it says up to which number it goes; */
+	uint64_t generation; /* its first word is at least this where the entry is up to date; 0: it always is */
+};
+/* Checked in `thread_pointers`, those of stopped threads. -ENOTSUP: it is nowhere. */
+int pl_python_current(const struct pl_python *python, const uint64_t *thread_pointers, size_t count,
+		      struct pl_python_current *ret, struct pl_error *err);
 /* 3.12+: the GIL of the main interpreter (what its ceval.gil points to); 0 where there is none. */
 uint64_t pl_python_main_gil(const struct pl_python *python);
 

@@ -82,7 +82,7 @@ struct placing {
 	const struct pl_probe_plan *plan;
 	struct free_lists free_lists;
 	const struct native *native; /* NULL: left alone */
-	int64_t thread_tls;
+	struct pl_python_current current;
 	uint64_t leader, leader_thread;
 	struct pl_python_detached detached;
 	uint64_t gil;
@@ -144,7 +144,11 @@ static void place(void *context, uint8_t *image, uint64_t base, uint64_t tables)
 	struct pl_inline_config config;
 
 	pl_inline_configure(&placing->options, placing->python, tables, &config);
-	config.thread_tls = placing->thread_tls;
+	config.thread_tls = placing->current.offset;
+	config.thread_module = placing->current.module;
+	config.thread_stride = placing->current.stride;
+	config.thread_room = placing->current.room;
+	config.thread_generation = placing->current.generation;
 	config.gil = placing->gil;
 	config.leader = placing->leader;
 	config.leader_thread = placing->leader_thread;
@@ -251,7 +255,7 @@ static int find_current(struct pl_tracee *tracee, struct placing *placing, struc
 		if (pl_thread_registers(&tracee->threads[i], &regs) == 0)
 			pointers[count++] = pl_registers_thread_pointer(&regs);
 	}
-	return pl_python_current_offset(placing->python, pointers, count, &placing->thread_tls, err);
+	return pl_python_current(placing->python, pointers, count, &placing->current, err);
 }
 
 /* The first thread, and its state if that may be looked at in native code. A leader that has ended has no registers. */

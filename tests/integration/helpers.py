@@ -56,6 +56,7 @@ MAY_LACK = {
     "greenlet": "python3-greenlet is not installed",
     "uwsgi": "uwsgi and its plugin for Python 3 are not installed",
     "module": "a module of the standard library is missing",
+    "libpython": "this Python has no shared libpython",
     "celery": "python3-celery is not installed",
     "32-bit": "32-bit programs do not build or run here",
 }

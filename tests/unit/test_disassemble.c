@@ -24,6 +24,8 @@ static const struct image {
 	{ "Debian 3.11.2", 0x950000, 0xb00000, 0, 0 },
 	{ "3.6.15", 0x290000, 0x300000, 0, 0 },
 	{ "3.12.1", 0x543000, 0x6b5000, 0x543d00, 0x643340 },
+	{ "Debian libpython 3.13.5", 0x620000, 0x800000, 0, 0 },
+	{ "libpython 3.13t", 0x4e0000, 0x600000, 0, 0 },
 };
 
 static int read_image(void *context, uint64_t address, void *buffer, size_t length)
@@ -161,6 +163,23 @@ Test(disassemble, finds_the_word_that_is_returned)
 	/* Returns what it was called with, or nothing that was loaded. */
 	cr_expect_eq(pl_arch_loaded_word(find_function("3.6.15", "PyMem_GetAllocator"), read_image,
 		(void *)find_image("3.6.15"), &word), -ENOENT);
+}
+
+/* The dialects for general and for local thread-local words. */
+Test(disassemble, finds_a_thread_local_word)
+{
+	static const struct {
+		const char *build;
+		struct pl_thread_local expected;
+	} cases[] = { { "Debian libpython 3.13.5", { 8, 0x699830 } }, { "libpython 3.13t", { 0, 0x4eaed8 } } };
+	struct pl_thread_local found;
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		cr_expect_eq(pl_arch_thread_local(find_function(cases[i].build, "PyThreadState_GetUnchecked"), read_image,
+			(void *)find_image(cases[i].build), &found), 0);
+		cr_expect_eq(found.pair, cases[i].expected.pair);
+		cr_expect_eq(found.offset, cases[i].expected.offset);
+	}
 }
 
 static int read_noise(void *context, uint64_t address, void *buffer, size_t length)

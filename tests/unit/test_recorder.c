@@ -576,6 +576,65 @@ static void use_tls(struct pl_inline_config *config)
 	config->free_threaded = 1;
 }
 
+/* The same word by way of the thread's vector (glibc's): this program is module 1. */
+static uint64_t missing_modules, newer;
+
+static void use_block(struct pl_inline_config *config)
+{
+	const uint64_t *vector = *(const uint64_t **)(self_pointer() + 8);
+
+	use_tls(config);
+	config->thread_module = 1 + missing_modules;
+	config->thread_stride = 16;
+	config->thread_room = -16;
+	config->thread_generation = vector[0] + newer;
+	config->thread_tls = (int64_t)((uint64_t)&tls_current - vector[2]);
+}
+
+static uint16_t frames_of_last(void)
+{
+	return ((const struct pl_inline_site *)host_config->sites + host_site_count() - 1)->count;
+}
+
+Test(recorder, state_in_a_block)
+{
+	struct host_thread thread = {&main_interpreter, self_pointer(), &outer};
+
+	begin_adjusted(1, 0, PL_INLINE_THREADS, use_block);
+	tls_current = &thread;
+	(void)allocate(PL_INLINE_OBJ, 0x10000000, 10);
+	cr_assert_eq(frames_of_last(), 1);
+	host_unplant();
+}
+
+/* The vector is too short: this thread has no block yet. */
+Test(recorder, no_block_yet)
+{
+	struct host_thread thread = {&main_interpreter, self_pointer(), &outer};
+
+	missing_modules = 1 << 20;
+	begin_adjusted(1, 0, PL_INLINE_THREADS, use_block);
+	tls_current = &thread;
+	(void)allocate(PL_INLINE_OBJ, 0x10000000, 10);
+	cr_assert_eq(frames_of_last(), 0);
+	host_unplant();
+}
+
+/* It is from before the library was loaded: the block would be another's. Who is attached has one of its own. */
+Test(recorder, old_vector)
+{
+	struct host_thread thread = {&main_interpreter, self_pointer(), &outer};
+
+	newer = 1;
+	begin_adjusted(1, 0, PL_INLINE_THREADS, use_block);
+	tls_current = &thread;
+	(void)allocate(PL_INLINE_RAW, 0x10000000, 10);
+	cr_assert_eq(frames_of_last(), 0);
+	(void)allocate(PL_INLINE_OBJ, 0x10001000, 20);
+	cr_assert_eq(frames_of_last(), 1);
+	host_unplant();
+}
+
 enum { WORKERS = 4, ROUNDS = 200000 };
 
 static void *work(void *argument)

@@ -13,6 +13,7 @@ struct decoder {
 	void *context;
 	uint64_t got[X86_REG_ENDING]; /* register → the GOT word that it was loaded from; 0: not so */
 	uint64_t pair;                /* what rdi was made to point to; 0: not so */
+	bool called;                  /* with that, so rax is where the module's block is, and where in it */
 };
 
 static uint64_t rip_relative(const cs_insn *insn, const cs_x86_op *op)
@@ -21,10 +22,11 @@ static uint64_t rip_relative(const cs_insn *insn, const cs_x86_op *op)
 		       insn->address + insn->size + (uint64_t)op->mem.disp : 0;
 }
 
-/* The three ways in which the psABI lets code reach a thread-local word of its own process:
+/* The ways in which the psABI lets code reach a thread-local word of its own process:
  *   local exec     mov %fs:disp, %rax
  *   initial exec   mov x@gottpoff(%rip), %rcx; mov %fs:(%rcx), %rax
  *   general        lea x@tlsgd(%rip), %rdi; call __tls_get_addr; mov (%rax), %rax
+ *   local          lea x@tlsld(%rip), %rdi; call __tls_get_addr; mov disp(%rax), %rax
  * 0 with *ret filled; -EAGAIN: look at the next instruction. */
 static int look(struct decoder *decoder, const cs_insn *insn, struct pl_thread_local *ret)
 {
@@ -32,9 +34,9 @@ static int look(struct decoder *decoder, const cs_insn *insn, struct pl_thread_l
 	const cs_x86_op *to = &x86->operands[0], *from = &x86->operands[1];
 	int64_t offset;
 
-	if (insn->id == X86_INS_CALL && decoder->pair) {
-		*ret = (struct pl_thread_local){.pair = decoder->pair};
-		return 0;
+	if (insn->id == X86_INS_CALL) {
+		decoder->called = decoder->pair != 0;
+		return decoder->called ? -EAGAIN : -ENOENT;
 	}
 	if (x86->op_count != 2 || to->type != X86_OP_REG || from->type != X86_OP_MEM)
 		return insn->id == X86_INS_RET || insn->id == X86_INS_JMP ? -ENOENT : -EAGAIN;
@@ -42,6 +44,12 @@ static int look(struct decoder *decoder, const cs_insn *insn, struct pl_thread_l
 		decoder->pair = rip_relative(insn, from);
 	if (insn->id != X86_INS_MOV)
 		return -EAGAIN;
+	if (decoder->called) {
+		if (from->mem.base != X86_REG_RAX || from->mem.index != X86_REG_INVALID)
+			return -ENOENT;
+		*ret = (struct pl_thread_local){.offset = from->mem.disp, .pair = decoder->pair};
+		return 0;
+	}
 	if (from->mem.segment == X86_REG_FS) {
 		if (from->mem.base == X86_REG_INVALID && from->mem.index == X86_REG_INVALID) {
 			*ret = (struct pl_thread_local){.offset = from->mem.disp};

@@ -105,7 +105,7 @@ static __attribute__((noinline)) void *alloc_marked(u32 decided, u64 context, u6
 		count_freed(ENTRY_SITE(old.entry), old.size, adder_without_gil());
 	if (!wanted)
 		goto out;
-	thread = mode == PL_INLINE_THREADS ? current_thread() : running_thread(own);
+	thread = mode == PL_INLINE_THREADS ? current_thread(entry >= PL_INLINE_FUNCTIONS) : running_thread(own);
 	if (mode == PL_INLINE_THREADS && thread && own)
 		own->thread = thread;
 	if (thread && slot && mode != PL_INLINE_THREADS && pl_config.gil) {
@@ -161,7 +161,7 @@ static __attribute__((noinline)) void *alloc_shared(u32 entry, u64 context, u64 
 inlined void *alloc_gil(u32 entry, u32 function, u64 context, u64 a, u64 b, const bool sampled)
 {
 	struct pl_inline_slot *slot = slot_zero();
-	u64 thread = current_thread(), size = requested(function, a, b);
+	u64 thread = current_thread(true), size = requested(function, a, b);
 	struct taken old = {0, 0};
 	struct marker marker;
 	bool wanted = true;

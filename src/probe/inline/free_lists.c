@@ -20,7 +20,7 @@ inlined bool is_main(void)
 	if (!LISTS->interpreter)
 		return true;
 	thread = pl_config.thread_current ? *(const volatile u64 *)pl_config.thread_current :
-					    thread_word(pl_config.thread_tls);
+					    tls_state(true);
 	return likely(thread) && load64(thread, pl_config.layout.thread_interpreter) == LISTS->interpreter;
 }
 

@@ -72,6 +72,14 @@ inlined u64 thread_word(int64_t offset)
 	return word;
 }
 
+u64 pl_state_in_block(bool attached);
+
+/* The state of the running thread if it is attached, else 0 (3.12+). `attached`: it is, by whoever called the hook. */
+inlined u64 tls_state(const bool attached)
+{
+	return likely(!pl_config.thread_module) ? thread_word(pl_config.thread_tls) : pl_state_in_block(attached);
+}
+
 inlined void count_up(u64 *counter) { (void)__atomic_fetch_add(counter, 1, __ATOMIC_RELAXED); }
 
 /* Multiply and fold: every bit of x reaches every bit of the upper half. */

@@ -26,11 +26,10 @@ inlined void marker_wipe(struct marker *marker)
 	marker->word = 0;
 }
 
-/* The state of the running thread if it holds its GIL, else 0. */
-inlined u64 current_thread(void)
+/* The state of the running thread if it holds its GIL, else 0; `attached`: as in tls_state(). */
+inlined u64 current_thread(const bool attached)
 {
-	return pl_config.thread_current ? *(const volatile u64 *)pl_config.thread_current
-					: thread_word(pl_config.thread_tls);
+	return pl_config.thread_current ? *(const volatile u64 *)pl_config.thread_current : tls_state(attached);
 }
 
 /* pl_thread_slot() for a thread at the first of its places, as nearly all are, whose caches are up to date. */
@@ -52,7 +51,7 @@ inlined struct pl_inline_slot *thread_slot(void)
  * about to be freed. */
 inlined u64 running_thread(const struct pl_inline_slot *own)
 {
-	u64 thread = current_thread();
+	u64 thread = current_thread(false);
 
 	if (!thread || !pl_config.thread_current)
 		return thread;

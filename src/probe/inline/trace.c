@@ -354,6 +354,21 @@ void pl_walks_forget(struct pl_inline_slot *slot)
 		slot->seen[i].generation = 0;
 }
 
+/* Of a libpython that was loaded late. Whoever is attached has a block. Of any other thread the vector may be shorter than
+ * that, or older, with the block of another library which had this number before. */
+u64 pl_state_in_block(bool attached)
+{
+	const u64 vector = load64(thread_pointer(), 8);
+	u64 block;
+
+	if (load64(vector, pl_config.thread_room) < pl_config.thread_module ||
+		(!attached && load64(vector, 0) < pl_config.thread_generation))
+		return 0;
+	block = load64(vector + pl_config.thread_stride * pl_config.thread_module, 0);
+	/* glibc's TLS_DTV_UNALLOCATED is -1. */
+	return block + 1 <= 1 ? 0 : *(const volatile u64 *)(block + (u64)pl_config.thread_tls);
+}
+
 static void slot_forget(struct pl_inline_slot *slot)
 {
 	for (u32 i = 0; i < PL_INLINE_TOPS; i++)
