@@ -129,9 +129,9 @@ inlined bool levels_hold(const struct pl_inline_slot *slot, u32 number)
 #define NO_CALLERS 1
 
 /* Which set, and which key: see struct pl_inline_top. */
-inlined u64 top_hash(u64 instruction, u64 chain)
+inlined u64 top_hash(u64 instruction, u64 callers)
 {
-	return (instruction ^ chain) * 0x9e3779b97f4a7c15ull;
+	return (instruction ^ callers) * 0x9e3779b97f4a7c15ull;
 }
 
 inlined struct pl_inline_top *top_set(struct pl_inline_slot *slot, u64 hash)
