@@ -10,6 +10,11 @@
  * Native stacks of the inline engine: grants the recorder copies of stacks, unwinds them outside of the process, and
  * gives the sites theirs. How the two halves play together is in probe_abi.h. Nobody stops.
  *
+ * Why not by rare stops. Measured on two cores of an EPYC, three rounds in turns: a loop of malloc and free through ctypes
+ * takes 2.87 to 2.89 of its bare time without copies and 2.80 to 2.90 with them, while a stop takes 24 µs at best (the
+ * breakpoint engine's, with an idle processor for the tracer) and 190 to 270 µs where the processors are busy, and needs
+ * a tracer that is attached all the time.
+ *
  * What is written into the process is written through a file descriptor that is bound to its memory as it was when the
  * probe was found in it, so that no later program can be meant; by who has the claim, so that nobody removes the probe
  * meanwhile; and only into the probe's own data.
