@@ -74,12 +74,14 @@ int pl_arch_data_references(uint64_t function, pl_arch_read read, pl_arch_is_dat
  */
 bool pl_arch_loads_once(uint64_t function, pl_arch_read read, void *context, uint64_t word, uint64_t base);
 /*
- * How a function that returns a thread-local word reaches it: at a fixed offset from the thread
- * pointer, or through the pair {module, offset} that __tls_get_addr() takes, and from there on. -ENOENT: neither.
+ * How a function that returns a thread-local word reaches it: at a fixed offset from the thread pointer; through the
+ * pair {module, offset} that __tls_get_addr() takes; or through a descriptor {function, argument}, whose argument is the
+ * offset from the thread pointer, or the address of such a pair. -ENOENT: in none of these ways.
  */
 struct pl_thread_local {
-	int64_t offset; /* from the thread pointer if pair is 0, else from where the pair leads to */
-	uint64_t pair;  /* address of the two words */
+	int64_t offset;      /* from the thread pointer, or from where the pair or the descriptor leads to */
+	uint64_t pair;       /* address of the two words, or 0 */
+	uint64_t descriptor; /* the same */
 };
 int pl_arch_thread_local(uint64_t function, pl_arch_read read, void *context, struct pl_thread_local *ret);
 /* For `mov disp(%rip),%rax; ret` (PyInterpreterState_Head of 3.6): the address loaded. -ENOENT. */

@@ -156,6 +156,22 @@ static int find_dynamic(const struct pl_python *python, uint64_t module, uint64_
 	return 0;
 }
 
+/* What a descriptor says once it has been relocated: an offset from the thread pointer, which is negative, or a pair. */
+static int read_descriptor(const struct pl_python *python, struct pl_thread_local *access)
+{
+	uint64_t words[2]; /* function, argument */
+	int code = pl_memory_read(python->pid, access->descriptor, words, sizeof(words));
+	int64_t argument = (int64_t)words[1];
+
+	if (code < 0)
+		return code;
+	if (argument < 0)
+		access->offset += argument;
+	else
+		access->pair = words[1];
+	return argument ? 0 : -ENOTSUP;
+}
+
 int pl_python_current(const struct pl_python *python, const uint64_t *thread_pointers, size_t count,
 	struct pl_python_current *ret, struct pl_error *err)
 {
@@ -163,6 +179,8 @@ int pl_python_current(const struct pl_python *python, const uint64_t *thread_poi
 	uint64_t pair[2]; /* tls_index: module, offset */
 	int code = find_access(python, &access);
 
+	if (code == 0 && access.descriptor)
+		code = read_descriptor(python, &access);
 	if (code == 0 && !access.pair) {
 		*ret = (struct pl_python_current){.offset = access.offset};
 		code = words_hold(python, thread_pointers, count, access.offset) ? 0 : -ENOTSUP;

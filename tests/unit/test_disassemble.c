@@ -26,6 +26,7 @@ static const struct image {
 	{ "3.12.1", 0x543000, 0x6b5000, 0x543d00, 0x643340 },
 	{ "Debian libpython 3.13.5", 0x620000, 0x800000, 0, 0 },
 	{ "libpython 3.13t", 0x4e0000, 0x600000, 0, 0 },
+	{ "descriptors", 0x4000, 0x5000, 0, 0 },
 };
 
 static int read_image(void *context, uint64_t address, void *buffer, size_t length)
@@ -171,7 +172,8 @@ Test(disassemble, finds_a_thread_local_word)
 	static const struct {
 		const char *build;
 		struct pl_thread_local expected;
-	} cases[] = { { "Debian libpython 3.13.5", { 8, 0x699830 } }, { "libpython 3.13t", { 0, 0x4eaed8 } } };
+	} cases[] = { { "Debian libpython 3.13.5", { 8, 0x699830, 0 } }, { "libpython 3.13t", { 0, 0x4eaed8, 0 } },
+		{ "descriptors", { 0, 0, 0x4000 } } };
 	struct pl_thread_local found;
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -179,6 +181,7 @@ Test(disassemble, finds_a_thread_local_word)
 			(void *)find_image(cases[i].build), &found), 0);
 		cr_expect_eq(found.pair, cases[i].expected.pair);
 		cr_expect_eq(found.offset, cases[i].expected.offset);
+		cr_expect_eq(found.descriptor, cases[i].expected.descriptor);
 	}
 }
 

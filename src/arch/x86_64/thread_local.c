@@ -13,7 +13,8 @@ struct decoder {
 	void *context;
 	uint64_t got[X86_REG_ENDING]; /* register → the GOT word that it was loaded from; 0: not so */
 	uint64_t pair;                /* what rdi was made to point to; 0: not so */
-	bool called;                  /* with that, so rax is where the module's block is, and where in it */
+	uint64_t descriptor;          /* what rax was made to point to; 0: not so */
+	bool called;                  /* with one of these: rax is where the pair leads to, or that from the thread pointer */
 };
 
 static uint64_t rip_relative(const cs_insn *insn, const cs_x86_op *op)
@@ -27,6 +28,7 @@ static uint64_t rip_relative(const cs_insn *insn, const cs_x86_op *op)
  *   initial exec   mov x@gottpoff(%rip), %rcx; mov %fs:(%rcx), %rax
  *   general        lea x@tlsgd(%rip), %rdi; call __tls_get_addr; mov (%rax), %rax
  *   local          lea x@tlsld(%rip), %rdi; call __tls_get_addr; mov disp(%rax), %rax
+ *   descriptors    lea x@tlsdesc(%rip), %rax; call *(%rax); mov %fs:disp(%rax), %rax
  * 0 with *ret filled; -EAGAIN: look at the next instruction. */
 static int look(struct decoder *decoder, const cs_insn *insn, struct pl_thread_local *ret)
 {
@@ -35,19 +37,28 @@ static int look(struct decoder *decoder, const cs_insn *insn, struct pl_thread_l
 	int64_t offset;
 
 	if (insn->id == X86_INS_CALL) {
-		decoder->called = decoder->pair != 0;
+		bool by_descriptor = to->type == X86_OP_MEM && to->mem.base == X86_REG_RAX && !to->mem.disp;
+
+		if (by_descriptor)
+			decoder->pair = 0;
+		else
+			decoder->descriptor = 0;
+		decoder->called = decoder->pair || decoder->descriptor;
 		return decoder->called ? -EAGAIN : -ENOENT;
 	}
 	if (x86->op_count != 2 || to->type != X86_OP_REG || from->type != X86_OP_MEM)
 		return insn->id == X86_INS_RET || insn->id == X86_INS_JMP ? -ENOENT : -EAGAIN;
 	if (insn->id == X86_INS_LEA && to->reg == X86_REG_RDI)
 		decoder->pair = rip_relative(insn, from);
+	if (insn->id == X86_INS_LEA && to->reg == X86_REG_RAX)
+		decoder->descriptor = rip_relative(insn, from);
 	if (insn->id != X86_INS_MOV)
 		return -EAGAIN;
 	if (decoder->called) {
-		if (from->mem.base != X86_REG_RAX || from->mem.index != X86_REG_INVALID)
+		if (from->mem.base != X86_REG_RAX || from->mem.index != X86_REG_INVALID ||
+			(from->mem.segment == X86_REG_FS) != (decoder->descriptor != 0))
 			return -ENOENT;
-		*ret = (struct pl_thread_local){.offset = from->mem.disp, .pair = decoder->pair};
+		*ret = (struct pl_thread_local){from->mem.disp, decoder->pair, decoder->descriptor};
 		return 0;
 	}
 	if (from->mem.segment == X86_REG_FS) {
