@@ -187,7 +187,7 @@ static bool throws(uint32_t name)
 	       strcmp(functions[name].name + length - strlen(NOTHROW), NOTHROW) != 0;
 }
 
-/* The allocator's own form of this operator new that does not throw; 0: it has none. */
+/* The allocator's own form of this operator new that does not throw; 1: it has none. */
 static uint64_t find_quiet(const struct native *native, const struct pl_maps *maps, uint32_t name)
 {
 	const struct pl_map *map = pl_maps_find(maps, native->allocator);
@@ -197,11 +197,11 @@ static uint64_t find_quiet(const struct native *native, const struct pl_maps *ma
 
 	(void)snprintf(quiet, sizeof(quiet), "%s%s", functions[name].name, NOTHROW);
 	if (!map || pl_elf_open(native->python->pid, maps, map, &elf, NULL) < 0)
-		return 0;
+		return 1;
 	if (pl_elf_symbol(elf, quiet, &address, NULL) < 0)
 		address = 0;
 	pl_elf_close(elf);
-	return address >= native->allocator && address < native->allocator_end ? address : 0;
+	return address >= native->allocator && address < native->allocator_end ? address : 1;
 }
 
 /* The entry for calls of this kind to this function; 0: none is free. */
@@ -335,8 +335,10 @@ static int choose(struct native *native, const struct pl_maps *maps, const struc
 		uint64_t quiet = 0;
 
 		if (throws(word->name)) {
-			quiet = find_quiet(native, maps, word->name);
-			if (!quiet)
+			if (!native->quiet_of[word->name])
+				native->quiet_of[word->name] = find_quiet(native, maps, word->name);
+			quiet = native->quiet_of[word->name];
+			if (quiet == 1)
 				continue;
 			flags |= PL_INLINE_NATIVE_THROWS;
 		}

@@ -24,6 +24,7 @@ struct native {
 	uint8_t flags[PL_INLINE_ENTRIES_MAX];
 	uint64_t quiet[PL_INLINE_ENTRIES_MAX]; /* see struct pl_inline_config; 0: none */
 	uint64_t real[PL_GOT_NAMES_MAX]; /* by name: the function that the program's objects call by it */
+	uint64_t quiet_of[PL_GOT_NAMES_MAX]; /* by name: the form that does not throw; 0: not looked for, 1: there is none */
 	uint64_t allocator, allocator_end; /* the object that defines malloc() */
 	uint64_t loaded;                 /* a number for the set of loaded objects, as it was looked at last */
 	struct native_object *objects;   /* that were looked at */
