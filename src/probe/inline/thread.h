@@ -62,8 +62,8 @@ inlined u64 running_thread(const struct pl_inline_slot *own)
 
 /*
  * The state of this thread where it has let go of the GIL, as in most calls of numpy.zeros() and of tensors: while it is
- * in native code its frames are those of the line that called. Only of the first thread: those of others are taken
- * away by whoever ends the interpreter, who does not wait for daemon threads.
+ * in native code its frames are those of the line that called. Of the first thread, whose state ends with the last
+ * interpreter, and by itself.
  */
 inlined u64 detached_thread(void)
 {
