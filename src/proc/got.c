@@ -149,7 +149,10 @@ static int read_table(struct reading *reading, uint64_t table, uint64_t size, bo
 			object->unready++;
 			continue;
 		}
-		word.bound = symbol->st_shndx != SHN_UNDEF || word.value < object->start || word.value >= object->end;
+		/* Within the object it is the function, or the PLT that leads to the dynamic linker: libc itself, whose own
+		 * calls can be taken over by another's malloc, defines what it calls so. */
+		word.bound = word.value < object->start || word.value >= object->end ||
+			     (symbol->st_shndx != SHN_UNDEF && word.value == reading->bias + symbol->st_value);
 		code = add_word(reading->got, &word);
 		if (unsure && type == R_X86_64_GLOB_DAT)
 			(*ret_unsure)++;

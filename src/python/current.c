@@ -55,16 +55,17 @@ out:
 static int block_of(const struct pl_python *python, uint64_t thread_pointer, size_t kind, uint64_t module, uint64_t *ret,
 	uint64_t *ret_generation)
 {
-	uint64_t vector, entries;
+	uint64_t vector, entries = 0, generation = 0;
 	int code = pl_memory_read_u64(python->pid, thread_pointer + 8, &vector);
 
 	if (code == 0)
 		code = pl_memory_read_u64(python->pid, vector + (uint64_t)(int64_t)vectors[kind].room, &entries);
 	if (code == 0)
-		code = pl_memory_read_u64(python->pid, vector, ret_generation);
+		code = pl_memory_read_u64(python->pid, vector, &generation);
 	if (code < 0)
 		return code;
-	if (entries > MODULES_MAX || *ret_generation > UINT32_MAX)
+	*ret_generation = generation;
+	if (entries > MODULES_MAX || generation > UINT32_MAX)
 		return -ENOTSUP;
 	*ret = 0;
 	if (module > entries)

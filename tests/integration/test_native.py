@@ -413,6 +413,32 @@ def test_allocator_of_the_programs_own(python, allocator):
         detach(victim)
 
 
+def test_words_that_the_dynamic_linker_has_yet_to_fill(python):
+    """Of libc, which defines what it calls so: setenv() is the first there to call realloc(). Its hook stays, and the
+    next one, which goes on with the probe, adds none."""
+    with Victim(python, None, "-c", SETS) as victim:
+        keep(victim.pid)
+        words = native_words(victim.pid)
+        for _ in range(2):
+            victim.tell("go")
+            assert victim.line() == "set"
+            assert native_words(victim.pid) == words
+            read(victim.pid)
+            assert native_words(victim.pid) == words
+        detach(victim)
+        victim.tell("go")
+        assert victim.line() == "set"
+
+
+SETS = """
+import os, sys
+print("ready", flush=True)
+for i, line in enumerate(sys.stdin):
+    for k in range(100): os.putenv("PYLEAK_TEST_%d_%d" % (i, k), "x" * k)
+    print("set", flush=True)
+"""
+
+
 @pytest.mark.parametrize("allocator", [None, "jemalloc", "tcmalloc"])
 def test_cplusplus_without_memory(one_python, allocator):
     """operator new throws, and whoever called it catches that. (That of mimalloc ends the process by itself.)"""
