@@ -16,6 +16,7 @@ VICTIM_API void *native_take(int kind, size_t size);
 VICTIM_API void native_drop(int kind, void *block, size_t size);
 VICTIM_API void native_take_many(void **blocks, int count, size_t size);
 VICTIM_API void native_drop_many(void **blocks, int count);
+VICTIM_API void native_churn(void);
 VICTIM_API int native_threads(int threads, int blocks, size_t size);
 VICTIM_API void native_threads_drop(void);
 VICTIM_API int native_errno(void);
@@ -74,6 +75,17 @@ void native_drop_many(void **blocks, int count)
 {
 	for (int i = 0; i < count; i++)
 		free(blocks[i]);
+}
+
+/* Never returns. */
+void native_churn(void)
+{
+	void *blocks[100];
+
+	for (;;) {
+		native_take_many(blocks, 100, 40);
+		native_drop_many(blocks, 100);
+	}
 }
 
 /* When the interpreter has ended and the process has not. */
