@@ -387,7 +387,7 @@ struct pl_inline_totals {
 	uint64_t shared_allocated_size, shared_allocated_count;
 	uint64_t first_allocated_size, first_allocated_count;
 	uint64_t unused[4];
-} __attribute__((aligned(128))); /* 96 would make each hook multiply: 2 % of an allocation */
+} __attribute__((aligned(128))); /* 96 would make each hook multiply: 2 % of a loop that allocates */
 _Static_assert(offsetof(struct pl_inline_totals, freed_size) / 64 == offsetof(struct pl_inline_totals, allocated_count) / 64,
 	"the plain fields of a row are in one cache line");
 

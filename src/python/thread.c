@@ -113,20 +113,24 @@ static bool remember(void *context, uint64_t address, const struct thread_state 
 	return true;
 }
 
-/* Newer ones are put in front, interpreters as well as thread states. */
-uint64_t pl_python_first_thread(const struct pl_python *python, uint64_t thread_pointer)
+/* Of the main interpreter: newer ones are put in front. False: the walk ended early. */
+static bool last_of_main(const struct pl_python *python, struct last *ret)
 {
-	struct last last = {0};
 	uint64_t next;
 
-	walk(python, remember, &last);
-	/* The walk may have ended early. */
-	if (!last.address || last.thread.next || last.thread.id != thread_pointer ||
-		pl_memory_read_u64(
-			python->pid, last.thread.interpreter + (uint64_t)python->layout.interpreter_next, &next) < 0 ||
-		next)
-		return 0;
-	return last.address;
+	*ret = (struct last){0};
+	walk(python, remember, ret);
+	return ret->address &&
+	       pl_memory_read_u64(
+		       python->pid, ret->thread.interpreter + (uint64_t)python->layout.interpreter_next, &next) == 0 && !next;
+}
+
+/* Newer ones are put in front of thread states, too. */
+uint64_t pl_python_first_thread(const struct pl_python *python, uint64_t thread_pointer)
+{
+	struct last last;
+
+	return last_of_main(python, &last) && !last.thread.next && last.thread.id == thread_pointer ? last.address : 0;
 }
 
 /* struct pthread has the thread's id at some place, that of one thread as of any other. */
@@ -165,15 +169,10 @@ static int32_t find_tid(const struct pl_python *python)
 
 void pl_python_detached(const struct pl_python *python, struct pl_python_detached *ret)
 {
-	struct last last = {0};
-	uint64_t next;
+	struct last last;
 
 	*ret = (struct pl_python_detached){.native_id = python->layout.thread_native_id, .tid = PL_NO_FIELD};
-	walk(python, remember, &last);
-	if (!last.address || !python->finalizing ||
-		pl_memory_read_u64(
-			python->pid, last.thread.interpreter + (uint64_t)python->layout.interpreter_next, &next) < 0 ||
-		next)
+	if (!python->finalizing || !last_of_main(python, &last))
 		return;
 	if (ret->native_id != PL_NO_FIELD) {
 		ret->tid = find_tid(python);

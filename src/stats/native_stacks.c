@@ -41,34 +41,15 @@ static bool equal(const struct native_stack *a, const struct native_stack *b)
 	return true;
 }
 
-/* Where the number of an equal stack stands, or would. */
-static uint32_t *find(const struct native_stacks *stacks, const struct native_stack *wanted)
-{
-	size_t mask = 2 * stacks->capacity - 1;
-	size_t i = wanted->hash & mask;
-
-	while (stacks->index[i] && !equal(&stacks->items[stacks->index[i] - 1], wanted))
-		i = (i + 1) & mask;
-	return &stacks->index[i];
-}
-
 static bool grow(struct native_stacks *stacks)
 {
 	size_t capacity = stacks->capacity ? 2 * stacks->capacity : FIRST_CAPACITY;
 	struct native_stack *items = reallocarray(stacks->items, capacity, sizeof(*items));
-	uint32_t *index = calloc(2 * capacity, sizeof(*index));
 
-	if (items)
-		stacks->items = items;
-	if (!items || !index) {
-		free(index);
+	if (!items)
 		return false;
-	}
-	free(stacks->index);
-	stacks->index = index;
+	stacks->items = items;
 	stacks->capacity = capacity;
-	for (size_t i = 0; i < stacks->count; i++)
-		*find(stacks, &items[i]) = (uint32_t)i + 1;
 	return true;
 }
 
@@ -76,22 +57,25 @@ uint32_t native_stacks_intern(struct native_stacks *stacks, struct arena *arena,
 	size_t count, bool more)
 {
 	struct native_stack wanted = {.lines = lines, .count = (uint32_t)count, .more = more};
-	uint32_t *found;
+	struct pl_table_entry *entry;
 	struct pl_native_line *copy;
+	uint64_t key;
 
 	assert(count <= PL_NATIVE_FRAMES_MAX);
 	wanted.hash = hash_lines(lines, count, more);
-	found = stacks->capacity ? find(stacks, &wanted) : NULL;
-	if (found && *found)
-		return *found - 1;
+	/* Of another stack with the same hash the key is the next one. */
+	for (key = wanted.hash | !wanted.hash; (entry = pl_table_find(&stacks->index, key)); key += 1 + !(key + 1))
+		if (equal(&stacks->items[entry->value[0]], &wanted))
+			return (uint32_t)entry->value[0];
 	if (stacks->count >= UINT32_MAX - 1 || (stacks->count == stacks->capacity && !grow(stacks)))
 		return UINT32_MAX;
 	copy = arena_take(arena, (count + !count) * sizeof(*copy));
-	if (!copy)
+	entry = copy ? pl_table_insert(&stacks->index, key) : NULL;
+	if (!entry)
 		return UINT32_MAX;
 	memcpy(copy, lines, count * sizeof(*copy));
 	wanted.lines = copy;
-	*find(stacks, &wanted) = (uint32_t)stacks->count + 1;
+	entry->value[0] = stacks->count;
 	stacks->items[stacks->count] = wanted;
 	return (uint32_t)stacks->count++;
 }
@@ -109,6 +93,6 @@ const struct pl_native_line *native_stacks_lines(
 void native_stacks_free(struct native_stacks *stacks)
 {
 	free(stacks->items);
-	free(stacks->index);
+	pl_table_free(&stacks->index);
 	*stacks = (struct native_stacks){0};
 }

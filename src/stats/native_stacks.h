@@ -4,13 +4,14 @@
 
 #include "arena.h"
 #include "pyleak/stats.h"
+#include "pyleak/table.h"
 
 /* The distinct native stacks of a set of sites, numbered from 0 on. There are as many as there are ways through
  * native code: few beside the sites. */
 struct native_stacks {
 	struct native_stack *items;
 	size_t count, capacity;
-	uint32_t *index; /* item + 1, or 0; twice as many as capacity */
+	struct pl_table index; /* by hash: item */
 };
 
 /* UINT32_MAX: out of memory. */

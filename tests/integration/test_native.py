@@ -137,6 +137,13 @@ def test_threads_without_python(python):
         detach(victim)
 
 
+def assert_taken(victim, count):
+    """So many blocks of 1000 bytes, all at line 8 of the program, in take()."""
+    found = [row for row in read(victim.pid)["stats"] if row.get("native", {}).get("symbol") == "native_take"]
+    assert [(row["filename"], row["lineno"], row["size"], row["count"], row["function"]) for row in found] == [
+        ("<string>", 8, count * 1000, count, "take")], found
+
+
 def test_first_thread_without_the_gil(python):
     """It has let go of the GIL when it allocates, as in numpy.zeros(): the line all the same. After the interpreter has
     ended it allocates on."""
@@ -146,9 +153,7 @@ def test_first_thread_without_the_gil(python):
         keep(victim.pid)
         victim.tell("go")
         assert victim.line() == "taken"
-        found = [row for row in read(victim.pid)["stats"] if row.get("native", {}).get("symbol") == "native_take"]
-        assert [(row["filename"], row["lineno"], row["size"], row["count"], row["function"]) for row in found] == [
-            ("<string>", 8, 500 * 1000, 500, "take")], found
+        assert_taken(victim, 500)
         victim.tell("go")
         assert victim.line() == "ends"
         assert victim.process.wait(30) == 0
@@ -184,9 +189,7 @@ def test_workers_without_the_gil(python):
         keep(victim.pid)
         victim.tell("go")
         assert victim.line(60) == "taken"
-        found = [row for row in read(victim.pid)["stats"] if row.get("native", {}).get("symbol") == "native_take"]
-        assert [(row["filename"], row["lineno"], row["size"], row["count"], row["function"]) for row in found] == [
-            ("<string>", 8, 4 * 30 * 25 * 1000, 4 * 30 * 25, "take")], found
+        assert_taken(victim, 4 * 30 * 25)
         detach(victim)
 
 

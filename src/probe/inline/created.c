@@ -48,7 +48,7 @@ static __attribute__((noinline)) void charge(struct pl_inline_slot *slot, u64 th
 inlined void created(u64 object)
 {
 	u32 mode = __atomic_load_n(&control()->mode, __ATOMIC_RELAXED);
-	u64 thread = tls_state(true), block;
+	u64 thread = current_thread(true), block;
 	struct pl_inline_slot *slot;
 
 	if (unlikely((mode != PL_INLINE_GIL && mode != PL_INLINE_THREADS) || pl_config.sample || !thread))

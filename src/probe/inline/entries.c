@@ -57,15 +57,11 @@ static cold void thread_changed(struct pl_inline_slot *slot, u64 thread)
 static cold u32 detached_site(struct pl_inline_slot *own, u64 salt)
 {
 	struct pl_inline_slot *slot = claim(own);
-	u64 thread = slot ? detached_thread() : 0;
-	const bool reading = !thread && reading_begin(slot);
-	u32 site;
+	bool reading;
+	u64 thread = detached_begin(slot, &reading);
+	u32 site = thread ? trace(slot, thread, salt, 0) : pl_trace_nowhere(salt, 0);
 
-	if (reading)
-		thread = slot->thread;
-	site = thread ? trace(slot, thread, salt, 0) : pl_trace_nowhere(salt, 0);
-	if (reading)
-		reading_end(slot);
+	detached_end(slot, reading);
 	if (slot)
 		slot->busy = 0;
 	return site;

@@ -19,8 +19,7 @@ inlined bool is_main(void)
 
 	if (!LISTS->interpreter)
 		return true;
-	thread = pl_config.thread_current ? *(const volatile u64 *)pl_config.thread_current :
-					    tls_state(true);
+	thread = current_thread(true);
 	return likely(thread) && load64(thread, pl_config.layout.thread_interpreter) == LISTS->interpreter;
 }
 

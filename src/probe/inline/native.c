@@ -82,17 +82,13 @@ static void record_native(struct pl_inline_slot *own, u64 address, u64 size, u64
 	struct pl_inline_slot *slot = claim(own);
 	u64 thread = running_thread(slot);
 	const enum adder adder = adder_of(thread);
-	bool reading;
+	bool reading = false;
 	u32 site;
 
-	if (!thread && slot)
-		thread = detached_thread();
-	reading = !thread && reading_begin(slot);
-	if (reading)
-		thread = slot->thread;
+	if (!thread)
+		thread = detached_begin(slot, &reading);
 	site = site_of(slot, thread, size, caller);
-	if (reading)
-		reading_end(slot);
+	detached_end(slot, reading);
 	record(address, size, site, adder);
 	if (slot) {
 		if (stack_is_wanted(site))

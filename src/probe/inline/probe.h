@@ -74,9 +74,12 @@ inlined u64 thread_word(int64_t offset)
 
 u64 pl_state_in_block(bool attached);
 
-/* The state of the running thread if it is attached, else 0 (3.12+). `attached`: it is, by whoever called the hook. */
-inlined u64 tls_state(const bool attached)
+/* The state of the running thread if it holds its GIL, else 0; up to 3.11 of whoever holds it. `attached`: this thread
+ * does, by who called the hook. */
+inlined u64 current_thread(const bool attached)
 {
+	if (pl_config.thread_current)
+		return *(const volatile u64 *)pl_config.thread_current;
 	return likely(!pl_config.thread_module) ? thread_word(pl_config.thread_tls) : pl_state_in_block(attached);
 }
 

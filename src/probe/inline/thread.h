@@ -26,12 +26,6 @@ inlined void marker_wipe(struct marker *marker)
 	marker->word = 0;
 }
 
-/* The state of the running thread if it holds its GIL, else 0; `attached`: as in tls_state(). */
-inlined u64 current_thread(const bool attached)
-{
-	return pl_config.thread_current ? *(const volatile u64 *)pl_config.thread_current : tls_state(attached);
-}
-
 /* pl_thread_slot() for a thread at the first of its places, as nearly all are, whose caches are up to date. */
 inlined struct pl_inline_slot *thread_slot(void)
 {
@@ -86,7 +80,7 @@ inlined u64 detached_thread(void)
  *    and if anybody is they keep what they were to free. One of the two always sees the other;
  *  - another interpreter is or was there, which anybody may end; or the thread died within Python frames, and this is a
  *    new one at its place: then the kernel's name of it is another one (3.11+; earlier frames are objects, and stay).
- * True for reading_end() to be called; false: nothing may be looked at.
+ * True: until the byte is cleared; false: nothing may be looked at.
  */
 inlined bool reading_begin(const struct pl_inline_slot *own)
 {
@@ -109,9 +103,19 @@ inlined bool reading_begin(const struct pl_inline_slot *own)
 	return false;
 }
 
-inlined void reading_end(const struct pl_inline_slot *own)
+/* The state of this thread, which has not got the GIL, if its frames may be looked at until detached_end(); else 0. */
+inlined u64 detached_begin(const struct pl_inline_slot *own, bool *ret_reading)
 {
-	__atomic_store_n((u8 *)pl_config.reading + own->number, 0, __ATOMIC_RELEASE);
+	u64 thread = own ? detached_thread() : 0;
+
+	*ret_reading = !thread && reading_begin(own);
+	return *ret_reading ? own->thread : thread;
+}
+
+inlined void detached_end(const struct pl_inline_slot *own, bool reading)
+{
+	if (reading)
+		__atomic_store_n((u8 *)pl_config.reading + own->number, 0, __ATOMIC_RELEASE);
 }
 
 bool pl_anyone_is_reading(void);
