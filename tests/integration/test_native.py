@@ -562,6 +562,41 @@ def test_killed_at_any_step(python):
             victim.ask("drop")
 
 
+def test_killed_while_an_operator_new_is_hooked(one_python):
+    """At every step of hooking a C++ library that came later, whose operator new is the allocator's and throws."""
+    if not os.path.exists(library("maps")):
+        skip_here("c++")
+    for step in range(1, 100):
+        with Victim(one_python, None, "-c", COMES % library("maps"), env=preloaded("jemalloc")) as victim:
+            keep(victim.pid)
+            victim.tell("go")
+            assert victim.line() == "loaded"
+            environment = dict(os.environ, PYLEAK_FAULT=str(step), PYLEAK_GUARDIAN="off")
+            result = subprocess.run([PYLEAK, "attach", str(victim.pid), "--duration", "50ms"], env=environment,
+                                    capture_output=True, check=False, timeout=60)
+            victim.tell("go")
+            assert victim.line() == "caught", step
+            detach(victim)
+            victim.tell("go")
+            assert victim.line() == "caught", step
+        if result.returncode == 0:
+            break
+    assert result.returncode == 0 and step > 5, (step, result)
+
+
+COMES = """
+import ctypes, sys
+print("ready", flush=True)
+sys.stdin.readline()
+library = ctypes.PyDLL(%r)
+library.maps_too_large.argtypes = [ctypes.c_size_t]
+print("loaded", flush=True)
+while sys.stdin.readline():
+    for i in range(100): assert library.maps_too_large(1 << 62) == 1 and library.maps_too_large(1000) == 0
+    print("caught", flush=True)
+"""
+
+
 def test_killed_while_libraries_come(one_python):
     """Steps behind those of planting: most are of the stops in which a library that has come is hooked."""
     with Victim(one_python, "host.py", "--light", "--threads", 2, "--pause", 0.001, "--library", library("loader")) as victim:
