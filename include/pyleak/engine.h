@@ -13,13 +13,13 @@
 #include "pyleak/stats.h"
 
 /*
- * A recording: hooks in a process, and the sites that they feed. Which engine is behind it is
- * decided once, at the start. The sites are the caller's, outlive the recording, and may be fed by
- * several: each adds what it finds to the running totals.
+ * An engine at work: hooks in a process, and the sites that they feed. Which of the two it is is
+ * decided once, at the start. The sites are the caller's, outlive the engine, and may be fed by
+ * several: each adds what it finds to the running totals. What is written to a file is in recording_file.h.
  */
-struct pl_recording;
+struct pl_engine;
 
-struct pl_recording_options {
+struct pl_engine_options {
 	struct pl_sites *sites;
 	bool apart;      /* what it adds to the sites is kept apart from what other processes add */
 	int frames;      /* kept for each allocation, 1 to 128 */
@@ -33,8 +33,8 @@ struct pl_recording_options {
 	struct pl_account account;
 };
 
-/* What a recording turned out to be: an adopted probe keeps the settings it was planted with. */
-struct pl_recording_facts {
+/* What an engine turned out to be: an adopted probe keeps the settings it was planted with. */
+struct pl_engine_facts {
 	const char *engine; /* "inline", "breakpoint" */
 	int frames;
 	uint64_t sample;
@@ -46,56 +46,56 @@ struct pl_recording_facts {
 };
 
 /* The breakpoint engine: each allocation stops its thread. The tracer stays attached. */
-int pl_recording_start_breakpoint(const struct pl_python *python, const struct pl_recording_options *options,
-				  struct pl_recording **ret, struct pl_error *err);
+int pl_engine_start_breakpoint(const struct pl_python *python, const struct pl_engine_options *options,
+				  struct pl_engine **ret, struct pl_error *err);
 
 /* The inline engine: the probe records, the tracer comes only to plant and to remove. */
-int pl_recording_start_inline(const struct pl_python *python, const struct pl_recording_options *options,
-			      struct pl_recording **ret, struct pl_error *err);
+int pl_engine_start_inline(const struct pl_python *python, const struct pl_engine_options *options,
+			      struct pl_engine **ret, struct pl_error *err);
 /* Reads what a probe that is there has recorded and goes on recording; finishing leaves it in place.
  * *probe is taken over. */
-int pl_recording_adopt(const struct pl_python *python, struct pl_probe *probe, struct pl_sites *sites,
-		       bool apart, int native_frames, struct pl_recording **ret, struct pl_error *err);
+int pl_engine_adopt(const struct pl_python *python, struct pl_probe *probe, struct pl_sites *sites,
+		       bool apart, int native_frames, struct pl_engine **ret, struct pl_error *err);
 
 /*
  * Records until `until_ns` (CLOCK_MONOTONIC), or until *stop is set (checked every 20 ms at least).
  * 0; -EINTR: *stop; -ESRCH: the process ended (what was recorded still stands); -ECANCELED: the
  * engine cannot go on safely, err says why.
  */
-int pl_recording_run(struct pl_recording *recording, int64_t until_ns, const volatile int *stop, struct pl_error *err);
+int pl_engine_run(struct pl_engine *engine, int64_t until_ns, const volatile int *stop, struct pl_error *err);
 
 /* The address space that the inline engine's tables would take in a process now, at most. -ENOMEM, -EEXIST: there is
  * no room. */
-int pl_recording_room(pid_t pid, uint64_t *ret_size, struct pl_error *err);
+int pl_engine_room(pid_t pid, uint64_t *ret_size, struct pl_error *err);
 
-/* What pl_recording_run() does each time it wakes up, for who waits for several recordings at once:
+/* What pl_engine_run() does each time it wakes up, for who waits for several engines at once:
  * call it every 20 ms. 0; -ESRCH: the process ended; -ENOTSUP: not with breakpoints. */
-int pl_recording_look(struct pl_recording *recording);
+int pl_engine_look(struct pl_engine *engine);
 /* The process has ended while others go on: what was live in it counts as freed from now on. Inline only. */
-void pl_recording_retire(struct pl_recording *recording);
+void pl_engine_retire(struct pl_engine *engine);
 
 /* What a snapshot needs to know of each process. */
-struct pl_recording_state {
+struct pl_engine_state {
 	uint64_t rss;                     /* 0: it has ended */
-	uint64_t lost_events, lost_sites; /* since the recording began */
+	uint64_t lost_events, lost_sites; /* since it began */
 	uint64_t freed_before_count, freed_before_size; /* see struct pl_snapshot */
 };
 /* Brings the totals of the sites to what they are in the process now. 0, or -ESRCH: the process has ended, and they
  * are what they were a moment before. *ret is filled in any case. */
-int pl_recording_update(struct pl_recording *recording, struct pl_recording_state *ret);
-void pl_recording_facts(const struct pl_recording *recording, struct pl_recording_facts *ret);
+int pl_engine_update(struct pl_engine *engine, struct pl_engine_state *ret);
+void pl_engine_facts(const struct pl_engine *engine, struct pl_engine_facts *ret);
 /* The longest time that the process was held stopped by planting or removing, so far. */
-int64_t pl_recording_stop_ns(const struct pl_recording *recording);
+int64_t pl_engine_stop_ns(const struct pl_engine *engine);
 
 /* How much memory of the process the recorder's tables take now, in bytes; 0: none, or not known. */
-uint64_t pl_recording_memory(const struct pl_recording *recording);
+uint64_t pl_engine_memory(const struct pl_engine *engine);
 
 /* What the tracee's allocators add to a live block by rounding its size up, in bytes on average; alignment as in struct
  * pl_account. From a part of the tables, so an estimate. Below 0: not known. */
-double pl_recording_rounding(const struct pl_recording *recording, uint32_t alignment);
+double pl_engine_rounding(const struct pl_engine *engine, uint32_t alignment);
 
 /* Removes the hooks and lets the process go. What it has added to the sites stays. */
-int pl_recording_finish(struct pl_recording *recording, struct pl_error *err);
-void pl_recording_free(struct pl_recording *recording); /* NULL is allowed */
+int pl_engine_finish(struct pl_engine *engine, struct pl_error *err);
+void pl_engine_free(struct pl_engine *engine); /* NULL is allowed */
 
 #endif

@@ -80,7 +80,7 @@ struct pl_probe_plan {
 	uint64_t tables_size;  /* 0: none */
 	uint64_t tables_kept;  /* the last so many bytes of them are not zeroed in a forked child */
 	/* Called when it is known where everything will be, to complete `image`; may be NULL. */
-	void (*place)(void *context, uint8_t *image, uint64_t base, uint64_t tables);
+	void (*fill)(void *context, uint8_t *image, uint64_t base, uint64_t tables);
 	void *context;
 	uint32_t armed_offset, armed_value;          /* into the data; what it is set to */
 	uint32_t inside_words;                       /* 0: the engine uses marks only */

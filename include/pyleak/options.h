@@ -19,7 +19,7 @@
 enum pl_exit { PL_EXIT_DONE = 0, PL_EXIT_FAILED = 1, PL_EXIT_USAGE = 2, PL_EXIT_GREW = 3 };
 
 enum pl_command { PL_COMMAND_PS, PL_COMMAND_ATTACH, PL_COMMAND_DIFF, PL_COMMAND_DETACH, PL_COMMAND_HEAP, PL_COMMAND_DOCTOR, PL_COMMAND_REPORT, PL_COMMAND_COUNT };
-enum pl_engine { PL_ENGINE_INLINE, PL_ENGINE_BREAKPOINT };
+enum pl_engine_kind { PL_ENGINE_INLINE, PL_ENGINE_BREAKPOINT };
 enum pl_color { PL_COLOR_AUTO, PL_COLOR_ALWAYS, PL_COLOR_NEVER };
 
 struct pl_options {
@@ -39,7 +39,7 @@ struct pl_options {
 	enum pl_sort sort;
 	const char **include, **exclude; /* NULL-terminated */
 	bool python, native;
-	enum pl_engine engine;
+	enum pl_engine_kind engine;
 	uint64_t sample;
 	bool sort_given; /* without it, a difference is in the order of differences */
 	bool limit_given; /* on the command line: without it, a format that is one document has all rows */

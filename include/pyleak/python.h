@@ -39,7 +39,7 @@ struct pl_python_layout {
 	uint8_t owner_skip_min;          /* frames with owner >= this are shims (0xff: none) */
 };
 
-enum pl_domain { PL_DOMAIN_RAW, PL_DOMAIN_MEM, PL_DOMAIN_OBJ, PL_DOMAIN_COUNT };
+enum pl_pymem_domain { PL_PYMEM_RAW, PL_PYMEM_MEM, PL_PYMEM_OBJ, PL_PYMEM_COUNT };
 enum pl_allocator_function { PL_FN_MALLOC, PL_FN_CALLOC, PL_FN_REALLOC, PL_FN_FREE, PL_FN_COUNT };
 
 /* Types whose freed blocks are parked in free lists, and where the lists are. 0: not known. */
@@ -79,7 +79,7 @@ struct pl_python {
 	uint64_t thread_current;    /* address of the word with the GIL holder's tstate (<= 3.11), else 0 */
 	uint64_t finalizing;        /* address of a word that is not 0 once Py_Finalize() has begun; 0: not known */
 	uint64_t code_type;         /* &PyCode_Type */
-	uint64_t allocators[PL_DOMAIN_COUNT]; /* address of each PyMemAllocatorEx {ctx, malloc, calloc, realloc, free} */
+	uint64_t allocators[PL_PYMEM_COUNT]; /* address of each PyMemAllocatorEx {ctx, malloc, calloc, realloc, free} */
 	char *object_path;          /* the mapped ELF that defines the interpreter, as the tracee names it */
 	uint64_t object_start;      /* where it is mapped */
 	char executable_kind[16];   /* "shared", "static" */
@@ -87,7 +87,7 @@ struct pl_python {
 };
 
 /* The function word of one domain and function: the place that a hook redirects. */
-static inline uint64_t pl_python_slot(const struct pl_python *python, enum pl_domain domain,
+static inline uint64_t pl_python_slot(const struct pl_python *python, enum pl_pymem_domain domain,
 				      enum pl_allocator_function function)
 {
 	return python->allocators[domain] + 8 + 8 * (uint64_t)function;

@@ -204,7 +204,7 @@ int pl_command_attach(const struct pl_options *given)
 			(void)report_now(&session, &err);
 		}
 	}
-	if (options.keep && session.targets.lead.recording)
+	if (options.keep && session.targets.lead.engine)
 		note_kept(&session.targets, options.children);
 	return pl_session_close(&session, &err);
 }

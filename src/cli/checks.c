@@ -99,7 +99,7 @@ static int check_space(struct pl_subject *subject, char note[PL_CHECK_NOTE], str
 {
 	uint64_t size;
 	char text[PL_SIZE_TEXT];
-	int code = pl_recording_room(subject->process.pid, &size, err);
+	int code = pl_engine_room(subject->process.pid, &size, err);
 
 	if (code < 0)
 		return code;

@@ -124,7 +124,7 @@ static void write_down(struct pl_session *session, struct pl_snapshot *snapshot)
 
 struct pl_snapshot *pl_session_glance(struct pl_session *session)
 {
-	struct pl_recording_state state;
+	struct pl_engine_state state;
 	struct pl_snapshot *snapshot;
 
 	pl_targets_update(&session->targets, &state);

@@ -76,8 +76,8 @@ int pl_target_check(struct pl_target *target, pid_t pid, bool by_force, struct p
 static int adopt(struct pl_target *target, struct pl_probe *probe, const struct pl_options *options, struct pl_sites *sites,
 	struct pl_error *err)
 {
-	int code = pl_recording_adopt(target->python, probe, sites, options->per_process, options->native_frames,
-		&target->recording, err);
+	int code = pl_engine_adopt(target->python, probe, sites, options->per_process, options->native_frames,
+		&target->engine, err);
 
 	target->adopted = code == 0;
 	pl_probe_unclaim(target->pid); /* there may be any number of readers */
@@ -140,7 +140,7 @@ static int check_headroom(const struct pl_target *target, const struct pl_option
 /* Hooks the process itself; the guardian knows of it first. */
 static int plant(struct pl_target *target, const struct pl_options *options, struct pl_sites *sites, struct pl_error *err)
 {
-	struct pl_recording_options recording = {
+	struct pl_engine_options wanted = {
 		.sites = sites,
 		.apart = options->per_process,
 		.frames = options->frames,
@@ -155,15 +155,15 @@ static int plant(struct pl_target *target, const struct pl_options *options, str
 
 	if (code < 0)
 		return code;
-	pl_account_take(target->account, 0, &recording.account);
-	if (recording.account.taken)
-		recording.rss = recording.account.rss;
+	pl_account_take(target->account, 0, &wanted.account);
+	if (wanted.account.taken)
+		wanted.rss = wanted.account.rss;
 	code = pl_guardian_add(target->pid, target->start_time);
 	if (code < 0)
 		return pl_fail(err, code, "the guardian process cannot be started: %s", strerror(-code));
 	return options->engine == PL_ENGINE_INLINE ?
-		       pl_recording_start_inline(target->python, &recording, &target->recording, err) :
-		       pl_recording_start_breakpoint(target->python, &recording, &target->recording, err);
+		       pl_engine_start_inline(target->python, &wanted, &target->engine, err) :
+		       pl_engine_start_breakpoint(target->python, &wanted, &target->engine, err);
 }
 
 int pl_target_start(struct pl_target *target, const struct pl_options *options, struct pl_sites *sites, struct pl_error *err)
@@ -175,7 +175,7 @@ int pl_target_start(struct pl_target *target, const struct pl_options *options, 
 	if (code == 0 && !target->adopted)
 		code = plant(target, options, sites, err);
 	if (code == 0)
-		pl_recording_facts(target->recording, &target->facts);
+		pl_engine_facts(target->engine, &target->facts);
 	return explain_end(target, code, err);
 }
 
@@ -183,14 +183,14 @@ void pl_target_account(const struct pl_target *target, struct pl_account *ret)
 {
 	int64_t started = pl_now_ns();
 
-	pl_account_take(target->account, pl_recording_memory(target->recording), ret);
-	ret->rounding = pl_recording_rounding(target->recording, ret->alignment);
+	pl_account_take(target->account, pl_engine_memory(target->engine), ret);
+	ret->rounding = pl_engine_rounding(target->engine, ret->alignment);
 	pl_log_debug("the account took %.1f ms", (double)(pl_now_ns() - started) / PL_NSEC_PER_MSEC);
 }
 
 void pl_target_close(struct pl_target *target)
 {
-	pl_recording_free(PL_TAKE(target->recording));
+	pl_engine_free(PL_TAKE(target->engine));
 	pl_account_close(PL_TAKE(target->account));
 	pl_python_close(PL_TAKE(target->python));
 	pl_probe_unclaim(target->pid);

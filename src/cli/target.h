@@ -14,10 +14,10 @@ struct pl_target {
 	pid_t pid;
 	uint64_t start_time; /* with the pid, its identity */
 	struct pl_python *python;
-	struct pl_recording *recording; /* NULL: not yet */
-	struct pl_recording_facts facts;
+	struct pl_engine *engine; /* NULL: not yet */
+	struct pl_engine_facts facts;
 	struct pl_account_reader *account; /* NULL: none can be taken */
-	struct pl_recording_state state; /* as of the last snapshot */
+	struct pl_engine_state state; /* as of the last snapshot */
 	int64_t ended_ns; /* CLOCK_MONOTONIC */
 	bool adopted; /* the probe was there before, and stays */
 	bool ended;   /* the process did, while it was watched */

@@ -102,7 +102,7 @@ static void look_at_all(struct pl_targets *targets)
 	for (size_t i = 0; i < pl_targets_count(targets); i++) {
 		struct pl_target *target = pl_targets_at(targets, i);
 
-		if (target->ended || pl_recording_look(target->recording) != -ESRCH)
+		if (target->ended || pl_engine_look(target->engine) != -ESRCH)
 			continue;
 		note_end(target);
 		pl_log_note("process %d has ended", (int)target->pid);
@@ -132,7 +132,7 @@ int pl_targets_run(struct pl_targets *targets, int64_t until_ns, struct pl_error
 
 	if (targets->family)
 		return run_family(targets, until_ns);
-	code = pl_recording_run(targets->lead.recording, until_ns, pl_stop_flag(), err);
+	code = pl_engine_run(targets->lead.engine, until_ns, pl_stop_flag(), err);
 	if (code == -ESRCH)
 		note_end(&targets->lead);
 	return code;
@@ -149,17 +149,17 @@ static void retire_ended(struct pl_targets *targets)
 
 		if (!target->ended || target->retired)
 			continue;
-		pl_recording_retire(target->recording);
+		pl_engine_retire(target->engine);
 		target->retired = true;
 	}
 }
 
-void pl_targets_update(struct pl_targets *targets, struct pl_recording_state *ret)
+void pl_targets_update(struct pl_targets *targets, struct pl_engine_state *ret)
 {
-	*ret = (struct pl_recording_state){0};
+	*ret = (struct pl_engine_state){0};
 	for (size_t i = 0; i < pl_targets_count(targets); i++) {
 		struct pl_target *target = pl_targets_at(targets, i);
-		int code = target->ended && targets->family ? 0 : pl_recording_update(target->recording, &target->state);
+		int code = target->ended && targets->family ? 0 : pl_engine_update(target->engine, &target->state);
 
 		/* Once recording is over, the probe is gone and the process is not. */
 		if (code == -ESRCH && targets->family && !targets->finished)
@@ -196,7 +196,7 @@ int64_t pl_targets_stop_ns(struct pl_targets *targets)
 	int64_t longest = 0;
 
 	for (size_t i = 0; i < pl_targets_count(targets); i++) {
-		int64_t stop_ns = pl_recording_stop_ns(pl_targets_at(targets, i)->recording);
+		int64_t stop_ns = pl_engine_stop_ns(pl_targets_at(targets, i)->engine);
 
 		if (stop_ns > longest)
 			longest = stop_ns;
@@ -211,7 +211,7 @@ uint64_t pl_targets_memory(struct pl_targets *targets)
 	for (size_t i = 0; i < pl_targets_count(targets); i++) {
 		const struct pl_target *target = pl_targets_at(targets, i);
 
-		sum += target->ended ? 0 : pl_recording_memory(target->recording);
+		sum += target->ended ? 0 : pl_engine_memory(target->engine);
 	}
 	return sum;
 }
@@ -249,7 +249,7 @@ int pl_targets_finish(struct pl_targets *targets, const struct pl_options *optio
 		struct pl_target *target = pl_targets_at(targets, i);
 		struct pl_error failure = {0};
 
-		if (target->recording && pl_recording_finish(target->recording, &failure) < 0)
+		if (target->engine && pl_engine_finish(target->engine, &failure) < 0)
 			code = pl_fail(err, failure.code, "%s", failure.text);
 	}
 	if (targets->family && !again && !options->keep)

@@ -31,7 +31,7 @@ int pl_targets_start(struct pl_targets *targets, const struct pl_options *option
 int pl_targets_run(struct pl_targets *targets, int64_t until_ns, struct pl_error *err);
 
 /* Brings the sites up to date; what belonged to processes that ended is taken out of them. *ret sums up. */
-void pl_targets_update(struct pl_targets *targets, struct pl_recording_state *ret);
+void pl_targets_update(struct pl_targets *targets, struct pl_engine_state *ret);
 /* Of all that live. */
 void pl_targets_account(struct pl_targets *targets, struct pl_account *ret);
 /* The longest time that one of them was held stopped. */

@@ -137,7 +137,7 @@ int pl_option_apply(const struct pl_option *option, const char *value, struct pl
 		options->native = choice & 2;
 		return 0;
 	case 'e':
-		options->engine = (enum pl_engine)choice;
+		options->engine = (enum pl_engine_kind)choice;
 		return 0;
 	case PL_OPTION_SAMPLE:
 		return parse_bytes(option, value, &options->sample, err);

@@ -6,8 +6,8 @@
 #include <time.h>
 
 #include "breakpoint_stacks.h"
-#include "places.h"
-#include "pyleak/breakpoint_probe.h"
+#include "engine.h"
+#include "pyleak/breakpoint_abi.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/hook.h"
 #include "pyleak/log.h"
@@ -15,7 +15,7 @@
 #include "pyleak/process.h"
 #include "pyleak/table.h"
 #include "pyleak/units.h"
-#include "recording.h"
+#include "resolver.h"
 
 /*
  * The engine that stops. Each allocator word leads to an entry of src/probe/breakpoint.S; at its
@@ -44,12 +44,12 @@
 /* Of a block whose native stack was looked at. */
 #define SAMPLED (UINT64_C(1) << 32)
 
-struct breakpoint_recording {
-	struct pl_recording recording;
+struct breakpoint_engine {
+	struct pl_engine engine;
 	const struct pl_python *python;
 	struct pl_tracee *tracee; /* NULL when finished */
 	struct pl_probe probe;
-	struct pl_places places;
+	struct pl_resolver resolver;
 	struct pl_table blocks; /* address → site + 1, perhaps with SAMPLED, and size */
 	struct breakpoint_stacks stacks;
 	size_t frames;
@@ -58,15 +58,15 @@ struct breakpoint_recording {
 	int8_t hook_after[PL_BREAKPOINT_CODE_SIZE];
 };
 
-static void account_freed(struct breakpoint_recording *self, const uint64_t block[2])
+static void note_freed(struct breakpoint_engine *self, const uint64_t block[2])
 {
-	struct pl_totals *totals = pl_sites_totals(self->recording.sites, (uint32_t)(block[0] - 1));
+	struct pl_totals *totals = pl_sites_totals(self->engine.sites, (uint32_t)(block[0] - 1));
 
 	totals->freed_count++;
 	totals->freed_size += block[1];
 }
 
-static void account_allocated(struct breakpoint_recording *self, uint64_t address, uint32_t site, uint64_t size,
+static void note_allocated(struct breakpoint_engine *self, uint64_t address, uint32_t site, uint64_t size,
 	bool sampled)
 {
 	struct pl_table_entry *entry = pl_table_insert(&self->blocks, address);
@@ -76,9 +76,9 @@ static void account_allocated(struct breakpoint_recording *self, uint64_t addres
 
 	/* A record under this address means that its free did not come through a hook. */
 	if (entry->value[0])
-		account_freed(self, entry->value);
+		note_freed(self, entry->value);
 
-	struct pl_totals *totals = pl_sites_totals(self->recording.sites, site);
+	struct pl_totals *totals = pl_sites_totals(self->engine.sites, site);
 
 	totals->allocated_count++;
 	totals->allocated_size += size;
@@ -86,19 +86,19 @@ static void account_allocated(struct breakpoint_recording *self, uint64_t addres
 	entry->value[1] = size;
 }
 
-static uint32_t current_site(struct breakpoint_recording *self, struct pl_thread *thread, const pl_registers *regs)
+static uint32_t current_site(struct breakpoint_engine *self, struct pl_thread *thread, const pl_registers *regs)
 {
 	struct pl_frame_ref stack[MAX_FRAMES];
 	bool more = false;
 	size_t count = pl_python_thread_stack(self->python, pl_registers_thread_pointer(regs), &thread->hint, stack,
 		self->frames, &more);
 
-	return pl_places_site(&self->places, stack, count, more);
+	return pl_resolver_site(&self->resolver, stack, count, more);
 }
 
 /* The native stack, from who called the allocator on: above the frame of the entry. */
 static bool take_native_stack(
-	struct breakpoint_recording *self, struct pl_thread *thread, const pl_registers *regs, uint32_t site, uint64_t block)
+	struct breakpoint_engine *self, struct pl_thread *thread, const pl_registers *regs, uint32_t site, uint64_t block)
 {
 	pl_registers caller = *regs;
 
@@ -109,7 +109,7 @@ static bool take_native_stack(
 
 static bool is_live_sample(void *context, uint32_t site, uint64_t block)
 {
-	const struct breakpoint_recording *self = context;
+	const struct breakpoint_engine *self = context;
 	const struct pl_table_entry *entry = pl_table_find(&self->blocks, block);
 
 	return entry && entry->value[0] == (((uint64_t)site + 1) | SAMPLED);
@@ -137,7 +137,7 @@ static int read_call(const struct pl_thread *thread, const pl_registers *regs, s
 	return 0;
 }
 
-static void before_free(struct breakpoint_recording *self, const pl_registers *regs)
+static void before_free(struct breakpoint_engine *self, const pl_registers *regs)
 {
 	struct pl_table_entry entry;
 	uint64_t address = regs->rsi;
@@ -145,11 +145,11 @@ static void before_free(struct breakpoint_recording *self, const pl_registers *r
 	if (!address)
 		return;
 	if (pl_table_remove(&self->blocks, address, &entry))
-		account_freed(self, entry.value);
-	pl_places_forget(&self->places, address);
+		note_freed(self, entry.value);
+	pl_resolver_forget(&self->resolver, address);
 }
 
-static void before_realloc(struct breakpoint_recording *self, struct pl_thread *thread, const pl_registers *regs)
+static void before_realloc(struct breakpoint_engine *self, struct pl_thread *thread, const pl_registers *regs)
 {
 	struct pl_table_entry entry = {0};
 	struct call call;
@@ -164,7 +164,7 @@ static void before_realloc(struct breakpoint_recording *self, struct pl_thread *
 }
 
 /* The old block is gone, or, if the call failed, still there. */
-static void after_realloc(struct breakpoint_recording *self, struct pl_thread *thread, bool failed)
+static void after_realloc(struct breakpoint_engine *self, struct pl_thread *thread, bool failed)
 {
 	if (thread->aside[0] && failed) {
 		struct pl_table_entry *entry = pl_table_insert(&self->blocks, thread->aside[0]);
@@ -174,12 +174,12 @@ static void after_realloc(struct breakpoint_recording *self, struct pl_thread *t
 			entry->value[1] = thread->aside[2];
 		}
 	} else if (thread->aside[0]) {
-		account_freed(self, &thread->aside[1]);
+		note_freed(self, &thread->aside[1]);
 	}
 	thread->aside[0] = 0;
 }
 
-static void after_call(struct breakpoint_recording *self, struct pl_thread *thread, const pl_registers *regs,
+static void after_call(struct breakpoint_engine *self, struct pl_thread *thread, const pl_registers *regs,
 	enum pl_allocator_function function)
 {
 	uint64_t result = (uint64_t)pl_registers_result(regs), size;
@@ -206,12 +206,12 @@ static void after_call(struct breakpoint_recording *self, struct pl_thread *thre
 
 	if (site == UINT32_MAX)
 		return;
-	account_allocated(self, result, site, size, take_native_stack(self, thread, regs, site, result));
+	note_allocated(self, result, site, size, take_native_stack(self, thread, regs, site, result));
 }
 
 static bool on_breakpoint(struct pl_tracee *tracee, struct pl_thread *thread, const pl_registers *regs)
 {
-	struct breakpoint_recording *self = tracee->context;
+	struct breakpoint_engine *self = tracee->context;
 	uint64_t offset = pl_registers_ip(regs) - self->probe.base;
 
 	if (offset >= PL_BREAKPOINT_CODE_SIZE)
@@ -228,7 +228,7 @@ static bool on_breakpoint(struct pl_tracee *tracee, struct pl_thread *thread, co
 	return true;
 }
 
-static void index_entries(struct breakpoint_recording *self)
+static void index_entries(struct breakpoint_engine *self)
 {
 	for (int hook = 0; hook < PL_BREAKPOINT_HOOKS; hook++) {
 		const struct pl_breakpoint_entry *entry = &pl_breakpoint_entries[hook];
@@ -260,7 +260,7 @@ static int make_plan(const struct pl_python *python, struct pl_probe_plan *plan)
 	};
 	/* The entries know their hook by number: it is the position in the probe's list. */
 	plan->hook_count = PL_BREAKPOINT_HOOKS;
-	for (int domain = 0; domain < PL_DOMAIN_COUNT; domain++)
+	for (int domain = 0; domain < PL_PYMEM_COUNT; domain++)
 		for (int i = 0; i < PL_FN_COUNT; i++) {
 			int hook = domain * PL_FN_COUNT + (int)order[i];
 			uint64_t address = pl_python_slot(python, domain, order[i]);
@@ -320,9 +320,9 @@ static int refuse_blocked_trap(pid_t pid, struct pl_error *err)
 	return 0;
 }
 
-static int breakpoint_finish(struct pl_recording *recording, struct pl_error *err)
+static int breakpoint_finish(struct pl_engine *engine, struct pl_error *err)
 {
-	struct breakpoint_recording *self = (struct breakpoint_recording *)recording;
+	struct breakpoint_engine *self = (struct breakpoint_engine *)engine;
 	struct pl_error failure = {0};
 	int code = 0;
 
@@ -342,21 +342,21 @@ static int breakpoint_finish(struct pl_recording *recording, struct pl_error *er
 	return code;
 }
 
-static void breakpoint_free(struct pl_recording *recording)
+static void breakpoint_free(struct pl_engine *engine)
 {
-	struct breakpoint_recording *self = (struct breakpoint_recording *)recording;
+	struct breakpoint_engine *self = (struct breakpoint_engine *)engine;
 
-	(void)breakpoint_finish(recording, NULL);
+	(void)breakpoint_finish(engine, NULL);
 	pl_table_free(&self->blocks);
-	pl_places_free(&self->places);
+	pl_resolver_free(&self->resolver);
 	breakpoint_stacks_free(&self->stacks);
 	pl_probe_free(&self->probe);
 	free(self);
 }
 
-/* The handler that lets a breakpoint outlive us must stay in place; a thread that blocks SIGTRAP
+/* The handler that lets a breakpoint outlive us must stay in code; a thread that blocks SIGTRAP
  * makes the kernel take it away at its first breakpoint. */
-static int check_health(struct breakpoint_recording *self, struct pl_error *err)
+static int check_health(struct breakpoint_engine *self, struct pl_error *err)
 {
 	struct pl_process process;
 	bool lost = pl_process_read(self->tracee->pid, &process) == 0 && !has_signal(process.sig_caught, SIGTRAP);
@@ -369,9 +369,9 @@ static int check_health(struct breakpoint_recording *self, struct pl_error *err)
 		(int)self->tracee->pid);
 }
 
-static int breakpoint_run(struct pl_recording *recording, int64_t until_ns, const volatile int *stop, struct pl_error *err)
+static int breakpoint_run(struct pl_engine *engine, int64_t until_ns, const volatile int *stop, struct pl_error *err)
 {
-	struct breakpoint_recording *self = (struct breakpoint_recording *)recording;
+	struct breakpoint_engine *self = (struct breakpoint_engine *)engine;
 
 	while (pl_now_ns() < until_ns) {
 		int code;
@@ -393,25 +393,25 @@ static int breakpoint_run(struct pl_recording *recording, int64_t until_ns, cons
 	return 0;
 }
 
-static int breakpoint_update(struct pl_recording *recording, struct pl_recording_state *ret)
+static int breakpoint_update(struct pl_engine *engine, struct pl_engine_state *ret)
 {
-	struct breakpoint_recording *self = (struct breakpoint_recording *)recording;
+	struct breakpoint_engine *self = (struct breakpoint_engine *)engine;
 
 	if (self->tracee)
-		recording->stop_ns = self->tracee->longest_stop;
+		engine->stop_ns = self->tracee->longest_stop;
 	breakpoint_stacks_review(&self->stacks, is_live_sample, self);
 	ret->rss = pl_process_rss(self->python->pid);
 	return ret->rss ? 0 : -ESRCH;
 }
 
-static const struct pl_recording_ops breakpoint_ops = {
+static const struct pl_engine_ops breakpoint_ops = {
 	.run = breakpoint_run,
 	.update = breakpoint_update,
 	.finish = breakpoint_finish,
 	.free = breakpoint_free,
 };
 
-static int plant(struct breakpoint_recording *self, struct pl_error *err)
+static int plant(struct breakpoint_engine *self, struct pl_error *err)
 {
 	struct pl_probe_plan plan;
 	struct pl_maps maps = {0};
@@ -434,32 +434,32 @@ static int plant(struct breakpoint_recording *self, struct pl_error *err)
 		self->tracee->on_breakpoint = on_breakpoint;
 		self->tracee->context = self;
 		code = pl_tracee_follow_threads(self->tracee);
-		self->recording.facts.since_ns = pl_now_ns();
-		(void)clock_gettime(CLOCK_REALTIME, &self->recording.facts.since);
+		self->engine.facts.since_ns = pl_now_ns();
+		(void)clock_gettime(CLOCK_REALTIME, &self->engine.facts.since);
 		pl_tracee_resume(self->tracee);
-		self->recording.stop_ns = self->tracee->longest_stop;
+		self->engine.stop_ns = self->tracee->longest_stop;
 	}
 	pl_maps_free(&maps);
 	return code;
 }
 
-int pl_recording_start_breakpoint(const struct pl_python *python, const struct pl_recording_options *options,
-	struct pl_recording **ret, struct pl_error *err)
+int pl_engine_start_breakpoint(const struct pl_python *python, const struct pl_engine_options *options,
+	struct pl_engine **ret, struct pl_error *err)
 {
-	struct breakpoint_recording *self = calloc(1, sizeof(*self));
+	struct breakpoint_engine *self = calloc(1, sizeof(*self));
 
 	if (!self)
 		return pl_fail(err, -ENOMEM, "out of memory");
-	self->recording.ops = &breakpoint_ops;
-	self->recording.sites = options->sites;
-	self->recording.facts =
-		(struct pl_recording_facts){.engine = "breakpoint", .frames = options->frames, .rss = options->rss, .account = options->account};
+	self->engine.ops = &breakpoint_ops;
+	self->engine.sites = options->sites;
+	self->engine.facts =
+		(struct pl_engine_facts){.engine = "breakpoint", .frames = options->frames, .rss = options->rss, .account = options->account};
 	self->python = python;
 	self->frames = (size_t)(options->frames > MAX_FRAMES ? MAX_FRAMES : options->frames);
 	self->next_check = pl_now_ns() + HEALTH_CHECK_NSEC;
 	self->stacks = (struct breakpoint_stacks){
 		.pid = python->pid, .python = python->object_path, .limit = options->native_frames, .sites = options->sites, .random = (uint64_t)pl_now_ns()};
-	pl_places_init(&self->places, python, self->recording.sites);
+	pl_resolver_init(&self->resolver, python, self->engine.sites);
 	index_entries(self);
 
 	int code = plant(self, err);
@@ -467,9 +467,9 @@ int pl_recording_start_breakpoint(const struct pl_python *python, const struct p
 	if (code < 0) {
 		code = pl_fail(err, code, "process %d cannot be hooked: %s", (int)python->pid, strerror(-code));
 		pl_tracee_detach(PL_TAKE(self->tracee));
-		breakpoint_free(&self->recording);
+		breakpoint_free(&self->engine);
 		return code;
 	}
-	*ret = &self->recording;
+	*ret = &self->engine;
 	return 0;
 }

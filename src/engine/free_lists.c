@@ -104,7 +104,7 @@ static uint64_t known_or(uint64_t address, uint64_t nothing)
 	return address ? address : nothing;
 }
 
-void free_lists_place(const struct pl_python *python, const struct free_lists *lists, uint8_t *image, uint64_t base,
+void free_lists_fill(const struct pl_python *python, const struct free_lists *lists, uint8_t *image, uint64_t base,
 	struct pl_inline_free_lists *config)
 {
 	const struct pl_inline_image *header = (const void *)(image + PL_INLINE_IMAGE_OFFSET);
@@ -140,7 +140,7 @@ void free_lists_place(const struct pl_python *python, const struct free_lists *l
 	config->slice_free = objects->slice_free;
 	config->keys_limit = PL_KEYS_PARKED_MAX;
 	/* PyObject_Free(), from 3.13 on PyMem_Free(). */
-	config->keys_table = python->allocators[python->minor < 13 ? PL_DOMAIN_OBJ : PL_DOMAIN_MEM];
+	config->keys_table = python->allocators[python->minor < 13 ? PL_PYMEM_OBJ : PL_PYMEM_MEM];
 	if (python->minor >= 12) {
 		config->dict_watched_offset = DICT_VERSION;
 		config->dict_watched_mask = 0xff;

@@ -3,7 +3,7 @@
 #define PYLEAK_ENGINE_FREE_LISTS_H
 
 #include "pyleak/hook.h"
-#include "pyleak/probe_abi.h"
+#include "pyleak/inline_abi.h"
 #include "pyleak/python.h"
 
 /*
@@ -25,7 +25,7 @@ void free_lists_plan(const struct pl_python *python, const struct pl_inline_imag
 /* In the stop, before planting: what cannot be proven is left alone. */
 void free_lists_settle(const struct pl_python *python, struct free_lists *lists, struct pl_probe_plan *plan);
 /* When it is known where the probe will be: the copies, and the probe's configuration. */
-void free_lists_place(const struct pl_python *python, const struct free_lists *lists, uint8_t *image, uint64_t base,
+void free_lists_fill(const struct pl_python *python, const struct free_lists *lists, uint8_t *image, uint64_t base,
 	struct pl_inline_free_lists *config);
 
 #endif

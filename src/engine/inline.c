@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "engine.h"
 #include "free_lists.h"
 #include "inline_read.h"
 #include "inline_rounding.h"
@@ -20,7 +21,6 @@
 #include "pyleak/memory.h"
 #include "pyleak/process.h"
 #include "pyleak/units.h"
-#include "recording.h"
 
 /*
  * The engine that does not stop. The probe records by itself; the tracer is attached for the
@@ -43,8 +43,8 @@
 #define STACKS_REPORTED 8192
 #define PAGE 4096ULL
 
-struct inline_recording {
-	struct pl_recording recording;
+struct inline_engine {
+	struct pl_engine engine;
 	const struct pl_python *python;
 	struct pl_probe probe;
 	struct pl_inline_reader reader;
@@ -76,7 +76,7 @@ static int find_caller(void *context, uint64_t address, struct pl_native_caller 
 }
 
 /* What planting needs to know of the process, gathered while it is stopped. */
-struct placing {
+struct planting {
 	const struct pl_python *python;
 	struct pl_inline_options options;
 	const struct pl_probe_plan *plan;
@@ -138,47 +138,47 @@ static uint64_t realtime_ns(void)
 	return (uint64_t)now.tv_sec * PL_NSEC_PER_SEC + (uint64_t)now.tv_nsec;
 }
 
-static void place(void *context, uint8_t *image, uint64_t base, uint64_t tables)
+static void fill(void *context, uint8_t *image, uint64_t base, uint64_t tables)
 {
-	const struct placing *placing = context;
+	const struct planting *planting = context;
 	struct pl_inline_config config;
 
-	pl_inline_configure(&placing->options, placing->python, tables, &config);
-	config.thread_tls = placing->current.offset;
-	config.thread_module = placing->current.module;
-	config.thread_stride = placing->current.stride;
-	config.thread_room = placing->current.room;
-	config.thread_generation = placing->current.generation;
-	config.gil = placing->gil;
-	config.leader = placing->leader;
-	config.leader_thread = placing->leader_thread;
-	config.interpreters_head = placing->python->interpreters_head;
-	if (placing->detached.interpreter) {
-		config.finalizing = placing->python->finalizing;
-		config.main_interpreter = placing->detached.interpreter;
-		if (placing->detached.tid != PL_NO_FIELD) {
-			config.thread_native_id = placing->detached.native_id;
-			config.thread_tid = placing->detached.tid;
+	pl_inline_configure(&planting->options, planting->python, tables, &config);
+	config.thread_tls = planting->current.offset;
+	config.thread_module = planting->current.module;
+	config.thread_stride = planting->current.stride;
+	config.thread_room = planting->current.room;
+	config.thread_generation = planting->current.generation;
+	config.gil = planting->gil;
+	config.leader = planting->leader;
+	config.leader_thread = planting->leader_thread;
+	config.interpreters_head = planting->python->interpreters_head;
+	if (planting->detached.interpreter) {
+		config.finalizing = planting->python->finalizing;
+		config.main_interpreter = planting->detached.interpreter;
+		if (planting->detached.tid != PL_NO_FIELD) {
+			config.thread_native_id = planting->detached.native_id;
+			config.thread_tid = planting->detached.tid;
 		}
 	}
 	config.planted_realtime = realtime_ns();
 	config.planted_monotonic = (uint64_t)pl_now_ns();
-	config.engine[CONFIG_RSS] = placing->rss;
-	save_account(config.engine, placing->account);
-	if (placing->wrapped)
+	config.engine[CONFIG_RSS] = planting->rss;
+	save_account(config.engine, planting->account);
+	if (planting->wrapped)
 		config.nested_size = 0;
-	free_lists_place(placing->python, &placing->free_lists, image, base, &config.free_lists);
+	free_lists_fill(planting->python, &planting->free_lists, image, base, &config.free_lists);
 	for (uint32_t i = 0; i < PL_INLINE_ENTRIES; i++) {
-		config.original[i] = placing->plan->hooks[i].original;
-		config.slot[i] = placing->plan->hooks[i].address;
+		config.original[i] = planting->plan->hooks[i].original;
+		config.slot[i] = planting->plan->hooks[i].address;
 	}
-	if (placing->native) {
+	if (planting->native) {
 		config.native = 1;
 		for (uint32_t i = PL_INLINE_ENTRY_NATIVE; i < PL_INLINE_ENTRY_COUNT; i++) {
-			config.original[i] = placing->native->original[i];
-			config.flags[i] = placing->native->flags[i];
+			config.original[i] = planting->native->original[i];
+			config.flags[i] = planting->native->flags[i];
 		}
-		memcpy(config.quiet, placing->native->quiet + PL_INLINE_FIRST_ALLOC, sizeof(config.quiet));
+		memcpy(config.quiet, planting->native->quiet + PL_INLINE_FIRST_ALLOC, sizeof(config.quiet));
 	}
 	memcpy(image + PL_INLINE_CONFIG_OFFSET, &config, sizeof(config));
 }
@@ -189,7 +189,7 @@ static uint64_t image_size(void)
 }
 
 /* free first and malloc last, so that nothing is counted whose free would go by unseen. */
-static int make_plan(const struct pl_python *python, struct placing *placing, const uint8_t *image, struct pl_probe_plan *plan)
+static int make_plan(const struct pl_python *python, struct planting *planting, const uint8_t *image, struct pl_probe_plan *plan)
 {
 	static const enum pl_allocator_function order[] = {PL_FN_FREE, PL_FN_REALLOC, PL_FN_CALLOC, PL_FN_MALLOC};
 	const struct pl_inline_image *header = (const void *)(image + PL_INLINE_IMAGE_OFFSET);
@@ -198,30 +198,30 @@ static int make_plan(const struct pl_python *python, struct placing *placing, co
 		.engine = PL_PROBE_INLINE,
 		.image = image,
 		.code_size = image_size(),
-		.tables_size = pl_inline_data_size(&placing->options),
+		.tables_size = pl_inline_data_size(&planting->options),
 		.tables_kept = PL_INLINE_KEPT_SIZE,
-		.place = place,
-		.context = placing,
+		.fill = fill,
+		.context = planting,
 		.armed_value = python->free_threaded   ? PL_INLINE_THREADS :
-			       placing->options.sample ? PL_INLINE_SAMPLE :
+			       planting->options.sample ? PL_INLINE_SAMPLE :
 							 PL_INLINE_GIL,
 		.mark = PL_INLINE_MARKER,
 		.inside_words = 2,
-		.inside_offset = pl_inline_data_size(&placing->options) - PL_INLINE_KEPT_SIZE,
+		.inside_offset = pl_inline_data_size(&planting->options) - PL_INLINE_KEPT_SIZE,
 		.hook_count = PL_INLINE_ENTRIES,
 	};
-	placing->plan = plan;
+	planting->plan = plan;
 	/* A context of its own: not pymalloc but what wraps it (debug, tracemalloc), through which small
 	 * requests too may reach the raw domain. */
-	for (int domain = PL_DOMAIN_MEM; domain <= PL_DOMAIN_OBJ; domain++) {
+	for (int domain = PL_PYMEM_MEM; domain <= PL_PYMEM_OBJ; domain++) {
 		uint64_t wrapper;
 		int code = pl_memory_read_u64(python->pid, python->allocators[domain], &wrapper);
 
 		if (code < 0)
 			return code;
-		placing->wrapped |= wrapper != 0;
+		planting->wrapped |= wrapper != 0;
 	}
-	for (int domain = 0; domain < PL_DOMAIN_COUNT; domain++)
+	for (int domain = 0; domain < PL_PYMEM_COUNT; domain++)
 		for (int i = 0; i < PL_FN_COUNT; i++) {
 			int hook = domain * PL_FN_COUNT + (int)order[i];
 			uint64_t address = pl_python_slot(python, domain, order[i]);
@@ -239,12 +239,12 @@ static int make_plan(const struct pl_python *python, struct placing *placing, co
 }
 
 /* Where the running thread state is, checked in every thread. */
-static int find_current(struct pl_tracee *tracee, struct placing *placing, struct pl_error *err)
+static int find_current(struct pl_tracee *tracee, struct planting *planting, struct pl_error *err)
 {
 	pl_autofree uint64_t *pointers = NULL;
 	size_t count = 0;
 
-	if (placing->python->thread_current)
+	if (planting->python->thread_current)
 		return 0;
 	pointers = calloc(tracee->count, sizeof(*pointers));
 	if (!pointers)
@@ -255,23 +255,23 @@ static int find_current(struct pl_tracee *tracee, struct placing *placing, struc
 		if (pl_thread_registers(&tracee->threads[i], &regs) == 0)
 			pointers[count++] = pl_registers_thread_pointer(&regs);
 	}
-	return pl_python_current(placing->python, pointers, count, &placing->current, err);
+	return pl_python_current(planting->python, pointers, count, &planting->current, err);
 }
 
 /* The first thread, and its state if that may be looked at in native code. A leader that has ended has no registers. */
-static void find_leader(struct pl_tracee *tracee, struct placing *placing)
+static void find_leader(struct pl_tracee *tracee, struct planting *planting)
 {
 	for (size_t i = 0; i < tracee->count; i++) {
 		pl_registers regs;
 
-		if (tracee->threads[i].tid != placing->python->pid || pl_thread_registers(&tracee->threads[i], &regs) < 0)
+		if (tracee->threads[i].tid != planting->python->pid || pl_thread_registers(&tracee->threads[i], &regs) < 0)
 			continue;
-		placing->leader = pl_registers_thread_pointer(&regs);
-		placing->leader_thread = pl_python_first_thread(placing->python, placing->leader);
+		planting->leader = pl_registers_thread_pointer(&regs);
+		planting->leader_thread = pl_python_first_thread(planting->python, planting->leader);
 	}
 }
 
-static int adopt_config(struct inline_recording *self, int native_frames)
+static int adopt_config(struct inline_engine *self, int native_frames)
 {
 	const struct pl_inline_config *config = &self->reader.config;
 	struct pl_inline_image image;
@@ -287,7 +287,7 @@ static int adopt_config(struct inline_recording *self, int native_frames)
 	if (code < 0)
 		return code;
 	inline_stacks_init(&self->stacks, self->python, self->probe.base, config->native ? native_frames : 0);
-	self->recording.facts = (struct pl_recording_facts){
+	self->engine.facts = (struct pl_engine_facts){
 		.engine = "inline",
 		.frames = (int)config->frame_limit,
 		.sample = config->sample,
@@ -301,11 +301,11 @@ static int adopt_config(struct inline_recording *self, int native_frames)
 	return 0;
 }
 
-static int plant_sized(struct inline_recording *self, const struct pl_recording_options *options, uint64_t chunk_count,
+static int plant_sized(struct inline_engine *self, const struct pl_engine_options *options, uint64_t chunk_count,
 	struct pl_error *err)
 {
 	const struct pl_python *python = self->python;
-	struct placing placing = {
+	struct planting planting = {
 		.python = python,
 		.options = {.frames = (uint32_t)options->frames, .sample = options->sample, .chunk_count = chunk_count},
 		.rss = options->rss,
@@ -324,12 +324,12 @@ static int plant_sized(struct inline_recording *self, const struct pl_recording_
 		return pl_fail(err, -ENOMEM, "out of memory");
 	memcpy(image, pl_inline_bytes, pl_inline_bytes_size);
 	/* All that can be read is read before the process is stopped. */
-	placing.gil = pl_python_main_gil(python);
+	planting.gil = pl_python_main_gil(python);
 	code = pl_maps_read(python->pid, &maps);
 	if (code == 0)
 		code = pl_gadgets_find(python->pid, &maps, &gadgets, err);
 	if (code == 0)
-		code = make_plan(python, &placing, image, &plan);
+		code = make_plan(python, &planting, image, &plan);
 	plan.kept = options->keep;
 	if (code == 0 && options->native) {
 		code = native_look(&self->native, (const void *)(image + PL_INLINE_IMAGE_OFFSET), &words, &plan.word_count);
@@ -339,30 +339,30 @@ static int plant_sized(struct inline_recording *self, const struct pl_recording_
 			plan.word_count = WORDS_MAX;
 	}
 	if (code == 0 && !options->park)
-		free_lists_plan(python, (const void *)(image + PL_INLINE_IMAGE_OFFSET), &placing.free_lists, &plan);
+		free_lists_plan(python, (const void *)(image + PL_INLINE_IMAGE_OFFSET), &planting.free_lists, &plan);
 	if (code == 0)
 		code = pl_tracee_seize(python->pid, STOP_PATIENCE_NSEC, &tracee, err);
 	if (code == 0)
-		code = find_current(tracee, &placing, err);
+		code = find_current(tracee, &planting, err);
 	if (code == 0)
-		find_leader(tracee, &placing);
+		find_leader(tracee, &planting);
 	/* Frames that are not objects (3.11+) lie in mappings, which only the native hooks see go. */
 	if (code == 0 && (options->native || python->layout.frame_instruction_is_index))
-		pl_python_detached(python, &placing.detached);
+		pl_python_detached(python, &planting.detached);
 	if (code == 0 && !options->park)
-		free_lists_settle(python, &placing.free_lists, &plan);
+		free_lists_settle(python, &planting.free_lists, &plan);
 	if (code == 0)
 		code = pl_probe_plant(tracee, &maps, &gadgets, &plan, &self->probe, err);
 
 	int64_t stop_ns = pl_tracee_detach(tracee);
 
-	if (stop_ns > self->recording.stop_ns)
-		self->recording.stop_ns = stop_ns;
+	if (stop_ns > self->engine.stop_ns)
+		self->engine.stop_ns = stop_ns;
 	pl_maps_free(&maps);
 	if (code == 0) {
 		self->planted = true;
 		code = adopt_config(self, options->native_frames);
-		self->recording.facts.account = options->account;
+		self->engine.facts.account = options->account;
 	}
 	if (code == 0) {
 		native_adopt(&self->native, &self->probe, &self->reader.config);
@@ -396,7 +396,7 @@ static int find_room(pid_t pid, int frames, uint64_t *ret_chunk_count, uint64_t 
 		(int)pid, left >> 20);
 }
 
-int pl_recording_room(pid_t pid, uint64_t *ret_size, struct pl_error *err)
+int pl_engine_room(pid_t pid, uint64_t *ret_size, struct pl_error *err)
 {
 	struct pl_maps maps = {0};
 	uint64_t chunk_count;
@@ -410,7 +410,7 @@ int pl_recording_room(pid_t pid, uint64_t *ret_size, struct pl_error *err)
 	return code < 0 ? pl_fail(err, code, "process %d cannot be read: %s", (int)pid, strerror(-code)) : 0;
 }
 
-static int plant(struct inline_recording *self, const struct pl_recording_options *options, struct pl_error *err)
+static int plant(struct inline_engine *self, const struct pl_engine_options *options, struct pl_error *err)
 {
 	uint64_t chunk_count, size;
 	int code = find_room(self->python->pid, options->frames, &chunk_count, &size, err);
@@ -419,7 +419,7 @@ static int plant(struct inline_recording *self, const struct pl_recording_option
 }
 
 /* A program that was started in this process since has none of our pages. */
-static bool still_there(const struct inline_recording *self)
+static bool still_there(const struct inline_engine *self)
 {
 	char magic[sizeof(self->probe.header.magic)];
 	uint64_t start_time;
@@ -430,7 +430,7 @@ static bool still_there(const struct inline_recording *self)
 }
 
 /* Entries that were given out since. The original goes last: an entry with one is complete. */
-static int write_entries(struct inline_recording *self, struct pl_tracee *tracee)
+static int write_entries(struct inline_engine *self, struct pl_tracee *tracee)
 {
 	struct pl_inline_config *config = &self->reader.config;
 	uint64_t address = self->probe.base + PL_INLINE_CONFIG_OFFSET;
@@ -454,7 +454,7 @@ static int write_entries(struct inline_recording *self, struct pl_tracee *tracee
 }
 
 /* Whether no other pyleak has given out entries since this one knows them. */
-static int check_entries(struct inline_recording *self)
+static int check_entries(struct inline_engine *self)
 {
 	struct pl_inline_config now;
 	int code = pl_memory_read(self->python->pid, self->probe.base + PL_INLINE_CONFIG_OFFSET, &now, sizeof(now));
@@ -468,7 +468,7 @@ static int check_entries(struct inline_recording *self)
 }
 
 /* Hooks words of libraries that were loaded since: one short stop. */
-static int extend(struct inline_recording *self, const struct pl_probe_word *words, uint32_t count)
+static int extend(struct inline_engine *self, const struct pl_probe_word *words, uint32_t count)
 {
 	pid_t pid = self->python->pid;
 	struct pl_tracee *tracee = NULL;
@@ -491,8 +491,8 @@ static int extend(struct inline_recording *self, const struct pl_probe_word *wor
 
 	int64_t stop_ns = pl_tracee_detach(tracee);
 
-	if (stop_ns > self->recording.stop_ns)
-		self->recording.stop_ns = stop_ns;
+	if (stop_ns > self->engine.stop_ns)
+		self->engine.stop_ns = stop_ns;
 	if (code == -ENOSPC && !self->native.full) {
 		pl_log_note("process %d has loaded more libraries than the probe has room for: some are not recorded", (int)pid);
 		self->native.full = true;
@@ -505,13 +505,13 @@ static int extend(struct inline_recording *self, const struct pl_probe_word *wor
 }
 
 /* Libraries come and go. Whoever has not planted the probe has no claim on the process: it takes one. */
-static void follow_libraries(struct inline_recording *self, int64_t now)
+static void follow_libraries(struct inline_engine *self, int64_t now)
 {
 	const uint8_t *image = pl_inline_bytes + PL_INLINE_IMAGE_OFFSET;
 	pl_autofree struct pl_probe_word *words = NULL;
 	uint32_t count = 0;
 
-	if (!self->recording.facts.native || now < self->next_native_look)
+	if (!self->engine.facts.native || now < self->next_native_look)
 		return;
 
 	int code = native_look(&self->native, (const void *)image, &words, &count);
@@ -540,7 +540,7 @@ static void follow_libraries(struct inline_recording *self, int64_t now)
 
 /* Another tool may hook on top of ours, or write what it saved before we came over them
  * (tracemalloc.stop()): the one sees everything still, the other ends the recording unseen. */
-static void watch_words(struct inline_recording *self)
+static void watch_words(struct inline_engine *self)
 {
 	for (uint32_t i = 0; !self->words_changed && i < self->probe.header.hook_count; i++) {
 		const struct pl_probe_hook *hook = &self->probe.hooks[i];
@@ -555,7 +555,7 @@ static void watch_words(struct inline_recording *self)
 			(int)self->python->pid);
 }
 
-static int inline_pass(struct inline_recording *self, size_t stacks)
+static int inline_pass(struct inline_engine *self, size_t stacks)
 {
 	int code;
 
@@ -565,16 +565,16 @@ static int inline_pass(struct inline_recording *self, size_t stacks)
 	}
 	if (!self->words_changed)
 		watch_words(self);
-	pl_sites_set_process(self->recording.sites, self->apart ? self->python->pid : 0);
+	pl_sites_set_process(self->engine.sites, self->apart ? self->python->pid : 0);
 	code = pl_inline_reader_pass(&self->reader);
 	if (code == 0)
 		inline_stacks_review(&self->stacks, &self->reader, self->planted, stacks);
 	return code;
 }
 
-static int inline_look(struct pl_recording *recording)
+static int inline_look(struct pl_engine *engine)
 {
-	struct inline_recording *self = (struct inline_recording *)recording;
+	struct inline_engine *self = (struct inline_engine *)engine;
 	struct pollfd process = {.fd = self->process_fd, .events = POLLIN};
 	int64_t now = pl_now_ns();
 
@@ -592,16 +592,16 @@ static int inline_look(struct pl_recording *recording)
 	return inline_pass(self, STACKS_BY_THE_WAY) == -ESRCH ? -ESRCH : 0;
 }
 
-static void inline_retire(struct pl_recording *recording)
+static void inline_retire(struct pl_engine *engine)
 {
-	struct inline_recording *self = (struct inline_recording *)recording;
+	struct inline_engine *self = (struct inline_engine *)engine;
 
 	pl_inline_reader_retire(&self->reader);
 }
 
-static int inline_run(struct pl_recording *recording, int64_t until_ns, const volatile int *stop, struct pl_error *err)
+static int inline_run(struct pl_engine *engine, int64_t until_ns, const volatile int *stop, struct pl_error *err)
 {
-	struct inline_recording *self = (struct inline_recording *)recording;
+	struct inline_engine *self = (struct inline_engine *)engine;
 
 	(void)err;
 	for (int64_t now = pl_now_ns(); now < until_ns; now = pl_now_ns()) {
@@ -612,15 +612,15 @@ static int inline_run(struct pl_recording *recording, int64_t until_ns, const vo
 		if (*stop)
 			return -EINTR;
 		(void)ppoll(&process, self->process_fd >= 0, &timeout, NULL);
-		if (inline_look(recording) == -ESRCH)
+		if (inline_look(engine) == -ESRCH)
 			return -ESRCH;
 	}
 	return 0;
 }
 
-static int inline_update(struct pl_recording *recording, struct pl_recording_state *ret)
+static int inline_update(struct pl_engine *engine, struct pl_engine_state *ret)
 {
-	struct inline_recording *self = (struct inline_recording *)recording;
+	struct inline_engine *self = (struct inline_engine *)engine;
 	int64_t started = pl_now_ns();
 	int code = inline_pass(self, STACKS_REPORTED);
 
@@ -637,16 +637,16 @@ static int inline_update(struct pl_recording *recording, struct pl_recording_sta
 }
 
 /* The chunks of the pool that were never given out are address space: nothing to look for. */
-static uint64_t chunks_in_use(const struct inline_recording *self)
+static uint64_t chunks_in_use(const struct inline_engine *self)
 {
 	uint64_t chunks = self->reader.control.next_chunk, most = self->reader.config.chunk_count;
 
 	return chunks < most ? chunks : most;
 }
 
-static uint64_t inline_memory(const struct pl_recording *recording)
+static uint64_t inline_memory(const struct pl_engine *engine)
 {
-	const struct inline_recording *self = (const struct inline_recording *)recording;
+	const struct inline_engine *self = (const struct inline_engine *)engine;
 	const struct pl_inline_config *config = &self->reader.config;
 
 	if (self->gone)
@@ -655,7 +655,7 @@ static uint64_t inline_memory(const struct pl_recording *recording)
 	       pl_memory_resident(self->python->pid, config->pool, chunks_in_use(self) * PL_INLINE_CHUNK_BYTES);
 }
 
-static void look_at_rounding(const struct inline_recording *self, struct inline_rounding *ret)
+static void look_at_rounding(const struct inline_engine *self, struct inline_rounding *ret)
 {
 	*ret = (struct inline_rounding){0};
 	/* Of samples the larger ones are more. */
@@ -663,9 +663,9 @@ static void look_at_rounding(const struct inline_recording *self, struct inline_
 		inline_rounding_look(self->python->pid, &self->reader.config, chunks_in_use(self), ret);
 }
 
-static double inline_rounding_now(const struct pl_recording *recording, uint32_t alignment)
+static double inline_rounding_now(const struct pl_engine *engine, uint32_t alignment)
 {
-	const struct inline_recording *self = (const struct inline_recording *)recording;
+	const struct inline_engine *self = (const struct inline_engine *)engine;
 	struct inline_rounding rounding = self->last_rounding;
 
 	if (self->planted || self->keep)
@@ -673,9 +673,9 @@ static double inline_rounding_now(const struct pl_recording *recording, uint32_t
 	return inline_rounding_mean(&rounding, alignment);
 }
 
-static int inline_finish(struct pl_recording *recording, struct pl_error *err)
+static int inline_finish(struct pl_engine *engine, struct pl_error *err)
 {
-	struct inline_recording *self = (struct inline_recording *)recording;
+	struct inline_engine *self = (struct inline_engine *)engine;
 	struct pl_error failure = {0};
 	int64_t stop_ns = 0;
 	bool found;
@@ -691,8 +691,8 @@ static int inline_finish(struct pl_recording *recording, struct pl_error *err)
 			code = 0;
 		if (code < 0)
 			code = pl_fail(err, code, "%s", failure.text);
-		if (stop_ns > recording->stop_ns)
-			recording->stop_ns = stop_ns;
+		if (stop_ns > engine->stop_ns)
+			engine->stop_ns = stop_ns;
 	}
 	if (self->keep && !self->gone)
 		inline_stacks_end(&self->stacks, &self->reader, self->planted);
@@ -700,11 +700,11 @@ static int inline_finish(struct pl_recording *recording, struct pl_error *err)
 	return code;
 }
 
-static void inline_free(struct pl_recording *recording)
+static void inline_free(struct pl_engine *engine)
 {
-	struct inline_recording *self = (struct inline_recording *)recording;
+	struct inline_engine *self = (struct inline_engine *)engine;
 
-	(void)inline_finish(recording, NULL);
+	(void)inline_finish(engine, NULL);
 	pl_inline_reader_free(&self->reader);
 	pl_probe_free(&self->probe);
 	inline_stacks_free(&self->stacks);
@@ -715,7 +715,7 @@ static void inline_free(struct pl_recording *recording)
 	free(self);
 }
 
-static const struct pl_recording_ops inline_ops = {
+static const struct pl_engine_ops inline_ops = {
 	.run = inline_run,
 	.look = inline_look,
 	.retire = inline_retire,
@@ -726,17 +726,17 @@ static const struct pl_recording_ops inline_ops = {
 	.free = inline_free,
 };
 
-static struct inline_recording *recording_new(const struct pl_python *python, struct pl_sites *sites, bool apart,
+static struct inline_engine *engine_new(const struct pl_python *python, struct pl_sites *sites, bool apart,
 	struct pl_error *err)
 {
-	struct inline_recording *self = calloc(1, sizeof(*self));
+	struct inline_engine *self = calloc(1, sizeof(*self));
 
 	if (!self) {
 		(void)pl_fail(err, -ENOMEM, "out of memory");
 		return NULL;
 	}
-	self->recording.ops = &inline_ops;
-	self->recording.sites = sites;
+	self->engine.ops = &inline_ops;
+	self->engine.sites = sites;
 	self->apart = apart;
 	self->next_pass = pl_now_ns() + PASS_NSEC;
 	self->python = python;
@@ -748,19 +748,19 @@ static struct inline_recording *recording_new(const struct pl_python *python, st
 	self->reader.read = read_tracee;
 	self->reader.context = (void *)python;
 	self->reader.minor = python->minor;
-	self->reader.sites = self->recording.sites;
+	self->reader.sites = self->engine.sites;
 	if (pl_process_start_time(python->pid, &self->start_time) < 0) {
 		(void)pl_fail(err, -ESRCH, "process %d has ended", (int)python->pid);
-		inline_free(&self->recording);
+		inline_free(&self->engine);
 		return NULL;
 	}
 	return self;
 }
 
-int pl_recording_start_inline(const struct pl_python *python, const struct pl_recording_options *options,
-	struct pl_recording **ret, struct pl_error *err)
+int pl_engine_start_inline(const struct pl_python *python, const struct pl_engine_options *options,
+	struct pl_engine **ret, struct pl_error *err)
 {
-	struct inline_recording *self = recording_new(python, options->sites, options->apart, err);
+	struct inline_engine *self = engine_new(python, options->sites, options->apart, err);
 
 	if (!self)
 		return err->code;
@@ -771,17 +771,17 @@ int pl_recording_start_inline(const struct pl_python *python, const struct pl_re
 	if (code < 0) {
 		self->keep = false;
 		code = pl_fail(err, code, "process %d cannot be hooked: %s", (int)python->pid, strerror(-code));
-		inline_free(&self->recording);
+		inline_free(&self->engine);
 		return code;
 	}
-	*ret = &self->recording;
+	*ret = &self->engine;
 	return 0;
 }
 
-int pl_recording_adopt(const struct pl_python *python, struct pl_probe *probe, struct pl_sites *sites, bool apart,
-	int native_frames, struct pl_recording **ret, struct pl_error *err)
+int pl_engine_adopt(const struct pl_python *python, struct pl_probe *probe, struct pl_sites *sites, bool apart,
+	int native_frames, struct pl_engine **ret, struct pl_error *err)
 {
-	struct inline_recording *self = recording_new(python, sites, apart, err);
+	struct inline_engine *self = engine_new(python, sites, apart, err);
 
 	if (!self)
 		return err->code;
@@ -801,9 +801,9 @@ int pl_recording_adopt(const struct pl_python *python, struct pl_probe *probe, s
 	if (code < 0) {
 		code = pl_fail(err, code, "the probe in process %d cannot be read: %s; 'pyleak detach %d' removes it",
 			(int)python->pid, strerror(-code), (int)python->pid);
-		inline_free(&self->recording);
+		inline_free(&self->engine);
 		return code;
 	}
-	*ret = &self->recording;
+	*ret = &self->engine;
 	return 0;
 }

@@ -2,11 +2,11 @@
 #include <stdbool.h>
 #include <string.h>
 
-#include "pyleak/inline.h"
+#include "pyleak/inline_config.h"
 
 /*
  * Sizes: address space, not memory; a page counts when the recorder first touches it. What a full
- * table costs is in probe_abi.h.
+ * table costs is in inline_abi.h.
  */
 enum {
 	SLOTS = 1024,

@@ -138,12 +138,12 @@ static int translate(struct pl_inline_reader *reader, uint64_t number, const str
 {
 	uint64_t words[1 + PL_INLINE_FRAMES_MAX], *frame_words = words + 1;
 	struct pl_frame frames[PL_INLINE_FRAMES_MAX];
-	const bool native = row->domain != 0;
+	const bool native = row->native != 0;
 	int code;
 
 	if (!row->hash)
 		return -EAGAIN;
-	if (row->count > PL_INLINE_FRAMES_MAX || row->domain > 1 || row->frames < native || row->frames + (uint64_t)row->count > reader->config.frames_limit ||
+	if (row->count > PL_INLINE_FRAMES_MAX || row->native > 1 || row->frames < native || row->frames + (uint64_t)row->count > reader->config.frames_limit ||
 		native + (uint64_t)row->count > reader->config.frames_limit - reader->frames_read)
 		return -EPROTO;
 	code = reader_read(reader, reader->config.frames + 8 * ((uint64_t)row->frames - native), frame_words - native,

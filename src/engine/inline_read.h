@@ -2,7 +2,7 @@
 #ifndef PYLEAK_ENGINE_INLINE_READ_H
 #define PYLEAK_ENGINE_INLINE_READ_H
 
-#include "pyleak/inline.h"
+#include "pyleak/inline_config.h"
 #include "pyleak/stats.h"
 
 /*

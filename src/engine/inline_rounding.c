@@ -5,8 +5,8 @@
 #include <string.h>
 
 #include "pyleak/cleanup.h"
+#include "pyleak/inline_abi.h"
 #include "pyleak/memory.h"
-#include "pyleak/probe_abi.h"
 #include "pyleak/resident.h"
 
 /*

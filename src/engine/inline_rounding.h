@@ -6,7 +6,7 @@
 #include <sys/types.h>
 
 #include "pyleak/account.h"
-#include "pyleak/probe_abi.h"
+#include "pyleak/inline_abi.h"
 
 /* What allocators add to live blocks by rounding their sizes up, from a part of the shadow map. */
 struct inline_rounding {

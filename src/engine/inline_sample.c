@@ -6,7 +6,7 @@
 /*
  * From samples to figures. An allocation of s bytes is taken with p(s) = 1 − exp(−s / rate), each on
  * its own, and the blocks of a row have nearly one size, so each of them stands for 1 / p
- * (Horvitz-Thompson; design of the rows: probe_abi.h).
+ * (Horvitz-Thompson; design of the rows: inline_abi.h).
  */
 
 static uint64_t scaled(uint64_t value, double weight)

@@ -8,7 +8,7 @@
 
 /*
  * Native stacks of the inline engine: grants the recorder copies of stacks, unwinds them outside of the process, and
- * gives the sites theirs. How the two halves play together is in probe_abi.h. Nobody stops.
+ * gives the sites theirs. How the two halves play together is in inline_abi.h. Nobody stops.
  *
  * Why not by rare stops. Measured on two cores of an EPYC, three rounds in turns: a loop of malloc and free through ctypes
  * takes 2.87 to 2.89 of its bare time without copies and 2.80 to 2.90 with them, while a stop takes 24 µs at best (the

@@ -11,7 +11,7 @@
 
 enum { LOOKS_AGAIN = 50 };
 
-enum family { C_LIBRARY, OPERATOR, MAPPING };
+enum interface { C_LIBRARY, OPERATOR, MAPPING };
 
 /* Names of the Itanium C++ ABI: size_t is unsigned long here. */
 #define NOTHROW "RKSt9nothrow_t"
@@ -20,7 +20,7 @@ enum family { C_LIBRARY, OPERATOR, MAPPING };
 static const struct {
 	const char *name;
 	enum pl_inline_native kind;
-	enum family family;
+	enum interface interface;
 } functions[] = {
 	{"malloc", KIND(ALLOC), C_LIBRARY},
 	{"free", KIND(FREE), C_LIBRARY},
@@ -183,7 +183,7 @@ static bool throws(uint32_t name)
 {
 	size_t length = strlen(functions[name].name);
 
-	return functions[name].family == OPERATOR && functions[name].kind == PL_INLINE_NATIVE_ALLOC &&
+	return functions[name].interface == OPERATOR && functions[name].kind == PL_INLINE_NATIVE_ALLOC &&
 	       strcmp(functions[name].name + length - strlen(NOTHROW), NOTHROW) != 0;
 }
 
@@ -233,11 +233,11 @@ static bool takes(enum pl_inline_native kind)
 
 /* Whether this object frees blocks in a way that cannot be seen. operator delete of the C++ library ends in a call
  * of free() that can, from wherever it is called. */
-static bool hides_frees(const struct pl_got_object *object, enum family family)
+static bool hides_frees(const struct pl_got_object *object, enum interface interface)
 {
 	for (uint32_t name = 0; name < FUNCTIONS; name++)
 		if (object->taken >> name & 1 && takes(functions[name].kind) &&
-			functions[name].family == family)
+			functions[name].interface == interface)
 			return true;
 	return false;
 }
@@ -248,16 +248,16 @@ static bool is_wanted(struct native *native, const struct pl_got *got, const str
 {
 	const struct pl_got_object *object = &got->objects[word->object];
 	enum pl_inline_native kind = functions[word->name].kind;
-	enum family family = functions[word->name].family;
+	enum interface interface = functions[word->name].interface;
 
 	*ret_flags = 0;
 	if (word->value >= native->code && word->value < native->code_end)
 		return false;
-	if (family == MAPPING && (holds(object, native->python->allocators[0]) || object->start == native->allocator))
+	if (interface == MAPPING && (holds(object, native->python->allocators[0]) || object->start == native->allocator))
 		return false;
-	if (family == OPERATOR && (real < native->allocator || real >= native->allocator_end))
+	if (interface == OPERATOR && (real < native->allocator || real >= native->allocator_end))
 		return false;
-	if (takes(kind) || !hides_frees(object, family))
+	if (takes(kind) || !hides_frees(object, interface))
 		return true;
 	*ret_flags = PL_INLINE_NATIVE_FORGET;
 	return kind == PL_INLINE_NATIVE_REALLOC || kind == PL_INLINE_NATIVE_REALLOCARRAY;
@@ -329,7 +329,7 @@ static int choose(struct native *native, const struct pl_maps *maps, const struc
 		}
 		if (!is_wanted(native, got, word, real, &flags))
 			continue;
-		if (functions[word->name].family == C_LIBRARY && is_glibc(maps, real))
+		if (functions[word->name].interface == C_LIBRARY && is_glibc(maps, real))
 			flags |= PL_INLINE_NATIVE_GLIBC;
 
 		uint64_t quiet = 0;

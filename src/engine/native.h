@@ -4,7 +4,7 @@
 
 #include "pyleak/got.h"
 #include "pyleak/hook.h"
-#include "pyleak/probe_abi.h"
+#include "pyleak/inline_abi.h"
 #include "pyleak/python.h"
 
 /*

@@ -164,8 +164,8 @@ static int write_code(struct pl_tracee *tracee, const struct pl_probe *probe, co
 	if (!image)
 		return -ENOMEM;
 	memcpy(image, plan->image, plan->code_size);
-	if (plan->place)
-		plan->place(plan->context, image, probe->base, probe->tables);
+	if (plan->fill)
+		plan->fill(plan->context, image, probe->base, probe->tables);
 	memcpy(image, &probe->header, sizeof(probe->header));
 	memcpy(image + PL_PROBE_HOOKS_OFFSET, probe->hooks, plan->hook_count * sizeof(probe->hooks[0]));
 

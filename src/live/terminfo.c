@@ -33,11 +33,11 @@ static bool is_capable(const char *type, int fd)
 /* Terminals that people sit at; each has "xterm" for its model. */
 static bool is_like_xterm(const char *type)
 {
-	static const char *const families[] = {"xterm", "screen", "tmux", "rxvt", "vte", "gnome", "konsole", "alacritty",
+	static const char *const known[] = {"xterm", "screen", "tmux", "rxvt", "vte", "gnome", "konsole", "alacritty",
 		"kitty", "foot", "wezterm", "ghostty", "putty", "linux"};
 
-	for (size_t i = 0; i < sizeof(families) / sizeof(families[0]); i++)
-		if (strncmp(type, families[i], strlen(families[i])) == 0)
+	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+		if (strncmp(type, known[i], strlen(known[i])) == 0)
 			return true;
 	return false;
 }

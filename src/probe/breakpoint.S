@@ -8,7 +8,7 @@
  * jumps to the original as if it had never been there. int3 without a tracer raises SIGTRAP, whose
  * handler below returns, and the thread goes on behind the int3.
  */
-#include "pyleak/breakpoint_probe.h"
+#include "pyleak/breakpoint_abi.h"
 
 	.section .rodata.pyleak_probe, "a", @progbits
 	.globl pl_breakpoint_image

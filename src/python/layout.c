@@ -113,7 +113,7 @@ int layout_table(int minor, int patch, bool free_threaded, struct pl_python_layo
 	return 0;
 }
 
-int32_t layout_allocator(int minor, enum pl_domain domain)
+int32_t layout_allocator(int minor, enum pl_pymem_domain domain)
 {
 	/* _PyRuntime.allocators.standard: raw, mem, obj, 40 bytes each. */
 	static const int32_t raw[] = { [12] = 96, [13] = 704, [14] = 880, [15] = 1008 };

@@ -75,7 +75,7 @@ int debug_offsets_apply(int minor, bool free_threaded, const uint8_t *debug_offs
 int layout_prove(const struct object *object, const struct pl_python *python, struct pl_error *err);
 
 /* Offset of a domain's PyMemAllocatorEx in _PyRuntime (3.12+), else PL_NO_FIELD. */
-int32_t layout_allocator(int minor, enum pl_domain domain);
+int32_t layout_allocator(int minor, enum pl_pymem_domain domain);
 
 enum { INTERPRETERS_MAX = 1024 }; /* that are looked at: their list may have a loop */
 

@@ -17,11 +17,11 @@ static const struct {
 	const char *symbol;
 	/* Exported, and compiled to little more than a load of ctx and a jump through the slot. */
 	const char *functions[PL_FN_COUNT];
-} domains[PL_DOMAIN_COUNT] = {
-	[PL_DOMAIN_RAW] = { "_PyMem_Raw",
+} domains[PL_PYMEM_COUNT] = {
+	[PL_PYMEM_RAW] = { "_PyMem_Raw",
 		{ "PyMem_RawMalloc", "PyMem_RawCalloc", "PyMem_RawRealloc", "PyMem_RawFree" } },
-	[PL_DOMAIN_MEM] = { "_PyMem", { "PyMem_Malloc", "PyMem_Calloc", "PyMem_Realloc", "PyMem_Free" } },
-	[PL_DOMAIN_OBJ] = { "_PyObject",
+	[PL_PYMEM_MEM] = { "_PyMem", { "PyMem_Malloc", "PyMem_Calloc", "PyMem_Realloc", "PyMem_Free" } },
+	[PL_PYMEM_OBJ] = { "_PyObject",
 		{ "PyObject_Malloc", "PyObject_Calloc", "PyObject_Realloc", "PyObject_Free" } },
 };
 
@@ -36,7 +36,7 @@ static bool contains(const uint64_t *words, size_t count, uint64_t word)
 }
 
 /* Whether the code of at least one of the domain's functions uses both ctx and its own slot. */
-static bool used_by_functions(const struct object *object, enum pl_domain domain, uint64_t table)
+static bool used_by_functions(const struct object *object, enum pl_pymem_domain domain, uint64_t table)
 {
 	for (int function = 0; function < PL_FN_COUNT; function++) {
 		uint64_t references[REFERENCES], address;
@@ -76,7 +76,7 @@ static int count_users(const struct references *references, uint64_t table)
 /* Where no table of offsets says it: the words of which nearly all functions of the domain use their own.
  * (An optimizing compiler puts the use of ctx out of sight in some of them, and large blocks go on to the raw
  * domain, whose table was found before.) 0: none, or not one alone. */
-static uint64_t found_by_functions(const struct object *object, const uint64_t *tables, enum pl_domain domain)
+static uint64_t found_by_functions(const struct object *object, const uint64_t *tables, enum pl_pymem_domain domain)
 {
 	struct references references = { .counts = { 0 } };
 	int most = PL_FN_COUNT - 2;
@@ -103,7 +103,7 @@ static uint64_t found_by_functions(const struct object *object, const uint64_t *
 	return best;
 }
 
-static int walk(const struct object *object, enum pl_domain domain, uint64_t *ret)
+static int walk(const struct object *object, enum pl_pymem_domain domain, uint64_t *ret)
 {
 	uint64_t function;
 	int r = object_export(object, "PyMem_GetAllocator", &function);
@@ -113,7 +113,7 @@ static int walk(const struct object *object, enum pl_domain domain, uint64_t *re
 }
 
 /* Functions 1 to 4 of a table in use are code; anything else is not a table, or one that we must not touch. */
-static int check_slots(const struct pl_maps *maps, const struct pl_python *python, enum pl_domain domain,
+static int check_slots(const struct pl_maps *maps, const struct pl_python *python, enum pl_pymem_domain domain,
 		       struct pl_error *err)
 {
 	uint64_t words[1 + PL_FN_COUNT];
@@ -134,7 +134,7 @@ static int check_slots(const struct pl_maps *maps, const struct pl_python *pytho
 	return 0;
 }
 
-static int find_table(const struct object *object, struct pl_python *python, enum pl_domain domain,
+static int find_table(const struct object *object, struct pl_python *python, enum pl_pymem_domain domain,
 		      struct pl_error *err)
 {
 	int32_t offset = layout_allocator(python->minor, domain);
@@ -173,11 +173,11 @@ static int find_table(const struct object *object, struct pl_python *python, enu
 
 int tables_find(const struct object *object, const struct pl_maps *maps, struct pl_python *python, struct pl_error *err)
 {
-	for (int domain = 0; domain < PL_DOMAIN_COUNT; domain++) {
-		int r = find_table(object, python, (enum pl_domain)domain, err);
+	for (int domain = 0; domain < PL_PYMEM_COUNT; domain++) {
+		int r = find_table(object, python, (enum pl_pymem_domain)domain, err);
 
 		if (r == 0)
-			r = check_slots(maps, python, (enum pl_domain)domain, err);
+			r = check_slots(maps, python, (enum pl_pymem_domain)domain, err);
 		if (r < 0)
 			return r;
 		for (int other = 0; other < domain; other++)

@@ -16,7 +16,7 @@
  * the next, would make it another series each time.
  */
 
-struct family {
+struct metric {
 	const char *name;  /* ends in its unit */
 	const char *unit;
 	const char *help;
@@ -70,7 +70,7 @@ static int64_t freed_blocks(const struct pl_row *row)
 	return cut(row->window.freed_count);
 }
 
-static const struct family families[] = {
+static const struct metric metrics[] = {
 	{"live_bytes", "bytes", "Allocated here and not freed", false, false, live_bytes},
 	{"live_blocks", "blocks", "Allocated here and not freed", false, false, live_blocks},
 	{"growth_bytes", "bytes", "Live now more than before", false, true, growth_bytes},
@@ -143,19 +143,19 @@ static void print_head(FILE *out, const char *name, const char *type, const char
 	(void)fprintf(out, "# HELP pyleak_%s %s.\n", name, help);
 }
 
-static int print_family(FILE *out, const struct pl_report *report, const struct family *family, size_t shown)
+static int print_metric(FILE *out, const struct pl_report *report, const struct metric *metric, size_t shown)
 {
 	bool difference = report->kind == PL_REPORT_DIFF;
-	bool counter = family->counter && !difference;
+	bool counter = metric->counter && !difference;
 
-	if (family->difference && !difference)
+	if (metric->difference && !difference)
 		return 0;
-	print_head(out, family->name, counter ? "counter" : "gauge", family->unit, family->help);
+	print_head(out, metric->name, counter ? "counter" : "gauge", metric->unit, metric->help);
 	for (size_t i = 0; i < shown; i++) {
-		(void)fprintf(out, "pyleak_%s%s", family->name, counter ? "_total" : "");
+		(void)fprintf(out, "pyleak_%s%s", metric->name, counter ? "_total" : "");
 		if (print_labels(out, report, &report->rows->items[i]) < 0)
 			return -ENOMEM;
-		(void)fprintf(out, "%" PRId64 "\n", family->figure(&report->rows->items[i]));
+		(void)fprintf(out, "%" PRId64 "\n", metric->figure(&report->rows->items[i]));
 	}
 	return 0;
 }
@@ -179,8 +179,8 @@ int pl_report_openmetrics(FILE *out, const struct pl_report *report, const struc
 	const struct pl_row *total = &report->rows->total;
 
 	errno = 0;
-	for (size_t i = 0; i < sizeof(families) / sizeof(families[0]); i++)
-		if (print_family(out, report, &families[i], shown) < 0)
+	for (size_t i = 0; i < sizeof(metrics) / sizeof(metrics[0]); i++)
+		if (print_metric(out, report, &metrics[i], shown) < 0)
 			return -ENOMEM;
 	print_whole(out, report, "tracked_live_bytes", "bytes", "Live in all rows, shown or not", total->size);
 	print_whole(out, report, "tracked_live_blocks", "blocks", "Live in all rows, shown or not", total->count);

@@ -9,7 +9,7 @@
 
 #define FIRST_CAPACITY 64
 
-struct native_stack {
+struct kept_stack {
 	const struct pl_native_line *lines; /* in the arena */
 	uint64_t hash;
 	uint32_t count;
@@ -29,7 +29,7 @@ static uint64_t hash_lines(const struct pl_native_line *lines, size_t count, boo
 	return hash;
 }
 
-static bool equal(const struct native_stack *a, const struct native_stack *b)
+static bool equal(const struct kept_stack *a, const struct kept_stack *b)
 {
 	if (a->hash != b->hash || a->count != b->count || a->more != b->more)
 		return false;
@@ -44,7 +44,7 @@ static bool equal(const struct native_stack *a, const struct native_stack *b)
 static bool grow(struct native_stacks *stacks)
 {
 	size_t capacity = stacks->capacity ? 2 * stacks->capacity : FIRST_CAPACITY;
-	struct native_stack *items = reallocarray(stacks->items, capacity, sizeof(*items));
+	struct kept_stack *items = reallocarray(stacks->items, capacity, sizeof(*items));
 
 	if (!items)
 		return false;
@@ -56,7 +56,7 @@ static bool grow(struct native_stacks *stacks)
 uint32_t native_stacks_intern(struct native_stacks *stacks, struct arena *arena, const struct pl_native_line *lines,
 	size_t count, bool more)
 {
-	struct native_stack wanted = {.lines = lines, .count = (uint32_t)count, .more = more};
+	struct kept_stack wanted = {.lines = lines, .count = (uint32_t)count, .more = more};
 	struct pl_table_entry *entry;
 	struct pl_native_line *copy;
 	uint64_t key;

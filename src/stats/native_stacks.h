@@ -9,7 +9,7 @@
 /* The distinct native stacks of a set of sites, numbered from 0 on. There are as many as there are ways through
  * native code: few beside the sites. */
 struct native_stacks {
-	struct native_stack *items;
+	struct kept_stack *items;
 	size_t count, capacity;
 	struct pl_table index; /* by hash: item */
 };

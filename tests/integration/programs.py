@@ -21,7 +21,7 @@ def meet(word):
     return sys.stdin.readline().strip()
 """
 
-# include/pyleak/probe.h and probe_abi.h
+# include/pyleak/probe.h and inline_abi.h
 TABLES_FIRST, TABLES_STEP = 0x707A00000000, 0x4000000000
 CONTROL = ("mode", "next_chunk", "next_site", "next_frame", "next_code", "next_arena", "code_generation", "lost_events",
            "lost_sites", "lost_codes", "untraced", "freed_unknown")

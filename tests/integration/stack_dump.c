@@ -98,10 +98,10 @@ static void dump_thread(const struct pl_python *python, pid_t tid, int rounds)
 
 static void dump_interpreter(const struct pl_python *python)
 {
-	static const char *const names[PL_DOMAIN_COUNT] = { "raw", "mem", "obj" };
+	static const char *const names[PL_PYMEM_COUNT] = { "raw", "mem", "obj" };
 	json_t *tables = json_object(), *line;
 
-	for (int domain = 0; domain < PL_DOMAIN_COUNT; domain++) {
+	for (int domain = 0; domain < PL_PYMEM_COUNT; domain++) {
 		json_t *words = json_array();
 
 		for (uint64_t i = 0; i < 5; i++) {

@@ -9,7 +9,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "pyleak/inline.h"
+#include "pyleak/inline_config.h"
 
 /*
  * The recorder's image in the test process, with a made-up interpreter around it: frames, code

@@ -68,12 +68,12 @@ Test(layout, patch_levels_of_37)
 
 Test(layout, allocators)
 {
-	cr_expect_eq(layout_allocator(11, PL_DOMAIN_RAW), PL_NO_FIELD);
-	cr_expect_eq(layout_allocator(12, PL_DOMAIN_RAW), 96);
-	cr_expect_eq(layout_allocator(12, PL_DOMAIN_OBJ), 176);
-	cr_expect_eq(layout_allocator(13, PL_DOMAIN_MEM), 744);
-	cr_expect_eq(layout_allocator(15, PL_DOMAIN_OBJ), 1088);
-	cr_expect_eq(layout_allocator(16, PL_DOMAIN_RAW), PL_NO_FIELD);
+	cr_expect_eq(layout_allocator(11, PL_PYMEM_RAW), PL_NO_FIELD);
+	cr_expect_eq(layout_allocator(12, PL_PYMEM_RAW), 96);
+	cr_expect_eq(layout_allocator(12, PL_PYMEM_OBJ), 176);
+	cr_expect_eq(layout_allocator(13, PL_PYMEM_MEM), 744);
+	cr_expect_eq(layout_allocator(15, PL_PYMEM_OBJ), 1088);
+	cr_expect_eq(layout_allocator(16, PL_PYMEM_RAW), PL_NO_FIELD);
 }
 
 /* What a build says, in place of the table's. */

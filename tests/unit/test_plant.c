@@ -10,7 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "pyleak/breakpoint_probe.h"
+#include "pyleak/breakpoint_abi.h"
 #include "pyleak/hook.h"
 #include "pyleak/memory.h"
 #include "pyleak/units.h"

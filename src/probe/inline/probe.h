@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "pyleak/probe_abi.h"
+#include "pyleak/inline_abi.h"
 
 /*
  * The recorder, from the inside. It runs in the tracee's threads, in the middle of an allocation:

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "record.h"
 
-/* Copies of the native stack: what may be read, and when, is in probe_abi.h. */
+/* Copies of the native stack: what may be read, and when, is in inline_abi.h. */
 
 /* Where the stack that `sp` is on ends; 0: not known. */
 static u64 stack_end(const struct pl_inline_slot *slot, u64 sp)

@@ -231,7 +231,7 @@ static bool site_fill(u32 site, u64 hash, const struct trace *trace)
 	row->frames = (u32)first;
 	row->count = (uint16_t)count;
 	row->more = trace->more;
-	row->domain = trace->native != 0;
+	row->native = trace->native != 0;
 	if (trace->top)
 		frames[first++] = frame_word(trace->top);
 	for (u32 i = end; i-- > low;)

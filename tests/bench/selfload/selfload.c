@@ -7,7 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "pyleak/inline.h"
+#include "pyleak/inline_config.h"
 
 /*
  * Plants the recorder in the process that loads this library (with ctypes): to measure it and to

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-#ifndef PYLEAK_PROBE_ABI_H
-#define PYLEAK_PROBE_ABI_H
+#ifndef PYLEAK_INLINE_ABI_H
+#define PYLEAK_INLINE_ABI_H
 
 #include <stddef.h>
 #include <stdint.h>
@@ -405,7 +405,7 @@ struct pl_inline_site {
 	uint32_t frames; /* index of the first (innermost) of `count` words in frames */
 	uint16_t count;
 	uint8_t more;    /* the traceback went on */
-	uint8_t domain;  /* 0: Python; 1: native, and the word before the frames is the address it was called from */
+	uint8_t native;  /* 0: of Python; 1: native, and the word before the frames is the address it was called from */
 };
 _Static_assert(sizeof(struct pl_inline_site) == 16, "rows do not straddle cache lines");
 

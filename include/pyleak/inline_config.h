@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-#ifndef PYLEAK_INLINE_H
-#define PYLEAK_INLINE_H
+#ifndef PYLEAK_INLINE_CONFIG_H
+#define PYLEAK_INLINE_CONFIG_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-#include "pyleak/probe_abi.h"
+#include "pyleak/inline_abi.h"
 #include "pyleak/python.h"
 
 /*

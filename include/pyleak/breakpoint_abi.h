@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-#ifndef PYLEAK_BREAKPOINT_PROBE_H
-#define PYLEAK_BREAKPOINT_PROBE_H
+#ifndef PYLEAK_BREAKPOINT_ABI_H
+#define PYLEAK_BREAKPOINT_ABI_H
 
 /*
  * The breakpoint engine's probe: one entry for each of the twelve allocator functions, which stops
  * the thread at a breakpoint instruction. Shared by src/probe/breakpoint.S and the engine.
  *
- * Hook number = domain × 4 + function (enum pl_domain, enum pl_allocator_function).
+ * Hook number = domain × 4 + function (enum pl_pymem_domain, enum pl_allocator_function).
  *
  * The frame of an entry that calls the original, from rsp up, at both of its breakpoints:
  *

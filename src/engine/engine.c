@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT */
+#include "engine.h"
+
+#include <errno.h>
+
+int pl_engine_run(struct pl_engine *engine, int64_t until_ns, const volatile int *stop, struct pl_error *err)
+{
+	return engine->ops->run(engine, until_ns, stop, err);
+}
+
+int pl_engine_look(struct pl_engine *engine)
+{
+	return engine->ops->look ? engine->ops->look(engine) : -ENOTSUP;
+}
+
+void pl_engine_retire(struct pl_engine *engine)
+{
+	if (engine->ops->retire)
+		engine->ops->retire(engine);
+}
+
+int pl_engine_update(struct pl_engine *engine, struct pl_engine_state *ret)
+{
+	*ret = (struct pl_engine_state){0};
+	return engine->ops->update(engine, ret);
+}
+
+void pl_engine_facts(const struct pl_engine *engine, struct pl_engine_facts *ret)
+{
+	*ret = engine->facts;
+}
+
+int64_t pl_engine_stop_ns(const struct pl_engine *engine)
+{
+	return engine->stop_ns;
+}
+
+uint64_t pl_engine_memory(const struct pl_engine *engine)
+{
+	return engine->ops->memory ? engine->ops->memory(engine) : 0;
+}
+
+double pl_engine_rounding(const struct pl_engine *engine, uint32_t alignment)
+{
+	return engine->ops->rounding ? engine->ops->rounding(engine, alignment) : -1;
+}
+
+int pl_engine_finish(struct pl_engine *engine, struct pl_error *err)
+{
+	return engine->ops->finish(engine, err);
+}
+
+void pl_engine_free(struct pl_engine *engine)
+{
+	if (engine)
+		engine->ops->free(engine);
+}

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_ENGINE_ENGINE_H
+#define PYLEAK_ENGINE_ENGINE_H
+
+#include "pyleak/engine.h"
+
+/* What an engine is, to the rest; each engine's own struct begins with struct pl_engine. */
+struct pl_engine_ops {
+	int (*run)(struct pl_engine *engine, int64_t until_ns, const volatile int *stop, struct pl_error *err);
+	int (*look)(struct pl_engine *engine); /* NULL: it cannot wait for others meanwhile */
+	void (*retire)(struct pl_engine *engine);
+	int (*update)(struct pl_engine *engine, struct pl_engine_state *ret);
+	uint64_t (*memory)(const struct pl_engine *engine); /* NULL: none */
+	double (*rounding)(const struct pl_engine *engine, uint32_t alignment); /* NULL: not known */
+	int (*finish)(struct pl_engine *engine, struct pl_error *err);
+	void (*free)(struct pl_engine *engine);
+};
+
+struct pl_engine {
+	const struct pl_engine_ops *ops;
+	struct pl_sites *sites; /* borrowed */
+	int64_t stop_ns;
+	struct pl_engine_facts facts;
+};
+
+#endif
