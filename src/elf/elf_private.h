@@ -7,8 +7,8 @@
 
 #include "pyleak/elf.h"
 
-/* What the files of this reader share. elf.c: opening; elf_place.c: where the object lies; elf_symbols.c:
- * the name index; elf_memory.c: an object that only the process's memory still shows. */
+/* What the files of this reader share. elf.c: opening; place.c: where the object lies; symbols.c:
+ * the name index; memory.c: an object that only the process's memory still shows. */
 
 struct pl_elf_header {
 	int type, machine, class;
@@ -46,7 +46,7 @@ struct pl_elf {
 	struct pl_elf_symbols *full;	/* .symtab */
 };
 
-/* elf_place.c */
+/* place.c */
 uint64_t pl_elf_page_start(uint64_t address);
 /* The extent of the PT_LOADs, page-aligned, at file addresses. False: there are none, or they are nonsense. */
 bool pl_elf_extent(const struct pl_elf_header *header, uint64_t *ret_start, uint64_t *ret_end);
@@ -55,7 +55,7 @@ bool pl_elf_extent(const struct pl_elf_header *header, uint64_t *ret_start, uint
 int pl_elf_place(
 	const struct pl_elf_header *header, const struct pl_maps *maps, const struct pl_map *map, uint64_t *ret_bias);
 
-/* elf_symbols.c */
+/* symbols.c */
 /* Offers one entry of a symbol table; undefined ones and what is no address are passed over. */
 int pl_elf_symbols_add(struct pl_elf_symbols *symbols, const GElf_Sym *symbol, bool hidden_version);
 int pl_elf_symbols_index(struct pl_elf_symbols *symbols);
@@ -67,7 +67,7 @@ const struct pl_elf_symbol_entry *pl_elf_symbols_find_prefix(const struct pl_elf
 const struct pl_elf_symbol_entry *pl_elf_symbols_at(const struct pl_elf_symbols *symbols, uint64_t value);
 void pl_elf_symbols_free(struct pl_elf_symbols *symbols);
 
-/* elf_memory.c */
+/* memory.c */
 /* Header and program headers of an image whose first byte is mapped at address. -ENOEXEC: it is no 64-bit ELF. */
 int pl_elf_header_from_memory(pid_t pid, uint64_t address, struct pl_elf_header *header);
 /* What the dynamic section of a loaded object says, at run-time addresses. 0: nothing. */
