@@ -9,10 +9,10 @@
 #include "pyleak/log.h"
 #include "pyleak/process.h"
 #include "pyleak/recording_file.h"
+#include "pyleak/serve.h"
 #include "pyleak/trace.h"
 #include "pyleak/units.h"
 #include "render.h"
-#include "serve.h"
 #include "stop.h"
 
 #define WRITE_PAUSE_NSEC (20 * PL_NSEC_PER_MSEC)

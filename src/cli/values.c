@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pyleak/serve.h"
 #include "pyleak/units.h"
-#include "serve.h"
 #include "table.h"
 
 /* "size, count or average", for a message. */

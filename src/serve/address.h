@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-#ifndef PYLEAK_CLI_SERVE_ADDRESS_H
-#define PYLEAK_CLI_SERVE_ADDRESS_H
+#ifndef PYLEAK_SERVE_ADDRESS_H
+#define PYLEAK_SERVE_ADDRESS_H
 
 #include <netdb.h>
 

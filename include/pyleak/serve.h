@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-#ifndef PYLEAK_CLI_SERVE_H
-#define PYLEAK_CLI_SERVE_H
+#ifndef PYLEAK_SERVE_H
+#define PYLEAK_SERVE_H
 
 #include <stddef.h>
 

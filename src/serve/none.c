@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
 
-#include "serve.h"
+#include "pyleak/serve.h"
 
 /* In the static program: the HTTP library wants others that there are no static ones of. */
 

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-#include "serve_address.h"
+#include "address.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "pyleak/cleanup.h"
+#include "pyleak/serve.h"
 #include "pyleak/units.h"
-#include "serve.h"
 
 /* No name is looked up: where somebody listens is not for a name server to say. */
 int serve_address(const char *text, struct addrinfo **ret, struct pl_error *err)

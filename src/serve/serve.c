@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "serve.h"
+#include "pyleak/serve.h"
 
 #include <errno.h>
 #include <microhttpd.h>
@@ -8,9 +8,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "address.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/log.h"
-#include "serve_address.h"
 
 /* Nobody can keep us from what we are here for: few connections, little memory, not for long. */
 enum { MAX_CONNECTIONS = 16, CONNECTION_MEMORY = 32 << 10, CONNECTION_SECONDS = 10, BACKLOG = 16 };
