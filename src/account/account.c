@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "account_private.h"
+#include "../heap/heap_private.h"
 #include "pyleak/process.h"
 
 int pl_account_open(const struct pl_python *python, struct pl_account_reader **ret)

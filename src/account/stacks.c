@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "account_private.h"
+#include "../heap/heap_private.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/process.h"
 

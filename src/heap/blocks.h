@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-#ifndef PYLEAK_ACCOUNT_BLOCKS_H
-#define PYLEAK_ACCOUNT_BLOCKS_H
+#ifndef PYLEAK_HEAP_BLOCKS_H
+#define PYLEAK_HEAP_BLOCKS_H
 
-#include "account_private.h"
+#include "heap_private.h"
 
 /* A block in use: where it is, what it takes, and its beginning, as far as it was read. */
 struct block {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-#ifndef PYLEAK_ACCOUNT_TYPES_H
-#define PYLEAK_ACCOUNT_TYPES_H
+#ifndef PYLEAK_HEAP_TYPES_H
+#define PYLEAK_HEAP_TYPES_H
 
 #include "blocks.h"
 #include "pyleak/table.h"

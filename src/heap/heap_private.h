@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-#ifndef PYLEAK_ACCOUNT_PRIVATE_H
-#define PYLEAK_ACCOUNT_PRIVATE_H
+#ifndef PYLEAK_HEAP_PRIVATE_H
+#define PYLEAK_HEAP_PRIVATE_H
 
 #include "pyleak/account.h"
 #include "pyleak/maps.h"

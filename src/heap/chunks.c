@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include <string.h>
 
-#include "account_private.h"
+#include "heap_private.h"
 
 /*
  * malloc/malloc.c of glibc: a chunk at p has the size of the chunk before it at p, if that is free, and its own at

@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "account_private.h"
+#include "heap_private.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/memory.h"
 
