@@ -5,6 +5,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "allocator_hooks.h"
 #include "breakpoint_stacks.h"
 #include "engine.h"
 #include "pyleak/breakpoint_abi.h"
@@ -240,10 +241,9 @@ static void index_entries(struct breakpoint_engine *self)
 	}
 }
 
-/* free first and malloc last, so that nothing is counted whose free would go by unseen. */
 static int make_plan(const struct pl_python *python, struct pl_probe_plan *plan)
 {
-	static const enum pl_allocator_function order[] = {PL_FN_FREE, PL_FN_REALLOC, PL_FN_CALLOC, PL_FN_MALLOC};
+	uint32_t entries[ALLOCATOR_HOOKS];
 
 	*plan = (struct pl_probe_plan){
 		.engine = PL_PROBE_BREAKPOINT,
@@ -258,23 +258,9 @@ static int make_plan(const struct pl_python *python, struct pl_probe_plan *plan)
 		.trap_handler_offset = pl_breakpoint_trap_handler,
 		.restorer_offset = pl_breakpoint_restorer,
 	};
-	/* The entries know their hook by number: it is the position in the probe's list. */
-	plan->hook_count = PL_BREAKPOINT_HOOKS;
-	for (int domain = 0; domain < PL_PYMEM_COUNT; domain++)
-		for (int i = 0; i < PL_FN_COUNT; i++) {
-			int hook = domain * PL_FN_COUNT + (int)order[i];
-			uint64_t address = pl_python_slot(python, domain, order[i]);
-
-			plan->hooks[hook].address = address;
-			plan->hooks[hook].entry_offset = pl_breakpoint_entries[hook].entry;
-			plan->order[domain * PL_FN_COUNT + i] = (uint32_t)hook;
-
-			int code = pl_memory_read_u64(python->pid, address, &plan->hooks[hook].original);
-
-			if (code < 0)
-				return code;
-		}
-	return 0;
+	for (int hook = 0; hook < ALLOCATOR_HOOKS; hook++)
+		entries[hook] = pl_breakpoint_entries[hook].entry;
+	return allocator_hooks_plan(python, entries, plan);
 }
 
 static bool has_signal(uint64_t set, int signal)

@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "allocator_hooks.h"
 #include "engine.h"
 #include "free_lists.h"
 #include "inline_read.h"
@@ -188,10 +189,8 @@ static uint64_t image_size(void)
 	return (pl_inline_bytes_size + PAGE - 1) & ~(PAGE - 1);
 }
 
-/* free first and malloc last, so that nothing is counted whose free would go by unseen. */
 static int make_plan(const struct pl_python *python, struct planting *planting, const uint8_t *image, struct pl_probe_plan *plan)
 {
-	static const enum pl_allocator_function order[] = {PL_FN_FREE, PL_FN_REALLOC, PL_FN_CALLOC, PL_FN_MALLOC};
 	const struct pl_inline_image *header = (const void *)(image + PL_INLINE_IMAGE_OFFSET);
 
 	*plan = (struct pl_probe_plan){
@@ -208,7 +207,6 @@ static int make_plan(const struct pl_python *python, struct planting *planting, 
 		.mark = PL_INLINE_MARKER,
 		.inside_words = 2,
 		.inside_offset = pl_inline_data_size(&planting->options) - PL_INLINE_KEPT_SIZE,
-		.hook_count = PL_INLINE_ENTRIES,
 	};
 	planting->plan = plan;
 	/* A context of its own: not pymalloc but what wraps it (debug, tracemalloc), through which small
@@ -221,21 +219,7 @@ static int make_plan(const struct pl_python *python, struct planting *planting, 
 			return code;
 		planting->wrapped |= wrapper != 0;
 	}
-	for (int domain = 0; domain < PL_PYMEM_COUNT; domain++)
-		for (int i = 0; i < PL_FN_COUNT; i++) {
-			int hook = domain * PL_FN_COUNT + (int)order[i];
-			uint64_t address = pl_python_slot(python, domain, order[i]);
-
-			plan->hooks[hook].address = address;
-			plan->hooks[hook].entry_offset = header->entry[hook];
-			plan->order[domain * PL_FN_COUNT + i] = (uint32_t)hook;
-
-			int code = pl_memory_read_u64(python->pid, address, &plan->hooks[hook].original);
-
-			if (code < 0)
-				return code;
-		}
-	return 0;
+	return allocator_hooks_plan(python, header->entry, plan);
 }
 
 /* Where the running thread state is, checked in every thread. */
