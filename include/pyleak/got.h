@@ -14,24 +14,32 @@
  * Read from the process's memory, as ld.so left it, without a stop: the relocations of each object that
  * is mapped as a program or library say which word belongs to which symbol.
  *
- * Only words that code jumps through and nothing else are given: those of the PLT (R_X86_64_JUMP_SLOT),
- * and others (R_X86_64_GLOB_DAT) if each instruction in the object's text that refers to them is a jump or
- * a call. A word that is loaded as a value (`callback = free`), or that is a pointer in the object's data
- * (R_X86_64_64), may have been copied to anywhere; it is counted, no more.
+ * Words that code jumps through and nothing else are those of the PLT (R_X86_64_JUMP_SLOT), and others
+ * (R_X86_64_GLOB_DAT) if each instruction in the object's text that refers to them is a jump or a call. What a
+ * word that is loaded as a value (`callback = free`) holds, or one that is a pointer in the object's data
+ * (R_X86_64_64), may have been copied to anywhere, and be compared with any such copy.
  */
+
+enum pl_got_kind {
+	PL_GOT_JUMPED, /* jumped through only */
+	PL_GOT_LOADED, /* loaded as a value */
+	PL_GOT_DATA,   /* a pointer in data */
+};
 
 struct pl_got_word {
 	uint64_t address, value; /* the word, and what it holds */
 	uint32_t object;         /* index in objects */
 	uint32_t name;           /* index in the names asked for */
-	bool bound;              /* false: it leads to the object's own PLT: nobody has called it yet */
+	enum pl_got_kind kind;
+	bool bound;  /* false: it leads to the object's own PLT: nobody has called it yet */
+	bool slot;   /* it is one of the PLT's */
+	bool called; /* code jumps through it, or calls it where it is; of a pointer in data that is not known */
 };
 
 struct pl_got_object {
 	uint64_t start, end; /* the extent of its segments */
 	uint32_t identity;   /* pl_map_identity() of its mappings */
 	uint32_t unready;    /* words that lead to no code: not relocated yet, or weak and undefined */
-	uint64_t taken;      /* names (bits) of which a word may have been copied to anywhere */
 	const struct pl_map *map; /* its first mapping, in the maps that were given */
 };
 
@@ -46,7 +54,7 @@ struct pl_got {
  * at what is loaded, again and again. */
 uint64_t pl_got_object_start(const struct pl_map *map);
 
-/* How many names can be asked for: `taken` is a set of them. */
+/* How many names can be asked for: a set of them is one word. */
 enum { PL_GOT_NAMES_MAX = 64 };
 
 /*

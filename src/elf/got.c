@@ -109,8 +109,7 @@ static bool is_code(const struct reading *reading, uint64_t address)
 	return map && map->flags & PL_MAP_EXEC;
 }
 
-/* *ret_unsure: how many of the words added are of the kind that may be loaded as a value. */
-static int read_table(struct reading *reading, uint64_t table, uint64_t size, bool unsure, size_t *ret_unsure)
+static int read_table(struct reading *reading, uint64_t table, uint64_t size)
 {
 	size_t count = size / sizeof(Elf64_Rela);
 	pl_autofree Elf64_Rela *relocations = NULL;
@@ -136,17 +135,17 @@ static int read_table(struct reading *reading, uint64_t table, uint64_t size, bo
 			.address = reading->bias + relocations[i].r_offset,
 			.object = (uint32_t)reading->got->object_count - 1,
 			.name = (uint32_t)name,
+			.kind = type == R_X86_64_64 ? PL_GOT_DATA : PL_GOT_JUMPED,
+			.slot = type == R_X86_64_JUMP_SLOT,
+			.called = type == R_X86_64_JUMP_SLOT,
 		};
 
-		if (name == reading->name_count)
+		if (name == reading->name_count || (type == R_X86_64_64 && relocations[i].r_addend))
 			continue;
-		if (type == R_X86_64_64) {
-			object->taken |= 1ULL << name;
-			continue;
-		}
 		if (word.address & 7 || word.address < object->start || word.address >= object->end ||
 			pl_memory_read_u64(reading->pid, word.address, &word.value) < 0 || !is_code(reading, word.value)) {
-			object->unready++;
+			/* What data point to is the program's to change. */
+			object->unready += word.kind != PL_GOT_DATA;
 			continue;
 		}
 		/* Within the object it is the function, or the PLT that leads to the dynamic linker: libc itself, whose own
@@ -154,18 +153,24 @@ static int read_table(struct reading *reading, uint64_t table, uint64_t size, bo
 		word.bound = word.value < object->start || word.value >= object->end ||
 			     (symbol->st_shndx != SHN_UNDEF && word.value == reading->bias + symbol->st_value);
 		code = add_word(reading->got, &word);
-		if (unsure && type == R_X86_64_GLOB_DAT)
-			(*ret_unsure)++;
 	}
 	return code;
 }
 
+/* Of the words that no PLT jumps through only the text says how they are used. */
+static bool is_unsure(const struct pl_got_word *word)
+{
+	return !word->slot && word->kind != PL_GOT_DATA;
+}
+
 /* A reference is the distance from the end of an instruction. Jumps (ff 25) and calls (ff 15) end with it. */
-static void look_for_loads(const uint8_t *text, size_t size, uint64_t address, struct pl_got_word *words, size_t count)
+static void look_for_references(const uint8_t *text, size_t size, uint64_t address, struct pl_got_word *words, size_t count)
 {
 	uint64_t low = UINT64_MAX, high = 0;
 
 	for (size_t i = 0; i < count; i++) {
+		if (!is_unsure(&words[i]))
+			continue;
 		low = words[i].address < low ? words[i].address : low;
 		high = words[i].address > high ? words[i].address : high;
 	}
@@ -175,11 +180,19 @@ static void look_for_loads(const uint8_t *text, size_t size, uint64_t address, s
 
 		memcpy(&distance, text + at, sizeof(distance));
 		target = address + at + 4 + (uint64_t)(int64_t)distance;
-		if (target < low || target > high || (text[at - 2] == 0xff && (text[at - 1] == 0x25 || text[at - 1] == 0x15)))
+		if (target < low || target > high)
 			continue;
-		for (size_t i = 0; i < count; i++)
-			if (words[i].address == target)
-				words[i].address = 0; /* it may have been copied */
+
+		bool jump = text[at - 2] == 0xff && (text[at - 1] == 0x25 || text[at - 1] == 0x15);
+
+		for (size_t i = 0; i < count; i++) {
+			if (!is_unsure(&words[i]) || words[i].address != target)
+				continue;
+			if (jump)
+				words[i].called = true;
+			else
+				words[i].kind = PL_GOT_LOADED; /* it may have been copied */
+		}
 	}
 }
 
@@ -193,15 +206,19 @@ static int read_text(
 	return pl_memory_read(reading->pid, reading->bias + segment->p_vaddr + at, text, size);
 }
 
-/* Of the last `count` words those stay that are jumped through only. */
-static int keep_jumps(struct reading *reading, size_t count)
+/* How the last `count` words are referred to. */
+static int look_at_text(struct reading *reading, size_t count)
 {
 	struct pl_got *got = reading->got;
 	struct pl_got_word *words = got->words + got->word_count - count;
 	pl_autofree uint8_t *text = malloc(CHUNK);
 	pl_autoclose int fd = -1;
-	size_t kept = 0;
+	bool unsure = false;
 
+	for (size_t i = 0; i < count; i++)
+		unsure |= is_unsure(&words[i]);
+	if (!unsure)
+		return 0;
 	if (!text)
 		return -ENOMEM;
 	fd = pl_elf_open_file(reading->pid, reading->maps, got->objects[got->object_count - 1].map);
@@ -219,16 +236,9 @@ static int keep_jumps(struct reading *reading, size_t count)
 
 			if (code < 0)
 				return code;
-			look_for_loads(text, left < CHUNK ? left : CHUNK, address, words, count);
+			look_for_references(text, left < CHUNK ? left : CHUNK, address, words, count);
 		}
 	}
-	for (size_t i = 0; i < count; i++) {
-		if (words[i].address)
-			words[kept++] = words[i];
-		else
-			got->objects[got->object_count - 1].taken |= 1ULL << words[i].name;
-	}
-	got->word_count -= count - kept;
 	return 0;
 }
 
@@ -238,7 +248,7 @@ static int read_words(struct reading *reading)
 	/* Relative relocations come first, are the most, and have no symbol. */
 	uint64_t relative = dynamic->relative_count * sizeof(Elf64_Rela), start, end;
 	struct pl_got_object *object = &reading->got->objects[reading->got->object_count - 1];
-	size_t unsure = 0;
+	size_t before = reading->got->word_count;
 	int code;
 
 	if (relative > dynamic->relocations_size || dynamic->relative_count > UINT32_MAX)
@@ -256,10 +266,10 @@ static int read_words(struct reading *reading)
 	if (code < 0)
 		return code;
 	reading->strings[dynamic->strings_size - 1] = '\0';
-	code = read_table(reading, dynamic->jumps, dynamic->jumps_size, false, &unsure);
+	code = read_table(reading, dynamic->jumps, dynamic->jumps_size);
 	if (code == 0)
-		code = read_table(reading, dynamic->relocations + relative, dynamic->relocations_size - relative, true, &unsure);
-	return code == 0 && unsure ? keep_jumps(reading, unsure) : code;
+		code = read_table(reading, dynamic->relocations + relative, dynamic->relocations_size - relative);
+	return code == 0 ? look_at_text(reading, reading->got->word_count - before) : code;
 }
 
 int pl_got_add(pid_t pid, const struct pl_maps *maps, const struct pl_map *map, const char *const *names,

@@ -155,7 +155,7 @@ static uint64_t find_real(struct native *native, const struct pl_inline_image *i
 	uint64_t found = 0;
 
 	for (size_t i = 0; i < got->word_count && !native->real[name]; i++)
-		if (got->words[i].name == name && got->words[i].bound)
+		if (got->words[i].name == name && got->words[i].bound && got->words[i].kind != PL_GOT_DATA)
 			native->real[name] = behind_hook(native, image, got->words[i].value);
 	if (native->real[name])
 		return native->real[name];
@@ -231,15 +231,30 @@ static bool takes(enum pl_inline_native kind)
 	return kind == PL_INLINE_NATIVE_FREE || kind == PL_INLINE_NATIVE_MUNMAP;
 }
 
-/* Whether this object frees blocks in a way that cannot be seen. operator delete of the C++ library ends in a call
- * of free() that can, from wherever it is called. */
-static bool hides_frees(const struct pl_got_object *object, enum interface interface)
+/*
+ * Whether this object frees blocks in a way that cannot be seen: through a word that is not hooked, because it is also
+ * loaded as a value. Where the object has a word in its PLT too, and jumps through the other nowhere, all its own calls
+ * go through that of the PLT; what is loaded is handed on to somebody else, to free something rare (std::function in
+ * libc10, pthread_key_create() in libgfortran). operator delete of the C++ library ends in a call of free() that can be
+ * seen, from wherever it is called.
+ */
+static bool hides_frees(const struct pl_got *got, uint32_t object, enum interface interface)
 {
-	for (uint32_t name = 0; name < FUNCTIONS; name++)
-		if (object->taken >> name & 1 && takes(functions[name].kind) &&
-			functions[name].interface == interface)
+	uint64_t hidden = 0, slots = 0;
+
+	for (size_t i = 0; i < got->word_count; i++) {
+		const struct pl_got_word *word = &got->words[i];
+
+		if (word->object != object || functions[word->name].interface != interface || !takes(functions[word->name].kind))
+			continue;
+		if (word->kind == PL_GOT_DATA || (word->kind == PL_GOT_LOADED && word->called))
 			return true;
-	return false;
+		if (word->slot)
+			slots |= 1ULL << word->name;
+		else if (word->kind == PL_GOT_LOADED)
+			hidden |= 1ULL << word->name;
+	}
+	return (hidden & ~slots) != 0;
 }
 
 /* Whether a word is to be hooked, and how. */
@@ -257,7 +272,9 @@ static bool is_wanted(struct native *native, const struct pl_got *got, const str
 		return false;
 	if (interface == OPERATOR && (real < native->allocator || real >= native->allocator_end))
 		return false;
-	if (takes(kind) || !hides_frees(object, interface))
+	if (word->kind != PL_GOT_JUMPED)
+		return false;
+	if (takes(kind) || !hides_frees(got, word->object, interface))
 		return true;
 	*ret_flags = PL_INLINE_NATIVE_FORGET;
 	return kind == PL_INLINE_NATIVE_REALLOC || kind == PL_INLINE_NATIVE_REALLOCARRAY;

@@ -15,7 +15,7 @@
  *  - the mappings of the interpreter and of an allocator: their arenas;
  *  - operator new and delete, unless they belong to an allocator: those of the C++ library call malloc
  *    through a word of its own. Nor an operator new that throws where the allocator has none that does not;
- *  - words that hand out blocks, in an object whose frees cannot be seen (see got.h): what it allocates
+ *  - words that hand out blocks, in an object whose own frees cannot be seen (see got.h): what it allocates
  *    and frees by itself would look like a leak. Its realloc is hooked for the blocks of others that it frees.
  */
 struct native {

@@ -6,6 +6,10 @@
 #include <unistd.h>
 
 void *(*volatile kept)(size_t size);
+#ifdef TAKEN
+/* Never called. */
+void *(*in_data)(size_t size) = malloc;
+#endif
 
 int main(int argc, char **argv)
 {
