@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_ENGINE_INLINE_H
+#define PYLEAK_ENGINE_INLINE_H
+
+#include "engine.h"
+#include "inline_read.h"
+#include "inline_rounding.h"
+#include "inline_stacks.h"
+#include "native.h"
+#include "native_caller.h"
+#include "pyleak/hook.h"
+
+/*
+ * The engine that does not stop, in three parts. inline_plant.c: how the probe gets into the process; inline_libraries.c:
+ * hooks in what it loads later; inline.c: the life of a recording, from its start to the removal.
+ */
+
+/* How long is tried to stop the process. */
+#define INLINE_STOP_PATIENCE_NSEC (5 * PL_NSEC_PER_SEC)
+
+struct inline_engine {
+	struct pl_engine engine;
+	const struct pl_python *python;
+	struct pl_probe probe;
+	struct pl_inline_reader reader;
+	struct native native;
+	struct native_callers callers;
+	struct inline_stacks stacks;
+	int64_t next_native_look;
+	uint64_t start_time;
+	int64_t next_pass;
+	bool apart;     /* its sites bear its number */
+	int process_fd; /* a pidfd: becomes readable when the process ends; -1 before Linux 5.3 */
+	struct inline_rounding last_rounding; /* once it is finished: before the tables went */
+	bool planted;   /* by us, or adopted: there is something to remove */
+	bool keep;
+	bool words_changed; /* a word that led to us does not any more: said once */
+	bool gone;      /* the process ended, or runs another program */
+};
+
+/* inline_plant.c */
+/* Plants the probe. 0; -ENOMEM, -EEXIST: no room; or -errno, maybe without a text in err. */
+int inline_plant(struct inline_engine *self, const struct pl_engine_options *options, struct pl_error *err);
+/* Takes over how the probe that stands at self->probe was set up. -EPROTO: it is another version's. */
+int inline_adopt_config(struct inline_engine *self, int native_frames);
+
+/* inline_libraries.c */
+/* Looks for libraries that were loaded since, not more often than it may cost; `now` in CLOCK_MONOTONIC. */
+void inline_follow_libraries(struct inline_engine *self, int64_t now);
+
+#endif

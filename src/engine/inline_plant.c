@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "allocator_hooks.h"
+#include "free_lists.h"
+#include "inline_engine.h"
+#include "pyleak/cleanup.h"
+#include "pyleak/memory.h"
+#include "pyleak/units.h"
+
+/* Rows for words of GOTs: 512 KiB, of which only what is used takes memory. */
+#define WORDS_MAX 16384U
+#define PAGE 4096ULL
+
+/* What planting needs to know of the process, gathered while it is stopped. */
+struct planting {
+	const struct pl_python *python;
+	struct pl_inline_options options;
+	const struct pl_probe_plan *plan;
+	struct free_lists free_lists;
+	const struct native *native; /* NULL: left alone */
+	struct pl_python_current current;
+	uint64_t leader, leader_thread;
+	struct pl_python_detached detached;
+	uint64_t gil;
+	uint64_t rss;
+	const struct pl_account *account;
+	bool wrapped; /* the mem or obj allocator is */
+};
+
+/* In config.engine[], which is the tracer's own. */
+enum {
+	CONFIG_RSS,
+	CONFIG_ACCOUNT_KNOWN, /* a bit for each part; 0: no account was taken */
+	CONFIG_ACCOUNT_OVERHEAD,
+	CONFIG_ACCOUNT_PARTS,
+};
+_Static_assert(CONFIG_ACCOUNT_PARTS + PL_ACCOUNT_PARTS <= 16, "config.engine");
+
+#define ACCOUNT_PART_MAX (INT64_C(1) << 56)
+
+static void save_account(uint64_t *words, const struct pl_account *account)
+{
+	words[CONFIG_ACCOUNT_OVERHEAD] = (uint64_t)account->arenas_overhead;
+	for (int part = 0; account->taken && part < PL_ACCOUNT_PARTS; part++) {
+		words[CONFIG_ACCOUNT_KNOWN] |= (uint64_t)account->known[part] << part;
+		words[CONFIG_ACCOUNT_PARTS + part] = (uint64_t)account->parts[part];
+	}
+}
+
+static struct pl_account load_account(const uint64_t *words)
+{
+	struct pl_account account = {
+		.taken = words[CONFIG_ACCOUNT_KNOWN] != 0,
+		.rss = words[CONFIG_RSS],
+		.arenas_overhead = (int64_t)(words[CONFIG_ACCOUNT_OVERHEAD] % ACCOUNT_PART_MAX),
+		.alignment = PL_ACCOUNT_ALIGNMENT,
+	};
+
+	for (int part = 0; part < PL_ACCOUNT_PARTS; part++) {
+		int64_t bytes = (int64_t)words[CONFIG_ACCOUNT_PARTS + part];
+
+		account.known[part] = words[CONFIG_ACCOUNT_KNOWN] >> part & 1;
+		/* The process can write anything there: no sum of it may overflow. */
+		account.parts[part] = bytes > -ACCOUNT_PART_MAX && bytes < ACCOUNT_PART_MAX ? bytes : 0;
+	}
+	return account;
+}
+
+static uint64_t realtime_ns(void)
+{
+	struct timespec now;
+
+	(void)clock_gettime(CLOCK_REALTIME, &now);
+	return (uint64_t)now.tv_sec * PL_NSEC_PER_SEC + (uint64_t)now.tv_nsec;
+}
+
+static void fill(void *context, uint8_t *image, uint64_t base, uint64_t tables)
+{
+	const struct planting *planting = context;
+	struct pl_inline_config config;
+
+	pl_inline_configure(&planting->options, planting->python, tables, &config);
+	config.thread_tls = planting->current.offset;
+	config.thread_module = planting->current.module;
+	config.thread_stride = planting->current.stride;
+	config.thread_room = planting->current.room;
+	config.thread_generation = planting->current.generation;
+	config.gil = planting->gil;
+	config.leader = planting->leader;
+	config.leader_thread = planting->leader_thread;
+	config.interpreters_head = planting->python->interpreters_head;
+	if (planting->detached.interpreter) {
+		config.finalizing = planting->python->finalizing;
+		config.main_interpreter = planting->detached.interpreter;
+		if (planting->detached.tid != PL_NO_FIELD) {
+			config.thread_native_id = planting->detached.native_id;
+			config.thread_tid = planting->detached.tid;
+		}
+	}
+	config.planted_realtime = realtime_ns();
+	config.planted_monotonic = (uint64_t)pl_now_ns();
+	config.engine[CONFIG_RSS] = planting->rss;
+	save_account(config.engine, planting->account);
+	if (planting->wrapped)
+		config.nested_size = 0;
+	free_lists_fill(planting->python, &planting->free_lists, image, base, &config.free_lists);
+	for (uint32_t i = 0; i < PL_INLINE_ENTRIES; i++) {
+		config.original[i] = planting->plan->hooks[i].original;
+		config.slot[i] = planting->plan->hooks[i].address;
+	}
+	if (planting->native) {
+		config.native = 1;
+		for (uint32_t i = PL_INLINE_ENTRY_NATIVE; i < PL_INLINE_ENTRY_COUNT; i++) {
+			config.original[i] = planting->native->original[i];
+			config.flags[i] = planting->native->flags[i];
+		}
+		memcpy(config.quiet, planting->native->quiet + PL_INLINE_FIRST_ALLOC, sizeof(config.quiet));
+	}
+	memcpy(image + PL_INLINE_CONFIG_OFFSET, &config, sizeof(config));
+}
+
+static uint64_t image_size(void)
+{
+	return (pl_inline_bytes_size + PAGE - 1) & ~(PAGE - 1);
+}
+
+static int make_plan(const struct pl_python *python, struct planting *planting, const uint8_t *image, struct pl_probe_plan *plan)
+{
+	const struct pl_inline_image *header = (const void *)(image + PL_INLINE_IMAGE_OFFSET);
+
+	*plan = (struct pl_probe_plan){
+		.engine = PL_PROBE_INLINE,
+		.image = image,
+		.code_size = image_size(),
+		.tables_size = pl_inline_data_size(&planting->options),
+		.tables_kept = PL_INLINE_KEPT_SIZE,
+		.fill = fill,
+		.context = planting,
+		.armed_value = python->free_threaded   ? PL_INLINE_THREADS :
+			       planting->options.sample ? PL_INLINE_SAMPLE :
+							 PL_INLINE_GIL,
+		.mark = PL_INLINE_MARKER,
+		.inside_words = 2,
+		.inside_offset = pl_inline_data_size(&planting->options) - PL_INLINE_KEPT_SIZE,
+	};
+	planting->plan = plan;
+	/* A context of its own: not pymalloc but what wraps it (debug, tracemalloc), through which small
+	 * requests too may reach the raw domain. */
+	for (int domain = PL_PYMEM_MEM; domain <= PL_PYMEM_OBJ; domain++) {
+		uint64_t wrapper;
+		int code = pl_memory_read_u64(python->pid, python->allocators[domain], &wrapper);
+
+		if (code < 0)
+			return code;
+		planting->wrapped |= wrapper != 0;
+	}
+	return allocator_hooks_plan(python, header->entry, plan);
+}
+
+/* Where the running thread state is, checked in every thread. */
+static int find_current(struct pl_tracee *tracee, struct planting *planting, struct pl_error *err)
+{
+	pl_autofree uint64_t *pointers = NULL;
+	size_t count = 0;
+
+	if (planting->python->thread_current)
+		return 0;
+	pointers = calloc(tracee->count, sizeof(*pointers));
+	if (!pointers)
+		return -ENOMEM;
+	for (size_t i = 0; i < tracee->count; i++) {
+		pl_registers regs;
+
+		if (pl_thread_registers(&tracee->threads[i], &regs) == 0)
+			pointers[count++] = pl_registers_thread_pointer(&regs);
+	}
+	return pl_python_current(planting->python, pointers, count, &planting->current, err);
+}
+
+/* The first thread, and its state if that may be looked at in native code. A leader that has ended has no registers. */
+static void find_leader(struct pl_tracee *tracee, struct planting *planting)
+{
+	for (size_t i = 0; i < tracee->count; i++) {
+		pl_registers regs;
+
+		if (tracee->threads[i].tid != planting->python->pid || pl_thread_registers(&tracee->threads[i], &regs) < 0)
+			continue;
+		planting->leader = pl_registers_thread_pointer(&regs);
+		planting->leader_thread = pl_python_first_thread(planting->python, planting->leader);
+	}
+}
+
+int inline_adopt_config(struct inline_engine *self, int native_frames)
+{
+	const struct pl_inline_config *config = &self->reader.config;
+	struct pl_inline_image image;
+	int code = pl_memory_read(self->python->pid, self->probe.base + PL_INLINE_IMAGE_OFFSET, &image, sizeof(image));
+
+	if (code == 0 && (image.magic != PL_INLINE_MAGIC || image.abi != PL_INLINE_ABI))
+		code = -EPROTO;
+	if (code == 0)
+		code = pl_memory_read(self->python->pid, self->probe.base + PL_INLINE_CONFIG_OFFSET, &self->reader.config,
+			sizeof(self->reader.config));
+	if (code == 0)
+		code = pl_inline_reader_init(&self->reader);
+	if (code < 0)
+		return code;
+	inline_stacks_init(&self->stacks, self->python, self->probe.base, config->native ? native_frames : 0);
+	self->engine.facts = (struct pl_engine_facts){
+		.engine = "inline",
+		.frames = (int)config->frame_limit,
+		.sample = config->sample,
+		.native = config->native != 0,
+		.since_ns = (int64_t)config->planted_monotonic,
+		.since = {(time_t)(config->planted_realtime / PL_NSEC_PER_SEC),
+			(long)(config->planted_realtime % PL_NSEC_PER_SEC)},
+		.rss = config->engine[CONFIG_RSS],
+		.account = load_account(config->engine),
+	};
+	return 0;
+}
+
+static int plant_sized(struct inline_engine *self, const struct pl_engine_options *options, uint64_t chunk_count,
+	struct pl_error *err)
+{
+	const struct pl_python *python = self->python;
+	struct planting planting = {
+		.python = python,
+		.options = {.frames = (uint32_t)options->frames, .sample = options->sample, .chunk_count = chunk_count},
+		.rss = options->rss,
+		.account = &options->account,
+		.native = options->native ? &self->native : NULL,
+	};
+	struct pl_probe_plan plan = {0};
+	struct pl_maps maps = {0};
+	struct pl_gadgets gadgets;
+	struct pl_tracee *tracee = NULL;
+	pl_autofree uint8_t *image = calloc(1, image_size());
+	pl_autofree struct pl_probe_word *words = NULL;
+	int code;
+
+	if (!image)
+		return pl_fail(err, -ENOMEM, "out of memory");
+	memcpy(image, pl_inline_bytes, pl_inline_bytes_size);
+	/* All that can be read is read before the process is stopped. */
+	planting.gil = pl_python_main_gil(python);
+	code = pl_maps_read(python->pid, &maps);
+	if (code == 0)
+		code = pl_gadgets_find(python->pid, &maps, &gadgets, err);
+	if (code == 0)
+		code = make_plan(python, &planting, image, &plan);
+	plan.kept = options->keep;
+	if (code == 0 && options->native) {
+		code = native_look(&self->native, (const void *)(image + PL_INLINE_IMAGE_OFFSET), &words, &plan.word_count);
+		plan.words = words;
+		plan.word_capacity = WORDS_MAX;
+		if (plan.word_count > WORDS_MAX)
+			plan.word_count = WORDS_MAX;
+	}
+	if (code == 0 && !options->park)
+		free_lists_plan(python, (const void *)(image + PL_INLINE_IMAGE_OFFSET), &planting.free_lists, &plan);
+	if (code == 0)
+		code = pl_tracee_seize(python->pid, INLINE_STOP_PATIENCE_NSEC, &tracee, err);
+	if (code == 0)
+		code = find_current(tracee, &planting, err);
+	if (code == 0)
+		find_leader(tracee, &planting);
+	/* Frames that are not objects (3.11+) lie in mappings, which only the native hooks see go. */
+	if (code == 0 && (options->native || python->layout.frame_instruction_is_index))
+		pl_python_detached(python, &planting.detached);
+	if (code == 0 && !options->park)
+		free_lists_settle(python, &planting.free_lists, &plan);
+	if (code == 0)
+		code = pl_probe_plant(tracee, &maps, &gadgets, &plan, &self->probe, err);
+
+	int64_t stop_ns = pl_tracee_detach(tracee);
+
+	if (stop_ns > self->engine.stop_ns)
+		self->engine.stop_ns = stop_ns;
+	pl_maps_free(&maps);
+	if (code == 0) {
+		self->planted = true;
+		code = inline_adopt_config(self, options->native_frames);
+		self->engine.facts.account = options->account;
+	}
+	if (code == 0) {
+		native_adopt(&self->native, &self->probe, &self->reader.config);
+		/* For words that were bound between the look and the stop. */
+		native_look_again(&self->native);
+	}
+	return code;
+}
+
+/*
+ * The map of live blocks is address space, not memory, but a process may have a limit to that too
+ * (ulimit -v, vm.overcommit_memory 2): then it gets a map for a smaller heap, and what does not fit
+ * in is counted as lost. At least half of what it has left stays its own.
+ */
+static int find_room(pid_t pid, int frames, uint64_t *ret_chunk_count, uint64_t *ret_size, struct pl_error *err)
+{
+	static const uint64_t chunk_counts[] = {0 /* the default */, 128, 16, 4};
+	uint64_t left = pl_address_space_left(pid);
+
+	for (size_t i = 0; i < sizeof(chunk_counts) / sizeof(chunk_counts[0]); i++) {
+		const struct pl_inline_options sized = {.frames = (uint32_t)frames, .chunk_count = chunk_counts[i]};
+
+		*ret_chunk_count = sized.chunk_count;
+		*ret_size = pl_inline_data_size(&sized);
+		if (*ret_size <= left / 2)
+			return 0;
+	}
+	return pl_fail(err, -ENOMEM,
+		"process %d may map only %" PRIu64 " MiB more (ulimit -v, or vm.overcommit_memory 2), too little for the "
+		"recorder: use --engine breakpoint",
+		(int)pid, left >> 20);
+}
+
+int pl_engine_room(pid_t pid, uint64_t *ret_size, struct pl_error *err)
+{
+	struct pl_maps maps = {0};
+	uint64_t chunk_count;
+	int code = find_room(pid, PL_INLINE_FRAMES_MAX, &chunk_count, ret_size, err);
+
+	if (code == 0)
+		code = pl_maps_read(pid, &maps);
+	if (code == 0 && !pl_probe_place(&maps, image_size(), *ret_size))
+		code = pl_fail(err, -EEXIST, "no free place for the probe in process %d", (int)pid);
+	pl_maps_free(&maps);
+	return code < 0 ? pl_fail(err, code, "process %d cannot be read: %s", (int)pid, strerror(-code)) : 0;
+}
+
+int inline_plant(struct inline_engine *self, const struct pl_engine_options *options, struct pl_error *err)
+{
+	uint64_t chunk_count, size;
+	int code = find_room(self->python->pid, options->frames, &chunk_count, &size, err);
+
+	return code < 0 ? code : plant_sized(self, options, chunk_count, err);
+}
