@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_TRACE_TRACEE_PRIVATE_H
+#define PYLEAK_TRACE_TRACEE_PRIVATE_H
+
+#include "pyleak/trace.h"
+
+/* What a tracee is made of. threads.c: the threads that are traced, and what one of them is told; events.c: what the
+ * kernel reports of them; tracee.c: stopping all of them and letting go. */
+
+/* threads.c */
+struct pl_thread *thread_find(struct pl_tracee *tracee, pid_t tid);
+struct pl_thread *thread_add(struct pl_tracee *tracee, pid_t tid); /* NULL: no memory */
+/* Takes those that are gone out of the list. */
+void threads_forget_gone(struct pl_tracee *tracee);
+/* Whether tid is a thread of this process and not a process that it cloned with unusual flags. */
+bool thread_is_own(const struct pl_tracee *tracee, pid_t tid);
+/*
+ * Lets a thread go on. While stops are being collected it must come back at once: any trap clears
+ * a pending INTERRUPT (kernel/signal.c, ptrace_stop()), so it is asked for anew before each step.
+ */
+void thread_go_on(struct pl_thread *thread, int signal, bool collecting);
+bool threads_any_running(const struct pl_tracee *tracee);
+void threads_interrupt(struct pl_tracee *tracee);
+/* Seizes the threads that are not ours yet. The number of new ones, or -errno. */
+int threads_seize_new(struct pl_tracee *tracee);
+/* A stop costs a tenth where tracer and tracee share a processor: one hands over to the other
+ * without waking an idle core. The tracee is left free; we follow it. */
+void thread_follow_processor(const struct pl_tracee *tracee, pid_t tid);
+
+/* events.c */
+/* waitpid() has no timeout: while this is on, a wait ends after 20 ms. */
+void events_tick(bool on);
+/* Until all threads have stopped. 0; -ETIMEDOUT: some thread did not stop; -ESRCH: the process ended. */
+int events_collect_stops(struct pl_tracee *tracee, int64_t deadline);
+
+#endif
