@@ -42,6 +42,9 @@ struct pl_process_memory {
 	uint64_t rss, anonymous, files, shared;
 };
 int pl_process_memory(pid_t pid, struct pl_process_memory *ret);
+/* Bytes of its address space that it has locked (mlock, mlockall), in memory or not; 0 if that cannot be had. A
+ * leader that has ended says nothing: ask another thread. */
+uint64_t pl_process_locked(pid_t tid);
 /* The start time alone, to see that a pid still means the same process. */
 int pl_process_start_time(pid_t pid, uint64_t *ret_start_time);
 /* Whether this very process still runs: it is neither gone, nor a zombie, nor another one under its number. */

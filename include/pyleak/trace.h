@@ -85,7 +85,8 @@ int pl_tracee_swap_word(struct pl_tracee *tracee, uint64_t address, uint64_t exp
 
 /*
  * Remote system calls that restore the thread by themselves if the tracer dies (see
- * pl_arch_remote_frame). Only mmap, munmap, madvise, prctl and rt_sigaction are ever called so.
+ * pl_arch_remote_frame). Only mmap, munmap, madvise, prctl, rt_sigaction and, where memory
+ * is locked, munlock, mremap and mprotect are ever called so.
  * A seccomp filter of the thread is suspended for the calls if we may do that; it is in force again if
  * the tracer dies, so a call that is under way at that moment is judged by it. If we may not, the calls
  * are made under a container's filter, and none is made under one of the program's own.

@@ -2,6 +2,7 @@
 #include "checks.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -95,16 +96,30 @@ static int check_kernel(struct pl_subject *subject, char note[PL_CHECK_NOTE], st
 			: 0;
 }
 
+/* Of the machine; a process may have its own mind. */
+static bool huge_pages_always(void)
+{
+	pl_autoclose int fd = open("/sys/kernel/mm/transparent_hugepage/enabled", O_RDONLY | O_CLOEXEC);
+	char text[64];
+	ssize_t length = fd < 0 ? 0 : read(fd, text, sizeof(text) - 1);
+
+	text[length > 0 ? length : 0] = '\0';
+	return strstr(text, "[always]") != NULL;
+}
+
 static int check_space(struct pl_subject *subject, char note[PL_CHECK_NOTE], struct pl_error *err)
 {
-	uint64_t size;
-	char text[PL_SIZE_TEXT];
+	uint64_t size, locked = pl_process_locked(subject->process.pid);
+	char text[PL_SIZE_TEXT], locked_text[PL_SIZE_TEXT];
 	int code = pl_engine_room(subject->process.pid, &size, err);
 
 	if (code < 0)
 		return code;
 	pl_format_size((int64_t)size, false, text);
-	note_down(note, "room for the recorder's tables (%s of addresses; memory only where something is recorded)", text);
+	pl_format_size((int64_t)locked, false, locked_text);
+	note_down(note, "room for the recorder's tables (%s of addresses; memory only where something is recorded%s)%s%s%s", text,
+		huge_pages_always() ? ", in small pages though huge ones are \"always\"" : "", locked ? "; it has locked " : "",
+		locked ? locked_text : "", locked ? " of its memory (mlock), the tables are not locked" : "");
 	return 0;
 }
 

@@ -3,32 +3,17 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
 
+#include "pages.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/hook.h"
 #include "pyleak/memory.h"
 #include "pyleak/units.h"
 #include "words.h"
 
-#ifndef MAP_FIXED_NOREPLACE
-#define MAP_FIXED_NOREPLACE 0x100000
-#endif
-#ifndef MADV_WIPEONFORK
-#define MADV_WIPEONFORK 18
-#endif
-enum { PAGE = 4096 };
 #define KERNEL_SA_RESTORER 0x04000000
 #define UNDO_PATIENCE_NSEC (2 * PL_NSEC_PER_SEC)
-
-/* Behind the code and the table of further hooks. */
-static uint64_t data_offset(const struct pl_probe_plan *plan)
-{
-	uint64_t words = plan->word_capacity * sizeof(struct pl_probe_hook);
-
-	return plan->code_size + ((words + PAGE - 1) & ~(uint64_t)(PAGE - 1));
-}
 
 static bool is_free(const struct pl_maps *maps, uint64_t start, uint64_t size)
 {
@@ -49,78 +34,9 @@ uint64_t pl_probe_place(const struct pl_maps *maps, uint64_t size, uint64_t tabl
 	return 0;
 }
 
-/* A remote call that must succeed: its own failure becomes ours. */
-static int call(struct pl_remote *remote, long number, const uint64_t arguments[6], int64_t *ret_result)
-{
-	int64_t result;
-	int code = pl_remote_call(remote, number, arguments, &result);
-
-	if (code < 0)
-		return code;
-	if (result < 0 && result > -4096)
-		return (int)result;
-	if (ret_result)
-		*ret_result = result;
-	return 0;
-}
-
-static int map_at(struct pl_remote *remote, uint64_t address, uint64_t size, int protection, int flags)
-{
-	int64_t got;
-	int code = call(remote, SYS_mmap,
-		(const uint64_t[6]){address, size, (uint64_t)protection,
-			(uint64_t)(MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | flags), (uint64_t)-1, 0},
-		&got);
-
-	if (code < 0 || (uint64_t)got == address)
-		return code;
-	/* A kernel before 4.17 takes the address as a hint. */
-	(void)call(remote, SYS_munmap, (const uint64_t[6]){(uint64_t)got, size, 0, 0, 0, 0}, NULL);
-	return -EEXIST;
-}
-
-/* Before Linux 4.14 there is no WIPEONFORK: a child stays armed. Its breakpoints then only cost it a
- * signal each; the inline engine is not planted there. */
-static int wipe_on_fork(struct pl_remote *remote, uint64_t address, uint64_t size)
-{
-	return call(remote, SYS_madvise, (const uint64_t[6]){address, size, MADV_WIPEONFORK, 0, 0, 0}, NULL);
-}
-
-/* Where somebody else has mapped since we looked, nothing is ours to unmap when the failure is undone. */
-static int map_pages(struct pl_remote *remote, struct pl_probe *probe, const struct pl_probe_plan *plan)
-{
-	uint64_t base = probe->base, data = base + data_offset(plan);
-	/* All of it executable and unwritable first, then the data over its end: never both. */
-	int code = map_at(remote, base, data_offset(plan) + plan->data_size, PROT_READ | PROT_EXEC, 0);
-
-	if (code == -EEXIST)
-		probe->mapped_size = probe->tables = 0;
-	if (code < 0)
-		return code;
-	if (plan->data_size) {
-		code = call(remote, SYS_mmap,
-			(const uint64_t[6]){data, plan->data_size, PROT_READ | PROT_WRITE,
-				MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, (uint64_t)-1, 0},
-			NULL);
-		if (code < 0)
-			return code;
-		(void)wipe_on_fork(remote, data, plan->data_size);
-	}
-	if (plan->tables_size)
-		code = map_at(remote, probe->tables, plan->tables_size, PROT_READ | PROT_WRITE, MAP_NORESERVE);
-	if (code == -EEXIST)
-		probe->tables = 0;
-	if (code == 0 && plan->tables_size)
-		code = wipe_on_fork(remote, probe->tables, plan->tables_size - plan->tables_kept);
-	if (code == 0 && plan->tables_size)
-		code = call(remote, SYS_madvise,
-			(const uint64_t[6]){probe->tables, plan->tables_size, MADV_DONTDUMP, 0, 0, 0}, NULL);
-	return code;
-}
-
 static void fill_header(struct pl_probe *probe, const struct pl_probe_plan *plan)
 {
-	uint64_t data = plan->data_size ? probe->base + data_offset(plan) : probe->tables;
+	uint64_t data = plan->data_size ? probe->base + pl_pages_data_offset(plan) : probe->tables;
 	struct pl_probe_header *header = &probe->header;
 
 	memcpy(header->magic, PL_PROBE_MAGIC, sizeof(header->magic));
@@ -180,13 +96,13 @@ static int write_code(struct pl_tracee *tracee, const struct pl_probe *probe, co
 static int install_trap_handler(struct pl_tracee *tracee, struct pl_remote *remote, struct pl_probe *probe,
 	const struct pl_probe_plan *plan)
 {
-	uint64_t scratch = probe->base + data_offset(plan) + plan->scratch_offset;
+	uint64_t scratch = probe->base + pl_pages_data_offset(plan) + plan->scratch_offset;
 	struct pl_kernel_sigaction action = {
 		.handler = probe->base + plan->trap_handler_offset,
 		.flags = SA_SIGINFO | SA_RESTART | SA_NODEFER | KERNEL_SA_RESTORER,
 		.restorer = probe->base + plan->restorer_offset,
 	};
-	int code = call(remote, SYS_rt_sigaction, (const uint64_t[6]){SIGTRAP, 0, scratch, 8, 0, 0}, NULL);
+	int code = pl_pages_call(remote, SYS_rt_sigaction, (const uint64_t[6]){SIGTRAP, 0, scratch, 8, 0, 0}, NULL);
 
 	if (code == 0)
 		code = pl_memory_read(tracee->threads[0].tid, scratch, &probe->header.saved_trap,
@@ -196,7 +112,7 @@ static int install_trap_handler(struct pl_tracee *tracee, struct pl_remote *remo
 	if (code == 0)
 		code = pl_tracee_write(tracee, scratch, &action, sizeof(action));
 	if (code == 0)
-		code = call(remote, SYS_rt_sigaction, (const uint64_t[6]){SIGTRAP, scratch, 0, 8, 0, 0}, NULL);
+		code = pl_pages_call(remote, SYS_rt_sigaction, (const uint64_t[6]){SIGTRAP, scratch, 0, 8, 0, 0}, NULL);
 	return code;
 }
 
@@ -254,6 +170,11 @@ static int explain(pid_t pid, int code, struct pl_error *err)
 	case -ENOMEM:
 		return pl_fail(err, code,
 			"process %d has no address space left for the probe (a limit such as ulimit -v?)", (int)pid);
+	case -EAGAIN:
+		return pl_fail(err, code,
+			"process %d locks its memory (mlockall), and may not lock the few pages that the probe's code takes: raise "
+			"its ulimit -l",
+			(int)pid);
 	case -EACCES:
 	case -EPERM:
 		return pl_fail(err, code,
@@ -273,7 +194,7 @@ int pl_probe_plant(struct pl_tracee *tracee, const struct pl_maps *maps, const s
 	const struct pl_probe_plan *plan, struct pl_probe *ret, struct pl_error *err)
 {
 	struct pl_remote *remote = NULL;
-	uint64_t size = data_offset(plan) + plan->data_size;
+	uint64_t size = pl_pages_data_offset(plan) + plan->data_size;
 
 	*ret = (struct pl_probe){
 		.pid = tracee->pid,
@@ -294,7 +215,7 @@ int pl_probe_plant(struct pl_tracee *tracee, const struct pl_maps *maps, const s
 
 	if (code < 0)
 		return explain(tracee->pid, code, err);
-	code = map_pages(remote, ret, plan);
+	code = pl_pages_map(remote, tracee->threads[0].tid, ret, plan);
 	if (code < 0) {
 		(void)pl_remote_end(remote);
 		(void)explain(tracee->pid, code, err);

@@ -250,6 +250,15 @@ int pl_process_memory(pid_t pid, struct pl_process_memory *ret)
 	return 0;
 }
 
+uint64_t pl_process_locked(pid_t tid)
+{
+	pl_autofree char *status = malloc(PL_PROC_STATUS_BYTES);
+
+	return status && pl_proc_read(tid, "status", status, PL_PROC_STATUS_BYTES) > 0 ?
+		       pl_proc_number(status, "VmLck", 10) * 1024 :
+		       0;
+}
+
 int pl_process_start_time(pid_t pid, uint64_t *ret_start_time)
 {
 	struct pl_process process = {0};
