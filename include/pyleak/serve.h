@@ -18,7 +18,7 @@ typedef char *pl_serve_document(void *context, size_t *ret_length);
 /* Whether text is "PORT", "ADDRESS:PORT" or "[ADDRESS]:PORT" with numbers alone; no address is the
  * loopback. 0 or -EINVAL. */
 int pl_serve_check(const char *text, struct pl_error *err);
-/* Listens there, and says where in a note. -ENOSYS: this pyleak is built without. */
+/* Listens there, and says where in a note. */
 int pl_serve_open(const char *text, pl_serve_document *document, void *context, struct pl_server **ret,
 		  struct pl_error *err);
 /* Answers who is there; does not wait. NULL is allowed. */

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #include "address.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/in.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,13 +12,33 @@
 #include "pyleak/serve.h"
 #include "pyleak/units.h"
 
-/* No name is looked up: where somebody listens is not for a name server to say. */
-int serve_address(const char *text, struct addrinfo **ret, struct pl_error *err)
+/*
+ * No name is looked up: where somebody listens is not for a name server to say. Nor is getaddrinfo() asked for
+ * numbers: it brings the C library's loading of name services along, which a static program does not have.
+ */
+static bool fill(const char *host, int port, struct serve_address *ret)
 {
-	const struct addrinfo hints = {
-		.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE,
-		.ai_socktype = SOCK_STREAM,
-	};
+	struct sockaddr_in *v4 = (struct sockaddr_in *)&ret->bytes;
+	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&ret->bytes;
+
+	memset(ret, 0, sizeof(*ret));
+	if (inet_pton(AF_INET, host, &v4->sin_addr) == 1) {
+		v4->sin_family = AF_INET;
+		v4->sin_port = htons((uint16_t)port);
+		ret->length = sizeof(*v4);
+		return true;
+	}
+	if (inet_pton(AF_INET6, host, &v6->sin6_addr) == 1) {
+		v6->sin6_family = AF_INET6;
+		v6->sin6_port = htons((uint16_t)port);
+		ret->length = sizeof(*v6);
+		return true;
+	}
+	return false;
+}
+
+int serve_address(const char *text, struct serve_address *ret, struct pl_error *err)
+{
 	pl_autofree char *copy = strdup(text);
 	char *colon = copy ? strrchr(copy, ':') : NULL, *host = colon ? copy : NULL;
 	const char *port = colon ? colon + 1 : text;
@@ -35,19 +58,27 @@ int serve_address(const char *text, struct addrinfo **ret, struct pl_error *err)
 			port = "";
 		}
 	}
-	if (pl_parse_number(port, 0, 65535, &number) < 0 || (host && !*host) ||
-		getaddrinfo(host ? host : "127.0.0.1", port, &hints, ret) != 0)
+	if (pl_parse_number(port, 0, 65535, &number) < 0 || !fill(host ? host : "127.0.0.1", (int)number, ret))
 		return pl_fail(err, -EINVAL, "--listen: '%s' is not an address: give PORT, ADDRESS:PORT or [ADDRESS]:PORT, as 9810 or "
 					     "127.0.0.1:9810", text);
 	return 0;
 }
 
+void serve_address_text(const struct serve_address *address, char text[static SERVE_ADDRESS_SIZE])
+{
+	const struct sockaddr_in *v4 = (const struct sockaddr_in *)&address->bytes;
+	const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&address->bytes;
+	bool old = address->bytes.ss_family == AF_INET;
+	char host[INET6_ADDRSTRLEN] = "";
+
+	(void)inet_ntop(address->bytes.ss_family, old ? (const void *)&v4->sin_addr : (const void *)&v6->sin6_addr, host,
+		sizeof(host));
+	snprintf(text, SERVE_ADDRESS_SIZE, old ? "%s:%d" : "[%s]:%d", host, ntohs(old ? v4->sin_port : v6->sin6_port));
+}
+
 int pl_serve_check(const char *text, struct pl_error *err)
 {
-	struct addrinfo *address = NULL;
-	int code = serve_address(text, &address, err);
+	struct serve_address address;
 
-	if (code == 0 && address)
-		freeaddrinfo(address);
-	return code;
+	return serve_address(text, &address, err);
 }

@@ -2,11 +2,22 @@
 #ifndef PYLEAK_SERVE_ADDRESS_H
 #define PYLEAK_SERVE_ADDRESS_H
 
-#include <netdb.h>
+#include <sys/socket.h>
 
 #include "pyleak/error.h"
 
-/* What --listen means; free it by freeaddrinfo(). 0 or -EINVAL. */
-int serve_address(const char *text, struct addrinfo **ret, struct pl_error *err);
+/* A place to listen at. IPv4 or IPv6. */
+struct serve_address {
+	struct sockaddr_storage bytes;
+	socklen_t length;
+};
+
+enum { SERVE_ADDRESS_SIZE = 64 };
+
+/* What --listen means. 0 or -EINVAL. */
+int serve_address(const char *text, struct serve_address *ret, struct pl_error *err);
+
+/* As it stands in a URL: "127.0.0.1:9810", "[::1]:9810". */
+void serve_address_text(const struct serve_address *address, char text[static SERVE_ADDRESS_SIZE]);
 
 #endif

@@ -5,7 +5,6 @@
 #include <microhttpd.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "address.h"
@@ -76,23 +75,20 @@ static enum MHD_Result handle(void *context, struct MHD_Connection *connection, 
 	return answer(connection, MHD_HTTP_OK, text, length, "application/openmetrics-text; version=1.0.0; charset=utf-8");
 }
 
-static int listen_at(const struct addrinfo *address, const char *text, struct pl_error *err)
+static int listen_at(const struct serve_address *address, const char *text, struct pl_error *err)
 {
-	pl_autoclose int fd = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	pl_autoclose int fd = socket(address->bytes.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	const int yes = 1;
-	char host[NI_MAXHOST], port[NI_MAXSERV];
-	struct sockaddr_storage bound;
-	socklen_t length = sizeof(bound);
+	struct serve_address bound = {.length = sizeof(bound.bytes)};
+	char where[SERVE_ADDRESS_SIZE];
 	int ready;
 
 	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes)) < 0 ||
-		bind(fd, address->ai_addr, address->ai_addrlen) < 0 || listen(fd, BACKLOG) < 0 ||
-		getsockname(fd, (struct sockaddr *)&bound, &length) < 0)
+		bind(fd, (const struct sockaddr *)&address->bytes, address->length) < 0 || listen(fd, BACKLOG) < 0 ||
+		getsockname(fd, (struct sockaddr *)&bound.bytes, &bound.length) < 0)
 		return pl_fail(err, -errno, "--listen %s: %s", text, strerror(errno));
-	if (getnameinfo((struct sockaddr *)&bound, length, host, sizeof(host), port, sizeof(port),
-		    NI_NUMERICHOST | NI_NUMERICSERV) == 0)
-		pl_log_note("metrics are at http://%s%s%s:%s/metrics", strchr(host, ':') ? "[" : "", host,
-			strchr(host, ':') ? "]" : "", port);
+	serve_address_text(&bound, where);
+	pl_log_note("metrics are at http://%s/metrics", where);
 	ready = fd;
 	fd = -1;
 	return ready;
@@ -102,12 +98,10 @@ int pl_serve_open(
 	const char *text, pl_serve_document *document, void *context, struct pl_server **ret, struct pl_error *err)
 {
 	struct pl_server *server = calloc(1, sizeof(*server));
-	struct addrinfo *address = NULL;
+	struct serve_address address;
 	int code = server ? serve_address(text, &address, err) : pl_fail(err, -ENOMEM, "out of memory");
-	int fd = code == 0 && address ? listen_at(address, text, err) : -1;
+	int fd = code == 0 ? listen_at(&address, text, err) : -1;
 
-	if (address)
-		freeaddrinfo(address);
 	if (code == 0 && fd < 0)
 		code = fd;
 	if (code == 0) {

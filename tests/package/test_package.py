@@ -5,6 +5,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import urllib.request
 
 import pytest
 
@@ -128,6 +129,21 @@ def test_static_from_an_empty_root(empty, tmp_path, engine):
         assert_finds_the_leak(empty, "/pyleak", leaking.pid, "--engine", engine)
         text = roots.run(empty, "/pyleak", "diff", leaking.pid, "-i", "500ms", "-n", "1").stdout
         assert "kept.extend([bytes(1000 + i) for i in range(50)])" in text, text
+
+
+def test_static_serves(empty, tmp_path):
+    """--listen, with a server that has no library of its own either."""
+    (tmp_path / "leak.py").write_text(LEAK)
+    with Leaking([sys.executable, str(tmp_path / "leak.py")]) as leaking:
+        command = roots.enter(empty, "/pyleak", "attach", leaking.pid, "--duration", "1m", "--listen", "0", "--verbose")
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                              text=True) as recording:
+            address = next(line.split()[-1] for line in recording.stderr if "metrics are at" in line)
+            metrics = urllib.request.urlopen(address, timeout=10).read().decode()  # a loopback address
+            recording.terminate()
+            recording.stderr.read()
+    assert recording.returncode == 0
+    assert "leak.py" in metrics and metrics.endswith("# EOF\n"), metrics
 
 
 def test_static_copied_into_a_container(program, debian):
