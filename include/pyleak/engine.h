@@ -4,10 +4,10 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-#include <time.h>
 
 #include "pyleak/account.h"
 #include "pyleak/error.h"
+#include "pyleak/facts.h"
 #include "pyleak/hook.h"
 #include "pyleak/python.h"
 #include "pyleak/stats.h"
@@ -31,18 +31,6 @@ struct pl_engine_options {
 	/* Of the process before it was touched: told again to who adopts the probe. */
 	uint64_t rss;
 	struct pl_account account;
-};
-
-/* What an engine turned out to be: an adopted probe keeps the settings it was planted with. */
-struct pl_engine_facts {
-	const char *engine; /* "inline", "breakpoint" */
-	int frames;
-	uint64_t sample;
-	bool native;
-	int64_t since_ns;      /* CLOCK_MONOTONIC: when it began */
-	struct timespec since; /* the same, CLOCK_REALTIME */
-	uint64_t rss;          /* then */
-	struct pl_account account; /* then; of who adopts the probe, without the size classes */
 };
 
 /* The breakpoint engine: each allocation stops its thread. The tracer stays attached. */
@@ -76,14 +64,14 @@ void pl_engine_retire(struct pl_engine *engine);
 
 /* What a snapshot needs to know of each process. */
 struct pl_engine_state {
-	uint64_t rss;                     /* 0: it has ended */
-	uint64_t lost_events, lost_sites; /* since it began */
-	uint64_t freed_before_count, freed_before_size; /* see struct pl_snapshot */
+	uint64_t rss; /* 0: it has ended */
+	struct pl_losses losses;
 };
 /* Brings the totals of the sites to what they are in the process now. 0, or -ESRCH: the process has ended, and they
  * are what they were a moment before. *ret is filled in any case. */
 int pl_engine_update(struct pl_engine *engine, struct pl_engine_state *ret);
-void pl_engine_facts(const struct pl_engine *engine, struct pl_engine_facts *ret);
+/* Of an adopted probe: as it was planted. */
+const struct pl_facts *pl_engine_facts(const struct pl_engine *engine);
 /* The longest time that the process was held stopped by planting or removing, so far. */
 int64_t pl_engine_stop_ns(const struct pl_engine *engine);
 

@@ -7,6 +7,7 @@
 #include <sys/types.h>
 
 #include "pyleak/error.h"
+#include "pyleak/facts.h"
 #include "pyleak/headroom.h"
 #include "pyleak/stats.h"
 
@@ -21,15 +22,10 @@
 struct pl_live;
 
 struct pl_live_facts {
-	pid_t pid;
-	const char *python;  /* "3.11.2"; these three are borrowed */
-	const char *engine;  /* "inline", "breakpoint" */
-	const char *command; /* of the process */
+	struct pl_facts recording;
+	const char *command; /* of the process; borrowed */
 	int64_t process_ns;  /* CLOCK_MONOTONIC: when the process started (perhaps below zero) */
-	int64_t since_ns;    /* when the recording began */
-	bool adopted;        /* and that was before this view: there are sites older than it knows */
-	uint64_t rss;        /* when the recording began; 0: not known */
-	uint64_t sample;     /* bytes for each sample; 0: every allocation is recorded */
+	bool adopted;        /* the recording began before this view: there are sites older than it knows */
 };
 
 struct pl_live_options {

@@ -6,10 +6,9 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <sys/types.h>
-#include <time.h>
 
 #include "pyleak/error.h"
+#include "pyleak/facts.h"
 #include "pyleak/stats.h"
 
 /*
@@ -19,27 +18,14 @@
  * there. Knows nothing of processes, and does not write by itself.
  */
 
-struct pl_recorded_facts {
-	pid_t pid;
-	char python[32];
-	char engine[16];
-	int frames;
-	uint64_t sample;
-	struct timespec started; /* CLOCK_REALTIME */
-	uint64_t rss;            /* at the start */
-	struct pl_account account;
-	bool native;
-};
-
 struct pl_recording_writer;
 
 /* The source line at a place, for the caller to free; NULL: not known. */
 typedef char *pl_source_reader(void *context, const char *filename, int line);
 
-/* `since_ns`: the start in the clock of the snapshots. `source` may be NULL: no source lines. Both
- * sites and context are borrowed. NULL: out of memory. */
-struct pl_recording_writer *pl_recording_writer_new(const struct pl_recorded_facts *facts, int64_t since_ns,
-						    pl_source_reader *source, void *context);
+/* `source` may be NULL: no source lines. Both sites and context are borrowed. NULL: out of memory. */
+struct pl_recording_writer *pl_recording_writer_new(const struct pl_facts *facts, pl_source_reader *source,
+						    void *context);
 void pl_recording_writer_free(struct pl_recording_writer *writer);
 /* The bytes that stand for one more snapshot, later than all before it and of the same sites: to be
  * written at the end of the file, whole, and freed. 0 or -errno (-EFBIG: too many sites). */
@@ -54,7 +40,8 @@ struct pl_recording_reader;
 int pl_recording_reader_new(FILE *stream, const char *name, struct pl_sites *sites,
 			    struct pl_recording_reader **ret, struct pl_error *err);
 void pl_recording_reader_free(struct pl_recording_reader *reader);
-const struct pl_recorded_facts *pl_recording_reader_facts(const struct pl_recording_reader *reader);
+/* In the clock of its snapshots: nanoseconds since 1970. */
+const struct pl_facts *pl_recording_reader_facts(const struct pl_recording_reader *reader);
 /* Goes to the next snapshot. 1, or 0 at the end; -EBADMSG: the file is cut or damaged here (the last
  * snapshot still stands), -EIO, -ENOMEM. */
 int pl_recording_reader_next(struct pl_recording_reader *reader, struct pl_error *err);

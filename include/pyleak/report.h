@@ -6,10 +6,10 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <sys/types.h>
-#include <time.h>
 
 #include "pyleak/account.h"
 #include "pyleak/causes.h"
+#include "pyleak/facts.h"
 #include "pyleak/headroom.h"
 #include "pyleak/stats.h"
 #include "pyleak/verdict.h"
@@ -36,25 +36,18 @@ enum pl_report_kind { PL_REPORT_TOP, PL_REPORT_DIFF };
 
 struct pl_report {
 	enum pl_report_kind kind;
-	pid_t pid;
-	const pid_t *pids; /* all the processes it is about, `pid` mostly the first */
+	struct pl_facts facts; /* of the recording */
+	const pid_t *pids; /* all the processes it is about, facts.pid mostly the first */
 	size_t pid_count;
 	bool per_process; /* rows are those of one process each: pl_row.pid */
-	const char *python; /* "3.11.2" */
-	const char *engine; /* "inline", "breakpoint" */
-	struct timespec started; /* CLOCK_REALTIME, of the recording */
 	int64_t window_ns;
 	int64_t stop_ns; /* the longest stop so far */
-	int frames;
 	enum pl_group group_by;
 	enum pl_sort sort;
-	uint64_t sample;
 	uint64_t rss_before, rss_after;
 	const struct pl_account *account_before, *account_after; /* NULL: none */
 	struct pl_rss_growth growth;                                 /* from the one to the other */
-	uint64_t lost_events, lost_sites;
-	bool native; /* native allocators were recorded */
-	uint64_t freed_before_size, freed_before_count; /* by native allocators, of blocks from before the recording */
+	struct pl_losses losses; /* within the window */
 	const struct pl_sites *sites;
 	const struct pl_rows *rows;
 	const struct pl_verdict *verdicts; /* [verdict_count], of the first rows; NULL: none */

@@ -8,6 +8,7 @@
 #include <sys/types.h>
 
 #include "pyleak/account.h"
+#include "pyleak/facts.h"
 
 /*
  * Sites, snapshots, and what is computed from them. Knows nothing of processes: an engine feeds it,
@@ -116,16 +117,12 @@ struct pl_snapshot {
 	struct pl_sites *sites; /* borrowed */
 	int64_t taken_ns;       /* CLOCK_MONOTONIC */
 	uint64_t rss;           /* bytes; of the process */
-	uint64_t lost_events;   /* so far */
-	uint64_t lost_sites;
+	struct pl_losses losses; /* so far */
 	struct pl_account account; /* what the RSS consisted of */
-	/* Frees by native allocators of blocks that were there before the recording began, so far; bytes as far
-	 * as they are known. */
-	uint64_t freed_before_count, freed_before_size;
 	struct pl_totals *totals; /* [count], indexed by site */
 	size_t count;
 };
-/* Copies the totals as they are now; rss, lost_* and account are the caller's to fill. NULL: out of memory. */
+/* Copies the totals as they are now; rss, losses and account are the caller's to fill. NULL: out of memory. */
 struct pl_snapshot *pl_snapshot_take(struct pl_sites *sites);
 /* NULL: out of memory. */
 struct pl_snapshot *pl_snapshot_copy(const struct pl_snapshot *snapshot);

@@ -10,6 +10,7 @@
 #include "pyleak/log.h"
 #include "pyleak/process.h"
 #include "pyleak/units.h"
+#include "render.h"
 #include "session.h"
 
 /* A person looks at the screen from the first moment on. */
@@ -45,26 +46,13 @@ static int open_view(const struct pl_session *session, const char *command, stru
 {
 	const struct pl_options *options = session->options;
 	const struct pl_live_facts facts = {
-		.pid = session->targets.lead.pid,
-		.python = session->targets.lead.python->version,
-		.engine = session->targets.lead.facts.engine,
+		.recording = session->targets.facts,
 		.command = command,
 		.process_ns = started_ns(session->targets.lead.start_time),
-		.since_ns = session->targets.lead.facts.since_ns,
 		.adopted = session->targets.lead.adopted,
-		.rss = session->targets.rss_before,
-		.sample = session->targets.lead.facts.sample,
 	};
 	const struct pl_live_options view = {
-		.rows =
-			{
-				.group_by = options->group_by,
-				.sort = options->sort,
-				.include = options->include,
-				.exclude = options->exclude,
-				.python = options->python,
-				.native = options->native,
-			},
+		.rows = pl_rows_wanted(options),
 		.interval_ns = options->interval_ns,
 		.color = pl_output_color(options, &session->output),
 		/* A breakpoint waits for us. */

@@ -114,17 +114,14 @@ static int judge(const struct pl_options *options, struct pl_report *report, con
 	report->verdicts = *ret;
 	report->verdict_count = count;
 	/* What cannot be known is left out of the report; of a recording the process is no longer that one. */
-	if (!form->source_pid || pl_headroom_read("", report->pid, &report->headroom) < 0)
+	if (!form->source_pid || pl_headroom_read("", report->facts.pid, &report->headroom) < 0)
 		report->headroom = (struct pl_headroom){0};
 	return pl_verdicts_make(history, report->rows, count, *ret);
 }
 
-int pl_render(const struct pl_options *options, struct pl_report *report, const struct pl_report_options *form,
-	const struct pl_snapshot *now, const struct pl_snapshot *before, const struct pl_history *history, FILE *out,
-	bool *ret_exceeded)
+struct pl_rows_options pl_rows_wanted(const struct pl_options *options)
 {
-	const struct pl_report_format *format = pl_report_format(options->format);
-	struct pl_rows_options selection = {
+	return (struct pl_rows_options){
 		.group_by = options->group_by,
 		.sort = options->sort,
 		.include = options->include,
@@ -132,6 +129,29 @@ int pl_render(const struct pl_options *options, struct pl_report *report, const 
 		.python = options->python,
 		.native = options->native,
 	};
+}
+
+/* The window: what was before it is the older snapshot, or the start of the recording. */
+static void fill_window(const struct pl_options *options, struct pl_report *report, const struct pl_snapshot *now,
+	const struct pl_snapshot *before)
+{
+	/* Another recording (two files) has lost what it has. */
+	bool same = !options->files[1];
+
+	report->window_ns = now->taken_ns - (before ? before->taken_ns : report->facts.since_ns);
+	report->rss_before = before ? before->rss : report->facts.rss;
+	report->rss_after = now->rss;
+	report->account_before = before ? &before->account : &report->facts.account;
+	report->account_after = &now->account;
+	report->losses = pl_losses_since(&now->losses, before && same ? &before->losses : NULL);
+}
+
+int pl_render(const struct pl_options *options, struct pl_report *report, const struct pl_report_options *form,
+	const struct pl_snapshot *now, const struct pl_snapshot *before, const struct pl_history *history, FILE *out,
+	bool *ret_exceeded)
+{
+	const struct pl_report_format *format = pl_report_format(options->format);
+	struct pl_rows_options selection = pl_rows_wanted(options);
 	struct pl_rows rows = {0}, stacks = {0};
 	pl_autofree struct pl_verdict *verdicts = NULL;
 	pl_autofree const struct pl_cause **causes = NULL;
@@ -141,6 +161,7 @@ int pl_render(const struct pl_options *options, struct pl_report *report, const 
 	selection.group_by = PL_GROUP_TRACEBACK;
 	if (code == 0 && format->stacks)
 		code = pl_rows_make(now, before, &selection, &stacks);
+	fill_window(options, report, now, before);
 	explain_growth(report, now, before);
 	report->group_by = options->group_by;
 	report->sort = options->sort;

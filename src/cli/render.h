@@ -12,12 +12,15 @@
 /*
  * From snapshots to a document, for the commands that record and the one that reads a recording:
  * makes the rows of `now` against `before` (NULL: since the start) that the options ask for, and
- * prints them in their format. The facts in *report, from pid to lost_sites, are the caller's; the
+ * prints them in their format. Of *report kind, facts, stop_ns and the processes are the caller's; the
  * rest is filled in. With a history of at least three windows, the last of them ending with `now`,
  * the rows that are shown get their verdicts (NULL: none). *ret_exceeded: a row grew by more than --fail-above. 0 or -errno.
  */
 int pl_render(const struct pl_options *options, struct pl_report *report, const struct pl_report_options *form,
 	      const struct pl_snapshot *now, const struct pl_snapshot *before, const struct pl_history *history,
 	      FILE *out, bool *ret_exceeded);
+
+/* The part of the options that says which rows, and in which order. */
+struct pl_rows_options pl_rows_wanted(const struct pl_options *options);
 
 #endif

@@ -169,24 +169,10 @@ static int print(const struct pl_options *options, struct pl_output *output, str
 	const struct pl_snapshot *now, const struct pl_snapshot *before, const struct pl_history *history,
 	bool *ret_exceeded)
 {
-	const struct pl_recorded_facts *facts = pl_recording_reader_facts(recording->reader);
 	struct pl_report report = {
 		.kind = before ? PL_REPORT_DIFF : PL_REPORT_TOP,
-		.pid = facts->pid,
-		.python = facts->python,
-		.engine = facts->engine,
-		.started = facts->started,
-		.window_ns = before ? now->taken_ns - before->taken_ns : pl_recording_reader_time(recording->reader),
+		.facts = *pl_recording_reader_facts(recording->reader),
 		.stop_ns = pl_recording_reader_stop(recording->reader),
-		.frames = facts->frames,
-		.sample = facts->sample,
-		.rss_before = before ? before->rss : facts->rss,
-		.rss_after = now->rss,
-		.account_before = before ? &before->account : &facts->account,
-		.account_after = &now->account,
-		.native = facts->native,
-		.freed_before_size = now->freed_before_size,
-		.freed_before_count = now->freed_before_count,
 		.per_process = is_per_process(now),
 	};
 	const struct pl_report_options form = {
@@ -197,15 +183,6 @@ static int print(const struct pl_options *options, struct pl_output *output, str
 		.source_context = recording,
 	};
 
-	/* Another recording has lost what it has. */
-	report.lost_events = now->lost_events;
-	report.lost_sites = now->lost_sites;
-	if (before && !options->files[1]) {
-		report.lost_events -= before->lost_events < now->lost_events ? before->lost_events : now->lost_events;
-		report.lost_sites -= before->lost_sites < now->lost_sites ? before->lost_sites : now->lost_sites;
-		report.freed_before_size -= before->freed_before_size;
-		report.freed_before_count -= before->freed_before_count;
-	}
 	return pl_render(options, &report, &form, now, before, history, output->stream, ret_exceeded);
 }
 

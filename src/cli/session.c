@@ -30,20 +30,7 @@ static char *read_source(void *context, const char *filename, int line)
 
 static int start_writer(struct pl_session *session, struct pl_error *err)
 {
-	const struct pl_target *target = &session->targets.lead;
-	struct pl_recorded_facts facts = {
-		.pid = target->pid,
-		.frames = target->facts.frames,
-		.sample = target->facts.sample,
-		.started = target->facts.since,
-		.rss = session->targets.rss_before,
-		.account = session->targets.account_before,
-		.native = target->facts.native,
-	};
-
-	(void)snprintf(facts.python, sizeof(facts.python), "%s", target->python->version);
-	(void)snprintf(facts.engine, sizeof(facts.engine), "%s", target->facts.engine);
-	session->writer = pl_recording_writer_new(&facts, target->facts.since_ns, read_source, session);
+	session->writer = pl_recording_writer_new(&session->targets.facts, read_source, session);
 	return session->writer ? 0 : pl_fail(err, -ENOMEM, "out of memory");
 }
 
@@ -132,10 +119,7 @@ struct pl_snapshot *pl_session_glance(struct pl_session *session)
 	if (!snapshot)
 		return NULL;
 	snapshot->rss = state.rss;
-	snapshot->lost_events = state.lost_events;
-	snapshot->lost_sites = state.lost_sites;
-	snapshot->freed_before_count = state.freed_before_count;
-	snapshot->freed_before_size = state.freed_before_size;
+	snapshot->losses = state.losses;
 	return snapshot;
 }
 
@@ -163,7 +147,6 @@ static int make_document(struct pl_session *session, const struct pl_options *op
 	bool *ret_exceeded)
 {
 	struct pl_targets *targets = &session->targets;
-	const struct pl_target *target = &targets->lead;
 	const struct pl_report_options form = {
 		.limit = options->limit,
 		.color = pl_output_color(options, &session->output),
@@ -172,29 +155,14 @@ static int make_document(struct pl_session *session, const struct pl_options *op
 	};
 	struct pl_report report = {
 		.kind = kind,
-		.pid = target->pid,
-		.python = target->python->version,
-		.engine = target->facts.engine,
-		.started = target->facts.since,
-		.window_ns = now->taken_ns - (before ? before->taken_ns : target->facts.since_ns),
+		.facts = targets->facts,
 		.stop_ns = pl_targets_stop_ns(targets),
-		.frames = target->facts.frames,
-		.sample = target->facts.sample,
-		.rss_before = before ? before->rss : targets->rss_before,
-		.rss_after = now->rss,
-		.account_before = before ? &before->account : &targets->account_before,
-		.account_after = &now->account,
-		.lost_events = now->lost_events - (before ? before->lost_events : 0),
-		.lost_sites = now->lost_sites - (before ? before->lost_sites : 0),
-		.native = target->facts.native,
-		.freed_before_size = now->freed_before_size - (before ? before->freed_before_size : 0),
-		.freed_before_count = now->freed_before_count - (before ? before->freed_before_count : 0),
+		.per_process = options->per_process,
 	};
 	pl_autofree pid_t *pids = pl_targets_since(targets, before ? before->taken_ns : 0, &report.pid_count);
 	FILE *stream = open_memstream(ret_text, ret_length);
 
 	report.pids = pids;
-	report.per_process = options->per_process;
 
 	int code = stream && pids ?
 			   pl_render(options, &report, &form, now, before, session->history, stream, ret_exceeded) :

@@ -175,7 +175,7 @@ int pl_target_start(struct pl_target *target, const struct pl_options *options, 
 	if (code == 0 && !target->adopted)
 		code = plant(target, options, sites, err);
 	if (code == 0)
-		pl_engine_facts(target->engine, &target->facts);
+		target->facts = *pl_engine_facts(target->engine);
 	return explain_end(target, code, err);
 }
 

@@ -15,7 +15,7 @@ struct pl_target {
 	uint64_t start_time; /* with the pid, its identity */
 	struct pl_python *python;
 	struct pl_engine *engine; /* NULL: not yet */
-	struct pl_engine_facts facts;
+	struct pl_facts facts;
 	struct pl_account_reader *account; /* NULL: none can be taken */
 	struct pl_engine_state state; /* as of the last snapshot */
 	int64_t ended_ns; /* CLOCK_MONOTONIC */

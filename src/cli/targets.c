@@ -72,11 +72,12 @@ int pl_targets_start(struct pl_targets *targets, const struct pl_options *option
 		pl_family_know(targets->family, &targets->lead);
 		pl_family_look(targets->family);
 	}
-	for (size_t i = 0; i < pl_targets_count(targets); i++) {
-		struct pl_target *target = pl_targets_at(targets, i);
+	targets->facts = targets->lead.facts;
+	for (size_t i = 1; i < pl_targets_count(targets); i++) {
+		const struct pl_facts *facts = &pl_targets_at(targets, i)->facts;
 
-		targets->rss_before += target->facts.rss;
-		add_account(&targets->account_before, &target->facts.account, i);
+		targets->facts.rss += facts->rss;
+		pl_account_add(&targets->facts.account, &facts->account);
 	}
 	return 0;
 }
@@ -167,10 +168,7 @@ void pl_targets_update(struct pl_targets *targets, struct pl_engine_state *ret)
 		if (target->ended)
 			target->state.rss = 0;
 		ret->rss += target->state.rss;
-		ret->lost_events += target->state.lost_events;
-		ret->lost_sites += target->state.lost_sites;
-		ret->freed_before_size += target->state.freed_before_size;
-		ret->freed_before_count += target->state.freed_before_count;
+		pl_losses_add(&ret->losses, &target->state.losses);
 	}
 	retire_ended(targets);
 }

@@ -11,8 +11,7 @@ struct pl_targets {
 	pid_t named;              /* by the user; with --children it need not be recorded itself */
 	struct pl_target lead;    /* the one process, or the first of the family */
 	struct pl_family *family; /* the others; NULL without --children */
-	uint64_t rss_before;      /* of all that were recorded from the start, before they were touched */
-	struct pl_account account_before; /* then */
+	struct pl_facts facts;    /* the lead's, and of all that were recorded from the start the memory */
 	bool finished;
 };
 

@@ -421,7 +421,7 @@ static int plant(struct breakpoint_engine *self, struct pl_error *err)
 		self->tracee->context = self;
 		code = pl_tracee_follow_threads(self->tracee);
 		self->engine.facts.since_ns = pl_now_ns();
-		(void)clock_gettime(CLOCK_REALTIME, &self->engine.facts.since);
+		(void)clock_gettime(CLOCK_REALTIME, &self->engine.facts.started);
 		pl_tracee_resume(self->tracee);
 		self->engine.stop_ns = self->tracee->longest_stop;
 	}
@@ -438,8 +438,14 @@ int pl_engine_start_breakpoint(const struct pl_python *python, const struct pl_e
 		return pl_fail(err, -ENOMEM, "out of memory");
 	self->engine.ops = &breakpoint_ops;
 	self->engine.sites = options->sites;
-	self->engine.facts =
-		(struct pl_engine_facts){.engine = "breakpoint", .frames = options->frames, .rss = options->rss, .account = options->account};
+	self->engine.facts = (struct pl_facts){
+		.pid = python->pid,
+		.engine = "breakpoint",
+		.frames = options->frames,
+		.rss = options->rss,
+		.account = options->account,
+	};
+	memcpy(self->engine.facts.python, python->version, sizeof(self->engine.facts.python));
 	self->python = python;
 	self->frames = (size_t)(options->frames > MAX_FRAMES ? MAX_FRAMES : options->frames);
 	self->next_check = pl_now_ns() + HEALTH_CHECK_NSEC;

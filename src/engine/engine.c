@@ -25,9 +25,9 @@ int pl_engine_update(struct pl_engine *engine, struct pl_engine_state *ret)
 	return engine->ops->update(engine, ret);
 }
 
-void pl_engine_facts(const struct pl_engine *engine, struct pl_engine_facts *ret)
+const struct pl_facts *pl_engine_facts(const struct pl_engine *engine)
 {
-	*ret = engine->facts;
+	return &engine->facts;
 }
 
 int64_t pl_engine_stop_ns(const struct pl_engine *engine)

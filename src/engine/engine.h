@@ -20,7 +20,7 @@ struct pl_engine {
 	const struct pl_engine_ops *ops;
 	struct pl_sites *sites; /* borrowed */
 	int64_t stop_ns;
-	struct pl_engine_facts facts;
+	struct pl_facts facts;
 };
 
 #endif

@@ -140,11 +140,11 @@ static int inline_update(struct pl_engine *engine, struct pl_engine_state *ret)
 		pl_log_debug("the tables could not be read: %s", strerror(-code));
 	pl_log_debug("a snapshot took %.1f ms", (double)(pl_now_ns() - started) / PL_NSEC_PER_MSEC);
 	ret->rss = pl_process_rss(self->python->pid);
-	ret->lost_events = self->reader.control.lost_events;
-	ret->freed_before_count = self->reader.control.freed_native;
-	ret->freed_before_size = self->reader.control.freed_native_size;
+	ret->losses.events = self->reader.control.lost_events;
+	ret->losses.freed_before_count = self->reader.control.freed_native;
+	ret->losses.freed_before_size = self->reader.control.freed_native_size;
 	/* Of all of these the blocks are counted, but not where. */
-	ret->lost_sites = self->reader.control.lost_sites + self->reader.control.lost_codes + self->reader.control.untraced;
+	ret->losses.sites = self->reader.control.lost_sites + self->reader.control.lost_codes + self->reader.control.untraced;
 	return code == -ESRCH ? code : 0;
 }
 

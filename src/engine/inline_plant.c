@@ -211,17 +211,19 @@ int inline_adopt_config(struct inline_engine *self, int native_frames)
 	if (code < 0)
 		return code;
 	inline_stacks_init(&self->stacks, self->python, self->probe.base, config->native ? native_frames : 0);
-	self->engine.facts = (struct pl_engine_facts){
+	self->engine.facts = (struct pl_facts){
+		.pid = self->python->pid,
 		.engine = "inline",
 		.frames = (int)config->frame_limit,
 		.sample = config->sample,
 		.native = config->native != 0,
 		.since_ns = (int64_t)config->planted_monotonic,
-		.since = {(time_t)(config->planted_realtime / PL_NSEC_PER_SEC),
+		.started = {(time_t)(config->planted_realtime / PL_NSEC_PER_SEC),
 			(long)(config->planted_realtime % PL_NSEC_PER_SEC)},
 		.rss = config->engine[CONFIG_RSS],
 		.account = load_account(config->engine),
 	};
+	memcpy(self->engine.facts.python, self->python->version, sizeof(self->engine.facts.python));
 	return 0;
 }
 

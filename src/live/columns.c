@@ -78,7 +78,7 @@ static enum live_style average(const struct live_model *model, const struct pl_r
 /* Windows have different lengths: so, bytes in each second. */
 static enum live_style churn(const struct live_model *model, const struct pl_row *row, char text[LIVE_CELL_MAX])
 {
-	int64_t since = live_model_shown(model)->taken_ns - model->facts.since_ns;
+	int64_t since = live_model_shown(model)->taken_ns - model->facts.recording.since_ns;
 	double seconds = (double)(model->window_ns ? model->window_ns : since) / PL_NSEC_PER_SEC;
 	double rate = seconds > 0 ? (double)row->window.allocated_size / seconds : 0;
 

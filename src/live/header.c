@@ -42,18 +42,18 @@ static void render_title(const struct live_model *model, struct live_line *line)
 
 	if (!line || !now)
 		return;
-	pl_format_duration(now->taken_ns - facts->since_ns, recorded);
+	pl_format_duration(now->taken_ns - facts->recording.since_ns, recorded);
 	(void)snprintf(state, sizeof(state), "%s %s", model->frozen ? "FROZEN at" : "recorded", recorded);
 	/* What the process is may be cut; how long it was looked at is not. */
 	width = line->width;
 	line->width -= live_text_cells(state, line->utf8) + 2;
 	if (line->width < 16)
 		line->width = width;
-	live_putf(line, LIVE_BOLD | LIVE_ACCENT, "%d", (int)facts->pid);
+	live_putf(line, LIVE_BOLD | LIVE_ACCENT, "%d", (int)facts->recording.pid);
 	if (model->state.processes > 1)
 		live_putf(line, LIVE_PLAIN, " and %zu more", model->state.processes - 1);
-	if (facts->python)
-		live_putf(line, LIVE_PLAIN, " Python %s", facts->python);
+	if (facts->recording.python[0])
+		live_putf(line, LIVE_PLAIN, " Python %s", facts->recording.python);
 	live_format_age(now->taken_ns - facts->process_ns, age);
 	live_putf(line, LIVE_PLAIN, " up %s ", age);
 	if (command)
@@ -91,9 +91,9 @@ static void render_rss(const struct live_model *model, struct live_line *line)
 		return;
 	}
 	put_size(line, LIVE_BOLD, (int64_t)now->rss, false);
-	if (model->facts.rss) {
+	if (model->facts.recording.rss) {
 		live_put(line, LIVE_PLAIN, ", ");
-		put_change(line, (int64_t)(now->rss - model->facts.rss));
+		put_change(line, (int64_t)(now->rss - model->facts.recording.rss));
 		live_put(line, LIVE_PLAIN, " since recording began");
 	}
 	for (size_t i = 0; i < model->history.count; i++)
@@ -131,7 +131,7 @@ static void render_cost(const struct live_model *model, struct live_line *line)
 {
 	const struct pl_snapshot *now = live_model_shown(model);
 	const struct pl_totals *window = &model->rows.total.window;
-	int64_t window_ns = model->window_ns ? model->window_ns : now->taken_ns - model->facts.since_ns;
+	int64_t window_ns = model->window_ns ? model->window_ns : now->taken_ns - model->facts.recording.since_ns;
 
 	live_put(line, LIVE_DIM, "cost    ");
 	if (model->facts.adopted && !model->state.stop_ns) {
@@ -147,14 +147,14 @@ static void render_cost(const struct live_model *model, struct live_line *line)
 	if (window_ns > 0)
 		live_putf(line, LIVE_PLAIN, ", %.0f allocations/s",
 			(double)window->allocated_count * PL_NSEC_PER_SEC / (double)window_ns);
-	if (model->facts.sample) {
+	if (model->facts.recording.sample) {
 		live_put(line, LIVE_PLAIN, ", sampled by ");
-		put_size(line, LIVE_PLAIN, (int64_t)model->facts.sample, false);
+		put_size(line, LIVE_PLAIN, (int64_t)model->facts.recording.sample, false);
 	}
-	if (now->lost_events)
-		live_putf(line, LIVE_GREW, ", lost %" PRIu64 " events", now->lost_events);
-	if (now->lost_sites)
-		live_putf(line, LIVE_GREW, ", %" PRIu64 " without a line", now->lost_sites);
+	if (now->losses.events)
+		live_putf(line, LIVE_GREW, ", lost %" PRIu64 " events", now->losses.events);
+	if (now->losses.sites)
+		live_putf(line, LIVE_GREW, ", %" PRIu64 " without a line", now->losses.sites);
 }
 
 void live_header_render(const struct live_model *model, struct live_screen *screen, int lines)

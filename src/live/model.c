@@ -91,8 +91,8 @@ static void begin(struct live_model *model, const struct pl_snapshot *first)
 	if (!empty)
 		return;
 	empty->sites = first->sites;
-	empty->taken_ns = model->facts.since_ns;
-	empty->rss = model->facts.rss;
+	empty->taken_ns = model->facts.recording.since_ns;
+	empty->rss = model->facts.recording.rss;
 	model->recent[model->recent_count++] = empty;
 }
 

@@ -180,7 +180,7 @@ int pl_recording_reader_new(FILE *stream, const char *name, struct pl_sites *sit
 	return 0;
 }
 
-const struct pl_recorded_facts *pl_recording_reader_facts(const struct pl_recording_reader *reader)
+const struct pl_facts *pl_recording_reader_facts(const struct pl_recording_reader *reader)
 {
 	return &reader->recorded.facts;
 }
@@ -216,12 +216,9 @@ struct pl_snapshot *pl_recording_reader_snapshot(const struct pl_recording_reade
 		sum->size_variance += totals->size_variance;
 		sum->count_variance += totals->count_variance;
 	}
-	snapshot->taken_ns = recorded->started_ns + (int64_t)recorded->time_ns;
+	snapshot->taken_ns = recorded->facts.since_ns + (int64_t)recorded->time_ns;
 	snapshot->rss = recorded->rss;
-	snapshot->lost_events = recorded->lost_events;
-	snapshot->lost_sites = recorded->lost_sites;
-	snapshot->freed_before_size = recorded->freed_before_size;
-	snapshot->freed_before_count = recorded->freed_before_count;
+	snapshot->losses = recorded->losses;
 	snapshot->account = recorded->account;
 	return snapshot;
 }

@@ -274,11 +274,13 @@ static void take_snapshot(struct recorded *recorded, const Pyleak__Snapshot *sna
 	}
 	recorded->time_ns = snapshot->time_ns;
 	recorded->rss = snapshot->rss;
-	recorded->lost_events = snapshot->lost_events;
-	recorded->lost_sites = snapshot->lost_sites;
+	recorded->losses = (struct pl_losses){
+		.events = snapshot->lost_events,
+		.sites = snapshot->lost_sites,
+		.freed_before_count = snapshot->freed_before_count,
+		.freed_before_size = snapshot->freed_before_size,
+	};
 	recorded->stop_ns = snapshot->stop_ns;
-	recorded->freed_before_size = snapshot->freed_before_size;
-	recorded->freed_before_count = snapshot->freed_before_count;
 	(void)recording_take_account(snapshot->account, &recorded->account);
 }
 
@@ -298,7 +300,7 @@ static bool take_word(const char *word, char *to, size_t size)
 
 static int take_facts(struct recorded *recorded, const Pyleak__Facts *message)
 {
-	struct pl_recorded_facts *facts = &recorded->facts;
+	struct pl_facts *facts = &recorded->facts;
 
 	if (message && message->version > RECORDING_VERSION)
 		return -EPROTONOSUPPORT;
@@ -317,7 +319,7 @@ static int take_facts(struct recorded *recorded, const Pyleak__Facts *message)
 		.tv_sec = message->started_ns / 1000000000,
 		.tv_nsec = message->started_ns % 1000000000,
 	};
-	recorded->started_ns = message->started_ns;
+	facts->since_ns = message->started_ns;
 	recorded->started = true;
 	return 0;
 }

@@ -10,8 +10,7 @@
 struct recorded {
 	struct pl_sites *sites; /* borrowed */
 	bool started;
-	struct pl_recorded_facts facts;
-	int64_t started_ns; /* since 1970 */
+	struct pl_facts facts;
 	const char **texts; /* interned in the sites */
 	size_t text_count, text_capacity;
 	struct recorded_frame {
@@ -28,7 +27,9 @@ struct recorded {
 	const char **sources;		/* [places.count] */
 	size_t source_capacity;
 
-	uint64_t time_ns, rss, lost_events, lost_sites, stop_ns, freed_before_size, freed_before_count; /* of the last snapshot */
+	/* Of the last snapshot. */
+	uint64_t time_ns, rss, stop_ns;
+	struct pl_losses losses;
 	struct pl_account account;
 };
 

@@ -8,14 +8,13 @@
 #include "writer_private.h"
 
 struct pl_recording_writer *pl_recording_writer_new(
-	const struct pl_recorded_facts *facts, int64_t since_ns, pl_source_reader *source, void *context)
+	const struct pl_facts *facts, pl_source_reader *source, void *context)
 {
 	struct pl_recording_writer *writer = calloc(1, sizeof(*writer));
 
 	if (!writer)
 		return NULL;
 	writer->facts = *facts;
-	writer->since_ns = since_ns;
 	writer->source = source;
 	writer->context = context;
 	writer->compressor = ZSTD_createCCtx();
@@ -259,7 +258,7 @@ static int add_totals(struct pl_recording_writer *writer, Pyleak__Snapshot *mess
 static void add_facts(struct pl_recording_writer *writer, struct piece *piece)
 {
 	static char name[] = "pyleak " PYLEAK_VERSION;
-	struct pl_recorded_facts *facts = &writer->facts;
+	struct pl_facts *facts = &writer->facts;
 	Pyleak__Facts *message = &piece->facts;
 
 	pyleak__facts__init(message);
@@ -282,14 +281,16 @@ static int add_snapshot(
 	struct pl_recording_writer *writer, struct piece *piece, struct pl_snapshot *snapshot, int64_t stop_ns)
 {
 	Pyleak__Snapshot *message = &piece->snapshot;
+	const struct pl_losses *losses = &snapshot->losses;
+	int64_t since_ns = writer->facts.since_ns;
 
-	message->time_ns = snapshot->taken_ns > writer->since_ns ? (uint64_t)(snapshot->taken_ns - writer->since_ns) : 0;
+	message->time_ns = snapshot->taken_ns > since_ns ? (uint64_t)(snapshot->taken_ns - since_ns) : 0;
 	message->rss = snapshot->rss;
-	message->lost_events = snapshot->lost_events;
-	message->lost_sites = snapshot->lost_sites;
+	message->lost_events = losses->events;
+	message->lost_sites = losses->sites;
 	message->stop_ns = stop_ns > 0 ? (uint64_t)stop_ns : 0;
-	message->freed_before_size = snapshot->freed_before_size;
-	message->freed_before_count = snapshot->freed_before_count;
+	message->freed_before_size = losses->freed_before_size;
+	message->freed_before_count = losses->freed_before_count;
 	if (recording_put_account(&snapshot->account, piece->parts, &piece->account))
 		message->account = &piece->account;
 	piece->snapshots[0] = message;

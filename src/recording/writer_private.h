@@ -11,8 +11,7 @@
 #include "recording_private.h"
 
 struct pl_recording_writer {
-	struct pl_recorded_facts facts;
-	int64_t since_ns;
+	struct pl_facts facts;
 	pl_source_reader *source;
 	void *context;
 	bool started, broken;

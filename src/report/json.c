@@ -181,7 +181,7 @@ static json_t *make_row(const struct pl_report *report, const struct pl_row *row
 		failed |= put(item, "caller", make_frame(caller));
 	if (native)
 		failed |= put(item, "native", make_native(report->sites, row->site, native));
-	if (report->sample)
+	if (report->facts.sample)
 		failed |= put(item, "error", make_error(row));
 	if (number < report->verdict_count)
 		failed |= put(item, "verdict", make_verdict(&report->verdicts[number], &report->headroom));
@@ -258,7 +258,7 @@ static json_t *make_pids(const struct pl_report *report)
 		failed = json_array_append_new(pids, json_integer(report->pids[i])) < 0;
 	/* A recording knows of one only. */
 	if (!report->pid_count && !failed)
-		failed = json_array_append_new(pids, json_integer(report->pid)) < 0;
+		failed = json_array_append_new(pids, json_integer(report->facts.pid)) < 0;
 	if (!failed)
 		return pids;
 	json_decref(pids);
@@ -278,28 +278,28 @@ json_t *report_make(const struct pl_report *report, size_t limit)
 	struct tm utc;
 	bool failed = false;
 
-	if (gmtime_r(&report->started.tv_sec, &utc))
+	if (gmtime_r(&report->facts.started.tv_sec, &utc))
 		(void)strftime(started, sizeof(started), "%Y-%m-%dT%H:%M:%SZ", &utc);
 	failed |= put_integer(document, "schema", 1);
 	failed |= put_string(document, "kind", report->kind == PL_REPORT_DIFF ? "diff" : "top");
-	failed |= put_integer(document, "pid", report->pid);
+	failed |= put_integer(document, "pid", report->facts.pid);
 	failed |= put(document, "pids", make_pids(report));
-	failed |= put_string(document, "python", report->python);
-	failed |= put_string(document, "engine", report->engine);
+	failed |= put_string(document, "python", report->facts.python[0] ? report->facts.python : NULL);
+	failed |= put_string(document, "engine", report->facts.engine);
 	failed |= put_string(document, "started", started);
 	failed |= put_thousandths(document, "window_s", report->window_ns, 1000000);
 	failed |= put_thousandths(document, "stop_ms", report->stop_ns, 1000);
-	failed |= put_integer(document, "frames", report->frames);
+	failed |= put_integer(document, "frames", report->facts.frames);
 	failed |= put_string(document, "group_by", groups[report->group_by]);
-	failed |= put_unsigned(document, "sample", report->sample);
+	failed |= put_unsigned(document, "sample", report->facts.sample);
 	failed |= put(document, "rss", make_pair("before", report->rss_before, "after", report->rss_after));
 	failed |= put(document, "account", account_make(report));
 	failed |= put(document, "total", make_total(&report->rows->total));
-	failed |= put(document, "lost", make_pair("events", report->lost_events, "sites", report->lost_sites));
+	failed |= put(document, "lost", make_pair("events", report->losses.events, "sites", report->losses.sites));
 	if (report->verdicts && report->headroom.limit)
 		failed |= put(document, "headroom", make_headroom(&report->headroom));
-	if (report->native)
-		failed |= put(document, "freed_before", make_amount(report->freed_before_size, report->freed_before_count));
+	if (report->facts.native)
+		failed |= put(document, "freed_before", make_amount(report->losses.freed_before_size, report->losses.freed_before_count));
 	failed |= put(document, "stats", make_stats(report, limit));
 	if (!failed)
 		return document;

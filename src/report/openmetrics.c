@@ -120,7 +120,7 @@ static int print_labels(FILE *out, const struct pl_report *report, const struct 
 {
 	int code;
 
-	(void)fprintf(out, "{pid=\"%d\",domain=\"%s\",filename=", (int)(row->pid ? row->pid : report->pid),
+	(void)fprintf(out, "{pid=\"%d\",domain=\"%s\",filename=", (int)(row->pid ? row->pid : report->facts.pid),
 		row->domain == PL_SITE_NATIVE ? "native" : "python");
 	code = print_value(out, row->filename);
 	if (report->group_by == PL_GROUP_FUNCTION) {
@@ -164,13 +164,13 @@ static int print_metric(FILE *out, const struct pl_report *report, const struct 
 static void print_whole(FILE *out, const struct pl_report *report, const char *name, const char *unit, const char *help, int64_t number)
 {
 	print_head(out, name, "gauge", unit, help);
-	(void)fprintf(out, "pyleak_%s{pid=\"%d\"} %" PRId64 "\n", name, (int)report->pid, number);
+	(void)fprintf(out, "pyleak_%s{pid=\"%d\"} %" PRId64 "\n", name, (int)report->facts.pid, number);
 }
 
 static void print_seconds(FILE *out, const struct pl_report *report, const char *name, const char *help, int64_t ns)
 {
 	print_head(out, name, "gauge", "seconds", help);
-	(void)fprintf(out, "pyleak_%s{pid=\"%d\"} %.6f\n", name, (int)report->pid, (double)ns / PL_NSEC_PER_SEC);
+	(void)fprintf(out, "pyleak_%s{pid=\"%d\"} %.6f\n", name, (int)report->facts.pid, (double)ns / PL_NSEC_PER_SEC);
 }
 
 int pl_report_openmetrics(FILE *out, const struct pl_report *report, const struct pl_report_options *options)
@@ -188,13 +188,13 @@ int pl_report_openmetrics(FILE *out, const struct pl_report *report, const struc
 	if (report->rss_after)
 		print_whole(out, report, "resident_bytes", "bytes", "Resident size of the process", cut(report->rss_after));
 	print_whole(out, report, "lost_events", NULL, "Allocations and frees that are in none of the figures",
-		cut(report->lost_events));
-	print_whole(out, report, "lost_sites", NULL, "Counted, but not where", cut(report->lost_sites));
+		cut(report->losses.events));
+	print_whole(out, report, "lost_sites", NULL, "Counted, but not where", cut(report->losses.sites));
 	print_seconds(out, report, "window_seconds", "What the report covers", report->window_ns);
 	print_seconds(out, report, "longest_stop_seconds", "The longest time that the process was held stopped", report->stop_ns);
 	(void)fprintf(out, "# TYPE pyleak_recording info\n# HELP pyleak_recording What is recorded, and by what.\n"
 			   "pyleak_recording_info{pid=\"%d\",python=\"%s\",engine=\"%s\",version=\"" PYLEAK_VERSION "\"} 1\n# EOF\n",
-		(int)report->pid, report->python ? report->python : "", report->engine);
+		(int)report->facts.pid, report->facts.python, report->facts.engine);
 	if (fflush(out) == 0 && !ferror(out))
 		return 0;
 	return errno ? -errno : -EIO;

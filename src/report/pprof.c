@@ -268,8 +268,8 @@ static void add_facts(struct builder *builder, const char *title)
 	profile->default_sample_type = builder->types[INUSE_SPACE].type;
 	builder->period_type = builder->types[INUSE_SPACE];
 	profile->period_type = &builder->period_type;
-	profile->period = report->sample ? cut(report->sample) : 1;
-	profile->time_nanos = (int64_t)report->started.tv_sec * 1000000000 + report->started.tv_nsec;
+	profile->period = report->facts.sample ? cut(report->facts.sample) : 1;
+	profile->time_nanos = (int64_t)report->facts.started.tv_sec * 1000000000 + report->facts.started.tv_nsec;
 	profile->duration_nanos = report->window_ns;
 	pprof__mapping__init(&builder->mapping);
 	builder->mapping.id = 1;
@@ -289,7 +289,7 @@ int pl_report_pprof(FILE *out, const struct pl_report *report, const struct pl_r
 	pl_autofree uint8_t *bytes = NULL;
 	char title[64];
 
-	(void)snprintf(title, sizeof(title), "process %d, Python %s", (int)report->pid, report->python ? report->python : "?");
+	(void)snprintf(title, sizeof(title), "process %d, Python %s", (int)report->facts.pid, report->facts.python[0] ? report->facts.python : "?");
 	pprof__profile__init(&builder.profile);
 	(void)text_index(&builder, ""); /* the first, always */
 	add_facts(&builder, title);

@@ -145,7 +145,7 @@ int pl_report_speedscope(FILE *out, const struct pl_report *report, const struct
 	char name[64];
 	bool failed = false;
 
-	(void)snprintf(name, sizeof(name), "process %d", (int)report->pid);
+	(void)snprintf(name, sizeof(name), "process %d", (int)report->facts.pid);
 	failed |= put_string(document, "$schema", "https://www.speedscope.app/file-format-schema.json");
 	failed |= put_string(document, "name", name);
 	failed |= put_string(document, "exporter", "pyleak " PYLEAK_VERSION);

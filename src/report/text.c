@@ -118,7 +118,7 @@ static void print_figures(const struct text *text, const struct pl_row *row, boo
 		pl_format_size(bytes > INT64_MAX ? INT64_MAX : (int64_t)bytes, false, size);
 		(void)fprintf(text->out, ", churn=%s in %" PRIu64 " blocks", size, row->window.allocated_count);
 	}
-	if (text->report->sample)
+	if (text->report->facts.sample)
 		print_error(text, row);
 	if (row->pid)
 		(void)fprintf(text->out, ", pid=%d", (int)row->pid);
@@ -388,16 +388,16 @@ int pl_report_text(FILE *out, const struct pl_report *report, const struct pl_re
 	print_figures(&text, &rows->total, true);
 	print_growth(&text);
 	account_print(out, report);
-	if (report->freed_before_count) {
+	if (report->losses.freed_before_count) {
 		char size[PL_SIZE_TEXT];
 
-		pl_format_size((int64_t)report->freed_before_size, false, size);
+		pl_format_size((int64_t)report->losses.freed_before_size, false, size);
 		(void)fprintf(out, "freed from before: size=%s, count=%" PRIu64 " (native blocks older than the recording)\n", size,
-			report->freed_before_count);
+			report->losses.freed_before_count);
 	}
-	if (report->lost_events || report->lost_sites)
+	if (report->losses.events || report->losses.sites)
 		(void)fprintf(out, "lost: events=%" PRIu64 " (in none of these figures), sites=%" PRIu64 " (counted, but not where)\n",
-			report->lost_events, report->lost_sites);
+			report->losses.events, report->losses.sites);
 	if (options->traceback && report->group_by != PL_GROUP_TRACEBACK && rows->count) {
 		(void)fputc('\n', out);
 		print_traceback(&text, &rows->items[0]);

@@ -26,15 +26,18 @@ static inline struct report_sample report_sample_new(void)
 		.report =
 			{
 				.kind = PL_REPORT_DIFF,
-				.pid = 4711,
+				.facts =
+					{
+						.pid = 4711,
+						.python = "3.11.2",
+						.engine = "inline",
+						.started = {.tv_sec = 1795341600, .tv_nsec = 999999999},
+						.frames = 16,
+					},
 				.pids = pids,
 				.pid_count = 1,
-				.python = "3.11.2",
-				.engine = "inline",
-				.started = {.tv_sec = 1795341600, .tv_nsec = 999999999},
 				.window_ns = INT64_C(10003000000),
 				.stop_ns = 1900000,
-				.frames = 16,
 				.sort = PL_SORT_SIZE_DIFF,
 				.rss_before = 104857600,
 				.rss_after = 146800640,

@@ -25,14 +25,10 @@ enum { LEAK, LEAK_FROM_ELSEWHERE, CACHE, TEMPORARY };
 static void start(bool adopted)
 {
 	const struct pl_live_facts facts = {
-		.pid = 4711,
-		.python = "3.11.2",
-		.engine = "inline",
+		.recording = {.pid = 4711, .python = "3.11.2", .engine = "inline", .rss = 100 << 20},
 		.command = "python3 app.py",
 		.process_ns = -3600 * SECOND,
-		.since_ns = 0,
 		.adopted = adopted,
-		.rss = 100 << 20,
 	};
 	const struct pl_live_options options = {
 		.rows = {.python = true, .native = true, .sort = PL_SORT_SIZE}, .interval_ns = 10 * SECOND};

@@ -20,7 +20,7 @@ struct tape {
 	size_t count;
 };
 
-static const struct pl_recorded_facts facts = {
+static const struct pl_facts facts = {
 	.pid = 4711,
 	.python = "3.11.2",
 	.engine = "inline",
@@ -59,10 +59,13 @@ static struct tape make_tape(double variance)
 {
 	static char context[] = "context";
 	struct pl_sites *sites = pl_sites_new();
-	struct pl_recording_writer *writer = pl_recording_writer_new(&facts, 5000, source_of, context);
+	struct pl_facts own = facts;
+	struct pl_recording_writer *writer;
 	struct tape tape = {0};
 	uint32_t first = 0, second;
 
+	own.since_ns = 5000;
+	writer = pl_recording_writer_new(&own, source_of, context);
 	cr_assert_not_null(writer);
 	for (int i = 0; i < 3; i++) {
 		struct pl_snapshot *snapshot;
@@ -83,8 +86,8 @@ static struct tape make_tape(double variance)
 		snapshot = pl_snapshot_take(sites);
 		snapshot->taken_ns = 5000 + i * INT64_C(1000000000);
 		snapshot->rss = 100 + (uint64_t)i;
-		snapshot->lost_events = (uint64_t)i;
-		snapshot->lost_sites = 2 * (uint64_t)i;
+		snapshot->losses.events = (uint64_t)i;
+		snapshot->losses.sites = 2 * (uint64_t)i;
 		record(&tape, writer, snapshot);
 		pl_snapshot_free(snapshot);
 	}
@@ -98,7 +101,7 @@ static uint64_t sums[8];
 
 static uint64_t sum_up(const struct pl_recording_reader *reader, const struct pl_snapshot *snapshot)
 {
-	uint64_t sum = (uint64_t)pl_recording_reader_time(reader) + 3 * snapshot->rss + 5 * snapshot->lost_events;
+	uint64_t sum = (uint64_t)pl_recording_reader_time(reader) + 3 * snapshot->rss + 5 * snapshot->losses.events;
 
 	for (size_t i = 0; i < snapshot->count; i++)
 		sum += (7 * i + 11) * snapshot->totals[i].allocated_size + (13 * i + 17) * snapshot->totals[i].freed_count +
@@ -166,8 +169,8 @@ Test(recording, what_is_written_is_read)
 	cr_assert_eq(snapshot->count, 5);
 	cr_expect_eq(snapshot->taken_ns, INT64_C(1795341600999999999) + 2000000000);
 	cr_expect_eq(snapshot->rss, 102);
-	cr_expect_eq(snapshot->lost_events, 2);
-	cr_expect_eq(snapshot->lost_sites, 4);
+	cr_expect_eq(snapshot->losses.events, 2);
+	cr_expect_eq(snapshot->losses.sites, 4);
 	cr_expect_eq(snapshot->totals[0].allocated_size, 0);
 	cr_expect_eq(snapshot->totals[1].allocated_size, 767454105);
 	cr_expect_eq(snapshot->totals[1].allocated_count, 16006705);
@@ -223,7 +226,7 @@ Test(recording, variances_of_samples)
 /* What not every recording has. */
 Test(recording, native_callers_processes_and_accounts)
 {
-	struct pl_recorded_facts own = facts;
+	struct pl_facts own = facts;
 	struct pl_sites *sites = pl_sites_new(), *copies = pl_sites_new();
 	const struct pl_frame frame = {pl_sites_string(sites, "a.py"), pl_sites_string(sites, "f"), 3};
 	const struct pl_native_caller caller = {pl_sites_string(sites, "/lib/numpy.so"), pl_sites_string(sites, "alloc"), 18};
@@ -245,10 +248,10 @@ Test(recording, native_callers_processes_and_accounts)
 	own.account.parts[PL_ACCOUNT_OTHER] = -70;
 	own.account.known[PL_ACCOUNT_OTHER] = true;
 	own.account.class_free[PL_ACCOUNT_CLASSES - 1] = 512;
-	writer = pl_recording_writer_new(&own, 0, NULL, NULL);
+	writer = pl_recording_writer_new(&own, NULL, NULL);
 	snapshot = pl_snapshot_take(sites);
-	snapshot->freed_before_size = 77;
-	snapshot->freed_before_count = 7;
+	snapshot->losses.freed_before_size = 77;
+	snapshot->losses.freed_before_count = 7;
 	record(&tape, writer, snapshot);
 	snapshot->account = own.account;
 	snapshot->account.parts[PL_ACCOUNT_HEAP_FREE] = 12345;
@@ -265,8 +268,8 @@ Test(recording, native_callers_processes_and_accounts)
 	cr_expect(pl_recording_reader_facts(reader)->account.known[PL_ACCOUNT_OTHER]);
 	cr_expect_not(pl_recording_reader_facts(reader)->account.known[PL_ACCOUNT_FILES]);
 	snapshot = pl_recording_reader_snapshot(reader);
-	cr_expect_eq(snapshot->freed_before_size, 77);
-	cr_expect_eq(snapshot->freed_before_count, 7);
+	cr_expect_eq(snapshot->losses.freed_before_size, 77);
+	cr_expect_eq(snapshot->losses.freed_before_count, 7);
 	cr_expect_not(snapshot->account.taken);
 	pl_snapshot_free(snapshot);
 	cr_assert_eq(pl_recording_reader_next(reader, NULL), 1);
@@ -367,7 +370,7 @@ Test(recording, native_stacks)
 		{{pl_sites_string(sites, "x.c"), pl_sites_string(sites, "inner"), 10}, module},
 		{{module, pl_sites_string(sites, "outer"), 0}, module},
 	};
-	struct pl_recording_writer *writer = pl_recording_writer_new(&facts, 0, NULL, NULL);
+	struct pl_recording_writer *writer = pl_recording_writer_new(&facts, NULL, NULL);
 	struct pl_recording_reader *reader;
 	struct pl_traceback traceback;
 	struct pl_snapshot *snapshot;
@@ -767,7 +770,7 @@ Test(recording, many_sites)
 {
 	enum { SITES = 40000, DEPTH = 128 };
 	struct pl_sites *sites = pl_sites_new(), *copies = pl_sites_new();
-	struct pl_recording_writer *writer = pl_recording_writer_new(&facts, 0, NULL, NULL);
+	struct pl_recording_writer *writer = pl_recording_writer_new(&facts, NULL, NULL);
 	const char *filename = pl_sites_string(sites, "many.py"), *function = pl_sites_string(sites, "f");
 	struct pl_frame frames[DEPTH];
 	struct pl_recording_reader *reader;

@@ -155,9 +155,9 @@ Test(json, the_largest_row_now_has_its_traceback)
 
 	sample.report.kind = PL_REPORT_TOP;
 	sample.report.sort = PL_SORT_SIZE;
-	sample.report.sample = 65536;
-	sample.report.lost_events = UINT64_MAX;
-	sample.report.lost_sites = 3;
+	sample.report.facts.sample = 65536;
+	sample.report.losses.events = UINT64_MAX;
+	sample.report.losses.sites = 3;
 	(void)print();
 	stats = json_object_get(document, "stats");
 	expect(json_object_get(document, "kind"), "\"top\"");
@@ -286,7 +286,7 @@ Test(json, any_bytes)
 
 Test(json, no_python_version_is_null)
 {
-	sample.report.python = NULL;
+	sample.report.facts.python[0] = '\0';
 	(void)print();
 	expect(json_object_get(document, "python"), "null");
 }

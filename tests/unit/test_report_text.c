@@ -240,13 +240,13 @@ Test(text, by_churn)
 Test(text, lost_and_ended)
 {
 	sample.report.kind = PL_REPORT_TOP;
-	sample.report.lost_events = 12;
+	sample.report.losses.events = 12;
 	sample.report.rss_after = 0;
 	expect("total: size=0 B, count=0\n"
 	       "growth in 10.0 s: tracked +0 B, RSS not known\n"
 	       "lost: events=12 (in none of these figures), sites=0 (counted, but not where)\n");
-	sample.report.lost_events = 0;
-	sample.report.lost_sites = UINT64_MAX;
+	sample.report.losses.events = 0;
+	sample.report.losses.sites = UINT64_MAX;
 	sample.report.rss_after = 1024;
 	expect("total: size=0 B, count=0\n"
 	       "growth in 10.0 s: tracked +0 B, RSS -100.0 MiB (100 MiB to 1024 B)\n"
