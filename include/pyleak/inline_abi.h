@@ -49,7 +49,7 @@
  */
 
 #define PL_INLINE_MAGIC 0x31656e696c6e6970ull /* "pinline1" */
-#define PL_INLINE_ABI 7
+#define PL_INLINE_ABI 8
 #define PL_INLINE_MARKER 0x6d61726b70796c21ull
 
 enum { PL_INLINE_IMAGE_OFFSET = 4096, PL_INLINE_CONFIG_OFFSET = 4608, PL_INLINE_TYPES_OFFSET = 8192,
@@ -237,6 +237,7 @@ struct pl_inline_config {
 	uint64_t free_threaded;
 	uint64_t frame_limit;    /* 1 … PL_INLINE_FRAMES_MAX */
 	uint64_t sample;         /* bytes per sample on average; 0: everything */
+	uint64_t pool_bytes;     /* of pymalloc's pools: 4096 or 16384; 0: there are none to read sizes from */
 	uint64_t nested_size;    /* mem and obj requests larger than this reach the raw domain: 512; 0 with debug */
 	uint64_t control, slots, directory, pool, odd, totals, sites, index, frames, codes, code_index, code_map, arena, stacks, bounds, skips;
 	uint64_t slot_count;     /* thread slots besides slot 0; a power of two */
@@ -405,9 +406,25 @@ struct pl_inline_site {
 	uint32_t frames; /* index of the first (innermost) of `count` words in frames */
 	uint16_t count;
 	uint8_t more;    /* the traceback went on */
-	uint8_t native;  /* 0: of Python; 1: native, and the word before the frames is the address it was called from */
+	uint8_t kind;    /* 0: of Python; 1: native, and the word before the frames is the address it was called from;
+			  * PL_INLINE_KIND_OLDER and more: blocks that are older than the probe */
 };
 _Static_assert(sizeof(struct pl_inline_site) == 16, "rows do not straddle cache lines");
+
+/*
+ * Blocks from before the probe have rows too, as they are freed: by the site that the thread which freed them had allocated
+ * at last (it has no row of its own: nothing is known of that), whose frames the row has, and by class of size.
+ * `allocated` of such a row is what was freed; its `freed` stays 0. Not where allocations are sampled.
+ *
+ * Classes: 0: the size is not known; 1 to 64: in units of 8 bytes, as pymalloc's; above that by powers of two.
+ */
+enum { PL_INLINE_KIND_OLDER = 2, PL_INLINE_OLDER_SMALL = 64, PL_INLINE_OLDER_CLASSES = PL_INLINE_OLDER_SMALL + 56 };
+static inline uint32_t pl_inline_older_class(uint64_t size)
+{
+	/* 9: of the power of two that 512 is. */
+	return (uint32_t)(size <= 8 * PL_INLINE_OLDER_SMALL ? (size + 7) / 8
+							    : PL_INLINE_OLDER_SMALL + 64 - (uint64_t)__builtin_clzll(size) - 9);
+}
 
 /* A word of frames: code << 32 | offset, the byte offset of the instruction in the bytecode (int32_t; −1:
  * not started). Code PL_INLINE_CODE_LOST: the code table was full. */
@@ -546,6 +563,7 @@ struct pl_inline_slot {
 	uint64_t thread;     /* the thread state last seen with this slot; 0: none, or it was freed */
 	int64_t countdown;   /* bytes until the next sample */
 	uint64_t random;     /* 0: not seeded */
+	uint64_t last_site;  /* of this thread's last allocation; of slot 0: of the last one with the GIL */
 	uint64_t last_made;  /* by the mem and obj domains, until it becomes an object */
 	uint64_t number;     /* of this slot; set before the owner can find it */
 	uint64_t busy;       /* the stack pointer of a native hook that is at work on this slot, or 0 */

@@ -31,7 +31,8 @@ struct pl_totals {
 int64_t pl_totals_size(const struct pl_totals *totals);
 int64_t pl_totals_count(const struct pl_totals *totals);
 
-enum pl_site_domain { PL_SITE_PYTHON, PL_SITE_NATIVE, PL_SITE_DOMAIN_COUNT };
+/* Sites of the last are in no row: see pl_sites_intern_older(). */
+enum pl_site_domain { PL_SITE_PYTHON, PL_SITE_NATIVE, PL_SITE_OLDER, PL_SITE_DOMAIN_COUNT };
 
 /* A resolved frame; strings are interned in the pl_sites and live as long as it. */
 struct pl_frame {
@@ -72,6 +73,13 @@ uint32_t pl_sites_intern(struct pl_sites *sites, enum pl_site_domain domain, con
 /* The same in the native domain. count 0: the frame is the caller's module and symbol, line 0. */
 uint32_t pl_sites_intern_native(struct pl_sites *sites, const struct pl_frame *frames, size_t count, bool more,
 				const struct pl_native_caller *caller);
+/* Where blocks that are older than the recording are freed: by a thread whose last allocation was at these frames
+ * (count 0: that is not known). Its totals count what was freed as allocated. `size_class`: 0 where the size of the
+ * blocks is not known, else what tells sizes apart; their average is in the totals. */
+uint32_t pl_sites_intern_older(struct pl_sites *sites, uint32_t size_class, const struct pl_frame *frames, size_t count,
+			       bool more);
+/* 0 for a site of another domain. */
+uint32_t pl_sites_older_class(const struct pl_sites *sites, uint32_t site);
 /* NULL: not of the native domain, or the caller was never said. */
 const struct pl_native_caller *pl_sites_native_caller(const struct pl_sites *sites, uint32_t site);
 /*

@@ -129,6 +129,8 @@ void pl_inline_configure(const struct pl_inline_options *options, const struct p
 	ret->thread_current = python->thread_current;
 	ret->code_type = python->code_type;
 	ret->free_threaded = python->free_threaded;
+	/* POOL_BITS of Objects/obmalloc.c and, from 3.12 on, pycore_obmalloc.h. */
+	ret->pool_bytes = python->free_threaded ? 0 : python->minor < 10 ? 4096 : 16384;
 	ret->pid = (uint64_t)python->pid;
 	ret->python_hex = python->version_hex;
 }

@@ -106,8 +106,10 @@ static void fill(void *context, uint8_t *image, uint64_t base, uint64_t tables)
 	config.planted_monotonic = (uint64_t)pl_now_ns();
 	config.engine[CONFIG_RSS] = planting->rss;
 	save_account(config.engine, planting->account);
-	if (planting->wrapped)
+	if (planting->wrapped) {
 		config.nested_size = 0;
+		config.pool_bytes = 0;
+	}
 	free_lists_fill(planting->python, &planting->free_lists, image, base, &config.free_lists);
 	for (uint32_t i = 0; i < PL_INLINE_ENTRIES; i++) {
 		config.original[i] = planting->plan->hooks[i].original;

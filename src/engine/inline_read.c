@@ -138,13 +138,13 @@ static int translate(struct pl_inline_reader *reader, uint64_t number, const str
 {
 	uint64_t words[1 + PL_INLINE_FRAMES_MAX], *frame_words = words + 1;
 	struct pl_frame frames[PL_INLINE_FRAMES_MAX];
-	const bool native = row->native != 0;
+	const bool native = row->kind == 1, older = row->kind >= PL_INLINE_KIND_OLDER;
 	int code;
 
 	if (!row->hash)
 		return -EAGAIN;
-	if (row->count > PL_INLINE_FRAMES_MAX || row->native > 1 || row->frames < native || row->frames + (uint64_t)row->count > reader->config.frames_limit ||
-		native + (uint64_t)row->count > reader->config.frames_limit - reader->frames_read)
+	if (row->count > PL_INLINE_FRAMES_MAX || row->kind >= PL_INLINE_KIND_OLDER + PL_INLINE_OLDER_CLASSES || row->frames < native || row->frames + (uint64_t)row->count > reader->config.frames_limit ||
+		(!older && native + (uint64_t)row->count > reader->config.frames_limit - reader->frames_read))
 		return -EPROTO;
 	code = reader_read(reader, reader->config.frames + 8 * ((uint64_t)row->frames - native), frame_words - native,
 		8 * (native + (size_t)row->count));
@@ -152,7 +152,8 @@ static int translate(struct pl_inline_reader *reader, uint64_t number, const str
 		code = resolve_frame(reader, frame_words[i], &frames[i]);
 	if (code < 0)
 		return code;
-	reader->frames_read += native + row->count;
+	/* They have the frames of others. */
+	reader->frames_read += older ? 0 : native + row->count;
 	if (native) {
 		struct pl_native_caller caller;
 
@@ -160,6 +161,9 @@ static int translate(struct pl_inline_reader *reader, uint64_t number, const str
 		if (code < 0)
 			return code;
 		reader->local[number] = pl_sites_intern_native(reader->sites, frames, row->count, row->more, &caller);
+	} else if (older) {
+		reader->local[number] = pl_sites_intern_older(
+			reader->sites, row->kind - PL_INLINE_KIND_OLDER, frames, row->count, row->more);
 	} else {
 		reader->local[number] = pl_sites_intern(reader->sites, PL_SITE_PYTHON, frames, row->count, row->more);
 	}

@@ -110,6 +110,7 @@ static bool reserve_sites(struct recorded *recorded, size_t count)
 static bool are_sound_details(const struct recorded *recorded, const Pyleak__Recording *message, size_t count)
 {
 	if ((message->n_site_process && message->n_site_process != count) ||
+		(message->n_site_class && message->n_site_class != count) ||
 		(message->n_site_module && message->n_site_module != count) ||
 		message->n_site_symbol != message->n_site_module || message->n_site_offset != message->n_site_module ||
 		(message->n_site_source && message->n_site_source != message->n_site_module) ||
@@ -133,6 +134,9 @@ static uint32_t intern(struct recorded *recorded, const Pyleak__Recording *messa
 	uint32_t module = message->n_site_module ? message->site_module[i] : 0;
 	uint32_t symbol = message->n_site_module ? message->site_symbol[i] : 0;
 
+	if (message->site_domain[i] == PL_SITE_OLDER)
+		return pl_sites_intern_older(recorded->sites, message->n_site_class ? message->site_class[i] : 0, frames, depth,
+			message->site_more[i]);
 	if (!module || message->site_domain[i] != PL_SITE_NATIVE)
 		return pl_sites_intern(recorded->sites, (enum pl_site_domain)message->site_domain[i], frames, depth,
 			message->site_more[i]);

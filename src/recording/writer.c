@@ -53,6 +53,7 @@ static void piece_free(struct piece *piece)
 	free(message->site_depth);
 	free(message->site_frames);
 	free(message->site_process);
+	free(message->site_class);
 	free(message->site_module);
 	free(message->site_symbol);
 	free(message->site_offset);
@@ -120,7 +121,7 @@ static int add_sites(
 		bool more;
 		const struct pl_frame *frames = pl_sites_frames(snapshot->sites, (uint32_t)site, &depth, &more);
 
-		message->site_domain[i] = pl_sites_domain(snapshot->sites, (uint32_t)site) == PL_SITE_NATIVE;
+		message->site_domain[i] = (uint32_t)pl_sites_domain(snapshot->sites, (uint32_t)site);
 		message->site_more[i] = more;
 		message->site_depth[i] = (uint32_t)depth;
 		for (size_t frame = 0; frame < depth; frame++) {
@@ -152,6 +153,26 @@ static int add_processes(
 	for (size_t i = 0; i < count; i++)
 		message->site_process[i] = (uint32_t)pl_sites_process(snapshot->sites, (uint32_t)(first + i));
 	message->n_site_process = count;
+	return 0;
+}
+
+static int add_classes(
+	struct pl_recording_writer *writer, struct piece *piece, const struct pl_snapshot *snapshot, size_t end)
+{
+	Pyleak__Recording *message = &piece->message;
+	size_t first = writer->site_count, count = end - first;
+	bool wanted = false;
+
+	for (size_t site = first; site < end && !wanted; site++)
+		wanted = pl_sites_older_class(snapshot->sites, (uint32_t)site) != 0;
+	if (!wanted)
+		return 0;
+	message->site_class = calloc(count, sizeof(*message->site_class));
+	if (!message->site_class)
+		return -ENOMEM;
+	for (size_t i = 0; i < count; i++)
+		message->site_class[i] = pl_sites_older_class(snapshot->sites, (uint32_t)(first + i));
+	message->n_site_class = count;
 	return 0;
 }
 
@@ -350,6 +371,8 @@ static int add_piece(struct pl_recording_writer *writer, struct pl_snapshot *sna
 		code = writer_add_callers(writer, &piece, snapshot, end);
 	if (code == 0)
 		code = add_processes(writer, &piece, snapshot, end);
+	if (code == 0)
+		code = add_classes(writer, &piece, snapshot, end);
 	if (fclose(PL_TAKE(piece.text_stream)) != 0)
 		code = -ENOMEM;
 	if (piece.text_size) {

@@ -185,6 +185,18 @@ uint32_t pl_sites_intern_native(struct pl_sites *sites, const struct pl_frame *f
 	return intern(sites, PL_SITE_NATIVE, count ? frames : &native, count ? count : 1, more, *caller);
 }
 
+uint32_t pl_sites_intern_older(
+	struct pl_sites *sites, uint32_t size_class, const struct pl_frame *frames, size_t count, bool more)
+{
+	return intern(sites, PL_SITE_OLDER, frames, count, more, (struct pl_native_caller){.offset = size_class});
+}
+
+uint32_t pl_sites_older_class(const struct pl_sites *sites, uint32_t site)
+{
+	assert(site < sites->count);
+	return sites->items[site].domain == PL_SITE_OLDER ? (uint32_t)sites->items[site].caller.offset : 0;
+}
+
 const struct pl_native_caller *pl_sites_native_caller(const struct pl_sites *sites, uint32_t site)
 {
 	assert(site < sites->count);

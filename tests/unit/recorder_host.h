@@ -228,6 +228,7 @@ static inline void host_plant(
 						   ? (uint64_t)original_obj_realloc
 						   : (uint64_t)(raw ? original_raw : original_obj);
 	}
+	host_config->pool_bytes = 0; /* there is nothing at the addresses that are given out */
 	if (adjust)
 		adjust(host_config);
 	if (mprotect(host_code_base, code_size, PROT_READ | PROT_EXEC) < 0)
@@ -257,6 +258,12 @@ static inline uint32_t host_site_count(void)
 	return (uint32_t)(PL_INLINE_SITE_FIRST + host_control()->next_site);
 }
 
+/* Whether a row is about blocks from before the recorder. */
+static inline bool host_is_older(uint32_t site)
+{
+	return ((const struct pl_inline_site *)host_config->sites)[site].kind >= PL_INLINE_KIND_OLDER;
+}
+
 static inline struct host_totals host_sum(void)
 {
 	struct host_totals sum = {0};
@@ -264,6 +271,8 @@ static inline struct host_totals host_sum(void)
 	for (uint32_t site = 0; site < host_site_count(); site++) {
 		struct host_totals one = host_site(site);
 
+		if (host_is_older(site))
+			continue;
 		sum.allocated_size += one.allocated_size;
 		sum.allocated_count += one.allocated_count;
 		sum.freed_size += one.freed_size;

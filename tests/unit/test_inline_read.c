@@ -541,7 +541,7 @@ static uint32_t add_native_site(uint64_t caller, const uint32_t *codes, uint16_t
 
 	uint32_t number = add_site(codes, count);
 
-	tracee->sites[number].native = 1;
+	tracee->sites[number].kind = 1;
 	return number;
 }
 
@@ -594,10 +594,10 @@ Test(inline_read, wild_site_rows)
 		{.hash = 1, .frames = FRAMES, .count = 1},
 		{.hash = 1, .frames = FRAMES - 1, .count = 2},
 		{.hash = 1, .frames = UINT32_MAX, .count = 1},
-		{.hash = 1, .frames = UINT32_MAX, .count = PL_INLINE_FRAMES_MAX, .more = 255, .native = 255},
-		{.hash = 1, .frames = 0, .count = 1, .native = 1},
-		{.hash = 1, .frames = FRAMES, .count = 1, .native = 1},
-		{.hash = 1, .frames = 1, .count = 1, .native = 2},
+		{.hash = 1, .frames = UINT32_MAX, .count = PL_INLINE_FRAMES_MAX, .more = 255, .kind = 255},
+		{.hash = 1, .frames = 0, .count = 1, .kind = 1},
+		{.hash = 1, .frames = FRAMES, .count = 1, .kind = 1},
+		{.hash = 1, .frames = 1, .count = 1, .kind = PL_INLINE_KIND_OLDER + PL_INLINE_OLDER_CLASSES},
 	};
 	uint32_t code = add_code("/app/good.py", "f", 10), site = add_site(&code, 1);
 

@@ -461,6 +461,8 @@ static void check_code_death(uint32_t mode)
 
 	host_free(PL_INLINE_OBJ, (uint64_t)code_b); /* … and one from before: only marked */
 	cr_assert_eq(host_control()->code_generation, 2);
+	cr_assert(host_is_older(sites));
+	sites = host_site_count();
 	other = code_b->filename;
 	memcpy(other->data, "/c.py", 5);
 	(void)allocate(PL_INLINE_OBJ, 0x50000020, 1);
@@ -473,7 +475,7 @@ static void check_code_death(uint32_t mode)
 	host_free(PL_INLINE_OBJ, (uint64_t)code_a);
 	memcpy(code_a->filename->data, "/d.py", 5);
 	(void)allocate(PL_INLINE_OBJ, 0x50000030, 1);
-	cr_assert_str_eq(code_filename(pl_inline_frame_code(site_frame(sites + 1, 1))), "/d.py");
+	cr_assert_str_eq(code_filename(pl_inline_frame_code(site_frame(sites + 2, 1))), "/d.py");
 	host_unplant();
 }
 
@@ -493,7 +495,7 @@ Test(recorder, endless_new_code_of_equal_content_fills_nothing)
 		host_free(PL_INLINE_OBJ, (uint64_t)code_b);
 	}
 	cr_assert_eq(host_control()->next_code, 2);
-	cr_assert_eq(host_control()->next_site, 3);
+	cr_assert_eq(host_control()->next_site, 6, "three lines, and what older blocks went beside each");
 	cr_assert_eq(host_control()->lost_codes, 0);
 	host_unplant();
 }
@@ -527,6 +529,85 @@ Test(recorder, full_tables_say_so)
 	cr_assert_eq(host_control()->lost_codes, 1);
 	expect_live(70, 7);
 	host_unplant();
+}
+
+static uint64_t pool_bytes;
+
+static void with_pools(struct pl_inline_config *config)
+{
+	config->pool_bytes = pool_bytes;
+}
+
+/* A block of a pool as pymalloc makes them, which nobody saw come. */
+static uint64_t pool_block(unsigned char *memory, uint32_t size, uint32_t number)
+{
+	const uint32_t header[12] = {3, 0, 0, 0, 0, 0, 0, 0, 7, size / 16 - 1, 0, (uint32_t)pool_bytes - size};
+
+	memcpy(memory, header, sizeof(header));
+	return (uint64_t)memory + 48 + (uint64_t)size * number;
+}
+
+static struct host_totals older(uint32_t size_class, uint32_t line_site)
+{
+	struct host_totals none = {0};
+
+	for (uint32_t site = PL_INLINE_SITE_FIRST; site < host_site_count(); site++)
+		if (host_is_older(site) && site_row(site)->kind == PL_INLINE_KIND_OLDER + size_class &&
+			(!line_site || (site_row(site)->frames == site_row(line_site)->frames &&
+					       site_row(site)->count == site_row(line_site)->count)))
+			return host_site(site);
+	return none;
+}
+
+/* Frees of what was there before: beside the line that allocated at last, by size where the pool says it. */
+static void check_older(uint64_t bytes)
+{
+	unsigned char *memory = aligned_alloc(16384, 32768);
+
+	pool_bytes = bytes;
+	memset(memory, 0, 32768);
+	begin_adjusted(2, 0, PL_INLINE_GIL, with_pools);
+	host_free(PL_INLINE_OBJ, pool_block(memory, 48, 1));
+	cr_assert_eq(older(6, 0).allocated_count, 1);
+	(void)allocate(PL_INLINE_OBJ, 0x50000000, 10);
+	host_free(PL_INLINE_OBJ, pool_block(memory, 48, 2));
+	host_free(PL_INLINE_OBJ, pool_block(memory, 48, 3));
+	host_free(PL_INLINE_OBJ, pool_block(memory, 512, 3));
+	cr_assert_eq(older(6, PL_INLINE_SITE_FIRST + 1).allocated_count, 2);
+	cr_assert_eq(older(6, PL_INLINE_SITE_FIRST + 1).allocated_size, 96);
+	cr_assert_eq(older(64, PL_INLINE_SITE_FIRST + 1).allocated_size, 512);
+	/* Not the start of a block; no pool at all; beyond its first page. */
+	cr_assert_eq(older(0, 0).allocated_count, 0);
+	host_free(PL_INLINE_OBJ, pool_block(memory, 48, 1) + 16);
+	memset(memory, 0, 48);
+	host_free(PL_INLINE_OBJ, (uint64_t)memory + 96);
+	host_free(PL_INLINE_OBJ, pool_block(memory, 64, 100));
+	cr_assert_eq(older(0, 0).allocated_count, 3);
+	cr_assert_eq(older(8, 0).allocated_count, 0);
+	cr_assert_eq(host_control()->freed_unknown, 7);
+	expect_live(10, 1);
+	host_free(PL_INLINE_OBJ, 0x50000000);
+	cr_assert_eq(host_control()->freed_unknown, 7, "of the recording itself");
+	expect_live(0, 0);
+	host_unplant();
+	free(memory);
+}
+
+Test(recorder, frees_of_older_blocks)
+{
+	check_older(4096);
+	check_older(16384);
+}
+
+Test(recorder, classes_of_sizes)
+{
+	cr_assert_eq(pl_inline_older_class(0), 0);
+	cr_assert_eq(pl_inline_older_class(1), 1);
+	cr_assert_eq(pl_inline_older_class(512), 64);
+	cr_assert_eq(pl_inline_older_class(513), 65);
+	cr_assert_eq(pl_inline_older_class(1023), 65);
+	cr_assert_eq(pl_inline_older_class(1024), 66);
+	cr_assert_lt(pl_inline_older_class(UINT64_MAX), PL_INLINE_OLDER_CLASSES);
 }
 
 Test(recorder, off_only_passes_through)

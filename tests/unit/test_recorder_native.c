@@ -173,7 +173,7 @@ Test(recorder_native, the_python_line_and_the_caller)
 	begin(PL_INLINE_GIL);
 	cr_assert_eq(take(0x10000000, 5000), 0x10000000);
 	expect_live(5000, 1);
-	cr_assert_eq(last_row()->native, 1);
+	cr_assert_eq(last_row()->kind, 1);
 	cr_assert_eq(last_row()->count, 2);
 
 	const uint64_t *frames = (const uint64_t *)host_config->frames + last_row()->frames;
@@ -502,7 +502,7 @@ Test(recorder_native, a_block_of_pythons_is_counted_once)
 			(void)host_malloc(domain, 1000);
 			expect_live(1000, 1);
 			cr_assert_eq(host_sum().allocated_count, before.allocated_count + 1);
-			cr_assert_eq(last_row()->native, 0);
+			cr_assert_eq(last_row()->kind, 0);
 			host_free(domain, 0x10000000);
 			expect_live(0, 0);
 			host_unplant();
@@ -532,7 +532,7 @@ Test(recorder_native, another_thread)
 	cr_assert_eq(pthread_create(&thread, NULL, without_python, NULL), 0);
 	cr_assert_eq(pthread_join(thread, NULL), 0);
 	expect_live(123, 1);
-	cr_assert_eq(last_row()->native, 1);
+	cr_assert_eq(last_row()->kind, 1);
 	cr_assert_eq(last_row()->count, 0);
 	host_unplant();
 }

@@ -242,6 +242,8 @@ Test(recording, native_callers_processes_and_accounts)
 	(void)pl_sites_intern_native(sites, &frame, 1, false, &caller);
 	pl_sites_set_process(sites, 4712);
 	(void)pl_sites_intern_native(sites, &frame, 1, false, &nameless);
+	(void)pl_sites_intern_older(sites, 4, &frame, 1, false);
+	(void)pl_sites_intern_older(sites, 0, &frame, 1, false);
 	own.native = true;
 	own.account = (struct pl_account){
 		.taken = true, .rss = 900, .alignment = 8, .arenas_overhead = -3, .rounding = 4.5};
@@ -278,7 +280,11 @@ Test(recording, native_callers_processes_and_accounts)
 	cr_expect_eq(snapshot->account.alignment, 8);
 	cr_expect_eq(snapshot->account.parts[PL_ACCOUNT_HEAP_FREE], 12345);
 	cr_expect_eq(snapshot->account.class_free[PL_ACCOUNT_CLASSES - 1], 512);
-	cr_assert_eq(snapshot->count, 3);
+	cr_assert_eq(snapshot->count, 5);
+	cr_expect_eq(pl_sites_domain(copies, 3), PL_SITE_OLDER);
+	cr_expect_eq(pl_sites_older_class(copies, 3), 4);
+	cr_expect_eq(pl_sites_older_class(copies, 4), 0);
+	cr_expect_null(pl_sites_native_caller(copies, 3));
 	cr_expect_null(pl_sites_native_caller(copies, 0));
 	got = pl_sites_native_caller(copies, 1);
 	cr_expect_str_eq(got->module, "/lib/numpy.so");
@@ -656,7 +662,7 @@ Test(recording, lies_are_not_believed)
 	LIE(liar.message.n_frame_function = 1);
 	LIE(liar.message.n_frame_line = 1);
 	LIE(liar.message.n_frame_source = 1);
-	LIE(liar.domain[0] = 2);
+	LIE(liar.domain[0] = 3);
 	LIE(liar.message.n_site_more = 1);
 	LIE(liar.message.n_site_depth = 1);
 	LIE(liar.depth[0] = 0);

@@ -120,6 +120,8 @@ static __attribute__((noinline)) void *alloc_marked(u32 decided, u64 context, u6
 	else
 		site = detached_site(own, salt);
 	record((u64)result, size, site, adder_without_gil());
+	if (own)
+		own->last_site = site;
 	if (mode == PL_INLINE_THREADS && slot)
 		slot->last_made = (u64)result;
 out:
@@ -197,6 +199,7 @@ inlined void *alloc_gil(u32 entry, u32 function, u64 context, u64 a, u64 b, cons
 			site = trace(slot, thread, sampled ? sample_salt(size) : 0, 0);
 			record((u64)result, size, site, PLAIN);
 			slot->last_made = (u64)result;
+			slot->last_site = site;
 		}
 	}
 	marker_wipe(&marker);
@@ -252,6 +255,10 @@ static cold void free_unknown(u32 domain, u64 pointer)
 	if ((slot && domain == PL_INLINE_RAW && slot->last_freed - pointer <= 64) || pl_config.sample)
 		return;
 	count_up(&control()->freed_unknown);
+	/* The raw domain passes on to malloc, whose hook knows more of it, if there is one. */
+	if (domain != PL_INLINE_RAW)
+		pl_older_freed(slot ? (u32)slot->last_site : PL_INLINE_SITE_NONE, pl_pymalloc_size(pointer),
+			control()->mode == PL_INLINE_GIL);
 }
 
 static __attribute__((noinline)) void free_shared(u32 domain, u64 pointer)

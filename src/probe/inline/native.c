@@ -90,7 +90,10 @@ static void record_native(struct pl_inline_slot *own, u64 address, u64 size, u64
 	site = site_of(slot, thread, size, caller);
 	detached_end(slot, reading);
 	record(address, size, site, adder);
+	if (adder == PLAIN)
+		slot_zero()->last_site = site;
 	if (slot) {
+		slot->last_site = site;
 		if (stack_is_wanted(site))
 			pl_stack_copy(slot, site, address, size, caller, frame);
 		slot->busy = 0;
@@ -106,7 +109,9 @@ inlined void count_native_freed(const struct pl_inline_slot *own, struct taken o
 /* Not in the map: allocated before the probe, or the inner part of a free that an outer hook has seen. */
 static cold void freed_unknown(const struct pl_inline_slot *own, u64 pointer, u32 entry)
 {
-	u64 size;
+	const bool plain = has_main_gil(running_thread(own));
+	const struct pl_inline_slot *slot = plain ? slot_zero() : own;
+	u64 size = 0;
 
 	if (pl_config.sample || is_nested(own) || (own && own->last_freed - pointer <= 64) ||
 		slot_zero()->last_freed - pointer <= 64)
@@ -115,9 +120,10 @@ static cold void freed_unknown(const struct pl_inline_slot *own, u64 pointer, u3
 	/* The original is about to read the same word. */
 	if (pl_config.flags[entry] & PL_INLINE_NATIVE_GLIBC && !(pointer & 15)) {
 		size = load64(pointer, -8);
-		(void)__atomic_fetch_add(&control()->freed_native_size,
-			(size & ~(u64)GLIBC_BITS) - (size & GLIBC_MMAPPED ? 16 : 8), __ATOMIC_RELAXED);
+		size = (size & ~(u64)GLIBC_BITS) - (size & GLIBC_MMAPPED ? 16 : 8);
+		(void)__atomic_fetch_add(&control()->freed_native_size, size, __ATOMIC_RELAXED);
 	}
+	pl_older_freed(slot ? (u32)slot->last_site : PL_INLINE_SITE_NONE, size, plain);
 }
 
 inlined u64 call_marked(struct pl_inline_slot *own, u64 a, u64 b, u64 c, u32 entry, struct marker *marker)

@@ -23,6 +23,7 @@
  *   sample.c   random intervals                                         (cold)
  *   free_lists.c  deallocators of types that park blocks
  *   code.c     code objects: first sight, content, death                (cold)
+ *   older.c    frees of blocks from before the probe              (cold)
  *   shadow.c   chunks, large sizes, odd pointers                        (cold)
  */
 
@@ -102,10 +103,15 @@ u64 pl_spill_take(u64 granule);
 /* trace.c */
 u32 pl_trace_slow(struct pl_inline_slot *slot, u64 frame, u64 salt, u64 native);
 u32 pl_trace_nowhere(u64 salt, u64 native);
+u32 pl_trace_older(u32 last, u32 size_class);
 u32 pl_trace_native(struct pl_inline_slot *slot, u64 salt, u64 native);
 int64_t pl_sample_draw(struct pl_inline_slot *slot);
 void pl_walks_forget(struct pl_inline_slot *slot);
 struct pl_inline_slot *pl_thread_slot(void);
+
+/* older.c */
+u64 pl_pymalloc_size(u64 pointer);
+void pl_older_freed(u32 last, u64 size, bool plain);
 
 /* stack.c */
 void pl_stack_copy(const struct pl_inline_slot *slot, u32 site, u64 block, u64 size, u64 caller, u64 frame);

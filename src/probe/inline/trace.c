@@ -210,6 +210,8 @@ struct trace {
 	u32 level;               /* the highest caller's; PL_INLINE_LEVELS: of no callers */
 	bool more;
 	u64 native;
+	const struct pl_inline_site *like; /* NULL, or the site whose frames it has */
+	u8 kind;                           /* 0, or that of its row: blocks older than the probe */
 };
 
 static bool site_fill(u32 site, u64 hash, const struct trace *trace)
@@ -221,6 +223,14 @@ static bool site_fill(u32 site, u64 hash, const struct trace *trace)
 	const u32 end = trace->level < PL_INLINE_LEVELS ? trace->level + 1 : 0, low = end ? window[end - 1].low : 0;
 	u64 count = trace->top != NULL, first;
 
+	if (trace->kind) {
+		row->frames = trace->like ? trace->like->frames : 0;
+		row->count = trace->like ? trace->like->count : 0;
+		row->more = trace->like ? trace->like->more : 0;
+		row->kind = trace->kind;
+		__atomic_store_n(&row->hash, hash, __ATOMIC_RELEASE);
+		return true;
+	}
 	for (u32 i = low; i < end; i++)
 		count += window[i].word != 0;
 	first = __atomic_fetch_add(&control()->next_frame, count + (trace->native != 0), __ATOMIC_RELAXED);
@@ -231,7 +241,7 @@ static bool site_fill(u32 site, u64 hash, const struct trace *trace)
 	row->frames = (u32)first;
 	row->count = (uint16_t)count;
 	row->more = trace->more;
-	row->native = trace->native != 0;
+	row->kind = trace->native != 0;
 	if (trace->top)
 		frames[first++] = frame_word(trace->top);
 	for (u32 i = end; i-- > low;)
@@ -284,6 +294,15 @@ u32 pl_trace_nowhere(u64 salt, u64 native)
 	const struct trace trace = {.level = PL_INLINE_LEVELS, .native = native};
 
 	return salt ? site_find(mix(3, salt), &trace) : PL_INLINE_SITE_UNKNOWN;
+}
+
+/* Where blocks of this class from before the probe go, freed by a thread that allocated at `last` before. */
+u32 pl_trace_older(u32 last, u32 size_class)
+{
+	const struct pl_inline_site *like = last >= PL_INLINE_SITE_FIRST ? (struct pl_inline_site *)pl_config.sites + last : NULL;
+	const struct trace trace = {.like = like, .kind = (u8)(PL_INLINE_KIND_OLDER + size_class)};
+
+	return site_find(mix(mix(6, like ? like->hash : 0), size_class), &trace);
 }
 
 static u32 top_remember(struct pl_inline_top *set, u64 code, u64 hash, u32 site)
