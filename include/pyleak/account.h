@@ -75,14 +75,15 @@ void pl_account_add(struct pl_account *sum, const struct pl_account *one);
 enum pl_rss_cause {
 	PL_CAUSE_TRACKED,     /* what the rows explain */
 	PL_CAUSE_ROUNDING,    /* what allocators add to it: an estimate */
+	PL_CAUSE_OLDER,       /* blocks from before the recording that were freed: below zero */
 	PL_CAUSE_ARENAS_FREE,
 	PL_CAUSE_HEAP_FREE,
 	PL_CAUSE_FILES,
 	PL_CAUSE_SHARED,
 	PL_CAUSE_STACKS,
 	PL_CAUSE_OWN,
-	/* Above zero: memory that no hooked allocator gave out. Below: blocks from before the recording that were freed,
-	 * or tracked ones whose pages were never touched. */
+	/* Above zero: memory that no hooked allocator gave out. Below: frees that no hook saw, or tracked blocks whose
+	 * pages were never touched. */
 	PL_CAUSE_UNEXPLAINED,
 	PL_CAUSES,
 };
@@ -94,8 +95,9 @@ struct pl_rss_growth {
 	bool fragmentation;
 	uint32_t class_size; /* of the pools that hold most of it; 0: it is not in pools */
 };
+/* `older`: bytes of blocks from before the recording that were freed. */
 void pl_rss_growth_compute(const struct pl_account *before, const struct pl_account *now, int64_t tracked, int64_t rounding,
-		       struct pl_rss_growth *ret);
+		       int64_t older, struct pl_rss_growth *ret);
 
 /* What an allocator adds to a Python block of this size on average; alignment as in the account. */
 uint32_t pl_account_rounding(uint64_t size, uint32_t alignment);

@@ -48,6 +48,7 @@ struct pl_report {
 	const struct pl_account *account_before, *account_after; /* NULL: none */
 	struct pl_rss_growth growth;                                 /* from the one to the other */
 	struct pl_losses losses; /* within the window */
+	struct pl_older older;   /* what was freed in it that is older than the recording */
 	const struct pl_sites *sites;
 	const struct pl_rows *rows;
 	const struct pl_verdict *verdicts; /* [verdict_count], of the first rows; NULL: none */
@@ -107,6 +108,9 @@ int pl_report_openmetrics(FILE *out, const struct pl_report *report, const struc
  * a terminal: what that would act upon, and bytes that are not UTF-8, as \xNN or \uNNNN; a tab as a blank. The caller
  * frees it; NULL: out of memory. */
 char *pl_printable(const char *text);
+
+/* What all rows grew by, less what older blocks were freed meanwhile. */
+int64_t pl_report_net_growth(const struct pl_report *report);
 
 /* What there is to say of a verdict, on one line without a newline: "steady growth over 5 windows: +1.2 MiB/h
  * (1.1 to 1.3), …". Empty where the row does not grow. */

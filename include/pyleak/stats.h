@@ -136,6 +136,14 @@ struct pl_snapshot *pl_snapshot_take(struct pl_sites *sites);
 struct pl_snapshot *pl_snapshot_copy(const struct pl_snapshot *snapshot);
 void pl_snapshot_free(struct pl_snapshot *snapshot);
 
+/* Blocks that are older than the recording and were freed between two snapshots (NULL: since the start). The size of some
+ * is not known: they are taken to be as large as the others are on average, in `size`. */
+struct pl_older {
+	uint64_t size, count;
+	uint64_t sized; /* how many of them are known by size */
+};
+struct pl_older pl_snapshot_older(const struct pl_snapshot *now, const struct pl_snapshot *before);
+
 enum pl_group { PL_GROUP_LINE, PL_GROUP_FILE, PL_GROUP_FUNCTION, PL_GROUP_TRACEBACK };
 enum pl_sort {
 	PL_SORT_SIZE,

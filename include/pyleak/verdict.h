@@ -2,6 +2,7 @@
 #ifndef PYLEAK_VERDICT_H
 #define PYLEAK_VERDICT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -22,7 +23,7 @@
  */
 
 /* How many snapshots a history holds: when there are more, every second one goes, so that days of
- * windows take no more room than minutes (24 bytes for each site and snapshot). Totals are running
+ * windows take no more room than minutes (32 bytes for each site and snapshot). Totals are running
  * totals: what goes is resolution, never growth. */
 enum { PL_HISTORY_POINTS = 40 };
 
@@ -32,6 +33,9 @@ struct pl_point {
 	int64_t size;       /* live */
 	int64_t count;
 	uint64_t allocated; /* blocks, since the recording began */
+	double turned;      /* blocks of `count` that others stand against, older than the recording, which were freed: of
+			     * the same code and the like size, see src/verdict/turnover.c */
+	uint64_t work;      /* blocks that the process allocated in all; 0: not known */
 };
 
 /* A row over time: oldest first, the newest snapshot always the last. */
@@ -63,6 +67,7 @@ enum pl_growth {
 	PL_GROWTH_STEADY,    /* goes on and on: a leak, as far as it was watched */
 	PL_GROWTH_LEVELLING, /* slows down, or has ended: a cache that fills */
 	PL_GROWTH_NOISE,     /* up and down, with no trend that can be told from chance */
+	PL_GROWTH_TURNOVER,  /* older blocks go as these come: a cache that is full */
 };
 
 struct pl_verdict {
@@ -74,6 +79,9 @@ struct pl_verdict {
 	double rate_low, rate_high; /* its confidence interval of 90 % */
 	double kept;                /* of the blocks allocated meanwhile, the share that stayed; 0: none was */
 	double size_per_block;      /* bytes that stayed for each block allocated; 0: none was */
+	/* Of any: */
+	double turned;  /* of its growth, the share that older blocks which were freed stand against */
+	bool container; /* few blocks, which only ever become larger: a list, a dict or a set itself */
 };
 
 /* The verdict on one series; pyleak(1), "VERDICTS" says how it comes about. */
@@ -82,7 +90,7 @@ void pl_verdict_judge(const struct pl_series *series, struct pl_verdict *ret);
 int pl_verdicts_make(const struct pl_history *history, const struct pl_rows *rows, size_t count,
 		     struct pl_verdict *ret);
 
-/* "steady", "levelling", "noise", "early", "none". */
+/* "steady", "levelling", "noise", "turnover", "early", "none". */
 const char *pl_growth_name(enum pl_growth growth);
 
 /* How long until `room` bytes are full at the rate of a steady growth, in nanoseconds; INT64_MAX: never, or

@@ -54,7 +54,7 @@ static uint32_t largest_class(const struct pl_account *before, const struct pl_a
 }
 
 void pl_rss_growth_compute(const struct pl_account *before, const struct pl_account *now, int64_t tracked, int64_t rounding,
-	struct pl_rss_growth *ret)
+	int64_t older, struct pl_rss_growth *ret)
 {
 	static const enum pl_account_part parts[PL_CAUSES] = {
 		[PL_CAUSE_ARENAS_FREE] = PL_ACCOUNT_ARENAS_FREE,
@@ -73,6 +73,7 @@ void pl_rss_growth_compute(const struct pl_account *before, const struct pl_acco
 	ret->rss = (int64_t)(now->rss - before->rss);
 	ret->causes[PL_CAUSE_TRACKED] = tracked;
 	ret->causes[PL_CAUSE_ROUNDING] = rounding;
+	ret->causes[PL_CAUSE_OLDER] = minus(0, older);
 	if (before->known[PL_ACCOUNT_ARENAS_USED] && now->known[PL_ACCOUNT_ARENAS_USED])
 		ret->causes[PL_CAUSE_ROUNDING] = plus(rounding, minus(now->arenas_overhead, before->arenas_overhead));
 	for (int cause = PL_CAUSE_ARENAS_FREE; cause <= PL_CAUSE_OWN; cause++)

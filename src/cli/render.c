@@ -59,6 +59,8 @@ static void explain_growth(struct pl_report *report, const struct pl_snapshot *n
 		int64_t site_count =
 			(int64_t)(totals->allocated_count - totals->freed_count - (old->allocated_count - old->freed_count));
 
+		if (pl_sites_domain(now->sites, (uint32_t)site) == PL_SITE_OLDER)
+			continue;
 		size += (uint64_t)site_size;
 		count += (uint64_t)site_count;
 		/* By what its blocks have on average, should there be nothing better. */
@@ -71,7 +73,7 @@ static void explain_growth(struct pl_report *report, const struct pl_snapshot *n
 	if (report->account_after->rounding >= 0 && magnitude((int64_t)count) < UINT32_MAX)
 		rounding = (uint64_t)llround(report->account_after->rounding * (double)(int64_t)count);
 	pl_rss_growth_compute(report->account_before, report->account_after, (int64_t)size, (int64_t)rounding,
-		&report->growth);
+		(int64_t)report->older.size, &report->growth);
 }
 
 static size_t shown_count(const struct pl_options *options, const struct pl_rows *rows)
@@ -162,6 +164,7 @@ int pl_render(const struct pl_options *options, struct pl_report *report, const 
 	if (code == 0 && format->stacks)
 		code = pl_rows_make(now, before, &selection, &stacks);
 	fill_window(options, report, now, before);
+	report->older = pl_snapshot_older(now, before);
 	explain_growth(report, now, before);
 	report->group_by = options->group_by;
 	report->sort = options->sort;

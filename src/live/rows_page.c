@@ -68,6 +68,7 @@ static void put_trend(const struct pl_verdict *verdict, bool selected, struct li
 		[PL_GROWTH_STEADY] = {"steady", LIVE_GREW | LIVE_BOLD},
 		[PL_GROWTH_LEVELLING] = {"levels", LIVE_PLAIN},
 		[PL_GROWTH_NOISE] = {"noise", LIVE_DIM},
+		[PL_GROWTH_TURNOVER] = {"turns", LIVE_DIM},
 	};
 
 	if (line->width >= TREND_FROM_WIDTH)

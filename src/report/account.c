@@ -11,6 +11,7 @@ static const struct {
 } causes[PL_CAUSES] = {
 	[PL_CAUSE_TRACKED] = {"tracked", "these lines"},
 	[PL_CAUSE_ROUNDING] = {"rounding", "rounding"},
+	[PL_CAUSE_OLDER] = {"older", "older blocks freed"},
 	[PL_CAUSE_ARENAS_FREE] = {"arenas_free", "free in Python's arenas"},
 	[PL_CAUSE_HEAP_FREE] = {"heap_free", "free in the C library's heap"},
 	[PL_CAUSE_FILES] = {"files", "mapped files"},
@@ -41,7 +42,7 @@ static const char *cause_text(const struct pl_report *report, int cause)
 	if (cause == PL_CAUSE_TRACKED && bytes != (report->kind == PL_REPORT_DIFF ? total->size_diff : total->size))
 		return "all lines";
 	if (cause == PL_CAUSE_UNEXPLAINED && bytes < 0)
-		return "older blocks freed, or new ones not used yet";
+		return "new blocks not used yet, or frees not seen";
 	return causes[cause].text;
 }
 
@@ -170,4 +171,11 @@ json_t *account_make(const struct pl_report *report)
 		return account;
 	json_decref(account);
 	return NULL;
+}
+
+int64_t pl_report_net_growth(const struct pl_report *report)
+{
+	const struct pl_row *total = &report->rows->total;
+
+	return (int64_t)((uint64_t)(report->kind == PL_REPORT_DIFF ? total->size_diff : total->size) - report->older.size);
 }

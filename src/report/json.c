@@ -28,6 +28,17 @@ static json_t *make_amount(uint64_t size, uint64_t count)
 	return NULL;
 }
 
+/* Blocks older than the recording that were freed. */
+static json_t *make_older(const struct pl_report *report)
+{
+	json_t *older = make_amount(report->older.size, report->older.count);
+
+	if (older && !put_unsigned(older, "sized", report->older.sized))
+		return older;
+	json_decref(older);
+	return NULL;
+}
+
 static json_t *make_frame(const struct pl_frame *frame)
 {
 	json_t *item = json_object();
@@ -114,6 +125,8 @@ static json_t *make_verdict(const struct pl_verdict *verdict, const struct pl_he
 		failed |= put(rate, "low", make_real(verdict->rate_low, 1));
 		failed |= put(rate, "high", make_real(verdict->rate_high, 1));
 	}
+	failed |= put(item, "turned_over", make_real(verdict->turned, 1e3));
+	failed |= put(item, "container", json_boolean(verdict->container));
 	failed |= put(item, "rate", rate);
 	failed |= put(item, "kept", steady ? make_real(verdict->kept, 1e6) : json_null());
 	failed |= put(item, "size_per_block", steady ? make_real(verdict->size_per_block, 1e3) : json_null());
@@ -295,6 +308,10 @@ json_t *report_make(const struct pl_report *report, size_t limit)
 	failed |= put(document, "rss", make_pair("before", report->rss_before, "after", report->rss_after));
 	failed |= put(document, "account", account_make(report));
 	failed |= put(document, "total", make_total(&report->rows->total));
+	if (!report->facts.sample) {
+		failed |= put(document, "older", make_older(report));
+		failed |= put_integer(document, "net_growth", pl_report_net_growth(report));
+	}
 	failed |= put(document, "lost", make_pair("events", report->losses.events, "sites", report->losses.sites));
 	if (report->verdicts && report->headroom.limit)
 		failed |= put(document, "headroom", make_headroom(&report->headroom));

@@ -353,6 +353,21 @@ static void print_growth(const struct text *text)
 	(void)fprintf(text->out, "%s)\n", size);
 }
 
+/* What went that was there before stands against what came. */
+static void print_older(const struct text *text)
+{
+	const struct pl_report *report = text->report;
+	char size[PL_SIZE_TEXT], net[PL_SIZE_TEXT];
+
+	if (!report->older.count)
+		return;
+	pl_format_size((int64_t)report->older.size, false, size);
+	pl_format_size(pl_report_net_growth(report), true, net);
+	(void)fprintf(text->out, "freed from before: size=%s, count=%" PRIu64 " (blocks older than the recording)", size,
+		report->older.count);
+	(void)fprintf(text->out, "; net growth: %s\n", net);
+}
+
 /* Nothing lives and nothing changed: all that came has gone. Such rows say something by their churn
  * only, and stand at the end of every other order. */
 static bool is_quiet(const struct pl_row *row)
@@ -388,13 +403,7 @@ int pl_report_text(FILE *out, const struct pl_report *report, const struct pl_re
 	print_figures(&text, &rows->total, true);
 	print_growth(&text);
 	account_print(out, report);
-	if (report->losses.freed_before_count) {
-		char size[PL_SIZE_TEXT];
-
-		pl_format_size((int64_t)report->losses.freed_before_size, false, size);
-		(void)fprintf(out, "freed from before: size=%s, count=%" PRIu64 " (native blocks older than the recording)\n", size,
-			report->losses.freed_before_count);
-	}
+	print_older(&text);
 	if (report->losses.events || report->losses.sites)
 		(void)fprintf(out, "lost: events=%" PRIu64 " (in none of these figures), sites=%" PRIu64 " (counted, but not where)\n",
 			report->losses.events, report->losses.sites);

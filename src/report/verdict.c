@@ -44,13 +44,23 @@ static void format_end(const struct pl_verdict *verdict, const struct pl_headroo
 
 void pl_verdict_text(const struct pl_verdict *verdict, const struct pl_headroom *headroom, char text[PL_VERDICT_TEXT])
 {
-	char rate[PL_SIZE_TEXT], low[PL_SIZE_TEXT], high[PL_SIZE_TEXT], kept[64], end[96];
+	char rate[PL_SIZE_TEXT], low[PL_SIZE_TEXT], high[PL_SIZE_TEXT], kept[80], end[96];
 
 	*text = '\0';
 	switch (verdict->growth) {
 	case PL_GROWTH_NONE:
 		return;
+	case PL_GROWTH_TURNOVER:
+		(void)snprintf(text, PL_VERDICT_TEXT, "turns over: %s as many older blocks go as these come",
+			verdict->turned > 0.9 ? "about" : "nearly");
+		return;
 	case PL_GROWTH_EARLY:
+		if (verdict->container) {
+			(void)snprintf(text, PL_VERDICT_TEXT,
+				"a container that grows: its block was made larger; %zu windows are too few to say more",
+				verdict->windows);
+			return;
+		}
 		(void)snprintf(text, PL_VERDICT_TEXT, "grows; %zu windows are too few to say more", verdict->windows);
 		return;
 	case PL_GROWTH_LEVELLING:
@@ -65,6 +75,8 @@ void pl_verdict_text(const struct pl_verdict *verdict, const struct pl_headroom 
 		format_rate(verdict->rate_high, false, high);
 		format_kept(verdict->kept, kept, sizeof(kept));
 		format_end(verdict, headroom, end, sizeof(end));
+		if (verdict->container)
+			(void)snprintf(kept, sizeof(kept), ", one block that only grows: a container that is never emptied");
 		(void)snprintf(text, PL_VERDICT_TEXT, "steady growth in %zu windows: %s/h (%s to %s)%s%s", verdict->windows,
 			rate, low, high, kept, end);
 		return;

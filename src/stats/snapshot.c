@@ -50,3 +50,24 @@ void pl_snapshot_free(struct pl_snapshot *snapshot)
 	free(snapshot->totals);
 	free(snapshot);
 }
+
+struct pl_older pl_snapshot_older(const struct pl_snapshot *now, const struct pl_snapshot *before)
+{
+	struct pl_older older = {0};
+	double size;
+
+	for (uint32_t site = 0; site < now->count; site++) {
+		const struct pl_totals none = {0}, *old = before && site < before->count ? &before->totals[site] : &none;
+		uint64_t count = now->totals[site].allocated_count - old->allocated_count;
+
+		if (pl_sites_domain(now->sites, site) != PL_SITE_OLDER)
+			continue;
+		older.count += count;
+		older.sized += pl_sites_older_class(now->sites, site) ? count : 0;
+		older.size += now->totals[site].allocated_size - old->allocated_size;
+	}
+	/* A process can claim anything. */
+	size = older.sized ? (double)older.size / (double)older.sized * (double)older.count : 0;
+	older.size = size < 9e18 ? (uint64_t)size : (uint64_t)INT64_MAX;
+	return older;
+}

@@ -1,19 +1,23 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "pyleak/cleanup.h"
 #include "pyleak/verdict.h"
+#include "turnover.h"
 
 struct cell {
 	int64_t size, count;
 	uint64_t allocated;
+	double turned; /* of its blocks, those that older ones which went stand against */
 };
 
 struct moment {
 	size_t number; /* of the snapshot, from 0 */
 	int64_t taken_ns;
-	uint64_t rss;
+	uint64_t rss, work;
 	struct cell *cells; /* [count], by site */
 	size_t count;
 };
@@ -24,6 +28,8 @@ struct pl_history {
 	size_t count;
 	size_t seen;
 	size_t stride;
+	struct turnover *turnovers; /* [turnover_count], by site, as of the newest snapshot */
+	size_t turnover_count;
 };
 
 struct pl_history *pl_history_new(void)
@@ -41,6 +47,7 @@ void pl_history_free(struct pl_history *history)
 		return;
 	for (size_t i = 0; i < history->count; i++)
 		free(history->moments[i].cells);
+	free(history->turnovers);
 	free(history);
 }
 
@@ -67,8 +74,70 @@ static uint64_t without_ours(const struct pl_snapshot *snapshot)
 	return own > 0 && (uint64_t)own < snapshot->rss ? snapshot->rss - (uint64_t)own : snapshot->rss;
 }
 
+static bool reserve_turnovers(struct pl_history *history, size_t count)
+{
+	struct turnover *grown;
+
+	if (count <= history->turnover_count)
+		return true;
+	grown = reallocarray(history->turnovers, count, sizeof(*grown));
+	if (!grown)
+		return false;
+	memset(grown + history->turnover_count, 0, (count - history->turnover_count) * sizeof(*grown));
+	history->turnovers = grown;
+	history->turnover_count = count;
+	return true;
+}
+
+/* What this window brings: growth that is new, and older blocks freed. Of these a window's surplus is good for one more. */
+static void open_turnover(struct turnover *turnover, const struct cell *first, const struct cell *before,
+	const struct cell *now, bool older)
+{
+	double change = (double)(now->count - before->count), grown = (double)(now->count - first->count);
+
+	if (older) {
+		turnover->open = change + fmin(turnover->open, turnover->fresh);
+		turnover->total = (double)now->count;
+		turnover->size = now->count > 0 && now->size > 0 ? (double)now->size / (double)now->count : 0;
+	} else {
+		turnover->total = grown;
+		turnover->open = fmax(grown - turnover->matched, 0);
+		turnover->size = grown > 0 ? fmax((double)(now->size - first->size) / grown, 1) : 1;
+	}
+	turnover->fresh = fmax(change, 0);
+}
+
+static int turn(struct pl_history *history, const struct pl_snapshot *snapshot, struct cell *cells)
+{
+	static const struct cell none;
+	const struct moment *first = &history->moments[0], *before;
+	bool any = false;
+
+	if (!reserve_turnovers(history, snapshot->count))
+		return -ENOMEM;
+	if (!history->count)
+		return 0;
+	before = &history->moments[history->count - 1];
+	/* What CPython had parked in free lists goes when the recording begins, and says nothing of what comes. */
+	if (history->seen < 2)
+		return 0;
+	for (size_t site = 0; site < snapshot->count; site++) {
+		const bool older = pl_sites_domain(snapshot->sites, (uint32_t)site) == PL_SITE_OLDER;
+
+		open_turnover(&history->turnovers[site], site < first->count ? &first->cells[site] : &none,
+			site < before->count ? &before->cells[site] : &none, &cells[site], older);
+		any |= older && history->turnovers[site].open > 0;
+	}
+	if (any && turnover_match(snapshot->sites, history->turnovers, snapshot->count) < 0)
+		return -ENOMEM;
+	for (size_t site = 0; site < snapshot->count; site++)
+		cells[site].turned = history->turnovers[site].matched;
+	return 0;
+}
+
 int pl_history_add(struct pl_history *history, const struct pl_snapshot *snapshot)
 {
+	uint64_t work = 0;
 	struct cell *cells = calloc(snapshot->count ? snapshot->count : 1, sizeof(*cells));
 
 	if (!cells)
@@ -81,6 +150,12 @@ int pl_history_add(struct pl_history *history, const struct pl_snapshot *snapsho
 			.count = pl_totals_count(totals),
 			.allocated = totals->allocated_count,
 		};
+		if (pl_sites_domain(snapshot->sites, (uint32_t)site) != PL_SITE_OLDER)
+			work += totals->allocated_count;
+	}
+	if (turn(history, snapshot, cells) < 0) {
+		free(cells);
+		return -ENOMEM;
 	}
 	thin(history); /* the newest so far was perhaps kept for that alone */
 	if (history->count == PL_HISTORY_POINTS) {
@@ -91,6 +166,7 @@ int pl_history_add(struct pl_history *history, const struct pl_snapshot *snapsho
 		.number = history->seen++,
 		.taken_ns = snapshot->taken_ns,
 		.rss = without_ours(snapshot),
+		.work = work,
 		.cells = cells,
 		.count = snapshot->count,
 	};
@@ -116,14 +192,17 @@ int pl_history_series(
 	const struct pl_history *history, const struct pl_rows *rows, size_t count, struct pl_series *ret)
 {
 	pl_autofree struct pl_row *sums = calloc(count ? count : 1, sizeof(*sums));
+	pl_autofree double *turned = calloc(count ? count : 1, sizeof(*turned));
 
-	if (!sums)
+	if (!sums || !turned)
 		return -ENOMEM;
 	for (size_t i = 0; i < history->count; i++) {
 		const struct moment *moment = &history->moments[i];
 
-		for (size_t row = 0; row < count; row++)
+		for (size_t row = 0; row < count; row++) {
 			sums[row] = (struct pl_row){0};
+			turned[row] = 0;
+		}
 		for (size_t site = 0; site < moment->count && site < rows->site_count; site++) {
 			const struct cell *cell = &moment->cells[site];
 
@@ -135,6 +214,7 @@ int pl_history_series(
 					.count = cell->count,
 					.window.allocated_count = cell->allocated,
 				});
+			turned[rows->row_of_site[site]] += cell->turned;
 		}
 		for (size_t row = 0; row < count; row++)
 			ret[row].points[i] = (struct pl_point){
@@ -142,6 +222,8 @@ int pl_history_series(
 				.size = sums[row].size,
 				.count = sums[row].count,
 				.allocated = sums[row].window.allocated_count,
+				.turned = turned[row],
+				.work = moment->work,
 			};
 	}
 	for (size_t row = 0; row < count; row++)

@@ -6,141 +6,144 @@
 #include "pyleak/cleanup.h"
 #include "pyleak/units.h"
 #include "pyleak/verdict.h"
+#include "stretch.h"
 #include "trend.h"
 
-/* pyleak(1), "VERDICTS", explains these to the reader of a report; tests/unit/test_verdict_noise.c counts how often
- * they err. */
+/* pyleak(1), "VERDICTS", explains these to the reader of a report; tests/unit/test_verdict_recorded.c and
+ * test_verdict_noise.c count how often they err. */
 #define LEAST_WINDOWS 3	   /* before that nothing is said */
 #define DECIDED_WINDOWS 6  /* from here on what shows no trend is noise, before it is too early to say */
 #define TAIL_WINDOWS 8	   /* the later half is judged by itself if it has so many */
-#define TREND_CHANCE 0.05  /* Mann and Kendall: a trend is less probable by chance */
-#define DRIFT_CHANCE 0.001 /* Student: so is a mean growth for a window, where it is 0 in truth */
-#define DRIFT_STEPS 6	   /* windows are put together as long as there remain so many */
-#define DECLINE_RATIO 0.8  /* of the later half's rate to the earlier half's: what is above is no decline */
-#define DECLINE_CHANCE 0.05
-#define ENDED_RATIO 0.95 /* the same of a later half, after a decline: it is doubted longer */
-#define ENDED_CHANCE 0.2
 #define PLATEAU_SHARE 0.25 /* of the whole growth: what the later half of a plateau spreads over at most */
+#define PLATEAU_WORK 0.5   /* and of the earlier half's work what the later half did, at least */
 #define WORTH_SHARE 0.02   /* of the whole growth, and what a later half has to have of it to count */
 #define BEYOND_SHARE 0.25  /* of the later half's growth: what of it has left the earlier range */
+#define TURNED_SHARE 0.5   /* of the growth: what older blocks stand against, of a row that turns over */
+#define CONTAINER_BLOCKS 4 /* a row of so few, of which none comes and none goes for good */
+#define CONTAINER_STEPS 3  /* how often they became larger: fewer times may be the last */
 
 #define NSEC_PER_HOUR (3600.0 * PL_NSEC_PER_SEC)
 
-/* A series, or the later part of one, as the statistics want it. */
-struct stretch {
-	double times[PL_HISTORY_POINTS], sizes[PL_HISTORY_POINTS]; /* [points] */
-	double least_variance;					   /* of the rates from one to the next */
-	size_t points;
-};
+/* What its courses along time and work say of a measure. */
+enum said { SAID_NOTHING, SAID_UNDECIDED, SAID_LEVELS, SAID_STEADY };
 
-/* Blocks come one by one: growth by few of them is at least as irregular as that many independent events would be. So
- * three windows with one block each are no evidence yet. A block that is only made larger is as many events as there
- * were allocations. */
-static double least_variance(const struct pl_point *points, size_t count)
+static enum said ask(const struct pl_point *points, size_t count, enum stretch_measure measure)
 {
-	double events = 0, bytes = 0, hours = (double)(points[count - 1].taken_ns - points[0].taken_ns) / NSEC_PER_HOUR;
+	struct stretch by_time, by_work;
+	enum course time, work;
 
-	for (size_t i = 1; i < count; i++) {
-		double blocks = fabs((double)points[i].count - (double)points[i - 1].count);
+	stretch_make(points, count, measure, STRETCH_TIME, &by_time);
+	stretch_make(points, count, measure, STRETCH_WORK, &by_work);
+	time = stretch_course(&by_time);
+	work = by_work.points ? stretch_course(&by_work) : time;
+	/* By the clock a leak slows down where less is done, and a cache that fills does not where more is. Along which of
+	 * the two it is the more regular says what it depends on. */
+	if (work == COURSE_DECLINES)
+		return time == COURSE_LASTS && stretch_irregularity(&by_time) < stretch_irregularity(&by_work) ? SAID_STEADY :
+														   SAID_LEVELS;
+	if (time == COURSE_LASTS || work == COURSE_LASTS)
+		return SAID_STEADY;
+	if (time == COURSE_DECLINES)
+		return SAID_UNDECIDED;
+	return time == COURSE_RISES || work == COURSE_RISES ? SAID_STEADY : SAID_NOTHING;
+}
 
-		events += blocks > 0 ? blocks : (double)points[i].allocated - (double)points[i - 1].allocated;
-		bytes += fabs((double)points[i].size - (double)points[i - 1].size);
+/* What it has without what turned over. */
+static double net(const struct pl_point *points, size_t count, size_t at)
+{
+	double blocks = (double)points[count - 1].count - (double)points[0].count;
+	double bytes = (double)points[count - 1].size - (double)points[0].size;
+	double block = blocks > 0 && bytes > 0 ? bytes / blocks : 0;
+
+	return (double)points[at].size - block * (points[at].turned - points[0].turned);
+}
+
+/* It grew, and stays where it got to, though there is work to do. */
+static bool is_plateau(const struct pl_point *points, size_t count)
+{
+	size_t last = count - 1, middle = last - last / 2;
+	double growth = net(points, count, last) - net(points, count, 0), low = INFINITY, high = -INFINITY;
+	double earlier = (double)(points[middle].work - points[0].work) / (double)middle;
+	double later = (double)(points[last].work - points[middle].work) / (double)(last - middle);
+
+	for (size_t i = middle; i <= last; i++) {
+		low = fmin(low, net(points, count, i));
+		high = fmax(high, net(points, count, i));
 	}
-	if (events <= 0 || hours <= 0)
-		return 0;
-
-	/* Of the growth in a window: (bytes an event)² × events a window. */
-	double windows = (double)(count - 1), event = bytes / events, window = hours / windows;
-
-	return event * event * events / windows / (window * window);
-}
-
-static void stretch_make(struct stretch *stretch, const struct pl_point *points, size_t count)
-{
-	stretch->points = count;
-	for (size_t i = 0; i < count; i++) {
-		stretch->times[i] = (double)(points[i].taken_ns - points[0].taken_ns) / NSEC_PER_HOUR;
-		stretch->sizes[i] = (double)points[i].size;
-	}
-	stretch->least_variance = least_variance(points, count);
-}
-
-/* Bytes an hour. Two snapshots are never quite at the same time. */
-static double rate_between(const struct stretch *stretch, size_t from, size_t to)
-{
-	return (stretch->sizes[to] - stretch->sizes[from]) / fmax(stretch->times[to] - stretch->times[from], 1e-9);
-}
-
-/* Whether the size went up by more than one that wanders would. Of a leak under a sawtooth the windows differ more
- * than twos or fours of them, so these are looked at as well. */
-static bool drifts(const struct stretch *stretch)
-{
-	size_t windows = stretch->points - 1, scales = 1;
-	double least = 1;
-
-	for (size_t step = 2; windows / step >= DRIFT_STEPS; step *= 2)
-		scales++;
-	for (size_t scale = 0, step = 1; scale < scales; scale++, step *= 2) {
-		double rates[PL_HISTORY_POINTS];
-		size_t count = windows / step;
-
-		for (size_t i = 0; i < count; i++) {
-			size_t to = windows - i * step;
-
-			rates[i] = rate_between(stretch, to - step, to);
-		}
-		least = fmin(least, trend_drift(rates, count, stretch->least_variance / (double)step));
-	}
-	return least < DRIFT_CHANCE / (double)scales;
-}
-
-/* Higher and higher, against noise around a level too. */
-static bool rises(const struct stretch *stretch)
-{
-	return trend_rising(stretch->sizes, stretch->points) < TREND_CHANCE && drifts(stretch);
-}
-
-/* The later half grew more slowly than the earlier one, and it went down bit by bit. */
-static bool declines(const struct stretch *stretch, double ratio, double chance)
-{
-	size_t windows = stretch->points - 1, middle = windows / 2;
-	double earlier = rate_between(stretch, 0, middle), later = rate_between(stretch, windows - middle, windows);
-	double down[PL_HISTORY_POINTS];
-
-	for (size_t i = 0; i < windows; i++)
-		down[i] = -rate_between(stretch, i, i + 1);
-	return later <= ratio * earlier && trend_rising(down, windows) < chance;
-}
-
-/* It grew, and stays where it got to. */
-static bool is_plateau(const struct stretch *stretch)
-{
-	size_t last = stretch->points - 1;
-	double growth = stretch->sizes[last] - stretch->sizes[0], low = INFINITY, high = -INFINITY;
-
-	for (size_t i = last - last / 2; i <= last; i++) {
-		low = fmin(low, stretch->sizes[i]);
-		high = fmax(high, stretch->sizes[i]);
-	}
-	return high - low <= PLATEAU_SHARE * growth;
+	return high - low <= PLATEAU_SHARE * growth && later >= PLATEAU_WORK * earlier;
 }
 
 /* Beyond all that was before point `from`: what only fell and rises again is not. And by more than the last few blocks
  * that a full cache still exchanges for those which pyleak has not seen come. */
 static bool is_beyond(const struct pl_point *points, size_t count, size_t from)
 {
-	double high = -INFINITY, last = (double)points[count - 1].size, growth = last - (double)points[from].size;
+	double high = -INFINITY, last = net(points, count, count - 1), growth = last - net(points, count, from);
 
 	for (size_t i = 0; i < from; i++)
-		high = fmax(high, (double)points[i].size);
-	return last > high + BEYOND_SHARE * growth && growth >= WORTH_SHARE * (last - (double)points[0].size);
+		high = fmax(high, net(points, count, i));
+	return last > high + BEYOND_SHARE * growth && growth >= WORTH_SHARE * (last - net(points, count, 0));
 }
 
-static void measure(const struct stretch *stretch, const struct pl_point *points, struct pl_verdict *verdict)
+static bool tail_is_steady(const struct pl_point *points, size_t count, size_t from)
 {
-	struct trend_slope slope = trend_slope(stretch->times, stretch->sizes, stretch->points);
-	const struct pl_point *first = &points[0], *last = &points[stretch->points - 1];
+	struct stretch by_time, by_work;
 
+	if (!is_beyond(points, count, from))
+		return false;
+	for (enum stretch_measure measure = 0; measure < STRETCH_MEASURES; measure++) {
+		stretch_make(points + from, count - from, measure, STRETCH_TIME, &by_time);
+		stretch_make(points + from, count - from, measure, STRETCH_WORK, &by_work);
+		if (stretch_still_slows(by_work.points ? &by_work : &by_time))
+			return false;
+		if (stretch_still_rises(&by_time) && !stretch_still_slows(&by_time))
+			return true;
+	}
+	return false;
+}
+
+/* A row of few blocks which only ever become larger: the table of a list or a dict. How often they did; 0: it is none. */
+static size_t container_steps(const struct pl_point *points, size_t count, bool *ret_recent)
+{
+	size_t steps = 0, last = 0, from = 0;
+
+	/* It may have been there before the recording: then it is seen from when it is made larger on. */
+	while (from < count && !points[from].count)
+		from++;
+	if (from == count || points[from].count > CONTAINER_BLOCKS)
+		return 0;
+	steps = from > 0;
+	for (size_t i = from + 1; i < count; i++) {
+		if (points[i].size < points[i - 1].size || points[i].count != points[from].count)
+			return 0;
+		if (points[i].size > points[i - 1].size) {
+			steps++;
+			last = i;
+		}
+	}
+	*ret_recent = last > (count - 1) / 2;
+	return steps;
+}
+
+static void measure(const struct pl_point *points, size_t count, struct pl_verdict *verdict)
+{
+	const struct pl_point *first = &points[0], *last = &points[count - 1];
+	double blocks = (double)last->count - (double)first->count, bytes = (double)last->size - (double)first->size;
+	double stayed = blocks - (last->turned - first->turned);
+	struct stretch size, number;
+	struct trend_slope slope, counted;
+
+	stretch_make(points, count, STRETCH_BYTES, STRETCH_TIME, &size);
+	stretch_make(points, count, STRETCH_BLOCKS, STRETCH_TIME, &number);
+	slope = trend_slope(size.at, size.level, size.points);
+	counted = trend_slope(number.at, number.level, number.points);
+	/* Where a table is made larger now and then, the number of blocks is what is regular. */
+	if (slope.low <= 0 && counted.slope > 0 && blocks > 0 && bytes > 0)
+		slope = (struct trend_slope){counted.slope * bytes / blocks, counted.low * bytes / blocks,
+			counted.high * bytes / blocks};
+	if (slope.slope <= 0) {
+		slope.slope = size.at[count - 1] > 0 ? (size.level[count - 1] - size.level[0]) / size.at[count - 1] : 0;
+		slope.high = fmax(slope.high, slope.slope);
+	}
 	verdict->growth = PL_GROWTH_STEADY;
 	verdict->rate = slope.slope;
 	verdict->rate_low = slope.low;
@@ -148,17 +151,61 @@ static void measure(const struct stretch *stretch, const struct pl_point *points
 	if (last->allocated > first->allocated) {
 		double allocated = (double)(last->allocated - first->allocated);
 
-		verdict->kept = fmin(fmax((double)(last->count - first->count) / allocated, 0), 1);
-		verdict->size_per_block = (double)(last->size - first->size) / allocated;
+		verdict->kept = fmin(fmax(stayed / allocated, 0), 1);
+		verdict->size_per_block = (size.level[count - 1] - size.level[0]) / allocated;
 	}
+}
+
+/* A leak under what a collector takes now and then. */
+static bool troughs_rise(const struct pl_point *points, size_t count)
+{
+	struct stretch whole, troughs;
+
+	stretch_make(points, count, STRETCH_BLOCKS, STRETCH_TIME, &whole);
+	stretch_troughs(&whole, &troughs);
+	return troughs.points && stretch_still_rises(&troughs) && !stretch_still_slows(&troughs);
+}
+
+static bool falls(const struct pl_point *points, size_t count)
+{
+	for (size_t i = 1; i < count; i++)
+		if (points[i].count < points[i - 1].count || points[i].size < points[i - 1].size)
+			return true;
+	return false;
+}
+
+static void judge_growth(const struct pl_point *points, size_t count, struct pl_verdict *ret)
+{
+	size_t windows = count - 1;
+	enum said blocks = ask(points, count, STRETCH_BLOCKS), bytes = ask(points, count, STRETCH_BYTES);
+
+	/* The number decides where it can: one table that is made larger outweighs all bytes. */
+	if (blocks == SAID_STEADY || (bytes == SAID_STEADY && blocks != SAID_LEVELS)) {
+		measure(points, count, ret);
+		return;
+	}
+	/* A leak beside a cache that filled at first, or one that began later. */
+	if (windows / 2 >= TAIL_WINDOWS && tail_is_steady(points, count, windows - windows / 2)) {
+		measure(points + windows - windows / 2, windows / 2 + 1, ret);
+		return;
+	}
+	if (troughs_rise(points, count)) {
+		measure(points, count, ret);
+		return;
+	}
+	if (blocks == SAID_LEVELS || (bytes == SAID_LEVELS && blocks == SAID_NOTHING) ||
+		(windows >= DECIDED_WINDOWS && is_plateau(points, count)))
+		ret->growth = PL_GROWTH_LEVELLING;
+	else if (windows >= DECIDED_WINDOWS && blocks == SAID_NOTHING && bytes == SAID_NOTHING && falls(points, count))
+		ret->growth = PL_GROWTH_NOISE;
 }
 
 void pl_verdict_judge(const struct pl_series *series, struct pl_verdict *ret)
 {
 	const struct pl_point *points = series->points;
-	size_t count = series->count, windows;
-	struct stretch whole, tail;
-	bool whole_rises, whole_declines;
+	size_t count = series->count, windows, steps;
+	bool recent = false;
+	double turned;
 
 	*ret = (struct pl_verdict){.growth = PL_GROWTH_NONE};
 	if (count < 2)
@@ -173,30 +220,20 @@ void pl_verdict_judge(const struct pl_series *series, struct pl_verdict *ret)
 	if (points[windows].size <= points[0].size)
 		return;
 	ret->growth = PL_GROWTH_EARLY;
+	turned = points[windows].turned - points[0].turned;
+	ret->turned = fmin(turned / fmax((double)(points[windows].count - points[0].count), 1), 1);
 	if (windows < LEAST_WINDOWS)
 		return;
-
-	stretch_make(&whole, points, count);
-	whole_rises = rises(&whole);
-	whole_declines = declines(&whole, DECLINE_RATIO, DECLINE_CHANCE);
-	if (whole_rises && !whole_declines) {
-		measure(&whole, points, ret);
+	steps = container_steps(points, count, &recent);
+	ret->container = steps > 0;
+	if (steps) {
+		if (steps >= CONTAINER_STEPS && recent)
+			measure(points, count, ret);
 		return;
 	}
-	/* A leak beside a cache that filled at first, or one that began later. */
-	if (windows / 2 >= TAIL_WINDOWS) {
-		size_t from = windows - windows / 2;
-
-		stretch_make(&tail, points + from, count - from);
-		if (rises(&tail) && !declines(&tail, ENDED_RATIO, ENDED_CHANCE) && is_beyond(points, count, from)) {
-			measure(&tail, points + from, ret);
-			return;
-		}
-	}
-	if (whole_rises || (windows >= DECIDED_WINDOWS && is_plateau(&whole)))
-		ret->growth = PL_GROWTH_LEVELLING;
-	else if (windows >= DECIDED_WINDOWS)
-		ret->growth = PL_GROWTH_NOISE;
+	judge_growth(points, count, ret);
+	if (ret->growth != PL_GROWTH_STEADY && ret->turned >= TURNED_SHARE)
+		ret->growth = PL_GROWTH_TURNOVER;
 }
 
 int pl_verdicts_make(
@@ -218,6 +255,7 @@ const char *pl_growth_name(enum pl_growth growth)
 		[PL_GROWTH_STEADY] = "steady",
 		[PL_GROWTH_LEVELLING] = "levelling",
 		[PL_GROWTH_NOISE] = "noise",
+		[PL_GROWTH_TURNOVER] = "turnover",
 	};
 
 	return names[growth];

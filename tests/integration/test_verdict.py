@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: MIT
 """What `pyleak diff` says of programs that grow in different ways. (How it judges is tested on recorded
 and simulated series, tests/unit/test_series.c and test_verdict_noise.c.)"""
+import json
 import re
+import subprocess
 
 import pytest
 
-from helpers import PATIENCE, VICTIMS, Pyleak, Victim, line_of, wait_clean
+from helpers import BUILD, PATIENCE, ROOT, VICTIMS, Pyleak, Victim, line_of, wait_clean
+from programs import Program
 
 INTERVAL = 0.4 * PATIENCE
 
@@ -64,3 +67,58 @@ def test_text(one_python):
 def test_few_windows_have_none(one_python):
     document, row = verdicts(one_python, "steady", 2)
     assert "verdict" not in row and "headroom" not in document
+
+
+TURNOVER = """
+import collections
+CACHE, KEPT = collections.OrderedDict(), []
+def make(number):
+    return [number, "value of %d" % number]  # at value
+def handle(number):
+    CACHE[number] = make(number)  # at entry
+    if len(CACHE) > 20000:
+        CACHE.popitem(last=False)
+    if number % 20 == 0 and LEAK:
+        KEPT.append("kept %d" % number)  # at leak
+LEAK = False
+for number in range(21000):
+    handle(number)
+LEAK = meet("ready") == "leak"
+while True:
+    for _ in range(10):
+        number += 1
+        handle(number)
+    time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize("leak", [False, True])
+def test_a_full_cache_is_no_leak(python, tmp_path, leak):
+    """Its entries come and stay; that as many go which are older than the recording is what tells it from a leak. A leak
+    of one block in twenty beside it is one."""
+    with Program(python, tmp_path, TURNOVER) as victim:
+        victim.tell("leak" if leak else "none")
+        with Pyleak("diff", victim.pid, "--interval", INTERVAL, "--count", 10, "--limit", 0, "--format", "json") as running:
+            result = running.finish()
+        assert result.status == 0, result
+        wait_clean(victim.pid, 1)
+        documents = [json.loads(line) for line in result.stdout.splitlines()]
+        rows = {(row["lineno"], row["domain"]): row for row in documents[-1]["stats"] if row["filename"] == victim.path}
+        for line in ("value", "entry"):
+            row = rows[victim.lines[line], "python"]
+            assert row["verdict"]["kind"] == "turnover" and row["verdict"]["turned_over"] > 0.6, row
+            assert row["verdict"]["full_in_s"] is None
+        kinds = {key: row["verdict"]["kind"] for key, row in rows.items()}
+        steady = [key for key, kind in kinds.items() if kind == "steady"]
+        assert steady == ([(victim.lines["leak"], "python")] if leak else []), kinds
+        # In each window about as much goes as comes: the leak is what is left.
+        for document in documents[2:]:
+            assert document["older"]["count"] > 100, document["older"]
+            assert abs(document["net_growth"]) < 0.3 * document["total"]["size_diff"], document["total"]
+
+
+def test_the_table_of_errors(one_python):
+    """The manual page says how often verdicts err, as it is."""
+    result = subprocess.run([str(ROOT / "tests" / "series" / "table.py"), str(BUILD), "--check"], stderr=subprocess.PIPE,
+                            check=False)
+    assert result.returncode == 0, result.stderr.decode()

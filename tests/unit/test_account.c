@@ -32,7 +32,7 @@ Test(growth, a_leak)
 	struct pl_rss_growth growth;
 
 	now.parts[PL_ACCOUNT_ARENAS_FREE] = 6 * MIB;
-	pl_rss_growth_compute(&before, &now, 29 * MIB, MIB / 2, &growth);
+	pl_rss_growth_compute(&before, &now, 29 * MIB, MIB / 2, 0, &growth);
 	cr_assert(growth.known);
 	cr_assert_eq(sum(&growth), 37 * MIB);
 	cr_assert_eq(growth.causes[PL_CAUSE_UNEXPLAINED], 3 * MIB / 2);
@@ -47,18 +47,18 @@ Test(growth, fragmentation)
 	now.parts[PL_ACCOUNT_ARENAS_FREE] = 30 * MIB;
 	now.class_free[3] = 10 * MIB;
 	now.class_free[6] = 16 * MIB;
-	pl_rss_growth_compute(&before, &now, MIB, 0, &growth);
+	pl_rss_growth_compute(&before, &now, MIB, 0, 0, &growth);
 	cr_assert(growth.fragmentation);
 	cr_assert_eq(growth.class_size, 48);
 	cr_assert_eq(sum(&growth), 40 * MIB);
 	/* pyleak's own growth is no reason to call it something else. */
 	now.rss += 200 * MIB;
 	now.parts[PL_ACCOUNT_OWN] = 200 * MIB;
-	pl_rss_growth_compute(&before, &now, MIB, 0, &growth);
+	pl_rss_growth_compute(&before, &now, MIB, 0, 0, &growth);
 	cr_assert(growth.fragmentation);
 	/* What was free before is no growth. */
 	before.parts[PL_ACCOUNT_ARENAS_FREE] = 29 * MIB + 1;
-	pl_rss_growth_compute(&before, &now, MIB, 0, &growth);
+	pl_rss_growth_compute(&before, &now, MIB, 0, 0, &growth);
 	cr_assert_not(growth.fragmentation);
 }
 
@@ -70,11 +70,11 @@ Test(growth, unknown_parts)
 
 	now.parts[PL_ACCOUNT_HEAP_FREE] = 30 * MIB;
 	before.known[PL_ACCOUNT_HEAP_FREE] = false;
-	pl_rss_growth_compute(&before, &now, 0, 0, &growth);
+	pl_rss_growth_compute(&before, &now, 0, 0, 0, &growth);
 	cr_assert_eq(growth.causes[PL_CAUSE_HEAP_FREE], 0);
 	cr_assert_eq(growth.causes[PL_CAUSE_UNEXPLAINED], 40 * MIB);
 	before.taken = false;
-	pl_rss_growth_compute(&before, &now, 0, 0, &growth);
+	pl_rss_growth_compute(&before, &now, 0, 0, 0, &growth);
 	cr_assert_not(growth.known);
 }
 

@@ -80,7 +80,7 @@ Test(json, difference)
 	json_t *stats = json_object_get(document, "stats");
 
 	expect_keys(document, "schema kind pid pids python engine started window_s stop_ms frames group_by sample rss account "
-			      "total lost stats");
+			      "total older net_growth lost stats");
 	expect(json_object_get(document, "schema"), "1");
 	expect(json_object_get(document, "kind"), "\"diff\"");
 	expect(json_object_get(document, "pid"), "4711");
@@ -133,7 +133,7 @@ Test(json, account)
 	after.class_free[4] = 29000000;
 	sample.report.account_before = &before;
 	sample.report.account_after = &after;
-	pl_rss_growth_compute(&before, &after, 33658877, 1000, &sample.report.growth);
+	pl_rss_growth_compute(&before, &after, 33658877, 1000, 0, &sample.report.growth);
 	(void)print();
 	account = json_object_get(document, "account");
 	expect_keys(account, "arenas_used arenas_free heap_used heap_free files shared stacks pyleak other "
@@ -142,7 +142,7 @@ Test(json, account)
 	expect(json_object_get(account, "heap_free"), "{\"before\": null, \"after\": 0}");
 	expect(json_object_get(account, "arenas_free_by_size"), "[{\"size\": 32, \"free\": 29000000}]");
 	growth = json_object_get(account, "growth");
-	expect_keys(growth, "rss tracked rounding arenas_free heap_free files shared stacks pyleak unexplained "
+	expect_keys(growth, "rss tracked rounding older arenas_free heap_free files shared stacks pyleak unexplained "
 			    "fragmentation");
 	expect(json_object_get(growth, "rss"), "41943040");
 	expect(json_object_get(growth, "unexplained"), "-21716837");
@@ -331,14 +331,14 @@ Test(json, verdicts)
 	(void)print();
 	stats = json_object_get(document, "stats");
 	expect_keys(document, "schema kind pid pids python engine started window_s stop_ms frames group_by sample rss account "
-			      "total lost headroom stats");
+			      "total older net_growth lost headroom stats");
 	expect(json_object_get(document, "headroom"), "{\"limit\": 2000, \"left\": 1000, \"cgroup\": true}");
 	expect(json_object_get(json_array_get(stats, 0), "verdict"),
-		"{\"kind\": \"steady\", \"windows\": 5, \"watched_s\": 50.123,"
+		"{\"kind\": \"steady\", \"windows\": 5, \"watched_s\": 50.123, \"turned_over\": 0.0, \"container\": false,"
 		" \"rate\": {\"size_per_hour\": 3600.0, \"low\": 3000.0, \"high\": 4000.0},"
 		" \"kept\": 0.333333, \"size_per_block\": 16.0, \"full_in_s\": 999}");
 	expect(json_object_get(json_array_get(stats, 1), "verdict"),
-		"{\"kind\": \"noise\", \"windows\": 12, \"watched_s\": 1.0, \"rate\": null, \"kept\": null,"
+		"{\"kind\": \"noise\", \"windows\": 12, \"watched_s\": 1.0, \"turned_over\": 0.0, \"container\": false, \"rate\": null, \"kept\": null,"
 		" \"size_per_block\": null, \"full_in_s\": null}");
 	cr_assert_null(json_object_get(json_array_get(stats, 2), "verdict"));
 	sample.report.headroom.limit = 0;

@@ -149,19 +149,19 @@ Test(text, account)
 	after.parts[PL_ACCOUNT_STACKS] = 8192; /* too little to be read about */
 	sample.report.account_before = &before;
 	sample.report.account_after = &after;
-	pl_rss_growth_compute(&before, &after, 0, 0, &sample.report.growth);
+	pl_rss_growth_compute(&before, &after, 0, 0, 0, &sample.report.growth);
 	expect("total: size=0 B (+0 B), count=0 (+0)\n"
 	       "growth in 10.0 s: tracked +0 B, RSS +40.0 MiB (100 MiB to 140 MiB)\n"
 	       "RSS +40.0 MiB: +6144 KiB free in Python's arenas, +34.0 MiB unexplained\n");
 	/* Rows that are not shown have a part in it. */
-	pl_rss_growth_compute(&before, &after, 40 << 20, 0, &sample.report.growth);
+	pl_rss_growth_compute(&before, &after, 40 << 20, 0, 0, &sample.report.growth);
 	expect("total: size=0 B (+0 B), count=0 (+0)\n"
 	       "growth in 10.0 s: tracked +0 B, RSS +40.0 MiB (100 MiB to 140 MiB)\n"
 	       "RSS +40.0 MiB: +40.0 MiB all lines, +6144 KiB free in Python's arenas, "
-	       "-6152 KiB older blocks freed, or new ones not used yet\n");
+	       "-6152 KiB new blocks not used yet, or frees not seen\n");
 	after.parts[PL_ACCOUNT_ARENAS_FREE] = 16 << 20;
 	after.parts[PL_ACCOUNT_HEAP_FREE] = 16 << 20;
-	pl_rss_growth_compute(&before, &after, 0, 0, &sample.report.growth);
+	pl_rss_growth_compute(&before, &after, 0, 0, 0, &sample.report.growth);
 	expect("total: size=0 B (+0 B), count=0 (+0)\n"
 	       "growth in 10.0 s: tracked +0 B, RSS +40.0 MiB (100 MiB to 140 MiB)\n"
 	       "RSS +40.0 MiB: +16.0 MiB free in Python's arenas, +16.0 MiB free in the C library's heap, "
@@ -171,7 +171,7 @@ Test(text, account)
 	after.parts[PL_ACCOUNT_ARENAS_FREE] = 36 << 20;
 	after.parts[PL_ACCOUNT_HEAP_FREE] = 0;
 	after.class_free[6] = 20 << 20;
-	pl_rss_growth_compute(&before, &after, 0, 0, &sample.report.growth);
+	pl_rss_growth_compute(&before, &after, 0, 0, 0, &sample.report.growth);
 	expect("total: size=0 B (+0 B), count=0 (+0)\n"
 	       "growth in 10.0 s: tracked +0 B, RSS +40.0 MiB (100 MiB to 140 MiB)\n"
 	       "RSS +40.0 MiB: +36.0 MiB free in Python's arenas, +4088 KiB unexplained\n"

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_VERDICT_TURNOVER_H
+#define PYLEAK_VERDICT_TURNOVER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "pyleak/stats.h"
+
+/* Of a site: the growth, in blocks, that nothing was set against yet. Of one of older blocks: how many were freed that were
+ * set against nothing. */
+struct turnover {
+	double open;
+	double fresh;   /* what of that is of this window: of older blocks, the rest is forgotten */
+	double size;    /* of a block, on average; 0: not known */
+	double total;   /* growth or, of older blocks, frees in all so far */
+	double matched; /* of the growth of this site, so far: what older blocks stand against */
+};
+
+/* Sets what was freed against what grew. [count], by site. 0 or -ENOMEM. */
+int turnover_match(const struct pl_sites *sites, struct turnover *turnovers, size_t count);
+
+#endif
