@@ -23,6 +23,7 @@ int main(int argc, char **argv)
 		[PL_COMMAND_DIFF] = pl_command_diff,
 		[PL_COMMAND_DETACH] = pl_command_detach,
 		[PL_COMMAND_HEAP] = pl_command_heap,
+		[PL_COMMAND_HOLDERS] = pl_command_holders,
 		[PL_COMMAND_REPORT] = pl_command_report,
 		[PL_COMMAND_DOCTOR] = pl_command_doctor,
 	};

@@ -18,7 +18,7 @@
 
 enum pl_exit { PL_EXIT_DONE = 0, PL_EXIT_FAILED = 1, PL_EXIT_USAGE = 2, PL_EXIT_GREW = 3 };
 
-enum pl_command { PL_COMMAND_PS, PL_COMMAND_ATTACH, PL_COMMAND_DIFF, PL_COMMAND_DETACH, PL_COMMAND_HEAP, PL_COMMAND_DOCTOR, PL_COMMAND_REPORT, PL_COMMAND_COUNT };
+enum pl_command { PL_COMMAND_PS, PL_COMMAND_ATTACH, PL_COMMAND_DIFF, PL_COMMAND_DETACH, PL_COMMAND_HEAP, PL_COMMAND_HOLDERS, PL_COMMAND_DOCTOR, PL_COMMAND_REPORT, PL_COMMAND_COUNT };
 enum pl_engine_kind { PL_ENGINE_INLINE, PL_ENGINE_BREAKPOINT };
 enum pl_color { PL_COLOR_AUTO, PL_COLOR_ALWAYS, PL_COLOR_NEVER };
 
@@ -52,6 +52,8 @@ struct pl_options {
 	uint64_t fail_above;
 	bool park; /* --no-free-lists: blocks that CPython parks stay charged to who had them first */
 	bool keep;
+	const char *type; /* --type; NULL: none given */
+	int64_t max_stop_ns;
 	bool children; /* the family of the process too */
 	bool per_process; /* rows of each process */
 	enum pl_color color;
@@ -73,6 +75,7 @@ int pl_command_diff(const struct pl_options *options);
 int pl_command_detach(const struct pl_options *options);
 int pl_command_report(const struct pl_options *options);
 int pl_command_heap(const struct pl_options *options);
+int pl_command_holders(const struct pl_options *options);
 int pl_command_doctor(const struct pl_options *options);
 
 /* The process meant when no PID was given (see pyleak(1)): the one with a probe, else the one Python

@@ -5,7 +5,7 @@
 
 #define FOR_RECORDING (PL_FOR(ATTACH) | PL_FOR(DIFF))
 #define FOR_ROWS (FOR_RECORDING | PL_FOR(REPORT))
-#define FOR_RESULTS (PL_FOR(REPORT) | PL_FOR(PS) | PL_FOR(HEAP) | PL_FOR(DOCTOR) | FOR_RECORDING)
+#define FOR_RESULTS (PL_FOR(REPORT) | PL_FOR(PS) | PL_FOR(HEAP) | PL_FOR(HOLDERS) | PL_FOR(DOCTOR) | FOR_RECORDING)
 
 const struct pl_command_entry pl_command_table[PL_COMMAND_COUNT] = {
 	[PL_COMMAND_PS] = {"ps", false, "list the Python processes, and whether each can be attached to",
@@ -24,6 +24,9 @@ const struct pl_command_entry pl_command_table[PL_COMMAND_COUNT] = {
 	[PL_COMMAND_HEAP] = {"heap", true, "show by type what is alive, whenever it was allocated",
 		"Counts the objects in the process's memory by their type, those that are older than any recording too. Nothing "
 		"is hooked and nothing stopped."},
+	[PL_COMMAND_HOLDERS] = {"holders", true, "show which variables keep the memory, whenever it was allocated",
+		"Stops the process once, for as long as it takes to copy its heap, and shows which variables keep its "
+		"memory: each with what would go if it went; then garbage in cycles, and objects that only native code holds."},
 	[PL_COMMAND_DOCTOR] = {"doctor", true, "say whether attaching would work, and if not what to do",
 		"Checks, without touching the process, all that attaching needs, and says for what is "
 		"missing how to get it. The status is 0 if the process can be attached to, else 1."},
@@ -111,11 +114,16 @@ const struct pl_option pl_option_table[] = {
 	{PL_OPTION_CHILDREN, "children", .commands = FOR_RECORDING | PL_FOR(DETACH), .section = PL_SECTION_RECORD,
 		.help = "its Python child processes too, and theirs, those that start later included"},
 
+	{PL_OPTION_MAX_STOP, "max-stop", "TIME", .preset = "2s", .commands = PL_FOR(HOLDERS), .section = PL_SECTION_RECORD,
+		.help = "refuse if the process would have to be stopped for longer"},
+
+	{PL_OPTION_TYPE, "type", "NAME", .commands = PL_FOR(HOLDERS), .section = PL_SECTION_ROWS,
+		.help = "only who leads to objects of this type: dict, User, app.User"},
 	{PL_OPTION_FROM, "from", "TIME", .commands = PL_FOR(REPORT), .section = PL_SECTION_ROWS,
 		.help = "compare with the snapshot nearest to this time after the start; 0 is the first"},
 	{PL_OPTION_TO, "to", "TIME", .commands = PL_FOR(REPORT), .section = PL_SECTION_ROWS,
 		.help = "show the snapshot nearest to this time after the start; without it the last"},
-	{'n', "limit", "N", .preset = "10", .commands = FOR_ROWS | PL_FOR(HEAP), .section = PL_SECTION_ROWS,
+	{'n', "limit", "N", .preset = "10", .commands = FOR_ROWS | PL_FOR(HEAP) | PL_FOR(HOLDERS), .section = PL_SECTION_ROWS,
 		.help = "rows of a report; 0 for all, as formats other than text and json have without it"},
 	{'g', "group-by", .choices = group_choices, .preset = "line", .commands = FOR_ROWS,
 		.section = PL_SECTION_ROWS, .help = "what a row is"},

@@ -147,6 +147,11 @@ int pl_option_apply(const struct pl_option *option, const char *value, struct pl
 	case PL_OPTION_KEEP:
 		options->keep = true;
 		return 0;
+	case PL_OPTION_TYPE:
+		options->type = value;
+		return 0;
+	case PL_OPTION_MAX_STOP:
+		return parse_time(option, value, &options->max_stop_ns, err);
 	case PL_OPTION_FROM:
 		return parse_moment(option, value, &options->from_ns, err);
 	case PL_OPTION_TO:

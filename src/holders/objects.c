@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "pyleak/resident.h"
+#include "view.h"
+
+enum {
+	COLLECTED_NEXT_MASK = 3, /* flags in the collector's links */
+	GROWTH = 1 << 16,
+	OLD_TRACKED = -2,        /* gc_refs of an object that is not tracked, up to 3.7 */
+	LOCAL_AT = 12, SHARED_AT = 16, /* PyObject without a GIL: ob_ref_local, ob_ref_shared */
+	BITS_AT = 11,            /* ob_gc_bits */
+};
+#define COUNT_MAX (INT64_C(1) << 30)
+
+int64_t references_of(const struct view *view, const uint8_t *object)
+{
+	uint64_t word = word_of(object, 0);
+
+	if (view->python->free_threaded) {
+		uint32_t local = half_of(object, LOCAL_AT);
+		int64_t shared = (int64_t)word_of(object, SHARED_AT) >> 2, sum = (int64_t)local + shared;
+
+		if (local == UINT32_MAX)
+			return REFERENCES_IMMORTAL;
+		/* Counted elsewhere too (deferred): only the collector frees it. */
+		if (shared > INT64_MAX >> 8)
+			return shared - (INT64_MAX >> 3) + local > -COUNT_MAX ? COUNT_MAX : 0;
+		return sum > 0 && sum < COUNT_MAX ? sum : 0;
+	}
+	if (view->python->minor >= 14) {
+		/* ob_refcnt in the low half, ob_overflow and ob_flags above. */
+		if ((int32_t)word < 0)
+			return REFERENCES_IMMORTAL;
+		return (word >> 32 & 0xffff) == 0 ? (int64_t)(uint32_t)word : 0;
+	}
+	if (view->python->minor >= 12 && word >> 32 == 0 && (int32_t)word < 0)
+		return REFERENCES_IMMORTAL;
+	return word < (uint64_t)COUNT_MAX ? (int64_t)word : 0;
+}
+
+/* Types written in C have no header of the collector, whatever `type` says. */
+static bool has_collector(const struct view *view, const struct type *type, const uint8_t *object)
+{
+	if (!(type->flags & FLAG_COLLECTED) || !view->layout.collector)
+		return false;
+	return type->kind != KIND_TYPE || (word_of(object, (uint64_t)view->python->layout.type_flags) & FLAG_HEAP_TYPE);
+}
+
+uint32_t headers_size(const struct view *view, const struct type *type, const uint8_t *object)
+{
+	bool managed = view->python->minor >= 11 && (type->flags & (FLAG_MANAGED_DICT | FLAG_MANAGED_WEAKREF));
+
+	/* 3.11 has both words for a managed dict alone; it has no managed weak references. */
+	return (has_collector(view, type, object) ? (uint32_t)view->layout.collector : 0) + (managed ? 16 : 0);
+}
+
+/* The collector's links before an object: a neighbour that does not link back shows that it is none. */
+static bool is_linked(struct view *view, const uint8_t *header, uint64_t address)
+{
+	uint64_t next = word_of(header, 0) & ~(uint64_t)COLLECTED_NEXT_MASK, back;
+
+	if (view->python->minor <= 7) {
+		int64_t state = (int64_t)word_of(header, 16);
+
+		if (view->layout.collector == 32 && (state >> 1 == OLD_TRACKED || state == OLD_TRACKED))
+			return true;
+	}
+	if (!next)
+		return true;
+	back = image_word(view->image, next + 8);
+	return (back & ~(uint64_t)COLLECTED_NEXT_MASK) == address;
+}
+
+/* What lies in a piece of heap at an offset: an object, then its type. */
+static struct type *object_at(struct view *view, const struct image_piece *piece, uint64_t offset)
+{
+	const uint8_t *object = piece->bytes + offset;
+	struct type *type;
+	uint32_t before;
+
+	if (!references_of(view, object))
+		return NULL;
+	type = type_at(view, word_of(object, (uint64_t)view->python->layout.object_type));
+	if (!type || piece->end - piece->start - offset < type->basic_size)
+		return NULL;
+	if (!has_collector(view, type, object))
+		return type;
+	before = (uint32_t)view->layout.collector;
+	if (offset < before)
+		return NULL;
+	return is_linked(view, object - before, piece->start + offset - before) ? type : NULL;
+}
+
+static int grow(struct view *view)
+{
+	uint32_t capacity = view->count + (view->count / 2 > GROWTH ? view->count / 2 : GROWTH);
+	uint64_t *addresses = reallocarray(view->addresses, capacity, sizeof(*addresses));
+	uint32_t *types, *sizes;
+
+	if (addresses)
+		view->addresses = addresses;
+	types = reallocarray(view->type_of, capacity, sizeof(*types));
+	if (types)
+		view->type_of = types;
+	sizes = reallocarray(view->sizes, capacity, sizeof(*sizes));
+	if (sizes)
+		view->sizes = sizes;
+	return addresses && types && sizes ? (int)capacity : -ENOMEM;
+}
+
+static uint32_t rounded(uint64_t size)
+{
+	size = (size + 15) & ~UINT64_C(15);
+	return size < UINT32_MAX ? (uint32_t)size : UINT32_MAX;
+}
+
+/* All objects of a piece, from its start on; behind one the next place is looked at. */
+static int look_through(struct view *view, struct image_piece *piece, uint32_t *capacity)
+{
+	const uint64_t length = piece->end - piece->start, head = (uint64_t)view->layout.head;
+	const uint64_t step = piece->file || view->python->minor <= 7 ? 8 : 16;
+
+	for (uint64_t at = 0; at + head <= length; at += step) {
+		struct type *type;
+		uint64_t size;
+
+		if (piece->state[at / PL_PAGE] != PAGE_COPIED) {
+			at = (at / PL_PAGE + 1) * PL_PAGE - step;
+			continue;
+		}
+		type = object_at(view, piece, at);
+		size = type ? body_size(view, type, piece->bytes + at, length - at) : 0;
+		if (!size)
+			continue;
+		if (view->count == *capacity) {
+			int code = grow(view);
+
+			if (code < 0)
+				return code;
+			*capacity = (uint32_t)code;
+		}
+		image_mark(piece, piece->start + at);
+		view->addresses[view->count] = piece->start + at;
+		view->type_of[view->count] = (uint32_t)(type - view->types);
+		view->sizes[view->count] = rounded(size + headers_size(view, type, piece->bytes + at));
+		view->count++;
+		at = ((at + size + step - 1) & ~(step - 1)) - step;
+	}
+	return 0;
+}
+
+int objects_find(struct view *view)
+{
+	uint32_t capacity = 0;
+	int code = image_marks(view->image);
+
+	view->count = 0;
+	if (code == 0)
+		code = grow(view);
+	if (code < 0)
+		return code;
+	capacity = (uint32_t)code;
+	view->addresses[0] = 0;
+	view->type_of[0] = 0;
+	view->sizes[0] = 0;
+	view->count = 1;
+	code = 0;
+	for (size_t i = 0; code == 0 && i < view->image->count; i++)
+		code = look_through(view, &view->image->pieces[i], &capacity);
+	if (code == 0 && view->failed)
+		code = -ENOMEM;
+	if (code == 0)
+		(void)image_number(view->image, 1);
+	view->numbered = code == 0;
+	for (uint32_t i = 0; code == 0 && i < view->type_count; i++)
+		view->types[i].object = image_object(view->image, view->types[i].address);
+	return code;
+}

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_HOLDERS_ROOTS_H
+#define PYLEAK_HOLDERS_ROOTS_H
+
+#include "view.h"
+
+/*
+ * What holds objects and is no object. In the order in which they name a path: what a module's variable leads to is named
+ * by it, whoever else holds it.
+ *
+ * A word of memory holds an object only if the object's count has a rest that no other object explains, or nothing else
+ * reaches it: words are stale as often as not.
+ */
+enum root_kind {
+	ROOT_MODULES,     /* sys.modules */
+	ROOT_LOCAL,       /* a local of a running frame */
+	ROOT_THREAD,      /* a word of a thread's state */
+	ROOT_INTERPRETER, /* or of an interpreter's */
+	ROOT_STATIC,      /* it lies in a program's data, or never ends */
+	ROOT_VARIABLE,    /* a variable of a library leads to it */
+	ROOT_NATIVE,      /* counted, and nobody found who holds it */
+	ROOT_KINDS,
+};
+struct root {
+	uint32_t object;
+	enum root_kind kind;
+	uint32_t thread;  /* its place among all; LOCAL, THREAD */
+	uint64_t where;   /* LOCAL: the code object; THREAD: offset in its state; VARIABLE: address of the word */
+	uint32_t index;   /* LOCAL: which of its names */
+	uint32_t found;   /* the how manieth that was found */
+};
+
+struct roots {
+	struct root *items;
+	size_t count, capacity;
+	uint32_t *of;     /* object → 1 + its first root's place in items; 0: none */
+	uint32_t *via;    /* object → the one before it on its path; itself: a root; PL_GRAPH_NONE: garbage */
+	uint32_t *order;  /* reached ones, in the order in which they were */
+	uint32_t reached; /* how many of them; without those that only native code holds: */
+	uint32_t reached_from_known;
+	uint32_t modules; /* the dict; NO_OBJECT: not found */
+};
+
+/* Finds them all, and adds them to the graph as edges of number 0. -ENOMEM. */
+int roots_of(struct view *view, struct roots *ret);
+void roots_free(struct roots *roots);
+
+#endif

@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: MIT */
+#include "view.h"
+
+enum {
+	OLD_KEYS_HEAD = 40, OLD_KEYS_SIZE = 8, OLD_KEYS_USABLE = 24, OLD_KEYS_COUNT = 32, OLD_ENTRY = 24,
+	KEYS_HEAD = 32, KEYS_LOG_SIZE = 8, KEYS_LOG_INDEX_BYTES = 9, KEYS_KIND = 10, KEYS_USABLE = 16, KEYS_COUNT = 24,
+	SMALL_ENTRY = 16,
+	LOG_MAX = 40,
+	CODE_READ = 128,
+	SLOTS_MAX = 1 << 20,
+	CHUNK_FLAGS = 7, CHUNK_MAPPED = 2, CHUNK_MIN = 32, CHUNK_HEAD = 16,
+};
+
+/* Slots that the frame of a code object has: locals, and its stack. */
+static uint64_t frame_slots(struct view *view, uint64_t code)
+{
+	const struct pl_heap_layout *layout = &view->layout;
+	const uint8_t *bytes = image_at(view->image, code & ~UINT64_C(3), CODE_READ);
+	uint64_t slots;
+	int32_t stack_at = view->python->minor == 11 ? 68 : layout->code_slots_count + 4;
+
+	if (!bytes)
+		return 0;
+	/* 3.11 has co_stacksize; later versions co_framesize, with the frame's own words. */
+	slots = half_of(bytes, (uint64_t)stack_at);
+	if (view->python->minor == 11)
+		slots += half_of(bytes, (uint64_t)layout->code_slots_count);
+	else if (slots >= (uint64_t)layout->frame_slots / 8)
+		slots -= (uint64_t)layout->frame_slots / 8;
+	return slots < SLOTS_MAX ? slots : 0;
+}
+
+static uint64_t text_size(const struct view *view, const struct type *type, const uint8_t *object)
+{
+	const struct pl_python_layout *layout = &view->python->layout;
+	uint64_t length = word_of(object, (uint64_t)layout->string_length);
+	uint32_t state = half_of(object, (uint64_t)layout->string_state);
+	bool wide = layout->string_state_wide, compact = state >> (wide ? 11 : 5) & 1, ascii = state >> (wide ? 12 : 6) & 1;
+	uint64_t width = state >> (wide ? 8 : 2) & 7;
+
+	if (!compact)
+		return type->basic_size;
+	if (length > UINT64_C(1) << 40 || (width != 1 && width != 2 && width != 4))
+		return 0;
+	return (uint64_t)(ascii ? layout->string_ascii_data : layout->string_compact_data) + (length + 1) * width;
+}
+
+static uint64_t int_digits(const struct view *view, const uint8_t *object)
+{
+	int64_t size = items_of(view, object);
+
+	if (view->python->minor >= 12)
+		return (uint64_t)size >> 3;
+	return (uint64_t)(size < 0 ? -size : size);
+}
+
+static uint64_t items_count(struct view *view, const struct type *type, const uint8_t *object, uint64_t left)
+{
+	const struct pl_heap_layout *layout = &view->layout;
+	uint64_t count = (uint64_t)items_of(view, object), inner;
+
+	switch (type->kind) {
+	case KIND_INT:
+		return int_digits(view, object);
+	case KIND_TUPLE: case KIND_BYTES:
+		return count; /* an impossible one shows that it is no object */
+	case KIND_GENERATOR:
+		return layout->old_keys || left < type->basic_size ? 0 :
+			frame_slots(view, word_of(object, (uint64_t)(layout->generator_frame + view->python->layout.frame_code)));
+	case KIND_FRAME:
+		if (layout->old_keys)
+			break;
+		inner = word_of(object, (uint64_t)layout->frame_inner) + (uint64_t)view->python->layout.frame_code;
+		return frame_slots(view, image_word(view->image, inner));
+	default:
+		break;
+	}
+	return count < left / type->item_size ? count : 0;
+}
+
+uint64_t body_size(struct view *view, const struct type *type, const uint8_t *object, uint64_t left)
+{
+	uint64_t size = type->basic_size, count;
+
+	if (left < size)
+		return 0;
+	if (type->kind == KIND_TEXT)
+		size = text_size(view, type, object);
+	else if (type->kind == KIND_TYPE && !(word_of(object, (uint64_t)view->python->layout.type_flags) & FLAG_HEAP_TYPE))
+		size = (uint64_t)view->layout.type_size;
+	else if (type->item_size) {
+		count = items_count(view, type, object, left);
+		if (count > left / type->item_size)
+			return 0;
+		size += count * type->item_size;
+		/* A dict may follow, at the next word. */
+		if (type->flags & FLAG_HEAP_TYPE)
+			size = (size + 7) & ~UINT64_C(7);
+	}
+	if ((type->flags & FLAG_INLINE_VALUES) && view->layout.inline_values && left > type->basic_size + 8) {
+		uint64_t capacity = object[type->basic_size];
+
+		size = type->basic_size + (uint64_t)view->layout.values_head + capacity * 8 + ((capacity + 7) & ~UINT64_C(7));
+	}
+	return size <= left ? size : 0;
+}
+
+bool keys_read(const struct view *view, uint64_t address, struct keys *ret)
+{
+	const uint8_t *bytes = image_at(view->image, address, OLD_KEYS_HEAD);
+	uint64_t size, index, log_size, log_index;
+
+	if (!bytes)
+		return false;
+	*ret = (struct keys){ .stride = OLD_ENTRY, .key = 8, .value = 16 };
+	if (view->layout.old_keys) {
+		size = word_of(bytes, OLD_KEYS_SIZE);
+		ret->usable = word_of(bytes, OLD_KEYS_USABLE);
+		ret->count = word_of(bytes, OLD_KEYS_COUNT);
+		if (!size || (size & (size - 1)) || size > UINT64_C(1) << LOG_MAX)
+			return false;
+		index = size * (size <= 0xff ? 1 : size <= 0xffff ? 2 : size <= UINT32_MAX ? 4 : 8);
+		ret->entries = address + OLD_KEYS_HEAD + index;
+		ret->size = OLD_KEYS_HEAD + index;
+	} else {
+		log_size = bytes[KEYS_LOG_SIZE];
+		log_index = bytes[KEYS_LOG_INDEX_BYTES];
+		ret->usable = word_of(bytes, KEYS_USABLE);
+		ret->count = word_of(bytes, KEYS_COUNT);
+		if (log_size > LOG_MAX || log_index > LOG_MAX + 3 || log_index < log_size || bytes[KEYS_KIND] > 2)
+			return false;
+		if (bytes[KEYS_KIND]) {
+			ret->stride = SMALL_ENTRY;
+			ret->key = 0;
+			ret->value = 8;
+		}
+		size = UINT64_C(1) << log_size;
+		ret->entries = address + KEYS_HEAD + (UINT64_C(1) << log_index);
+		ret->size = KEYS_HEAD + (UINT64_C(1) << log_index);
+	}
+	if (ret->count > size || ret->usable > size || ret->count + ret->usable > size)
+		return false;
+	ret->size += (ret->count + ret->usable) * ret->stride;
+	return image_at(view->image, ret->entries, ret->count * ret->stride) != NULL || !ret->count;
+}
+
+struct pool {
+	uint32_t count, padding;
+	uint64_t free_block, next, previous;
+	uint32_t arena_index, size_index, next_offset, max_next_offset;
+};
+
+/* pymalloc: the header of a pool says so many things that must agree that nothing else looks like one. */
+static uint64_t pool_block_size(const struct view *view, uint64_t address)
+{
+	const uint32_t length = view->python->minor >= 10 ? 16384 : 4096;
+	const uint64_t start = address & ~(uint64_t)(length - 1), offset = address - start;
+	const uint8_t *bytes = image_at(view->image, start, length);
+	struct pool pool;
+	uint32_t size;
+
+	if (!bytes || offset < sizeof(pool) || view->python->free_threaded)
+		return 0;
+	memcpy(&pool, bytes, sizeof(pool));
+	size = length - pool.max_next_offset;
+	if (pool.max_next_offset >= length || size < 8 || size > 512 || size % 8 || !pool.count ||
+		pool.count > (length - sizeof(pool)) / size || (pool.next_offset - sizeof(pool)) % size ||
+		pool.next_offset > length + size || (pool.free_block && pool.free_block - start >= length) ||
+		((pool.size_index + 1) * 8 != size && (pool.size_index + 1) * 16 != size))
+		return 0;
+	return (offset - sizeof(pool)) % size == 0 ? size : 0;
+}
+
+/* glibc: the word before a block says how large its chunk is; that of a chunk in use is confirmed by the next one. */
+static uint64_t chunk_size(const struct view *view, uint64_t address)
+{
+	uint64_t word, size;
+
+	if (!view->glibc)
+		return 0;
+	word = image_word(view->image, address - 8);
+	size = word & ~(uint64_t)CHUNK_FLAGS;
+	if (size < CHUNK_MIN || size % 16)
+		return 0;
+	if (word & CHUNK_MAPPED)
+		return (address - CHUNK_HEAD) % 4096 == 0 && image_at(view->image, address, size - CHUNK_HEAD) ? size : 0;
+	/* The next one says so, and is one itself: it fits in front of a third, or ends the heap. */
+	if (!image_at(view->image, address, size))
+		return 0;
+	word = image_word(view->image, address - 8 + size);
+	if (!(word & 1) || (word & ~(uint64_t)CHUNK_FLAGS) < CHUNK_HEAD || word % 16 > CHUNK_FLAGS)
+		return 0;
+	return image_at(view->image, address - 8 + size, (word & ~(uint64_t)CHUNK_FLAGS) - 8) ? size : 0;
+}
+
+uint64_t block_size(const struct view *view, uint64_t address)
+{
+	uint64_t size;
+
+	if (address % 8 || address < CHUNK_HEAD)
+		return 0;
+	size = pool_block_size(view, address);
+	return size || address % 16 ? size : chunk_size(view, address);
+}
+
+bool fills_block(const struct view *view, uint32_t object)
+{
+	const struct image_piece *piece = image_find(view->image, view->addresses[object]);
+	const struct type *type = type_of(view, object);
+	const uint8_t *bytes = piece->bytes + (view->addresses[object] - piece->start);
+	uint32_t before = headers_size(view, type, bytes);
+	uint64_t start = view->addresses[object] - before, size = pool_block_size(view, start);
+	uint64_t wanted = before + body_size((struct view *)view, type, bytes, piece->end - view->addresses[object]);
+
+	if (view->python->free_threaded || is_static(piece, view->addresses[object]))
+		return true;
+	if (size)
+		return wanted <= size && (size - wanted < 16 || type->kind == KIND_FRAME || type->kind == KIND_GENERATOR);
+	if (!view->glibc)
+		return wanted > 512;
+	size = chunk_size(view, start);
+	return size && wanted <= size;
+}

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef PYLEAK_HOLDERS_VIEW_H
+#define PYLEAK_HOLDERS_VIEW_H
+
+#include "image.h"
+#include "pyleak/graph.h"
+#include "pyleak/heap_layout.h"
+#include "pyleak/python.h"
+#include "pyleak/table.h"
+
+/*
+ * The objects in an image, by number: 1 is the one with the lowest address. (0 is what holds all roots: see graph.h.)
+ *
+ * An object is known by its header: it names its type, which must be one in every respect; its count of references is
+ * plausible; the collector's header before it, if its type has one, is linked with neighbours that link back. All of the
+ * image is looked through, so it does not matter which allocator gave the memory out.
+ */
+
+enum kind {
+	KIND_OTHER, KIND_LIST, KIND_TUPLE, KIND_DICT, KIND_SET, KIND_TEXT, KIND_BYTES, KIND_INT, KIND_TYPE, KIND_WEAK,
+	KIND_FRAME, KIND_GENERATOR, KIND_DEQUE, KIND_CACHE, KIND_CACHE_LINK, KIND_MEMORYVIEW, KIND_CONTEXTVAR, KIND_CYTHON,
+	KIND_ENUMERATE, KIND_MODULE, KIND_ARRAY, KIND_BYTEARRAY, KIND_NDARRAY, KIND_CODE, KIND_FUNCTION, KIND_CELL, KIND_PLAIN,
+	KIND_BUILTIN, /* its words that lead to no object lead to nothing of its own */
+};
+
+/* tp_flags */
+#define FLAG_INLINE_VALUES (UINT64_C(1) << 2) /* 3.13+ */
+#define FLAG_MANAGED_WEAKREF (UINT64_C(1) << 3)
+#define FLAG_MANAGED_DICT (UINT64_C(1) << 4)
+#define FLAG_HEAP_TYPE (UINT64_C(1) << 9)
+#define FLAG_READY (UINT64_C(1) << 12)
+#define FLAG_COLLECTED (UINT64_C(1) << 14)
+#define FLAG_INT (UINT64_C(1) << 24)
+#define FLAG_LIST (UINT64_C(1) << 25)
+#define FLAG_TUPLE (UINT64_C(1) << 26)
+#define FLAG_BYTES (UINT64_C(1) << 27)
+#define FLAG_TEXT (UINT64_C(1) << 28)
+#define FLAG_DICT (UINT64_C(1) << 29)
+#define FLAG_TYPE (UINT64_C(1) << 31)
+
+struct type {
+	uint64_t address, flags, basic_size, item_size, base;
+	int64_t weak_list, dict; /* tp_weaklistoffset, tp_dictoffset: 0, none */
+	enum kind kind;
+	char *name;       /* tp_name; of a class its module's name before it */
+	uint32_t object;  /* its own number, or NO_OBJECT */
+};
+
+struct view {
+	const struct pl_python *python;
+	struct pl_heap_layout layout;
+	struct image *image;
+	bool glibc; /* chunks of its malloc tell how large a block is */
+
+	struct pl_table known; /* address → 1 + place in types; 0: it is none */
+	struct type *types;
+	uint32_t type_count, type_capacity;
+	uint64_t metatype;
+
+	uint32_t count;       /* of objects, number 0 included */
+	uint64_t *addresses;
+	uint32_t *type_of;    /* place in types */
+	uint32_t *sizes;      /* with header and what it owns; UINT32_MAX at most */
+	int32_t *rest;        /* references that are counted and not found; see edges.h */
+	struct pl_graph graph;
+	uint64_t *atoms;      /* a bit for each: what refers to nothing, and never ends (None, small numbers): nobody holds it */
+	uint32_t interned;    /* the dict of interned strings; 0: not seen */
+	struct pl_table claimed; /* blocks that an object owns, by their address */
+	bool numbered;        /* the image knows the objects' numbers */
+	bool failed;          /* out of memory */
+};
+
+/* The type at an address; NULL: none is there. Pointers hold until the next call. */
+struct type *type_at(struct view *view, uint64_t address);
+void types_free(struct view *view);
+
+/* Finds all objects: fills addresses, type_of, and sizes of the objects alone. */
+int objects_find(struct view *view);
+
+/* Whether an object fills a block of an allocator's as it must: for those that nothing leads to, as there can be things that
+ * only look like objects (what was moved away and lies there still). True where it cannot be told. */
+bool fills_block(const struct view *view, uint32_t object);
+
+/* References that an object counts; REFERENCES_IMMORTAL; 0: it is none that is alive. */
+#define REFERENCES_IMMORTAL INT64_MAX
+int64_t references_of(const struct view *view, const uint8_t *object);
+
+/* Bytes of an object without the headers before it, 0 if that cannot be; `left` are there. */
+uint64_t body_size(struct view *view, const struct type *type, const uint8_t *object, uint64_t left);
+/* Bytes of the headers before an object of this type. */
+uint32_t headers_size(const struct view *view, const struct type *type, const uint8_t *object);
+
+static inline const struct type *type_of(const struct view *view, uint32_t object)
+{
+	return &view->types[view->type_of[object]];
+}
+
+/* ob_size */
+static inline int64_t items_of(const struct view *view, const uint8_t *object)
+{
+	return (int64_t)word_of(object, (uint64_t)view->layout.head);
+}
+
+/* A table of keys of a dict. */
+struct keys {
+	uint64_t entries;  /* address of the first */
+	uint64_t count;    /* of entries that were used at some time */
+	uint64_t usable;   /* and of those that may yet be */
+	uint32_t stride, key, value; /* of an entry: bytes, and where key and value are in it */
+	uint64_t size;     /* of the table */
+};
+bool keys_read(const struct view *view, uint64_t address, struct keys *ret);
+
+/* The size of the block in use of pymalloc's or malloc's that begins at an address; 0: none does that is known. */
+uint64_t block_size(const struct view *view, uint64_t address);
+
+#endif

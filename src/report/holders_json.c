@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <jansson.h>
+
+#include "pyleak/cleanup.h"
+#include "pyleak/holders_report.h"
+#include "pyleak/report.h"
+
+/* Holders for a script. A json_t that could not be made is NULL, and what is made with it is too. */
+
+static json_t *text(const char *bytes)
+{
+	pl_autofree char *printable = pl_printable(bytes);
+
+	return printable ? json_string(printable) : NULL;
+}
+
+static json_t *sum(uint64_t size, uint64_t count)
+{
+	return json_pack("{sI sI}", "size", (json_int_t)size, "count", (json_int_t)count);
+}
+
+static json_t *types(const struct pl_held_type *items, size_t count, bool native)
+{
+	json_t *array = json_array();
+
+	for (size_t i = 0; i < count; i++) {
+		json_t *item = json_pack("{so sI sI}", "type", text(items[i].type), "count", (json_int_t)items[i].count, "size",
+			(json_int_t)items[i].size);
+
+		if (items[i].sample[0])
+			(void)json_object_set_new(item, "sample", text(items[i].sample));
+		if (native)
+			(void)json_object_set_new(item, "kind", json_string(items[i].unowned ? "unowned" : "held"));
+		if (items[i].library)
+			(void)json_object_set_new(item, "library", text(items[i].library));
+		(void)json_array_append_new(array, item);
+	}
+	return array;
+}
+
+static json_t *holder(const struct pl_holder *item)
+{
+	return json_pack("{so so so sI so}", "path", text(item->path), "type", text(item->type), "retained",
+		sum(item->size, item->count), "own", (json_int_t)item->own, "contents",
+		types(item->contents, item->content_count, false));
+}
+
+static json_t *group(const struct pl_held_group *item)
+{
+	json_t *held_by = json_array();
+
+	for (size_t i = 0; i < item->held_by_count; i++)
+		(void)json_array_append_new(held_by, json_pack("{so sI}", "path", text(item->held_by[i].path), "count",
+			(json_int_t)item->held_by[i].count));
+	return json_pack("{so sI sI so}", "type", text(item->type), "count", (json_int_t)item->count, "size",
+		(json_int_t)item->size, "held_by", held_by);
+}
+
+static json_t *typed_sum(const struct pl_held_sum *item, bool native)
+{
+	return json_pack("{sI sI so}", "size", (json_int_t)item->size, "count", (json_int_t)item->count, "types",
+		types(item->types, item->type_count, native));
+}
+
+int pl_holders_json(FILE *out, const struct pl_holders_report *report)
+{
+	const struct pl_holders *holders = report->holders;
+	json_t *list = json_array(), *groups = json_array(), *document;
+	int code;
+
+	for (size_t i = 0; i < holders->holder_count; i++)
+		(void)json_array_append_new(list, holder(&holders->holders[i]));
+	for (size_t i = 0; i < holders->group_count; i++)
+		(void)json_array_append_new(groups, group(&holders->groups[i]));
+	document = json_pack("{si ss si ss sf so sI so so so so so so}", "schema", 1, "kind", "holders", "pid", (int)report->pid,
+		"python", report->python, "stop_ms", report->stop_ms, "gc",
+		holders->collector_known ? json_pack("{sb}", "enabled", holders->collector_enabled) : json_object(), "rss",
+		(json_int_t)report->rss, "total", sum(holders->size, holders->count), "reached",
+		sum(holders->reached.size, holders->reached.count), "holders", list, "groups", groups, "garbage",
+		typed_sum(&holders->garbage, false), "native", typed_sum(&holders->native, true));
+	if (!document)
+		return -ENOMEM;
+	code = json_dumpf(document, out, JSON_COMPACT | JSON_ENSURE_ASCII);
+	json_decref(document);
+	(void)fputc('\n', out);
+	return code < 0 ? -EIO : 0;
+}

@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "pyleak/cleanup.h"
+#include "pyleak/holders_report.h"
+#include "pyleak/report.h"
+#include "pyleak/units.h"
+
+/* Holders for a person: the block with the most memory first. */
+
+enum { TYPES_SHOWN = 4, NUMBER_TEXT = 32, BLOCKS = 4, LITTLE = 4096, INDENT = 21 };
+
+/* 1234567 as 1,234,567. */
+static const char *number(uint64_t value, char text[NUMBER_TEXT])
+{
+	char *at = text + NUMBER_TEXT - 1;
+
+	*at = '\0';
+	for (int digits = 0; value || !digits; value /= 10) {
+		if (digits && digits % 3 == 0)
+			*--at = ',';
+		*--at = (char)('0' + value % 10);
+		digits++;
+	}
+	return at;
+}
+
+static void print_size(FILE *out, uint64_t size, uint64_t of)
+{
+	char text[PL_SIZE_TEXT];
+
+	pl_format_size((int64_t)size, false, text);
+	(void)fprintf(out, "%10s %5.1f %%  ", text, of ? 100.0 * (double)size / (double)of : 0.0);
+}
+
+static void print_name(FILE *out, const char *text, bool bold)
+{
+	pl_autofree char *name = pl_printable(text);
+
+	(void)fprintf(out, "%s%s%s", bold ? "\033[1m" : "", name ? name : "?", bold ? "\033[0m" : "");
+}
+
+static void print_types(FILE *out, const struct pl_held_type *types, size_t count)
+{
+	char buffer[NUMBER_TEXT], text[PL_SIZE_TEXT];
+
+	for (size_t i = 0; i < count && i < TYPES_SHOWN; i++) {
+		const struct pl_held_type *type = &types[i];
+
+		(void)fprintf(out, "%*s%s x ", INDENT, "", number(type->count, buffer));
+		print_name(out, type->type, false);
+		pl_format_size((int64_t)type->size, false, text);
+		(void)fprintf(out, ": %s", text);
+		if (strcmp(type->sample, PL_SAMPLE_KEY) == 0) {
+			(void)fputs(type->count > 1 ? ", as keys" : ", as a key", out);
+		} else if (type->sample[0] && type->count > 1) {
+			(void)fputs(", such as ", out);
+			print_name(out, type->sample, false);
+		} else if (type->sample[0]) {
+			(void)fputs(", ", out);
+			print_name(out, type->sample, false);
+		}
+		(void)fputc('\n', out);
+	}
+}
+
+static void print_holders(FILE *out, const struct pl_holders *holders, bool color)
+{
+	char buffer[NUMBER_TEXT];
+
+	for (size_t i = 0; i < holders->holder_count; i++) {
+		const struct pl_holder *holder = &holders->holders[i];
+
+		print_size(out, holder->size, holders->size);
+		print_name(out, holder->path, color);
+		(void)fputs(" (", out);
+		print_name(out, holder->type, false);
+		(void)fprintf(out, "), %s object%s\n", number(holder->count, buffer), holder->count == 1 ? "" : "s");
+		print_types(out, holder->contents, holder->content_count < 2 ? holder->content_count : 2);
+	}
+}
+
+static void print_groups(FILE *out, const struct pl_holders *holders, bool of_a_type)
+{
+	char buffer[NUMBER_TEXT];
+
+	for (size_t i = 0; i < holders->group_count; i++) {
+		const struct pl_held_group *group = &holders->groups[i];
+
+		print_size(out, group->size, holders->size);
+		(void)fprintf(out, "%s x ", number(group->count, buffer));
+		print_name(out, group->type, false);
+		(void)fputs(of_a_type ? ", reached by\n" : ", held by more than one; reached by\n", out);
+		for (size_t j = 0; j < group->held_by_count; j++) {
+			(void)fprintf(out, "%*s", INDENT, "");
+			print_name(out, group->held_by[j].path, false);
+			(void)fprintf(out, " (%s)\n", number(group->held_by[j].count, buffer));
+		}
+	}
+}
+
+/* A few objects that one is not sure of are not worth a line. */
+static bool is_little(const struct pl_holders *holders, uint64_t size)
+{
+	return size < LITTLE || size < holders->size / 200;
+}
+
+static void print_garbage(FILE *out, const struct pl_holders *holders)
+{
+	char buffer[NUMBER_TEXT];
+
+	if (is_little(holders, holders->garbage.size))
+		return;
+	print_size(out, holders->garbage.size, holders->size);
+	(void)fprintf(out, "garbage in cycles that waits for the collector%s, %s objects\n",
+		holders->collector_known && !holders->collector_enabled ? ", which is off" : "",
+		number(holders->garbage.count, buffer));
+	print_types(out, holders->garbage.types, holders->garbage.type_count);
+}
+
+static void print_native(FILE *out, const struct pl_holders *holders)
+{
+	char buffer[NUMBER_TEXT];
+
+	if (is_little(holders, holders->native.size))
+		return;
+	print_size(out, holders->native.size, holders->size);
+	(void)fprintf(out, "held by native code, %s objects\n", number(holders->native.count, buffer));
+	for (size_t i = 0; i < holders->native.type_count && i < TYPES_SHOWN; i++) {
+		const struct pl_held_type *type = &holders->native.types[i];
+		char text[PL_SIZE_TEXT];
+
+		pl_format_size((int64_t)type->size, false, text);
+		(void)fprintf(out, "%*s%s x ", INDENT, "", number(type->count, buffer));
+		print_name(out, type->type, false);
+		(void)fprintf(out, ": %s, %s", text, type->unowned ? "references that nobody owns (a forgotten DECREF?)" :
+			"known to native code");
+		if (type->library)
+			(void)fprintf(out, " (%s)", type->library);
+		(void)fputc('\n', out);
+	}
+}
+
+static uint64_t block_size(const struct pl_holders *holders, int block)
+{
+	switch (block) {
+	case 0: return holders->holder_count ? holders->holders[0].size : 0;
+	case 1: return holders->group_count ? holders->groups[0].size : 0;
+	case 2: return holders->garbage.size;
+	default: return holders->native.size;
+	}
+}
+
+/* What to look at. */
+static void print_advice(FILE *out, const struct pl_holders *holders, int first)
+{
+	uint64_t size = block_size(holders, first);
+
+	if (size < holders->size / 10)
+		return;
+	switch (first) {
+	case 0:
+		(void)fputs("look at ", out);
+		print_name(out, holders->holders[0].path, false);
+		(void)fprintf(out, ": it alone keeps %.0f %% of the memory of objects\n", 100.0 * (double)size / (double)holders->size);
+		return;
+	case 1:
+		(void)fputs("no single variable keeps most: see who leads to the objects of the first line\n", out);
+		return;
+	case 2:
+		(void)fputs(holders->collector_known && !holders->collector_enabled ?
+			"the collector of cycles is off: gc.collect() would free what the first line says\n" :
+			"gc.collect() would free what the first line says\n", out);
+		return;
+	default:
+		(void)fputs("look at the extension that makes the objects of the first lines\n", out);
+		return;
+	}
+}
+
+int pl_holders_text(FILE *out, const struct pl_holders_report *report, bool color)
+{
+	const struct pl_holders *holders = report->holders;
+	char rss[PL_SIZE_TEXT], objects[PL_SIZE_TEXT], rest[PL_SIZE_TEXT], buffer[NUMBER_TEXT];
+	bool printed[BLOCKS] = { false };
+	int first = -1;
+
+	pl_format_size((int64_t)report->rss, false, rss);
+	pl_format_size((int64_t)holders->size, false, objects);
+	(void)fprintf(out, "RSS %s: %s objects %s", rss, number(holders->count, buffer), objects);
+	if (report->account_known) {
+		pl_format_size((int64_t)report->free, false, rest);
+		(void)fprintf(out, ", free %s", rest);
+		pl_format_size((int64_t)report->files, false, rest);
+		(void)fprintf(out, ", files %s", rest);
+		if (report->rss > holders->size + report->free + report->files) {
+			pl_format_size((int64_t)(report->rss - holders->size - report->free - report->files), false, rest);
+			(void)fprintf(out, ", other %s", rest);
+		}
+	}
+	(void)fputc('\n', out);
+	if (report->type) {
+		print_groups(out, holders, true);
+		if (!holders->group_count)
+			(void)fprintf(out, "no objects of a type '%s' were found\n", report->type);
+		return ferror(out) ? -EIO : 0;
+	}
+	for (int i = 0; i < BLOCKS; i++) {
+		int best = -1;
+
+		for (int block = 0; block < BLOCKS; block++)
+			if (!printed[block] && (best < 0 || block_size(holders, block) > block_size(holders, best)))
+				best = block;
+		printed[best] = true;
+		if (first < 0)
+			first = best;
+		if (best == 0)
+			print_holders(out, holders, color);
+		else if (best == 1)
+			print_groups(out, holders, false);
+		else if (best == 2)
+			print_garbage(out, holders);
+		else
+			print_native(out, holders);
+	}
+	print_advice(out, holders, first);
+	return ferror(out) ? -EIO : 0;
+}
