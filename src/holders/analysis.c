@@ -2,7 +2,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "edges.h"
 #include "holders_private.h"
 
 enum { TYPES_SHOWN = 8, ROWS_MAX = 1000 };
@@ -67,9 +66,6 @@ static int list_garbage(struct analysis *analysis, struct tally *tally, size_t l
 	for (uint32_t i = 1; i < view->count; i++) {
 		bool atom = view->atoms[i / 64] >> i % 64 & 1;
 
-		/* What only looked like an object. */
-		if (atom && analysis->roots.via[i] == PL_GRAPH_NONE && view->rest[i] >= 0 && !edges_none(type_of(view, i)))
-			continue;
 		ret->count++;
 		ret->size += view->sizes[i];
 		if (atom || analysis->roots.via[i] != PL_GRAPH_NONE) {

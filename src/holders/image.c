@@ -318,3 +318,10 @@ uint32_t image_number(struct image *image, uint32_t first)
 	}
 	return number;
 }
+
+void image_unmark(struct image_piece *piece)
+{
+	for (uint64_t page = 0; page < (piece->end - piece->start) / PL_PAGE; page++)
+		if (piece->state[page] != PAGE_ABSENT)
+			memset(piece->marks + page * 8, 0, 64);
+}

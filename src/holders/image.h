@@ -120,6 +120,8 @@ static inline void image_mark(struct image_piece *piece, uint64_t address)
 
 	piece->marks[slot / 64] |= UINT64_C(1) << slot % 64;
 }
+/* Forgets the marks of a piece. */
+void image_unmark(struct image_piece *piece);
 uint32_t image_number(struct image *image, uint32_t first);
 
 #define NO_OBJECT UINT32_MAX

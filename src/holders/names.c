@@ -92,6 +92,7 @@ struct path {
 	size_t length;
 	bool names;          /* what comes is a dict of names: .name, not ['name'] */
 	uint64_t free_names; /* a code object: what comes is its function's closure */
+	bool coroutine;      /* what comes is its frame */
 	bool local;          /* what comes is by threads what a threading.local has */
 };
 
@@ -99,7 +100,7 @@ static void restart(struct path *path)
 {
 	(void)fflush(path->out);
 	(void)fseeko(path->out, 0, SEEK_SET);
-	path->names = path->local = false;
+	path->names = path->local = path->coroutine = false;
 	path->free_names = 0;
 }
 
@@ -259,6 +260,10 @@ static void print_word_step(struct path *path, struct view *view, uint32_t from,
 	}
 	if (type->kind == KIND_CELL)
 		return;
+	if (type->kind == KIND_GENERATOR && held->kind == KIND_FRAME) {
+		path->coroutine = true;
+		return;
+	}
 	if (held->kind == KIND_DICT && strcmp(type->name, "_thread._local") == 0) {
 		(void)fputs(" (threading.local)", path->out);
 		path->local = true;
@@ -294,12 +299,12 @@ static void print_step(struct path *path, struct view *view, uint32_t from, uint
 {
 	const struct type *type = type_of(view, from);
 	uint64_t free_names = path->free_names;
-	bool names = path->names, local = path->local;
+	bool names = path->names, local = path->local, coroutine = path->coroutine;
 	struct edge edge;
 
 	path->names = local;
 	path->free_names = 0;
-	path->local = false;
+	path->local = path->coroutine = false;
 	if (!find_edge(view, from, to, &edge)) {
 		(void)fprintf(path->out, ".<%s>", type_of(view, to)->name);
 		return;
@@ -332,7 +337,7 @@ static void print_step(struct path *path, struct view *view, uint32_t from, uint
 		}
 		return;
 	case EDGE_LOCAL:
-		if (type->kind == KIND_FRAME) {
+		if (type->kind == KIND_FRAME && !coroutine) {
 			if (ftello(path->out) > 0)
 				(void)fputs(": ", path->out);
 			print_function(path, view, edge.name);

@@ -10,7 +10,8 @@ enum {
 	GROWTH = 1 << 16,
 	OLD_TRACKED = -2,        /* gc_refs of an object that is not tracked, up to 3.7 */
 	LOCAL_AT = 12, SHARED_AT = 16, /* PyObject without a GIL: ob_ref_local, ob_ref_shared */
-	BITS_AT = 11,            /* ob_gc_bits */
+	LOCK_AT = 10, LOCK_MAX = 3,    /* ob_mutex */
+	TRIED = 20000,           /* objects, to see whether blocks are known */
 };
 #define COUNT_MAX (INT64_C(1) << 30)
 
@@ -73,6 +74,12 @@ static bool is_linked(struct view *view, const uint8_t *header, uint64_t address
 	return (back & ~(uint64_t)COLLECTED_NEXT_MASK) == address;
 }
 
+/* Without a GIL: a word that is a thread's address or 0, two bytes of flags, a lock, and bits. */
+static bool has_plain_header(const uint8_t *object)
+{
+	return word_of(object, 0) % 8 == 0 && word_of(object, 0) >> 47 == 0 && object[LOCK_AT] <= LOCK_MAX;
+}
+
 /* What lies in a piece of heap at an offset: an object, then its type. */
 static struct type *object_at(struct view *view, const struct image_piece *piece, uint64_t offset)
 {
@@ -80,7 +87,7 @@ static struct type *object_at(struct view *view, const struct image_piece *piece
 	struct type *type;
 	uint32_t before;
 
-	if (!references_of(view, object))
+	if (!references_of(view, object) || (view->python->free_threaded && !has_plain_header(object)))
 		return NULL;
 	type = type_at(view, word_of(object, (uint64_t)view->python->layout.object_type));
 	if (!type || piece->end - piece->start - offset < type->basic_size)
@@ -117,12 +124,13 @@ static uint32_t rounded(uint64_t size)
 }
 
 /* All objects of a piece, from its start on; behind one the next place is looked at. */
-static int look_through(struct view *view, struct image_piece *piece, uint32_t *capacity)
+static int look_through(struct view *view, struct image_piece *piece, uint32_t *capacity, uint32_t most)
 {
+	const uint32_t limit = most < UINT32_MAX - view->count ? view->count + most : UINT32_MAX;
 	const uint64_t length = piece->end - piece->start, head = (uint64_t)view->layout.head;
 	const uint64_t step = piece->file || view->python->minor <= 7 ? 8 : 16;
 
-	for (uint64_t at = 0; at + head <= length; at += step) {
+	for (uint64_t at = 0; at + head <= length && view->count < limit; at += step) {
 		struct type *type;
 		uint64_t size;
 
@@ -134,6 +142,11 @@ static int look_through(struct view *view, struct image_piece *piece, uint32_t *
 		size = type ? body_size(view, type, piece->bytes + at, length - at) : 0;
 		if (!size)
 			continue;
+		if (!is_static(piece, piece->start + at) && !fills_block(view, piece, piece->start + at, type)) {
+			view->no_blocks++;
+			if (view->blocks_known)
+				continue;
+		}
 		if (view->count == *capacity) {
 			int code = grow(view);
 
@@ -151,6 +164,27 @@ static int look_through(struct view *view, struct image_piece *piece, uint32_t *
 	return 0;
 }
 
+/* Where nearly all objects fill blocks of an allocator that is known, what does not is no object. */
+static int try_blocks(struct view *view, uint32_t *capacity)
+{
+	uint32_t all = 0;
+	int code = 0;
+
+	view->no_blocks = 0;
+	for (size_t i = 0; code == 0 && i < view->image->count && all < TRIED; i++) {
+		struct image_piece *piece = &view->image->pieces[i];
+
+		view->count = 1;
+		if (!piece->stack && !piece->file && piece->static_end <= piece->start)
+			code = look_through(view, piece, capacity, TRIED - all);
+		all += view->count - 1;
+	}
+	view->blocks_known = all && view->no_blocks < all / 20;
+	for (size_t i = 0; i < view->image->count; i++)
+		image_unmark(&view->image->pieces[i]);
+	return code;
+}
+
 int objects_find(struct view *view)
 {
 	uint32_t capacity = 0;
@@ -166,9 +200,11 @@ int objects_find(struct view *view)
 	view->type_of[0] = 0;
 	view->sizes[0] = 0;
 	view->count = 1;
-	code = 0;
+	code = view->python->free_threaded ? 0 : try_blocks(view, &capacity);
+	view->count = 1;
 	for (size_t i = 0; code == 0 && i < view->image->count; i++)
-		code = look_through(view, &view->image->pieces[i], &capacity);
+		if (!view->image->pieces[i].stack)
+			code = look_through(view, &view->image->pieces[i], &capacity, UINT32_MAX);
 	if (code == 0 && view->failed)
 		code = -ENOMEM;
 	if (code == 0)

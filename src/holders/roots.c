@@ -49,11 +49,13 @@ static bool is_atom(const struct view *view, uint32_t object)
 /* Arrays of parked lists and dicts (free lists): what is in one may have been given out again. */
 static bool is_free_list(struct view *view, const uint8_t *words, uint64_t at, uint64_t length, uint32_t object)
 {
-	enum { NEIGHBOURS = 3, LIKE_MIN = 3 };
+	enum { NEIGHBOURS = 8, LIKE_MIN = 6 };
 	const struct type *type = type_of(view, object);
 	int like = 0;
 
-	if ((type->kind != KIND_LIST && type->kind != KIND_DICT) || (type->flags & FLAG_HEAP_TYPE))
+	/* From 3.14 on, and without a GIL, they are chains. */
+	if ((type->kind != KIND_LIST && type->kind != KIND_DICT) || (type->flags & FLAG_HEAP_TYPE) ||
+		view->python->minor >= 14 || view->python->free_threaded)
 		return false;
 	for (int64_t i = -NEIGHBOURS; i <= NEIGHBOURS; i++) {
 		uint64_t place = at + (uint64_t)(i * 8), word;
@@ -197,7 +199,7 @@ static void add_static(struct finding *finding)
 		if (is_atom(view, i))
 			continue;
 		piece = image_find(view->image, view->addresses[i]);
-		if (view->rest[i] == REST_IMMORTAL || is_static(piece, view->addresses[i]))
+		if (view->rest[i] == REST_IMMORTAL || i == view->interned || is_static(piece, view->addresses[i]))
 			add(finding, (struct root){ i, ROOT_STATIC, 0, 0, 0 });
 	}
 }
@@ -270,15 +272,12 @@ static int reach_all(struct finding *finding)
 	roots->count = kept;
 	roots->reached_from_known = roots->reached;
 	/* Counted, and nothing leads to it. */
-	for (uint32_t i = 1; i < view->count; i++) {
-		if (roots->via[i] == PL_GRAPH_NONE && !is_atom(view, i) && !fills_block(view, i))
-			view->atoms[i / 64] |= UINT64_C(1) << i % 64;
+	for (uint32_t i = 1; i < view->count; i++)
 		if (roots->via[i] == PL_GRAPH_NONE && view->rest[i] > 0 && !is_atom(view, i)) {
 			add(finding, (struct root){ i, ROOT_NATIVE, 0, 0, 0 });
 			roots->of[i] = (uint32_t)roots->count;
 			reach(view, roots, &i, 1);
 		}
-	}
 	return finding->code;
 }
 

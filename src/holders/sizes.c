@@ -203,21 +203,16 @@ uint64_t block_size(const struct view *view, uint64_t address)
 	return size || address % 16 ? size : chunk_size(view, address);
 }
 
-bool fills_block(const struct view *view, uint32_t object)
+bool fills_block(const struct view *view, const struct image_piece *piece, uint64_t address, const struct type *type)
 {
-	const struct image_piece *piece = image_find(view->image, view->addresses[object]);
-	const struct type *type = type_of(view, object);
-	const uint8_t *bytes = piece->bytes + (view->addresses[object] - piece->start);
+	const uint8_t *bytes = piece->bytes + (address - piece->start);
 	uint32_t before = headers_size(view, type, bytes);
-	uint64_t start = view->addresses[object] - before, size = pool_block_size(view, start);
-	uint64_t wanted = before + body_size((struct view *)view, type, bytes, piece->end - view->addresses[object]);
+	uint64_t size = pool_block_size(view, address - before);
+	uint64_t wanted = before + body_size((struct view *)view, type, bytes, piece->end - address);
 
-	if (view->python->free_threaded || is_static(piece, view->addresses[object]))
-		return true;
+	/* pymalloc leaves a block that is made smaller by a quarter where it is. */
 	if (size)
-		return wanted <= size && (size - wanted < 16 || type->kind == KIND_FRAME || type->kind == KIND_GENERATOR);
-	if (!view->glibc)
-		return wanted > 512;
-	size = chunk_size(view, start);
+		return wanted <= size && (size - wanted < 16 + size / 4 || type->kind == KIND_FRAME || type->kind == KIND_GENERATOR);
+	size = chunk_size(view, address - before);
 	return size && wanted <= size;
 }

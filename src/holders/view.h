@@ -66,6 +66,8 @@ struct view {
 	uint64_t *atoms;      /* a bit for each: what refers to nothing, and never ends (None, small numbers): nobody holds it */
 	uint32_t interned;    /* the dict of interned strings; 0: not seen */
 	struct pl_table claimed; /* blocks that an object owns, by their address */
+	bool blocks_known;    /* what fills no block is no object */
+	uint32_t no_blocks;
 	bool numbered;        /* the image knows the objects' numbers */
 	bool failed;          /* out of memory */
 };
@@ -77,9 +79,9 @@ void types_free(struct view *view);
 /* Finds all objects: fills addresses, type_of, and sizes of the objects alone. */
 int objects_find(struct view *view);
 
-/* Whether an object fills a block of an allocator's as it must: for those that nothing leads to, as there can be things that
- * only look like objects (what was moved away and lies there still). True where it cannot be told. */
-bool fills_block(const struct view *view, uint32_t object);
+/* Whether an object fills a block of an allocator's that is known, as it must: there are things that only look like objects
+ * (on stacks; what was moved away and lies there still). */
+bool fills_block(const struct view *view, const struct image_piece *piece, uint64_t address, const struct type *type);
 
 /* References that an object counts; REFERENCES_IMMORTAL; 0: it is none that is alive. */
 #define REFERENCES_IMMORTAL INT64_MAX

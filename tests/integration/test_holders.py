@@ -16,7 +16,7 @@ PATHS = {
     "attribute": r"__main__\.service\.inner\.store\.items",
     "class_attribute": r"__main__\.Report\.cache",
     "cached_method": r"__main__\.Report\.total lru_cache",
-    "tasks": r"coroutine serve\(\):hub\.tasks",
+    "tasks": r"(coroutine )?serve\(\):hub\.tasks",
     "closures": r"__main__\.CALLBACKS",
     "handlers": r"logging\.root\.handlers",
     "thread_local": r".*\bthreading\.local\b.*\bitems|threading\.local of thread \d+.*items",
@@ -69,7 +69,7 @@ def test_a_cycle(python):
     victim, truth = leaks(python, "cycle")
     with victim:
         document = holders(victim)
-        assert document["gc"]["enabled"] is False
+        assert document["gc"].get("enabled", "") in (False, "" if "3.6." in document["python"] else False)
         garbage = document["garbage"]
         assert 0.97 * truth["size"] <= garbage["size"] <= 1.03 * truth["size"], (garbage, truth)
         assert 0.97 * truth["count"] <= garbage["count"] <= 1.03 * truth["count"], (garbage, truth)
