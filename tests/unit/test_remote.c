@@ -215,7 +215,10 @@ Test(remote, survives_its_tracer_in_a_read, .timeout = 120)
 	pid_t pid = fork();
 
 	if (pid == 0) {
-		ssize_t got = read(pipe_fds[0], &byte, 1);
+		ssize_t got;
+
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+		got = read(pipe_fds[0], &byte, 1);
 
 		_exit(got == 1 && byte == 'x' ? 0 : 4);
 	}
@@ -287,6 +290,8 @@ Test(trace, stops_fifty_threads_within_the_goal)
 	if (pid == 0) {
 		pthread_t thread;
 
+		/* Where the test fails nobody ends it, and whoever reads our output would wait for it for ever. */
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
 		for (int i = 0; i < 49; i++)
 			pthread_create(&thread, NULL, sleep_forever, NULL);
 		*shared = 1;
