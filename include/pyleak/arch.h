@@ -6,33 +6,61 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
-#include <sys/user.h>
 
 #include "pyleak/error.h"
 
 /*
  * What differs from one processor to the next: registers, the frame of a signal, instructions.
- * src/arch/x86_64 implements it; another architecture is another folder with the same names.
+ * src/arch/x86_64 implements it; another architecture is another folder with the same names, and a header
+ * arch_cpu.h with the types, numbers and small functions that are listed here. What runs inside of the tracee has
+ * a header of its own for each (src/probe). Nothing else asks which one it is.
  * No ptrace here: the trace room fetches and sets registers and passes them in.
+ *
+ *   pl_registers                 as PTRACE_GETREGSET NT_PRSTATUS gives them
+ *   pl_registers_ip, _sp, _frame_pointer, _result, _set_ip, _set_sp
+ *   pl_registers_second_argument of a function that is about to begin
+ *   pl_registers_thread_pointer  from which thread-local words are reached
+ *   pl_registers_in_restart_block  a wait that the kernel cut short, which only its own restart block can continue
+ *
+ *   PL_ARCH_NAME                 for people
+ *   PL_ARCH_ELF_MACHINE
+ *   PL_ARCH_NT_STATE             the note of ptrace that has the vector registers
+ *   PL_ARCH_RED_ZONE             bytes below the stack pointer that belong to the thread
+ *   PL_ARCH_DWARF_…              numbers of registers in DWARF
+ *
+ * Breakpoint instructions (pl_arch_breakpoint): SIGTRAP comes with si_code PL_ARCH_BREAKPOINT_CODE,
+ *   pl_registers_breakpoint()    is where the instruction is at which the thread stopped, and
+ *   pl_registers_pass_breakpoint()  sets the registers behind it; false: they are already
+ *
+ * The kernel's signal frame, from the stack pointer of the handler on: PL_ARCH_SIGFRAME_BYTES of it are what a
+ * candidate is judged by, PL_ARCH_SIGFRAME_REGISTERS words from PL_ARCH_SIGFRAME_FIRST_REGISTER on are registers,
+ * the instruction pointer and the stack pointer among them, and siginfo is at PL_ARCH_SIGFRAME_INFO.
  */
 
-typedef struct user_regs_struct pl_registers;
+/* What the dynamic linker writes into a word. */
+enum pl_relocation {
+	PL_RELOCATION_OTHER,
+	PL_RELOCATION_JUMP,   /* of the PLT: code jumps through it and does nothing else */
+	PL_RELOCATION_GLOBAL, /* the address of a symbol, for code */
+	PL_RELOCATION_DATA,   /* the same in initialized data, perhaps with an addend */
+};
 
-static inline uint64_t pl_registers_ip(const pl_registers *regs) { return regs->rip; }
-static inline uint64_t pl_registers_sp(const pl_registers *regs) { return regs->rsp; }
-/* pthread_self() of the thread on glibc and musl. */
-static inline uint64_t pl_registers_thread_pointer(const pl_registers *regs) { return regs->fs_base; }
+#include "pyleak/arch_cpu.h" /* pl_arch_relocation(): of a type in ELF */
 
 /* Whether any general register (the instruction pointer and the stack pointer too) lies in [start, end). */
 bool pl_registers_point_into(const pl_registers *regs, uint64_t start, uint64_t end);
 /* Whether the thread runs native 64-bit code. */
 bool pl_registers_native(const pl_registers *regs);
+/* By its number in DWARF; libunwind has the instruction pointer behind the last of these. */
+bool pl_registers_by_number(const pl_registers *regs, int number, uint64_t *ret);
 
 /* Byte patterns that a self-restoring remote call needs from the tracee's own text. */
 extern const uint8_t pl_arch_syscall_return[];     /* a system call, then a return */
 extern const size_t pl_arch_syscall_return_size;
 extern const uint8_t pl_arch_sigreturn[];          /* loads the number of rt_sigreturn, system call */
 extern const size_t pl_arch_sigreturn_size;
+extern const uint8_t pl_arch_breakpoint[];         /* the breakpoint instruction */
+extern const size_t pl_arch_breakpoint_size;
 
 /*
  * A self-restoring call: the bytes to lay below the stack pointer, and the registers that start it.
@@ -49,11 +77,10 @@ struct pl_remote_frame {
 int pl_arch_remote_frame(const pl_registers *regs, const void *xstate, size_t xstate_size, uint64_t signal_mask,
 			 uint64_t syscall_return_gadget, uint64_t sigreturn_gadget, struct pl_remote_frame *ret);
 void pl_arch_remote_frame_syscall(pl_registers *call, long number, const uint64_t arguments[6]);
-static inline int64_t pl_registers_result(const pl_registers *regs) { return (int64_t)regs->rax; }
 
-/* The signal frame of the kernel: what a candidate on a stack must look like, and what it restores. */
-enum { PL_ARCH_SIGFRAME_BYTES = 8 + 40 + 256 };
-bool pl_arch_sigframe_registers(const void *frame, size_t size, pl_registers *ret);
+/* The signal frame of the kernel: what a candidate on a stack must look like, and what it restores. *ret_restorer: the
+ * code that the handler returns to, which calls rt_sigreturn; 0: the frame does not say. */
+bool pl_arch_sigframe_registers(const void *frame, size_t size, pl_registers *ret, uint64_t *ret_restorer);
 
 /*
  * Follows `mov edi, DOMAIN; call PyMem_GetAllocator` through its code, symbolically (capstone), and
@@ -68,6 +95,12 @@ int pl_arch_walk_get_allocator(uint64_t function, int domain, pl_arch_read read,
  * its first `ret`/`jmp`: the cross-check of a table by PyObject_Calloc and its like. */
 int pl_arch_data_references(uint64_t function, pl_arch_read read, pl_arch_is_data is_data, void *context,
 			    uint64_t *references, size_t max, size_t *ret_count);
+/* Instructions in `text`, which lies at `address`, that refer to addresses from low to high, inclusive: jumps and
+ * calls through the word there, and all others. What merely looks like one is visited too. Pieces of a text must
+ * overlap by PL_ARCH_REFERENCE_BYTES. */
+typedef void (*pl_arch_visit_reference)(void *context, uint64_t target, bool jump);
+void pl_arch_find_references(const uint8_t *text, size_t size, uint64_t address, uint64_t low, uint64_t high,
+			     pl_arch_visit_reference visit, void *context);
 /*
  * Whether a function that calls through `word`, unless that is empty, loads it only once, into a
  * register: so that the word may be emptied at any moment. It is addressed by itself or from `base`.

@@ -8,13 +8,14 @@
  *
  * Hook number = domain × 4 + function (enum pl_pymem_domain, enum pl_allocator_function).
  *
- * The frame of an entry that calls the original, from rsp up, at both of its breakpoints:
+ * The frame of an entry that calls the original, from the stack pointer up, at both of its breakpoints:
  *
- *   rsp + 0   first argument after ctx  (size, count, or pointer)
- *   rsp + 8   second one                (element size, or new size)
- *   rsp + 16  the mark: PL_BREAKPOINT_MARK ^ its own address, wiped before the entry returns
- *   rsp + 24, 32  unused (alignment)
- *   rsp + 40  return address
+ *   + 0   first argument after ctx  (size, count, or pointer)
+ *   + 8   second one                (element size, or new size)
+ *   + 16  the mark: PL_BREAKPOINT_MARK ^ its own address, wiped before the entry returns
+ *   + 24, 32  unused (alignment)
+ *   + 40  return address
+ *   + 48  the caller's frame
  *
  * A mark further up the stack says that this call was made by an outer allocator function, which
  * will be the one that counts. It names its own address, so that a copy of it elsewhere is none.
@@ -33,6 +34,8 @@
 
 #define PL_BREAKPOINT_FRAME_MARK 16
 #define PL_BREAKPOINT_FRAME_SIZE 40
+#define PL_BREAKPOINT_FRAME_RETURN 40
+#define PL_BREAKPOINT_FRAME_CALLER 48
 #define PL_BREAKPOINT_MARK 0x70796c65616b6d6b
 
 #ifndef __ASSEMBLER__
@@ -40,8 +43,8 @@
 /* Offsets into the image of what each hook has; 0: not there. */
 struct pl_breakpoint_entry {
 	uint32_t entry;        /* what the allocator's word is redirected to */
-	uint32_t before_call;  /* the address after the breakpoint that precedes the original (realloc, free) */
-	uint32_t after_call;   /* the address after the breakpoint that follows it (malloc, calloc, realloc) */
+	uint32_t before_call;  /* where a thread stops before the original (realloc, free) */
+	uint32_t after_call;   /* and where after it (malloc, calloc, realloc) */
 	uint32_t reserved;
 };
 

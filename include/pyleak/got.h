@@ -14,10 +14,10 @@
  * Read from the process's memory, as ld.so left it, without a stop: the relocations of each object that
  * is mapped as a program or library say which word belongs to which symbol.
  *
- * Words that code jumps through and nothing else are those of the PLT (R_X86_64_JUMP_SLOT), and others
- * (R_X86_64_GLOB_DAT) if each instruction in the object's text that refers to them is a jump or a call. What a
+ * Words that code jumps through and nothing else are those of the PLT (PL_RELOCATION_JUMP), and others
+ * (PL_RELOCATION_GLOBAL) if each instruction in the object's text that refers to them is a jump or a call. What a
  * word that is loaded as a value (`callback = free`) holds, or one that is a pointer in the object's data
- * (R_X86_64_64), may have been copied to anywhere, and be compared with any such copy.
+ * (PL_RELOCATION_DATA), may have been copied to anywhere, and be compared with any such copy.
  */
 
 enum pl_got_kind {

@@ -42,7 +42,7 @@ static int check_alive(struct pl_subject *subject, char note[PL_CHECK_NOTE], str
 
 static int check_program(struct pl_subject *subject, char note[PL_CHECK_NOTE], struct pl_error *err)
 {
-	note_down(note, "64-bit, x86-64");
+	note_down(note, "64-bit, " PL_ARCH_NAME);
 	return pl_process_check(&subject->process, PL_PROCESS_HAS_PROGRAM, err);
 }
 

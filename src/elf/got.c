@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "elf_private.h"
+#include "pyleak/arch.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/memory.h"
 
@@ -127,20 +128,19 @@ static int read_table(struct reading *reading, uint64_t table, uint64_t size)
 	if (code == 0)
 		code = read_symbols(reading, relocations, count);
 	for (size_t i = 0; code == 0 && i < count; i++) {
-		uint64_t type = ELF64_R_TYPE(relocations[i].r_info);
+		enum pl_relocation type = pl_arch_relocation((uint32_t)ELF64_R_TYPE(relocations[i].r_info));
 		const Elf64_Sym *symbol = &reading->symbols[ELF64_R_SYM(relocations[i].r_info)];
-		size_t name = type == R_X86_64_JUMP_SLOT || type == R_X86_64_GLOB_DAT || type == R_X86_64_64 ?
-				      name_of(reading, symbol) : reading->name_count;
+		size_t name = type != PL_RELOCATION_OTHER ? name_of(reading, symbol) : reading->name_count;
 		struct pl_got_word word = {
 			.address = reading->bias + relocations[i].r_offset,
 			.object = (uint32_t)reading->got->object_count - 1,
 			.name = (uint32_t)name,
-			.kind = type == R_X86_64_64 ? PL_GOT_DATA : PL_GOT_JUMPED,
-			.slot = type == R_X86_64_JUMP_SLOT,
-			.called = type == R_X86_64_JUMP_SLOT,
+			.kind = type == PL_RELOCATION_DATA ? PL_GOT_DATA : PL_GOT_JUMPED,
+			.slot = type == PL_RELOCATION_JUMP,
+			.called = type == PL_RELOCATION_JUMP,
 		};
 
-		if (name == reading->name_count || (type == R_X86_64_64 && relocations[i].r_addend))
+		if (name == reading->name_count || (type == PL_RELOCATION_DATA && relocations[i].r_addend))
 			continue;
 		if (word.address & 7 || word.address < object->start || word.address >= object->end ||
 			pl_memory_read_u64(reading->pid, word.address, &word.value) < 0 || !is_code(reading, word.value)) {
@@ -163,9 +163,30 @@ static bool is_unsure(const struct pl_got_word *word)
 	return !word->slot && word->kind != PL_GOT_DATA;
 }
 
-/* A reference is the distance from the end of an instruction. Jumps (ff 25) and calls (ff 15) end with it. */
+struct references {
+	struct pl_got_word *words;
+	size_t count;
+};
+
+static void note_reference(void *context, uint64_t target, bool jump)
+{
+	const struct references *references = context;
+
+	for (size_t i = 0; i < references->count; i++) {
+		struct pl_got_word *word = &references->words[i];
+
+		if (!is_unsure(word) || word->address != target)
+			continue;
+		if (jump)
+			word->called = true;
+		else
+			word->kind = PL_GOT_LOADED; /* it may have been copied */
+	}
+}
+
 static void look_for_references(const uint8_t *text, size_t size, uint64_t address, struct pl_got_word *words, size_t count)
 {
+	struct references references = {words, count};
 	uint64_t low = UINT64_MAX, high = 0;
 
 	for (size_t i = 0; i < count; i++) {
@@ -174,26 +195,7 @@ static void look_for_references(const uint8_t *text, size_t size, uint64_t addre
 		low = words[i].address < low ? words[i].address : low;
 		high = words[i].address > high ? words[i].address : high;
 	}
-	for (size_t at = 2; at + 4 <= size; at++) {
-		int32_t distance;
-		uint64_t target;
-
-		memcpy(&distance, text + at, sizeof(distance));
-		target = address + at + 4 + (uint64_t)(int64_t)distance;
-		if (target < low || target > high)
-			continue;
-
-		bool jump = text[at - 2] == 0xff && (text[at - 1] == 0x25 || text[at - 1] == 0x15);
-
-		for (size_t i = 0; i < count; i++) {
-			if (!is_unsure(&words[i]) || words[i].address != target)
-				continue;
-			if (jump)
-				words[i].called = true;
-			else
-				words[i].kind = PL_GOT_LOADED; /* it may have been copied */
-		}
-	}
+	pl_arch_find_references(text, size, address, low, high, note_reference, &references);
 }
 
 /* From the file, if that is at hand: what is read from the process is in its memory from then on. */
@@ -230,7 +232,7 @@ static int look_at_text(struct reading *reading, size_t count)
 		if (segment->p_memsz > MAX_TEXT)
 			return -ENOEXEC;
 		/* Chunks overlap by what a reference needs before and in it. */
-		for (uint64_t at = 0; at < segment->p_memsz; at += CHUNK - 8) {
+		for (uint64_t at = 0; at < segment->p_memsz; at += CHUNK - PL_ARCH_REFERENCE_BYTES) {
 			uint64_t address = reading->bias + segment->p_vaddr + at, left = segment->p_memsz - at;
 			int code = read_text(reading, fd, segment, at, text, left < CHUNK ? left : CHUNK);
 

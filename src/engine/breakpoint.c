@@ -55,7 +55,7 @@ struct breakpoint_engine {
 	struct breakpoint_stacks stacks;
 	size_t frames;
 	int64_t next_check;
-	int8_t hook_before[PL_BREAKPOINT_CODE_SIZE]; /* offset of rip → hook number + 1 */
+	int8_t hook_before[PL_BREAKPOINT_CODE_SIZE]; /* offset of the instruction pointer → hook number + 1 */
 	int8_t hook_after[PL_BREAKPOINT_CODE_SIZE];
 };
 
@@ -101,11 +101,14 @@ static uint32_t current_site(struct breakpoint_engine *self, struct pl_thread *t
 static bool take_native_stack(
 	struct breakpoint_engine *self, struct pl_thread *thread, const pl_registers *regs, uint32_t site, uint64_t block)
 {
+	uint64_t sp = pl_registers_sp(regs), address;
 	pl_registers caller = *regs;
 
-	caller.rsp += PL_BREAKPOINT_FRAME_SIZE + 8;
-	return pl_memory_read_u64(thread->tid, caller.rsp - 8, (uint64_t *)&caller.rip) == 0 &&
-	       breakpoint_stacks_take(&self->stacks, thread->tid, &caller, site, block);
+	if (pl_memory_read_u64(thread->tid, sp + PL_BREAKPOINT_FRAME_RETURN, &address) < 0)
+		return false;
+	pl_registers_set_ip(&caller, address);
+	pl_registers_set_sp(&caller, sp + PL_BREAKPOINT_FRAME_CALLER);
+	return breakpoint_stacks_take(&self->stacks, thread->tid, &caller, site, block);
 }
 
 static bool is_live_sample(void *context, uint32_t site, uint64_t block)
@@ -141,7 +144,7 @@ static int read_call(const struct pl_thread *thread, const pl_registers *regs, s
 static void before_free(struct breakpoint_engine *self, const pl_registers *regs)
 {
 	struct pl_table_entry entry;
-	uint64_t address = regs->rsi;
+	uint64_t address = pl_registers_second_argument(regs);
 
 	if (!address)
 		return;

@@ -17,20 +17,14 @@ struct walk {
 	struct breakpoint_stacks *stacks;
 	pid_t tid;
 	const pl_registers *regs;
-	bool lost; /* of a frame there are no tables: from here on it would guess by rbp */
+	bool lost; /* of a frame there are no tables: from here on it would guess by the frame pointer */
 };
 
 static int access_register(unw_addr_space_t space, unw_regnum_t number, unw_word_t *value, int write, void *argument)
 {
 	const struct walk *walk = argument;
-	const pl_registers *regs = walk->regs;
-	const unw_word_t values[] = {regs->rax, regs->rdx, regs->rcx, regs->rbx, regs->rsi, regs->rdi, regs->rbp, regs->rsp,
-		regs->r8, regs->r9, regs->r10, regs->r11, regs->r12, regs->r13, regs->r14, regs->r15, regs->rip};
 
-	if (write || number < 0 || (size_t)number >= sizeof(values) / sizeof(values[0]))
-		return -UNW_EBADREG;
-	*value = values[number];
-	return 0;
+	return !write && pl_registers_by_number(walk->regs, number, value) ? 0 : -UNW_EBADREG;
 }
 
 static int access_memory(unw_addr_space_t space, unw_word_t address, unw_word_t *value, int write, void *argument)
@@ -120,9 +114,16 @@ static bool walk_in_place(struct breakpoint_stacks *stacks, pid_t tid, const pl_
 static void walk_copy(struct breakpoint_stacks *stacks, pid_t tid, const pl_registers *regs, struct native_stack *stack)
 {
 	static unsigned char bytes[COPY_BYTES];
-	ssize_t size = pl_memory_read_some(tid, regs->rsp, bytes, sizeof(bytes));
+	uint64_t sp = pl_registers_sp(regs);
+	ssize_t size = pl_memory_read_some(tid, sp, bytes, sizeof(bytes));
 	const struct pl_stack_copy copy = {
-		.pc = regs->rip, .sp = regs->rsp, .bp = regs->rbp, .start = regs->rsp, .bytes = bytes, .size = (size_t)size};
+		.pc = pl_registers_ip(regs),
+		.sp = sp,
+		.bp = pl_registers_frame_pointer(regs),
+		.start = sp,
+		.bytes = bytes,
+		.size = (size_t)size,
+	};
 
 	if (size > 0)
 		(void)pl_unwind_stack(stacks->unwinder, &copy, PHYSICAL_FRAMES, native_stack_add, stack);

@@ -19,13 +19,7 @@
  * address and is wiped before the return.
  */
 
-#define RED_ZONE 128
 #define STACK_SCAN_MAX (16ULL << 20)
-/* Register words of a signal frame: from the first one, r8, to rip. */
-#define SIGFRAME_FIRST_REGISTER 48
-#define SIGFRAME_REGISTERS 17
-#define SIGFRAME_INFO 312 /* siginfo behind pretcode and ucontext: struct rt_sigframe */
-#define INT3 0xcc
 
 struct scan {
 	pid_t tid;
@@ -46,33 +40,33 @@ static bool in_code(const struct scan *scan, uint64_t word)
 static bool is_own_trap(const struct scan *scan, uint64_t frame, uint64_t restorer, const pl_registers *regs)
 {
 	int32_t info[3]; /* si_signo, si_errno, si_code */
-	uint64_t trap = pl_registers_ip(regs) - 1;
-	uint8_t instruction;
+	uint64_t trap = pl_registers_breakpoint(regs);
+	uint8_t instruction[8];
 
-	if (!in_code(scan, trap) || pl_memory_read(scan->tid, trap, &instruction, 1) < 0 || instruction != INT3)
+	if (!in_code(scan, trap) || pl_memory_read(scan->tid, trap, instruction, pl_arch_breakpoint_size) < 0 ||
+		memcmp(instruction, pl_arch_breakpoint, pl_arch_breakpoint_size) != 0)
 		return false;
 	return in_code(scan, restorer) ||
-	       (pl_memory_read(scan->tid, frame + SIGFRAME_INFO, info, sizeof(info)) == 0 && info[0] == SIGTRAP &&
-		       info[2] == SI_KERNEL);
+	       (pl_memory_read(scan->tid, frame + PL_ARCH_SIGFRAME_INFO, info, sizeof(info)) == 0 && info[0] == SIGTRAP &&
+		       info[2] == PL_ARCH_BREAKPOINT_CODE);
 }
 
 /* A word on a stack points into the code: is it a register within a signal frame, that rt_sigreturn
- * will put back? Such a frame begins with the address of the code that calls rt_sigreturn. */
+ * will put back? Such a frame says what code calls rt_sigreturn, or at least where the thread goes on. */
 static bool word_is_in_sigframe(const struct scan *scan, uint64_t address)
 {
-	for (unsigned int i = 0; i < SIGFRAME_REGISTERS; i++) {
-		uint64_t frame = address - SIGFRAME_FIRST_REGISTER - 8 * i;
+	for (unsigned int i = 0; i < PL_ARCH_SIGFRAME_REGISTERS; i++) {
+		uint64_t frame = address - PL_ARCH_SIGFRAME_FIRST_REGISTER - 8 * i;
 		uint8_t bytes[PL_ARCH_SIGFRAME_BYTES];
 		uint64_t restorer;
 		pl_registers regs;
 
 		if (pl_memory_read(scan->tid, frame, bytes, sizeof(bytes)) < 0)
 			continue;
-		if (!pl_arch_sigframe_registers(bytes, sizeof(bytes), &regs))
+		if (!pl_arch_sigframe_registers(bytes, sizeof(bytes), &regs, &restorer))
 			continue;
-		memcpy(&restorer, bytes, sizeof(restorer));
 
-		const struct pl_map *map = pl_maps_find(scan->maps, restorer);
+		const struct pl_map *map = pl_maps_find(scan->maps, restorer ? restorer : pl_registers_ip(&regs));
 
 		if (map && map->flags & PL_MAP_EXEC &&
 			pl_registers_point_into(&regs, scan->code_start, scan->code_end) &&
@@ -122,7 +116,7 @@ static bool stacks_are_clear(const struct scan *scan, const pl_registers *regs, 
 	const struct pl_map *own =
 		leader ? find_stack(scan->maps) : pl_maps_find(scan->maps, pl_registers_thread_pointer(regs));
 
-	if (current && !stack_is_clear(scan, sp - RED_ZONE > current->start ? sp - RED_ZONE : current->start, current->end))
+	if (current && !stack_is_clear(scan, sp - PL_ARCH_RED_ZONE > current->start ? sp - PL_ARCH_RED_ZONE : current->start, current->end))
 		return false;
 	return !own || own == current || stack_is_clear(scan, own->start, own->end);
 }

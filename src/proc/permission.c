@@ -16,6 +16,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "pyleak/arch.h"
 #include "pyleak/cleanup.h"
 #include "process_private.h"
 
@@ -334,9 +335,9 @@ int pl_proc_check_program(pid_t pid, const unsigned char *header, size_t length,
 	if (header[EI_CLASS] != ELFCLASS64)
 		return pl_fail(err, -ENOEXEC, "process %d runs a 32-bit program: pyleak knows 64-bit ones only",
 			(int)pid);
-	if (machine != EM_X86_64)
+	if (machine != PL_ARCH_ELF_MACHINE)
 		return pl_fail(err, -ENOEXEC,
-			"process %d runs a program for another processor (ELF machine %u, not x86-64)", (int)pid,
+			"process %d runs a program for another processor (ELF machine %u, not " PL_ARCH_NAME ")", (int)pid,
 			machine);
 	return 0;
 }

@@ -2,6 +2,7 @@
 #include <elf.h>
 #include <errno.h>
 
+#include "pyleak/arch.h"
 #include "pyleak/memory.h"
 #include "python_private.h"
 
@@ -64,7 +65,7 @@ int object_read(pid_t pid, const struct pl_map *map, struct object *ret)
 		return r;
 	if (r < 0 || memcmp(ehdr.e_ident, ELFMAG, SELFMAG) ||
 			ehdr.e_ident[EI_CLASS] != ELFCLASS64 || ehdr.e_ident[EI_DATA] != ELFDATA2LSB ||
-			ehdr.e_machine != EM_X86_64 || ehdr.e_phentsize != sizeof(headers[0]))
+			ehdr.e_machine != PL_ARCH_ELF_MACHINE || ehdr.e_phentsize != sizeof(headers[0]))
 		return -ENOEXEC;
 	count = ehdr.e_phnum < PROGRAM_HEADERS_MAX ? ehdr.e_phnum : PROGRAM_HEADERS_MAX;
 	if (!count || pl_memory_read(pid, map->start + ehdr.e_phoff, headers, count * sizeof(headers[0])) < 0)

@@ -10,10 +10,6 @@
 
 #define TICK_USEC 20000
 
-#ifndef SI_KERNEL
-#define SI_KERNEL 0x80
-#endif
-
 /* waitpid() has no timeout; a periodic signal without SA_RESTART is one, and the flag covers a tick
  * that falls between two waits. */
 static volatile sig_atomic_t ticked;
@@ -56,15 +52,17 @@ static void on_interrupt_stop(struct pl_thread *thread, int signal, bool collect
 		thread_go_on(thread, 0, false);
 }
 
-/* A SIGTRAP of a breakpoint instruction has si_code SI_KERNEL (arch/x86/kernel/traps.c, do_int3);
- * one that somebody sent has not, and is passed on like any other signal. */
+/* A SIGTRAP of a breakpoint instruction says so in its si_code; one that somebody sent does not, and is passed on
+ * like any other signal. */
 static void on_trap_signal(struct pl_tracee *tracee, struct pl_thread *thread, bool collecting)
 {
 	pl_registers regs;
 	int code = 0;
-	bool ours = tracee->on_breakpoint && pl_ptrace_get_signal_code(thread->tid, &code) == 0 && code == SI_KERNEL &&
+	bool ours = tracee->on_breakpoint && pl_ptrace_get_signal_code(thread->tid, &code) == 0 && code == PL_ARCH_BREAKPOINT_CODE &&
 		    pl_ptrace_get_registers(thread->tid, &regs) == 0 && tracee->on_breakpoint(tracee, thread, &regs);
 
+	if (ours && pl_registers_pass_breakpoint(&regs))
+		(void)pl_ptrace_set_registers(thread->tid, &regs);
 	thread_go_on(thread, ours ? 0 : SIGTRAP, collecting);
 }
 

@@ -100,7 +100,7 @@ int pl_ptrace_set_registers(pid_t tid, const pl_registers *regs)
 int pl_ptrace_get_xstate(pid_t tid, void *buffer, size_t capacity, size_t *ret_size)
 {
 	struct iovec piece = {buffer, capacity};
-	int code = step(PTRACE_GETREGSET, tid, NT_X86_XSTATE, (uintptr_t)&piece);
+	int code = step(PTRACE_GETREGSET, tid, PL_ARCH_NT_STATE, (uintptr_t)&piece);
 
 	if (code < 0)
 		return code;

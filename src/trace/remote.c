@@ -21,10 +21,10 @@
  * One remote call, step by step, and what happens if the tracer dies right after:
  *
  *   write the frame below the red zone          dead bytes
- *   set all registers, rip at `syscall; ret`    the call is made, `ret` leads into rt_sigreturn,
+ *   set all registers, at a system call; ret    the call is made, `ret` leads into rt_sigreturn,
  *                                               which puts registers, state and mask back
  *   block all signals                           the same; rt_sigreturn restores the mask
- *   PTRACE_SYSCALL, PTRACE_SYSCALL, read rax    the same
+ *   PTRACE_SYSCALL twice, read the result       the same
  *   restore the mask                            the same
  *   restore the registers                       an interrupted system call is restarted
  *   INTERRUPT, CONT: stop again                 done
@@ -108,7 +108,7 @@ static bool gadgets_hold(pid_t pid, const struct pl_gadgets *gadgets)
 	       memcmp(text, pl_arch_sigreturn, pl_arch_sigreturn_size) == 0;
 }
 
-/* Whether rsp points into the thread's own stack: "[stack]" of the main thread, else the mapping
+/* Whether the stack pointer lies in the thread's own stack: "[stack]" of the main thread, else the mapping
  * that also holds the thread's control block (glibc and musl put it on top of the stack). A thread
  * on an alternate stack or a coroutine's has foreign bytes below, and is not taken. */
 static const struct pl_map *own_stack(const struct pl_maps *maps, const pl_registers *regs)
@@ -142,7 +142,7 @@ static bool inside_restartable_sequence(const struct pl_thread *thread, const pl
 		return false;
 	if (pl_memory_read(thread->tid, descriptor, &section, sizeof(section)) < 0)
 		return true;
-	return regs->rip - section.start < section.length;
+	return pl_registers_ip(regs) - section.start < section.length;
 }
 
 static int prepare(struct pl_remote *remote, struct pl_thread *thread, const struct pl_maps *maps,
@@ -184,7 +184,7 @@ static bool has_restart_block(const struct pl_thread *thread)
 {
 	pl_registers regs;
 
-	return pl_ptrace_get_registers(thread->tid, &regs) == 0 && pl_registers_result(&regs) == -516;
+	return pl_ptrace_get_registers(thread->tid, &regs) == 0 && pl_registers_in_restart_block(&regs);
 }
 
 static bool has_seccomp_filter(const struct pl_thread *thread)

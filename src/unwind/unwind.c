@@ -2,13 +2,12 @@
 #include <errno.h>
 #include <string.h>
 
+#include "pyleak/arch.h"
 #include "pyleak/units.h"
 #include "unwind_private.h"
 
 /* One thread, which has no number of its own: the copy. */
 #define THREAD 1
-/* Registers by their numbers in DWARF (System V ABI, x86-64). */
-enum { DWARF_RBP = 6, DWARF_RSP = 7 };
 
 struct walk {
 	struct pl_unwinder *unwinder;
@@ -41,9 +40,10 @@ static bool read_memory(Dwfl *dwfl, Dwarf_Addr address, Dwarf_Word *ret, void *a
 static bool set_registers(Dwfl_Thread *thread, void *argument)
 {
 	const struct pl_unwinder *unwinder = argument;
-	const Dwarf_Word registers[] = {[0] = unwinder->copy->bp, [DWARF_RSP - DWARF_RBP] = unwinder->copy->sp};
+	const Dwarf_Word frame_pointer = unwinder->copy->bp, stack_pointer = unwinder->copy->sp;
 
-	if (!dwfl_thread_state_registers(thread, DWARF_RBP, 2, registers))
+	if (!dwfl_thread_state_registers(thread, PL_ARCH_DWARF_FRAME_POINTER, 1, &frame_pointer) ||
+		!dwfl_thread_state_registers(thread, PL_ARCH_DWARF_STACK_POINTER, 1, &stack_pointer))
 		return false;
 	dwfl_thread_state_register_pc(thread, unwinder->copy->pc);
 	return true;

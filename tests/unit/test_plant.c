@@ -126,7 +126,9 @@ static bool count_hits(struct pl_tracee *tracee, struct pl_thread *thread, const
 	uint64_t *hits = tracee->context;
 
 	(void)thread;
-	if (regs->rip < PL_PROBE_BASE || regs->rip >= PL_PROBE_BASE + PL_PROBE_PLACES * (uint64_t)PL_PROBE_STRIDE)
+	uint64_t ip = pl_registers_ip(regs);
+
+	if (ip < PL_PROBE_BASE || ip >= PL_PROBE_BASE + PL_PROBE_PLACES * (uint64_t)PL_PROBE_STRIDE)
 		return false;
 	++*hits;
 	return true;

@@ -23,7 +23,6 @@
  * rt_sigreturn takes the frame at sp − 8, which is where call.rsp stood before that `ret`.
  */
 
-#define RED_ZONE 128
 #define XSTATE_SOFTWARE_OFFSET 464 /* sw_reserved of the legacy FXSAVE area */
 #define XSTATE_MIN_SIZE (512 + 64) /* the legacy area and the XSAVE header */
 
@@ -53,6 +52,10 @@ struct signal_frame {
 
 _Static_assert(sizeof(struct sigcontext_64) == 256, "as the kernel lays it out");
 _Static_assert(sizeof(struct signal_frame) == 8 + 8 + 8 + 24 + 256 + 8, "no padding");
+_Static_assert(PL_ARCH_SIGFRAME_FIRST_REGISTER == offsetof(struct signal_frame, context.r8) &&
+		PL_ARCH_SIGFRAME_FIRST_REGISTER + 8 * (PL_ARCH_SIGFRAME_REGISTERS - 1) == offsetof(struct signal_frame, context.ip) &&
+		PL_ARCH_SIGFRAME_INFO == sizeof(struct signal_frame),
+	"as arch.h says");
 _Static_assert(PL_ARCH_SIGFRAME_BYTES <= sizeof(struct signal_frame), "what a candidate is judged by");
 
 /* A system call that a stop interrupted is restarted by the kernel when the thread goes on with its
@@ -128,7 +131,7 @@ int pl_arch_remote_frame(const pl_registers *regs, const void *xstate, size_t xs
 	if (xstate_size < XSTATE_MIN_SIZE)
 		return -EINVAL;
 
-	uint64_t image = (regs->rsp - RED_ZONE - xstate_size - FP_XSTATE_MAGIC2_SIZE) & ~63ULL;
+	uint64_t image = (regs->rsp - PL_ARCH_RED_ZONE - xstate_size - FP_XSTATE_MAGIC2_SIZE) & ~63ULL;
 	/* 16-aligned like the kernel's own frames; pretcode then sits where a return address would. */
 	uint64_t frame = ((image - sizeof(struct signal_frame)) & ~15ULL) - 8;
 	size_t size = image + xstate_size + FP_XSTATE_MAGIC2_SIZE - frame;
@@ -167,7 +170,7 @@ void pl_arch_remote_frame_syscall(pl_registers *call, long number, const uint64_
 	call->r9 = arguments[5];
 }
 
-bool pl_arch_sigframe_registers(const void *frame, size_t size, pl_registers *ret)
+bool pl_arch_sigframe_registers(const void *frame, size_t size, pl_registers *ret, uint64_t *ret_restorer)
 {
 	struct signal_frame candidate;
 
@@ -180,6 +183,7 @@ bool pl_arch_sigframe_registers(const void *frame, size_t size, pl_registers *re
 
 	const struct sigcontext_64 *context = &candidate.context;
 
+	*ret_restorer = candidate.pretcode;
 	*ret = (pl_registers){
 		.r8 = context->r8,
 		.r9 = context->r9,
