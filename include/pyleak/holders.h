@@ -37,6 +37,7 @@ struct pl_held_type {
 	char *type;
 	char *sample;          /* how its holder leads to one of them: "['user:10']"; of objects without one, "" */
 	uint64_t count, size;  /* objects, and what they retain */
+	int64_t count_diff, size_diff; /* where two are compared */
 	bool unowned;          /* native: nothing that is known holds them: a reference that was forgotten */
 	char *library;         /* native: the file that the type is from; NULL: not known */
 };
@@ -44,6 +45,7 @@ struct pl_held_type {
 struct pl_holder {
 	char *path, *type;
 	uint64_t size, count;  /* what it retains, itself included, and how many objects that is */
+	int64_t size_diff, count_diff; /* where two are compared */
 	uint64_t own;          /* its own part: with tables and items, without what they hold */
 	struct pl_held_type *contents; /* what it keeps, by type, the largest first */
 	size_t content_count;
@@ -77,6 +79,8 @@ struct pl_holders {
 	struct pl_held_sum garbage; /* nothing leads to it: cycles that wait for the collector */
 	struct pl_held_sum native;  /* counted, but held by nothing of Python's */
 	bool collector_known, collector_enabled;
+	bool compared;              /* the differences are known, and the holders are in their order */
+	int64_t size_diff, count_diff, garbage_diff, native_diff; /* bytes, but for the count of all objects */
 };
 
 struct pl_holders_options {
@@ -87,6 +91,10 @@ struct pl_holders_options {
 /* -ENOMEM; -ENOTSUP: there are no objects that are known in it. Release in any case. */
 int pl_holders_find(struct pl_heap_copy *copy, const struct pl_holders_options *options, struct pl_holders *ret,
 	struct pl_error *err);
+/* Says in `after` what grew since `before`, both found without a limit, by path; and leaves `limit` of its holders (0: all).
+ * What is new counts as grown from nothing. */
+void pl_holders_compare(const struct pl_holders *before, struct pl_holders *after, size_t limit);
+void pl_holder_free(struct pl_holder *holder);
 void pl_holders_free(struct pl_holders *holders);
 
 #endif

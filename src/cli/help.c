@@ -62,7 +62,7 @@ static void add_preset(const struct pl_option *option, enum pl_command command, 
 {
 	if (command == PL_COMMAND_COUNT && option->preset_diff)
 		add(text, size, " [%s; diff: %s]", option->preset, option->preset_diff);
-	else if (option->preset)
+	else if (pl_option_preset(option, command))
 		add(text, size, " [%s]", pl_option_preset(option, command));
 }
 

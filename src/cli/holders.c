@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 
 #include "checks.h"
 #include "output.h"
@@ -13,6 +14,7 @@
 #include "pyleak/log.h"
 #include "pyleak/trace.h"
 #include "pyleak/units.h"
+#include "stop.h"
 
 /* Who keeps the memory. */
 
@@ -75,27 +77,73 @@ static void account(const struct pl_python *python, struct pl_holders_report *re
 	report->files = taken.parts[PL_ACCOUNT_FILES] > 0 ? (uint64_t)taken.parts[PL_ACCOUNT_FILES] : 0;
 }
 
-static int look(const struct pl_options *options, struct pl_subject *subject, struct pl_output *output, struct pl_error *err)
+/* The holders at one moment. */
+static int find(const struct pl_options *options, const struct pl_subject *subject, const struct pl_holders_options *wanted,
+	struct pl_holders *ret, int64_t *longest_ns, struct pl_error *err)
 {
-	const struct pl_holders_options wanted = { .limit = options->limit, .type = options->type };
 	struct pl_heap_copy *heap = NULL;
-	struct pl_holders holders = { 0 };
-	struct pl_holders_report report = { .holders = &holders, .pid = subject->process.pid, .type = options->type };
 	int64_t stop_ns = 0;
 	int code = copy(options, subject, &heap, &stop_ns, err);
 
-	if (code == 0) {
-		report.rss = pl_process_rss(subject->process.pid);
-		account(subject->python, &report);
-		code = pl_holders_find(heap, &wanted, &holders, err);
-	}
+	if (stop_ns > *longest_ns)
+		*longest_ns = stop_ns;
+	if (code == 0)
+		code = pl_holders_find(heap, wanted, ret, err);
 	pl_heap_copy_free(heap);
+	return code;
+}
+
+/* False: it is to end. */
+static bool wait_for(int64_t ns)
+{
+	int64_t end = pl_now_ns() + ns;
+
+	while (!*pl_stop_flag() && pl_now_ns() < end) {
+		const struct timespec pause = { .tv_nsec = 20 * PL_NSEC_PER_MSEC };
+
+		(void)nanosleep(&pause, NULL);
+	}
+	return !*pl_stop_flag();
+}
+
+/* What grew within an interval; ^C ends it early. */
+static int find_growth(const struct pl_options *options, const struct pl_subject *subject, struct pl_holders *ret,
+	int64_t *longest_ns, struct pl_error *err)
+{
+	const struct pl_holders_options all = { 0 };
+	struct pl_holders before = { 0 };
+	int code = find(options, subject, &all, &before, longest_ns, err);
+
+	if (code == 0) {
+		(void)wait_for(options->interval_ns);
+		code = find(options, subject, &all, ret, longest_ns, err);
+	}
+	if (code == 0)
+		pl_holders_compare(&before, ret, options->limit);
+	pl_holders_free(&before);
+	return code;
+}
+
+static int look(const struct pl_options *options, struct pl_subject *subject, struct pl_output *output, struct pl_error *err)
+{
+	const struct pl_holders_options wanted = { .limit = options->limit, .type = options->type };
+	struct pl_holders holders = { 0 };
+	struct pl_holders_report report = { .holders = &holders, .pid = subject->process.pid, .type = options->type,
+		.python = subject->python->version };
+	int64_t stop_ns = 0;
+	int code;
+
+	if (options->interval_ns && options->type)
+		return pl_fail(err, -EINVAL, "--type says who leads to objects, not what grows: leave --interval out");
+	code = options->interval_ns ? find_growth(options, subject, &holders, &stop_ns, err) :
+					 find(options, subject, &wanted, &holders, &stop_ns, err);
 	if (code < 0 && !pl_process_is_alive(subject->process.pid, subject->process.start_time)) {
 		*err = (struct pl_error){ 0 };
 		code = pl_fail(err, -ESRCH, "process %d ended while it was read", (int)subject->process.pid);
 	}
 	if (code == 0) {
-		report.python = subject->python->version;
+		report.rss = pl_process_rss(subject->process.pid);
+		account(subject->python, &report);
 		report.stop_ms = (double)stop_ns / PL_NSEC_PER_MSEC;
 		code = options->format == PL_FORMAT_JSON ? pl_holders_json(output->stream, &report) :
 							   pl_holders_text(output->stream, &report, pl_output_color(options, output));

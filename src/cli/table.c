@@ -87,8 +87,8 @@ static const struct pl_choice color_choices[] = {
 
 /* In the order of --help, which is that of the manual page. */
 const struct pl_option pl_option_table[] = {
-	{'i', "interval", "TIME", .preset = "10s", .commands = FOR_RECORDING, .section = PL_SECTION_RECORD,
-		.help = "length of a window (attach: of changes in the live view): 500ms, 10s, 2m, 1h; a bare number is seconds"},
+	{'i', "interval", "TIME", .preset = "10s", .commands = FOR_RECORDING | PL_FOR(HOLDERS), .section = PL_SECTION_RECORD,
+		.help = "length of a window (attach: of changes in the live view; holders: look twice, and show what grew): 500ms, 10s, 2m, 1h; a bare number is seconds"},
 	{'d', "duration", "TIME", .commands = FOR_RECORDING, .section = PL_SECTION_RECORD,
 		.help = "how long to record in all; attach: without it until ^C"},
 	{'c', "count", "N", .preset = "1", .commands = PL_FOR(DIFF), .section = PL_SECTION_RECORD,

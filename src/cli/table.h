@@ -85,6 +85,9 @@ static inline bool pl_choice_is_for(const struct pl_choice *choice, enum pl_comm
 
 static inline const char *pl_option_preset(const struct pl_option *option, enum pl_command command)
 {
+	/* holders compares only if it is told to. */
+	if (command == PL_COMMAND_HOLDERS && option->id == 'i')
+		return NULL;
 	return command == PL_COMMAND_DIFF && option->preset_diff ? option->preset_diff : option->preset;
 }
 

@@ -272,6 +272,25 @@ static void see_memory(const struct scan *scan, uint64_t address, int depth)
 	}
 }
 
+/* What a module written in C has for itself, where no block tells how much that is: its definition does. */
+static void see_state(const struct scan *scan)
+{
+	enum { STATE_MAX = 1 << 20 };
+	uint64_t definition = word_of(scan->object, scan->head + 8), state = word_of(scan->object, scan->head + 16), size;
+	const uint8_t *bytes;
+
+	if (!state || block_size(scan->view, state) || scan->view->python->minor >= 15)
+		return;
+	/* PyModuleDef.m_size */
+	size = image_word(scan->view->image, definition + scan->head + 40);
+	bytes = size && size <= STATE_MAX ? image_at(scan->view->image, state, size) : NULL;
+	if (!bytes)
+		return;
+	own(scan, size);
+	for (uint64_t at = 0; at + 8 <= size; at += 8)
+		see(scan, word_of(bytes, at), (struct edge){ EDGE_MEMORY, at, 0, false });
+}
+
 /* Words of the body that own nothing, though they lead to objects. */
 static bool is_masked(const struct scan *scan, uint64_t offset)
 {
@@ -434,6 +453,9 @@ void edges_of(struct view *view, uint32_t number, const struct edge_visitor *vis
 	case KIND_TYPE:
 		if (word_of(scan.object, (uint64_t)view->python->layout.type_flags) & FLAG_HEAP_TYPE)
 			see_keys_of_type(&scan);
+		break;
+	case KIND_MODULE:
+		see_state(&scan);
 		break;
 	case KIND_BYTEARRAY:
 		if (image_at(view->image, word_of(scan.object, scan.head + 16), word_of(scan.object, scan.head + 8)))

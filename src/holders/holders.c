@@ -162,13 +162,17 @@ static void types_of_sum_free(struct pl_held_type *types, size_t count)
 	free(types);
 }
 
+void pl_holder_free(struct pl_holder *holder)
+{
+	free(holder->path);
+	free(holder->type);
+	types_of_sum_free(holder->contents, holder->content_count);
+}
+
 void pl_holders_free(struct pl_holders *holders)
 {
-	for (size_t i = 0; i < holders->holder_count; i++) {
-		free(holders->holders[i].path);
-		free(holders->holders[i].type);
-		types_of_sum_free(holders->holders[i].contents, holders->holders[i].content_count);
-	}
+	for (size_t i = 0; i < holders->holder_count; i++)
+		pl_holder_free(&holders->holders[i]);
 	free(holders->holders);
 	for (size_t i = 0; i < holders->group_count; i++) {
 		for (size_t j = 0; j < holders->groups[i].held_by_count; j++)

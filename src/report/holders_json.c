@@ -39,11 +39,16 @@ static json_t *types(const struct pl_held_type *items, size_t count, bool native
 	return array;
 }
 
-static json_t *holder(const struct pl_holder *item)
+static json_t *holder(const struct pl_holder *item, bool compared)
 {
-	return json_pack("{so so so sI so}", "path", text(item->path), "type", text(item->type), "retained",
+	json_t *row = json_pack("{so so so sI so}", "path", text(item->path), "type", text(item->type), "retained",
 		sum(item->size, item->count), "own", (json_int_t)item->own, "contents",
 		types(item->contents, item->content_count, false));
+
+	if (compared)
+		(void)json_object_set_new(row, "diff", json_pack("{sI sI}", "size", (json_int_t)item->size_diff, "count",
+			(json_int_t)item->count_diff));
+	return row;
 }
 
 static json_t *group(const struct pl_held_group *item)
@@ -70,7 +75,7 @@ int pl_holders_json(FILE *out, const struct pl_holders_report *report)
 	int code;
 
 	for (size_t i = 0; i < holders->holder_count; i++)
-		(void)json_array_append_new(list, holder(&holders->holders[i]));
+		(void)json_array_append_new(list, holder(&holders->holders[i], holders->compared));
 	for (size_t i = 0; i < holders->group_count; i++)
 		(void)json_array_append_new(groups, group(&holders->groups[i]));
 	document = json_pack("{si ss si ss sf so sI so so so so so so}", "schema", 1, "kind", "holders", "pid", (int)report->pid,

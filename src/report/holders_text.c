@@ -11,7 +11,7 @@
 
 /* Holders for a person: the block with the most memory first. */
 
-enum { TYPES_SHOWN = 4, NUMBER_TEXT = 32, BLOCKS = 4, LITTLE = 4096, INDENT = 21 };
+enum { TYPES_SHOWN = 4, NUMBER_TEXT = 32, BLOCKS = 4, LITTLE = 4096, GROWTH_INDENT = 13, INDENT = 21 };
 
 /* 1234567 as 1,234,567. */
 static const char *number(uint64_t value, char text[NUMBER_TEXT])
@@ -81,6 +81,37 @@ static void print_holders(FILE *out, const struct pl_holders *holders, bool colo
 		(void)fprintf(out, "), %s object%s\n", number(holder->count, buffer), holder->count == 1 ? "" : "s");
 		print_types(out, holder->contents, holder->content_count < 2 ? holder->content_count : 2);
 	}
+}
+
+static void print_growth(FILE *out, const struct pl_holders *holders, bool color)
+{
+	char buffer[NUMBER_TEXT], text[PL_SIZE_TEXT];
+
+	for (size_t i = 0; i < holders->holder_count && holders->holders[i].size_diff > 0; i++) {
+		const struct pl_holder *holder = &holders->holders[i];
+
+		pl_format_size(holder->size_diff, true, text);
+		(void)fprintf(out, "%11s  ", text);
+		print_name(out, holder->path, color);
+		pl_format_size((int64_t)holder->size, false, text);
+		(void)fprintf(out, " (%s)\n", text);
+		for (size_t j = 0; j < holder->content_count && j < 2; j++) {
+			const struct pl_held_type *type = &holder->contents[j];
+
+			if (type->count_diff <= 0)
+				continue;
+			pl_format_size(type->size_diff, true, text);
+			(void)fprintf(out, "%*s+%s x ", GROWTH_INDENT, "", number((uint64_t)type->count_diff, buffer));
+			print_name(out, type->type, false);
+			(void)fprintf(out, ": %s\n", text);
+		}
+	}
+	pl_format_size(holders->size_diff, true, text);
+	(void)fprintf(out, "objects: %s", text);
+	pl_format_size(holders->garbage_diff, true, text);
+	(void)fprintf(out, ", of it garbage in cycles: %s", text);
+	pl_format_size(holders->native_diff, true, text);
+	(void)fprintf(out, ", held by native code: %s\n", text);
 }
 
 static void print_groups(FILE *out, const struct pl_holders *holders, bool of_a_type)
@@ -202,6 +233,10 @@ int pl_holders_text(FILE *out, const struct pl_holders_report *report, bool colo
 		}
 	}
 	(void)fputc('\n', out);
+	if (holders->compared) {
+		print_growth(out, holders, color);
+		return ferror(out) ? -EIO : 0;
+	}
 	if (report->type) {
 		print_groups(out, holders, true);
 		if (!holders->group_count)

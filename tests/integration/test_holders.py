@@ -112,6 +112,36 @@ def test_a_type(one_python):
         assert "no objects of a type 'no.such.Type'" in text
 
 
+GROWS = """
+import sys, time
+class Session:
+    def __init__(self, i):
+        self.data = [i + 0.5, "session %d" % i]
+SESSIONS, OLD = {}, [[i, str(i)] for i in range(20000)]
+print("ready", flush=True)
+i = 0
+while True:
+    for _ in range(50):
+        i += 1
+        SESSIONS[i] = Session(i)
+    time.sleep(0.001)
+"""
+
+
+def test_growth(python):
+    """What grows between two moments is told by its path, and what is only large is not."""
+    with Victim(python, None, "-c", GROWS) as victim:
+        document = holders(victim, "--interval", "1s")
+        first = document["holders"][0]
+        assert first["path"] == "__main__.SESSIONS", first
+        assert first["diff"]["size"] > 10000 and first["diff"]["count"] > 300, first
+        old = [row for row in document["holders"] if row["path"] == "__main__.OLD"]
+        assert not old or abs(old[0]["diff"]["size"]) < 10000, old
+        lines = pyleak("holders", victim.pid, "-i", "500ms", "-n", 2).stdout.splitlines()
+        assert re.match(r" *\+[\d.]+ \w+  __main__\.SESSIONS \([\d.]+ MiB\)|.*KiB", lines[1]), lines
+        assert re.match(r" +\+[\d,]+ x __main__\.Session: \+[\d.]+ \w+", lines[2]), lines
+
+
 def test_the_text_fits_80_columns(one_python):
     victim, _ = leaks(one_python, "cached_method")
     with victim:
