@@ -25,6 +25,9 @@ struct pl_totals {
 	/* Of live size and count as estimates from samples, in bytes² and blocks²; 0 where every
 	 * allocation was recorded. */
 	double size_variance, count_variance;
+	/* Of families. What is live and this is what grew within the lives of its processes: what a process that came later
+	 * began with is below zero here, what one that ended had is above it. Modulo 2^64, as the others. */
+	uint64_t apart_size, apart_count;
 };
 
 /* What lives, by running totals that are read while they change: never negative, and within its type. */
@@ -164,12 +167,13 @@ struct pl_row {
 	int line;             /* 0 when grouped by file; first line seen when grouped by function */
 	int64_t size, size_diff;   /* live bytes now, and against the older snapshot (or 0) */
 	int64_t count, count_diff; /* live blocks */
+	int64_t life_diff; /* size_diff without what processes came with or took along: see struct pl_totals */
 	/* Allocated and freed between the two (since the start if there is one only); its variances are
 	 * those of size and count. */
 	struct pl_totals window;
 	double size_diff_variance, count_diff_variance; /* at most */
 	uint32_t site;             /* the site with most live bytes (diff: most growth) in this row: its traceback */
-	int64_t site_size, site_size_diff, site_count; /* what of this row is that site's alone */
+	int64_t site_size, site_size_diff, site_life_diff, site_count; /* what of this row is that site's alone */
 	int64_t born_ns; /* of the oldest of its sites: pl_sites_born() */
 	uint32_t number; /* in the order in which the rows were made, for pl_rows_make() alone */
 };

@@ -35,6 +35,7 @@ struct pl_point {
 	uint64_t allocated; /* blocks, since the recording began */
 	double turned;      /* blocks of `count` that others stand against, older than the recording, which were freed: of
 			     * the same code and the like size, see src/verdict/turnover.c */
+	int64_t ended;      /* bytes that went with processes that ended, of `size`; 0 or less: none */
 	uint64_t work;      /* blocks that the process allocated in all; 0: not known */
 };
 
@@ -81,6 +82,7 @@ struct pl_verdict {
 	double size_per_block;      /* bytes that stayed for each block allocated; 0: none was */
 	/* Of any: */
 	double turned;  /* of its growth, the share that older blocks which were freed stand against */
+	bool ends;      /* processes of it end, and give back what they had: it grows within their lives */
 	bool container; /* few blocks, which only ever become larger: a list, a dict or a set itself */
 };
 

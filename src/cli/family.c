@@ -16,6 +16,7 @@
 #define LOOK_NSEC (500 * PL_NSEC_PER_MSEC)
 #define RETRY_NSEC_MAX (64 * PL_NSEC_PER_SEC)
 #define SWEEP_PATIENCE_NSEC (2 * PL_NSEC_PER_SEC)
+#define START_NSEC (1 * PL_NSEC_PER_SEC)
 #define WARN_AT_TRY 3 /* a Python that is being started is none yet */
 
 /* A process of the family, recorded or not. */
@@ -188,6 +189,9 @@ static void take_in(struct pl_family *family, struct kin *kin)
 		free(target);
 		return;
 	}
+	/* Its first moments are those of a start: imports, caches that every worker fills. */
+	if (family->looked)
+		pl_engine_begin(target->engine, pl_now_ns() + START_NSEC);
 	family->members[family->member_count++] = target;
 	kin->target = target;
 }

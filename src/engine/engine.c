@@ -19,6 +19,12 @@ void pl_engine_retire(struct pl_engine *engine)
 		engine->ops->retire(engine);
 }
 
+void pl_engine_begin(struct pl_engine *engine, int64_t until_ns)
+{
+	if (engine->ops->begin)
+		engine->ops->begin(engine, until_ns);
+}
+
 int pl_engine_update(struct pl_engine *engine, struct pl_engine_state *ret)
 {
 	*ret = (struct pl_engine_state){0};

@@ -9,6 +9,7 @@ struct pl_engine_ops {
 	int (*run)(struct pl_engine *engine, int64_t until_ns, const volatile int *stop, struct pl_error *err);
 	int (*look)(struct pl_engine *engine); /* NULL: it cannot wait for others meanwhile */
 	void (*retire)(struct pl_engine *engine);
+	void (*begin)(struct pl_engine *engine, int64_t until_ns); /* NULL: it does not tell */
 	int (*update)(struct pl_engine *engine, struct pl_engine_state *ret);
 	uint64_t (*memory)(const struct pl_engine *engine); /* NULL: none */
 	double (*rounding)(const struct pl_engine *engine, uint32_t alignment); /* NULL: not known */

@@ -78,6 +78,7 @@ static int inline_pass(struct inline_engine *self, size_t stacks)
 	if (!self->words_changed)
 		watch_words(self);
 	pl_sites_set_process(self->engine.sites, self->apart ? self->python->pid : 0);
+	self->reader.starting = pl_now_ns() < self->starts_until;
 	code = pl_inline_reader_pass(&self->reader);
 	if (code == 0)
 		inline_stacks_review(&self->stacks, &self->reader, self->planted, stacks);
@@ -102,6 +103,11 @@ static int inline_look(struct pl_engine *engine)
 		return 0;
 	self->next_pass = now + PASS_NSEC;
 	return inline_pass(self, STACKS_BY_THE_WAY) == -ESRCH ? -ESRCH : 0;
+}
+
+static void inline_begin(struct pl_engine *engine, int64_t until_ns)
+{
+	((struct inline_engine *)engine)->starts_until = until_ns;
 }
 
 static void inline_retire(struct pl_engine *engine)
@@ -231,6 +237,7 @@ static const struct pl_engine_ops inline_ops = {
 	.run = inline_run,
 	.look = inline_look,
 	.retire = inline_retire,
+	.begin = inline_begin,
 	.update = inline_update,
 	.memory = inline_memory,
 	.rounding = inline_rounding_now,

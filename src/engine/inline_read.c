@@ -296,6 +296,16 @@ static int settle(struct pl_inline_reader *reader, uint64_t number, struct pl_in
 	return 0;
 }
 
+static uint64_t live_size(const struct pl_totals *totals)
+{
+	return totals->allocated_size - totals->freed_size;
+}
+
+static uint64_t live_count(const struct pl_totals *totals)
+{
+	return totals->allocated_count - totals->freed_count;
+}
+
 /* What was added since the row was accepted the last time goes to its site: several of the recorder's
  * sites can be one trace by line. */
 static void accept(struct pl_inline_reader *reader, uint64_t number, const struct pl_inline_totals *row)
@@ -312,6 +322,10 @@ static void accept(struct pl_inline_reader *reader, uint64_t number, const struc
 	totals->freed_count += now.totals.freed_count - before.totals.freed_count;
 	totals->size_variance += now.live_size_variance - before.live_size_variance;
 	totals->count_variance += now.live_count_variance - before.live_count_variance;
+	if (reader->starting) {
+		totals->apart_size -= live_size(&now.totals) - live_size(&before.totals);
+		totals->apart_count -= live_count(&now.totals) - live_count(&before.totals);
+	}
 	*last = *row;
 }
 
@@ -325,6 +339,8 @@ void pl_inline_reader_retire(struct pl_inline_reader *reader)
 			continue;
 		totals = pl_sites_totals(reader->sites, reader->local[i]);
 		pl_inline_estimate(&reader->totals[i], reader->config.sample, &last);
+		totals->apart_size += live_size(&last.totals);
+		totals->apart_count += live_count(&last.totals);
 		totals->freed_size += last.totals.allocated_size - last.totals.freed_size;
 		totals->freed_count += last.totals.allocated_count - last.totals.freed_count;
 		totals->size_variance -= last.live_size_variance;

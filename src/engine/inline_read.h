@@ -22,6 +22,7 @@ struct pl_inline_reader {
 	uint32_t *local;                 /* recorder's site number → number in sites, or UINT32_MAX: not yet */
 	struct inline_code **codes;      /* by code number, NULL: not read yet */
 	struct pl_inline_totals *totals; /* by the recorder's number: what `sites` has of each */
+	bool starting; /* what comes is what the process begins with: see struct pl_totals */
 	uint64_t known;                  /* recorder's numbers below this are in `local` */
 	uint64_t capacity;
 	/* Rows do not share what they point to, so that in sum they cannot be more than the table: a bound for what a

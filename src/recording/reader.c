@@ -213,6 +213,8 @@ struct pl_snapshot *pl_recording_reader_snapshot(const struct pl_recording_reade
 		sum->allocated_count += totals->allocated_count;
 		sum->freed_size += totals->freed_size;
 		sum->freed_count += totals->freed_count;
+		sum->apart_size += totals->apart_size;
+		sum->apart_count += totals->apart_count;
 		sum->size_variance += totals->size_variance;
 		sum->count_variance += totals->count_variance;
 	}

@@ -72,6 +72,8 @@ static void piece_free(struct piece *piece)
 	free(piece->snapshot.freed_count);
 	free(piece->snapshot.size_variance);
 	free(piece->snapshot.count_variance);
+	free(piece->snapshot.apart_size);
+	free(piece->snapshot.apart_count);
 }
 
 /* The number of one more text. */
@@ -216,10 +218,11 @@ static bool equal(const struct pl_totals *a, const struct pl_totals *b)
 {
 	return a->allocated_size == b->allocated_size && a->allocated_count == b->allocated_count &&
 	       a->freed_size == b->freed_size && a->freed_count == b->freed_count &&
-	       a->size_variance == b->size_variance && a->count_variance == b->count_variance;
+	       a->size_variance == b->size_variance && a->count_variance == b->count_variance &&
+	       a->apart_size == b->apart_size && a->apart_count == b->apart_count;
 }
 
-static int make_columns(Pyleak__Snapshot *message, size_t count, bool sampled)
+static int make_columns(Pyleak__Snapshot *message, size_t count, bool sampled, bool apart)
 {
 	message->site_step = calloc(count, sizeof(*message->site_step));
 	message->allocated_size = calloc(count, sizeof(*message->allocated_size));
@@ -231,6 +234,13 @@ static int make_columns(Pyleak__Snapshot *message, size_t count, bool sampled)
 		return -ENOMEM;
 	message->n_site_step = message->n_allocated_size = message->n_allocated_count = message->n_freed_size =
 		message->n_freed_count = count;
+	if (apart) {
+		message->apart_size = calloc(count, sizeof(*message->apart_size));
+		message->apart_count = calloc(count, sizeof(*message->apart_count));
+		if (!message->apart_size || !message->apart_count)
+			return -ENOMEM;
+		message->n_apart_size = message->n_apart_count = count;
+	}
 	if (!sampled)
 		return 0;
 	message->size_variance = calloc(count, sizeof(*message->size_variance));
@@ -244,15 +254,17 @@ static int make_columns(Pyleak__Snapshot *message, size_t count, bool sampled)
 static int add_totals(struct pl_recording_writer *writer, Pyleak__Snapshot *message, const struct pl_snapshot *snapshot)
 {
 	size_t changed = 0, i = 0, previous = 0;
-	bool sampled = false;
+	bool sampled = false, apart = false;
 
 	for (size_t site = 0; site < snapshot->count; site++) {
+		apart |= snapshot->totals[site].apart_size != writer->totals[site].apart_size ||
+			 snapshot->totals[site].apart_count != writer->totals[site].apart_count;
 		changed += !equal(&writer->totals[site], &snapshot->totals[site]);
 		sampled |= is_sampled(&snapshot->totals[site]) || is_sampled(&writer->totals[site]);
 	}
 	if (!changed)
 		return 0;
-	if (make_columns(message, changed, sampled) < 0)
+	if (make_columns(message, changed, sampled, apart) < 0)
 		return -ENOMEM;
 	for (size_t site = 0; site < snapshot->count; site++) {
 		struct pl_totals *old = &writer->totals[site];
@@ -265,6 +277,10 @@ static int add_totals(struct pl_recording_writer *writer, Pyleak__Snapshot *mess
 		message->allocated_count[i] = (int64_t)(now->allocated_count - old->allocated_count);
 		message->freed_size[i] = (int64_t)(now->freed_size - old->freed_size);
 		message->freed_count[i] = (int64_t)(now->freed_count - old->freed_count);
+		if (apart) {
+			message->apart_size[i] = (int64_t)(now->apart_size - old->apart_size);
+			message->apart_count[i] = (int64_t)(now->apart_count - old->apart_count);
+		}
 		if (sampled) {
 			message->size_variance[i] = now->size_variance;
 			message->count_variance[i] = now->count_variance;

@@ -114,7 +114,7 @@ static json_t *make_real(double number, double parts)
 static json_t *make_verdict(const struct pl_verdict *verdict, const struct pl_headroom *headroom)
 {
 	bool steady = verdict->growth == PL_GROWTH_STEADY;
-	int64_t full_ns = headroom->limit ? pl_verdict_time_to_fill(verdict, headroom->left) : INT64_MAX;
+	int64_t full_ns = headroom->limit && !verdict->ends ? pl_verdict_time_to_fill(verdict, headroom->left) : INT64_MAX;
 	json_t *item = json_object(), *rate = steady ? json_object() : json_null();
 	bool failed = put_string(item, "kind", pl_growth_name(verdict->growth));
 
@@ -126,6 +126,7 @@ static json_t *make_verdict(const struct pl_verdict *verdict, const struct pl_he
 		failed |= put(rate, "high", make_real(verdict->rate_high, 1));
 	}
 	failed |= put(item, "turned_over", make_real(verdict->turned, 1e3));
+	failed |= put(item, "ends", json_boolean(verdict->ends));
 	failed |= put(item, "container", json_boolean(verdict->container));
 	failed |= put(item, "rate", rate);
 	failed |= put(item, "kept", steady ? make_real(verdict->kept, 1e6) : json_null());

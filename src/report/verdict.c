@@ -33,6 +33,10 @@ static void format_end(const struct pl_verdict *verdict, const struct pl_headroo
 	char time[PL_SIZE_TEXT];
 
 	*text = '\0';
+	if (verdict->ends) {
+		(void)snprintf(text, size, "; of processes that end, within their lives");
+		return;
+	}
 	if (!headroom->limit || ns / nsec_per_day > far_away_days)
 		return;
 	if (ns < 2 * nsec_per_day)

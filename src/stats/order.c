@@ -55,7 +55,7 @@ static int compare_key(const struct pl_row *a, const struct pl_row *b, enum pl_s
 	case PL_SORT_AVERAGE:
 		return COMPARE(pl_row_average(a), pl_row_average(b));
 	case PL_SORT_SIZE_DIFF:
-		return COMPARE(magnitude(a->size_diff), magnitude(b->size_diff));
+		return COMPARE(magnitude(a->life_diff), magnitude(b->life_diff));
 	case PL_SORT_COUNT_DIFF:
 		return COMPARE(magnitude(a->count_diff), magnitude(b->count_diff));
 	case PL_SORT_CHURN:

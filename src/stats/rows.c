@@ -70,6 +70,7 @@ void pl_row_add(struct pl_row *sum, const struct pl_row *row)
 {
 	add(&sum->size, row->size);
 	add(&sum->size_diff, row->size_diff);
+	add(&sum->life_diff, row->life_diff);
 	add(&sum->count, row->count);
 	add(&sum->count_diff, row->count_diff);
 	add_totals(&sum->window, &row->window);
@@ -99,12 +100,13 @@ static bool compute(
 	if (difference) {
 		figures->size_diff = figures->size - pl_totals_size(from);
 		figures->count_diff = figures->count - pl_totals_count(from);
+		figures->life_diff = (int64_t)((uint64_t)figures->size_diff + now->apart_size - from->apart_size);
 		/* Blocks that live through the window are the same samples on both sides and cancel out:
 		 * the sum is what it can be at most. */
 		figures->size_diff_variance = now->size_variance + from->size_variance;
 		figures->count_diff_variance = now->count_variance + from->count_variance;
 	}
-	return figures->size || figures->count || figures->size_diff || figures->count_diff ||
+	return figures->size || figures->count || figures->size_diff || figures->count_diff || figures->life_diff ||
 	       figures->window.allocated_count || figures->window.allocated_size || figures->window.freed_count ||
 	       figures->window.freed_size;
 }
@@ -201,8 +203,8 @@ static struct pl_row *find_row(struct grouping *grouping, const struct pl_row *k
 /* Whether a site stands for its row better than the one that does so far. */
 static bool is_heavier(const struct pl_row *figures, const struct pl_row *row, bool difference)
 {
-	if (difference && figures->size_diff != row->site_size_diff)
-		return figures->size_diff > row->site_size_diff;
+	if (difference && figures->life_diff != row->site_life_diff)
+		return figures->life_diff > row->site_life_diff;
 	if (figures->size != row->site_size)
 		return figures->size > row->site_size;
 	return figures->count > row->site_count;
@@ -222,6 +224,7 @@ static int add_site(
 		row->site = site;
 		row->site_size = figures->size;
 		row->site_size_diff = figures->size_diff;
+		row->site_life_diff = figures->life_diff;
 		row->site_count = figures->count;
 		/* A lambda or a comprehension has its line in common with the function around it. */
 		row->function = key.function;

@@ -10,6 +10,7 @@
 
 struct cell {
 	int64_t size, count;
+	int64_t ended;
 	uint64_t allocated;
 	double turned; /* of its blocks, those that older ones which went stand against */
 };
@@ -146,8 +147,10 @@ int pl_history_add(struct pl_history *history, const struct pl_snapshot *snapsho
 		const struct pl_totals *totals = &snapshot->totals[site];
 
 		cells[site] = (struct cell){
-			.size = pl_totals_size(totals),
-			.count = pl_totals_count(totals),
+			/* Within the lives of a family's processes. */
+			.size = (int64_t)((uint64_t)pl_totals_size(totals) + totals->apart_size),
+			.count = (int64_t)((uint64_t)pl_totals_count(totals) + totals->apart_count),
+			.ended = (int64_t)totals->apart_size,
 			.allocated = totals->allocated_count,
 		};
 		if (pl_sites_domain(snapshot->sites, (uint32_t)site) != PL_SITE_OLDER)
@@ -211,6 +214,7 @@ int pl_history_series(
 			pl_row_add(&sums[rows->row_of_site[site]],
 				&(struct pl_row){
 					.size = cell->size,
+					.life_diff = cell->ended,
 					.count = cell->count,
 					.window.allocated_count = cell->allocated,
 				});
@@ -222,6 +226,7 @@ int pl_history_series(
 				.size = sums[row].size,
 				.count = sums[row].count,
 				.allocated = sums[row].window.allocated_count,
+				.ended = sums[row].life_diff,
 				.turned = turned[row],
 				.work = moment->work,
 			};

@@ -220,6 +220,7 @@ void pl_verdict_judge(const struct pl_series *series, struct pl_verdict *ret)
 	if (points[windows].size <= points[0].size)
 		return;
 	ret->growth = PL_GROWTH_EARLY;
+	ret->ends = points[windows].ended > 0;
 	turned = points[windows].turned - points[0].turned;
 	ret->turned = fmin(turned / fmax((double)(points[windows].count - points[0].count), 1), 1);
 	if (windows < LEAST_WINDOWS)

@@ -12,6 +12,7 @@ import pytest
 
 from helpers import (PATIENCE, PYLEAK, VICTIMS, Pyleak, Victim, leftovers, line_of, probe_maps, pyleak, skip_here,
                      state, wait_clean, wait_hooked, wait_until)
+from programs import Program
 
 SCRIPT = VICTIMS / "family.py"
 LEAK = ("family.py", line_of(SCRIPT, "# leaks here"))
@@ -279,3 +280,53 @@ def test_pools(one_python, tmp_path, kind):
         for child in document["pids"]:
             assert not leftovers(child)
         os.killpg(victim.pid, signal.SIGKILL)  # workers outlive a parent that is killed
+
+
+RECYCLED = """
+import json
+KEPT = []
+def leak(number):
+    KEPT.append("request %d" % number)  # at leak
+def work():
+    import argparse, csv, difflib, email.parser, html.parser, xml.dom.minidom
+    end, number = time.time() + LIFE, 0
+    while time.time() < end:
+        for _ in range(20):
+            json.loads(json.dumps({"id": number, "items": [str(number)] * 5}))
+            leak(number)
+            number += 1
+        time.sleep(0.02)
+    os._exit(0)
+def fork():
+    if os.fork() == 0:
+        work()
+LIFE = float(sys.argv[1])
+sys.stdout.write("ready\\n"); sys.stdout.flush()
+for _ in range(3):
+    fork()
+    time.sleep(LIFE / 3)
+while True:
+    os.wait()
+    fork()
+"""
+
+
+def test_workers_that_are_recycled(one_python, tmp_path):
+    """Each worker leaks at one line, and ends after some seconds: the line is first and its growth steady, whatever ends
+    within a window, and what newborn workers import is no growth."""
+    life = 6 * PATIENCE
+    with Program(one_python, tmp_path, RECYCLED, life) as victim:
+        time.sleep(life)
+        with Pyleak("diff", victim.pid, "--children", "-i", "%gs" % (life / 4), "-c", 10, "--format", "json") as running:
+            result = running.finish(seconds=20 * life)
+        assert result.status == 0, result
+        documents = [json.loads(line) for line in result.stdout.splitlines()]
+        for document in documents[6:]:
+            first = document["stats"][0]
+            assert (first["filename"], first["lineno"]) == (victim.path, victim.lines["leak"]), document["stats"][:3]
+            assert first["verdict"]["kind"] == "steady" and first["verdict"]["ends"], first
+            assert first["verdict"]["full_in_s"] is None
+            assert not [row for row in document["stats"][1:] if row["verdict"]["kind"] == "steady" and
+                        row["filename"] != victim.path], document["stats"]
+        assert any(document["stats"][0]["size_diff"] < 0 for document in documents), "one ended in none of the windows"
+        os.kill(victim.pid, signal.SIGKILL)

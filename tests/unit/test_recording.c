@@ -256,6 +256,8 @@ Test(recording, native_callers_processes_and_accounts)
 	snapshot->losses.freed_before_count = 7;
 	record(&tape, writer, snapshot);
 	snapshot->account = own.account;
+	snapshot->totals[1].apart_size = -70;
+	snapshot->totals[1].apart_count = 7;
 	snapshot->account.parts[PL_ACCOUNT_HEAP_FREE] = 12345;
 	record(&tape, writer, snapshot);
 	pl_snapshot_free(snapshot);
@@ -281,6 +283,9 @@ Test(recording, native_callers_processes_and_accounts)
 	cr_expect_eq(snapshot->account.parts[PL_ACCOUNT_HEAP_FREE], 12345);
 	cr_expect_eq(snapshot->account.class_free[PL_ACCOUNT_CLASSES - 1], 512);
 	cr_assert_eq(snapshot->count, 5);
+	cr_expect_eq(snapshot->totals[0].apart_size, 0);
+	cr_expect_eq((int64_t)snapshot->totals[1].apart_size, -70);
+	cr_expect_eq(snapshot->totals[1].apart_count, 7);
 	cr_expect_eq(pl_sites_domain(copies, 3), PL_SITE_OLDER);
 	cr_expect_eq(pl_sites_older_class(copies, 3), 4);
 	cr_expect_eq(pl_sites_older_class(copies, 4), 0);

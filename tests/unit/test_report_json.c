@@ -334,11 +334,11 @@ Test(json, verdicts)
 			      "total older net_growth lost headroom stats");
 	expect(json_object_get(document, "headroom"), "{\"limit\": 2000, \"left\": 1000, \"cgroup\": true}");
 	expect(json_object_get(json_array_get(stats, 0), "verdict"),
-		"{\"kind\": \"steady\", \"windows\": 5, \"watched_s\": 50.123, \"turned_over\": 0.0, \"container\": false,"
+		"{\"kind\": \"steady\", \"windows\": 5, \"watched_s\": 50.123, \"turned_over\": 0.0, \"ends\": false, \"container\": false,"
 		" \"rate\": {\"size_per_hour\": 3600.0, \"low\": 3000.0, \"high\": 4000.0},"
 		" \"kept\": 0.333333, \"size_per_block\": 16.0, \"full_in_s\": 999}");
 	expect(json_object_get(json_array_get(stats, 1), "verdict"),
-		"{\"kind\": \"noise\", \"windows\": 12, \"watched_s\": 1.0, \"turned_over\": 0.0, \"container\": false, \"rate\": null, \"kept\": null,"
+		"{\"kind\": \"noise\", \"windows\": 12, \"watched_s\": 1.0, \"turned_over\": 0.0, \"ends\": false, \"container\": false, \"rate\": null, \"kept\": null,"
 		" \"size_per_block\": null, \"full_in_s\": null}");
 	cr_assert_null(json_object_get(json_array_get(stats, 2), "verdict"));
 	sample.report.headroom.limit = 0;
