@@ -20,6 +20,7 @@ int main(int argc, char **argv)
 	static int (*const commands[PL_COMMAND_COUNT])(const struct pl_options *) = {
 		[PL_COMMAND_PS] = pl_command_ps,
 		[PL_COMMAND_ATTACH] = pl_command_attach,
+		[PL_COMMAND_RUN] = pl_command_run,
 		[PL_COMMAND_DIFF] = pl_command_diff,
 		[PL_COMMAND_DETACH] = pl_command_detach,
 		[PL_COMMAND_HEAP] = pl_command_heap,

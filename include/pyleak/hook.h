@@ -145,6 +145,8 @@ bool pl_probe_quiescent(struct pl_tracee *tracee, const struct pl_probe *probe, 
  * 0 or -errno. PYLEAK_GUARDIAN=off (tests) starts none.
  */
 int pl_guardian_add(pid_t pid, uint64_t start_time);
+/* Starts it before there is a process to name: its pid, or 0. */
+pid_t pl_guardian_start(void);
 void pl_guardian_dismiss(void);
 
 #endif

@@ -16,15 +16,17 @@
  * from it, and a test compares the man page with it.
  */
 
-enum pl_exit { PL_EXIT_DONE = 0, PL_EXIT_FAILED = 1, PL_EXIT_USAGE = 2, PL_EXIT_GREW = 3 };
+enum pl_exit { PL_EXIT_DONE = 0, PL_EXIT_FAILED = 1, PL_EXIT_USAGE = 2, PL_EXIT_GREW = 3,
+	       PL_EXIT_NOT_EXECUTED = 126, PL_EXIT_NOT_FOUND = 127 /* run: as a shell has them */ };
 
-enum pl_command { PL_COMMAND_PS, PL_COMMAND_ATTACH, PL_COMMAND_DIFF, PL_COMMAND_DETACH, PL_COMMAND_HEAP, PL_COMMAND_HOLDERS, PL_COMMAND_DOCTOR, PL_COMMAND_REPORT, PL_COMMAND_COUNT };
+enum pl_command { PL_COMMAND_PS, PL_COMMAND_ATTACH, PL_COMMAND_RUN, PL_COMMAND_DIFF, PL_COMMAND_DETACH, PL_COMMAND_HEAP, PL_COMMAND_HOLDERS, PL_COMMAND_DOCTOR, PL_COMMAND_REPORT, PL_COMMAND_COUNT };
 enum pl_engine_kind { PL_ENGINE_INLINE, PL_ENGINE_BREAKPOINT };
 enum pl_color { PL_COLOR_AUTO, PL_COLOR_ALWAYS, PL_COLOR_NEVER };
 
 struct pl_options {
 	enum pl_command command;
 	pid_t pid; /* 0: none given */
+	char *const *program; /* `run`: the arguments of what is started, NULL-terminated */
 	const char *files[2]; /* recordings; NULL: none given */
 	int64_t from_ns, to_ns; /* which snapshots of them; -1: none given */
 	int64_t interval_ns;
@@ -71,6 +73,7 @@ void pl_options_free(struct pl_options *options);
 /* One file per subcommand; each returns an exit status and prints its own error. */
 int pl_command_ps(const struct pl_options *options);
 int pl_command_attach(const struct pl_options *options);
+int pl_command_run(const struct pl_options *options);
 int pl_command_diff(const struct pl_options *options);
 int pl_command_detach(const struct pl_options *options);
 int pl_command_report(const struct pl_options *options);

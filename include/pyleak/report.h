@@ -63,6 +63,7 @@ struct pl_report {
 struct pl_report_options {
 	size_t limit;  /* 0: all */
 	bool color;
+	bool allocated; /* pprof: what is shown first is what was allocated, and not what is live */
 	bool traceback; /* text: whole tracebacks (with -g traceback, each row; else that of the largest row) */
 	pid_t source_pid; /* whose file system source lines are read from; 0: no source lines */
 	/* Where they come from instead, if it is set; as pl_source_line() otherwise. */

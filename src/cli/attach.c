@@ -21,15 +21,6 @@
 /* Of snapshots: to count the pages of the tables takes longer than to read what is in them. */
 #define LOOK_AROUND_EVERY 10
 
-static int report_now(struct pl_session *session, struct pl_error *err)
-{
-	struct pl_snapshot *now = pl_session_snapshot(session);
-	int code = now ? pl_session_report(session, PL_REPORT_TOP, now, NULL) : -ENOMEM;
-
-	pl_snapshot_free(now);
-	return code < 0 ? pl_fail(err, code, "the report could not be written: %s", strerror(-code)) : 0;
-}
-
 /* When the process started, on the clock of pl_now_ns(). */
 static int64_t started_ns(uint64_t start_time)
 {
@@ -125,22 +116,6 @@ static void take_selection(const struct pl_live *live, struct pl_options *option
 		options->sort = sort;
 }
 
-/* A snapshot at the start, which the others begin from, and one after each interval. */
-static int take_snapshots(struct pl_session *session, int64_t end, struct pl_error *err)
-{
-	int64_t interval = session->options->interval_ns, until = pl_now_ns();
-
-	for (;;) {
-		int code = pl_session_record(session, until, err);
-
-		if (code < 0 || until == end)
-			return code;
-		pl_snapshot_free(pl_session_snapshot(session));
-		until = pl_now_ns();
-		until = until < end - interval ? until + interval : end;
-	}
-}
-
 static int record(struct pl_session *session, struct pl_options *options, struct pl_error *err)
 {
 	int64_t end = options->duration_ns ? session->started_ns + options->duration_ns : INT64_MAX;
@@ -149,7 +124,7 @@ static int record(struct pl_session *session, struct pl_options *options, struct
 	int code;
 
 	if (pl_report_format(options->format)->snapshots)
-		return take_snapshots(session, end, err);
+		return pl_session_take_snapshots(session, end, err);
 	code = pl_process_read(session->targets.lead.pid, &process);
 	if (code == 0)
 		code = open_view(session, process.command_line, &live, err);
@@ -189,7 +164,7 @@ int pl_command_attach(const struct pl_options *given)
 		/* The process is let go before anything is printed. */
 		if (code == 0 || code == -EINTR || code == -ESRCH || code == -ECANCELED) {
 			(void)pl_session_finish(&session, &err);
-			(void)report_now(&session, &err);
+			(void)pl_session_report_now(&session, &err);
 		}
 	}
 	if (options.keep && session.targets.lead.engine)

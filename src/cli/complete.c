@@ -85,7 +85,9 @@ static void print_bash(FILE *out)
 		for (size_t i = 0, n = 0; i < pl_option_count; i++)
 			if (pl_option_is_for(&pl_option_table[i], command))
 				fprintf(out, "%s--%s", n++ ? " " : "", pl_option_table[i].name);
-		fprintf(out, "'%s ;;\n", pl_command_table[command].takes_pid
+		fprintf(out, "'%s ;;\n", pl_command_table[command].takes_program
+					  ? "; [[ $cur == -* ]] || { compopt -o filenames; COMPREPLY=($(compgen -c -- \"$cur\") $(compgen -f -- \"$cur\")); return; }" :
+				 pl_command_table[command].takes_pid
 					  ? "; [[ $cur == -* ]] || { _pyleak_pids; return; }" :
 				 pl_command_table[command].takes_files
 					  ? "; [[ $cur == -* ]] || { compopt -o filenames; COMPREPLY=($(compgen -f -- \"$cur\")); return; }" : "");
@@ -143,6 +145,8 @@ static void print_zsh(FILE *out)
 			fputs(" \\\n\t\t\t'1:PID:_pyleak_pids'", out);
 		if (pl_command_table[command].takes_files)
 			fputs(" \\\n\t\t\t'1:FILE:_files' '2:FILE:_files'", out);
+		if (pl_command_table[command].takes_program)
+			fputs(" \\\n\t\t\t'1:COMMAND:_command_names -e' '*::ARGUMENT:_normal'", out);
 		for (size_t i = 0; i < pl_option_count; i++)
 			if (pl_option_is_for(&pl_option_table[i], command))
 				zsh_option(out, &pl_option_table[i], command);
@@ -185,6 +189,9 @@ static void print_fish(FILE *out)
 				pl_command_table[command].name);
 		if (pl_command_table[command].takes_files)
 			fprintf(out, "complete -c pyleak -n '__fish_seen_subcommand_from %s' -F\n",
+				pl_command_table[command].name);
+		if (pl_command_table[command].takes_program)
+			fprintf(out, "complete -c pyleak -n '__fish_seen_subcommand_from %s' -a '(__fish_complete_subcommand)'\n",
 				pl_command_table[command].name);
 		for (size_t i = 0; i < pl_option_count; i++)
 			if (pl_option_is_for(&pl_option_table[i], command))

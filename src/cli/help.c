@@ -105,8 +105,11 @@ void pl_help_print(FILE *out, enum pl_command command)
 		for (enum pl_command c = 0; c < PL_COMMAND_COUNT; c++)
 			fprintf(out, "  %-8s%s\n", pl_command_table[c].name, pl_command_table[c].help);
 	} else {
-		fprintf(out, "usage: pyleak %s%s [OPTION...]\n\n", pl_command_table[command].name,
-			pl_command_table[command].takes_pid ? " [PID]" : pl_command_table[command].takes_files ? " FILE [FILE]" : "");
+		fprintf(out, "usage: pyleak %s%s [OPTION...]%s\n\n", pl_command_table[command].name,
+			pl_command_table[command].takes_pid	? " [PID]"
+			: pl_command_table[command].takes_files ? " FILE [FILE]"
+								: "",
+			pl_command_table[command].takes_program ? " [--] COMMAND [ARGUMENT...]" : "");
 		print_wrapped(out, pl_command_table[command].description, 0, 0);
 	}
 	if (all || pl_command_table[command].takes_pid) {

@@ -18,6 +18,7 @@ struct command_line {
 	const char *operands[MAX_OPERANDS];
 	int operand_count;
 	const char *extra; /* the first operand too many */
+	int program;       /* `run`: where in argv the command line of the program begins; 0: nowhere */
 	bool help, version;
 };
 
@@ -86,6 +87,14 @@ static int explain(int answer, const char *word, struct pl_error *err)
 	return pl_fail(err, -EINVAL, "unknown option '%s', see 'pyleak --help'", word);
 }
 
+/* What follows `run` is the program's from its first word on, and so are the options among it. */
+static bool begins_program(const struct command_line *line)
+{
+	enum pl_command command = line->operand_count == 1 ? pl_command_by_name(line->operands[0]) : PL_COMMAND_COUNT;
+
+	return command != PL_COMMAND_COUNT && pl_command_table[command].takes_program;
+}
+
 static void add_operand(struct command_line *line, const char *word)
 {
 	if (line->operand_count < MAX_OPERANDS)
@@ -110,6 +119,10 @@ static int walk(int argc, char **argv, const struct spelling *spelling, struct c
 		if (answer == '?' || answer == ':')
 			return explain(answer, argv[optind - 1], err);
 		if (answer == 1) {
+			if (!options && begins_program(line)) {
+				line->program = optind - 1;
+				return 0;
+			}
 			if (!options)
 				add_operand(line, optarg);
 			continue;
@@ -125,6 +138,10 @@ static int walk(int argc, char **argv, const struct spelling *spelling, struct c
 		} else {
 			r = pl_option_apply(option, optarg, options, err);
 		}
+	}
+	if (r == 0 && !options && optind < argc && begins_program(line)) {
+		line->program = optind;
+		return 0;
 	}
 	/* After "--" everything is an operand. */
 	for (int i = optind; r == 0 && !options && i < argc; i++)
@@ -223,6 +240,12 @@ static int fill(int argc, char **argv, const struct spelling *spelling, struct c
 			return r;
 	}
 
+	if (pl_command_table[options->command].takes_program) {
+		if (!line->program)
+			return pl_fail(err, -EINVAL, "'pyleak run' needs a program: pyleak run [OPTION...] -- COMMAND [ARGUMENT...]");
+		options->program = argv + line->program;
+		argc = line->program;
+	}
 	options->count_given = options->limit_given = options->format_given = options->sort_given = false;
 	options->from_ns = options->to_ns = -1;
 

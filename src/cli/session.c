@@ -17,7 +17,7 @@
 
 #define WRITE_PAUSE_NSEC (20 * PL_NSEC_PER_MSEC)
 /* As often as this, requests are answered. */
-#define SERVE_NSEC (20 * PL_NSEC_PER_MSEC)
+#define STEP_NSEC (20 * PL_NSEC_PER_MSEC)
 
 static char *read_source(void *context, const char *filename, int line)
 {
@@ -38,6 +38,8 @@ static void explain_end(const struct pl_session *session)
 {
 	const struct pl_target *lead = &session->targets.lead;
 
+	if (session->launched)
+		return;
 	if (session->targets.family)
 		pl_log_error("process %d and its children ended while they were watched; what was recorded until then follows",
 			(int)session->targets.named);
@@ -49,16 +51,20 @@ static void explain_end(const struct pl_session *session)
 		pl_log_error("process %d ended while it was watched; what was recorded until then follows", (int)lead->pid);
 }
 
-/* With a server, in steps. */
+/* With a server, or where something is to be looked at, in steps. */
 static int run(struct pl_session *session, int64_t until_ns, struct pl_error *err)
 {
+	bool steps = session->server || session->look;
+
 	for (;;) {
-		int64_t now = pl_now_ns(), step = session->server && until_ns - now > SERVE_NSEC ? now + SERVE_NSEC : until_ns;
+		int64_t now = pl_now_ns(), step = steps && until_ns - now > STEP_NSEC ? now + STEP_NSEC : until_ns;
 		int code = pl_targets_run(&session->targets, step, err);
 
 		if (code < 0 || step == until_ns)
 			return code;
 		pl_serve(session->server);
+		if (session->look)
+			session->look(session->look_context);
 	}
 }
 
@@ -143,12 +149,13 @@ struct pl_snapshot *pl_session_snapshot(struct pl_session *session)
 
 /* The report in the format of `options`. */
 static int make_document(struct pl_session *session, const struct pl_options *options, enum pl_report_kind kind,
-	const struct pl_snapshot *now, const struct pl_snapshot *before, char **ret_text, size_t *ret_length,
-	bool *ret_exceeded)
+	const struct pl_snapshot *now, const struct pl_snapshot *before, bool allocated, char **ret_text,
+	size_t *ret_length, bool *ret_exceeded)
 {
 	struct pl_targets *targets = &session->targets;
 	const struct pl_report_options form = {
 		.limit = options->limit,
+		.allocated = allocated,
 		.color = pl_output_color(options, &session->output),
 		.traceback = kind == PL_REPORT_TOP || options->group_by == PL_GROUP_TRACEBACK,
 		.source_pid = pl_targets_living(targets),
@@ -179,14 +186,46 @@ int pl_session_report(struct pl_session *session, enum pl_report_kind kind, cons
 	pl_autofree char *text = NULL;
 	size_t length = 0;
 	bool exceeded = false;
-	int code = make_document(session, session->options, kind, now, before, &text, &length, &exceeded);
+	int code = make_document(session, session->options, kind, now, before, false, &text, &length, &exceeded);
 
 	session->exceeded |= exceeded;
 	return code < 0 ? code : pl_output_write(&session->output, text, length, go_on_recording, session);
 }
 
-/* For who asks over HTTP: what is live now. */
-static char *make_metrics(void *context, size_t *ret_length)
+int pl_session_report_now(struct pl_session *session, struct pl_error *err)
+{
+	struct pl_snapshot *now = pl_session_snapshot(session);
+	int code = now ? pl_session_report(session, PL_REPORT_TOP, now, NULL) : -ENOMEM;
+
+	pl_snapshot_free(now);
+	return code < 0 ? pl_fail(err, code, "the report could not be written: %s", strerror(-code)) : 0;
+}
+
+int pl_session_take_snapshots(struct pl_session *session, int64_t end, struct pl_error *err)
+{
+	int64_t interval = session->options->interval_ns, until = pl_now_ns();
+
+	for (;;) {
+		int code = pl_session_record(session, until, err);
+
+		if (code < 0 || until == end)
+			return code;
+		pl_snapshot_free(pl_session_snapshot(session));
+		until = pl_now_ns();
+		until = until < end - interval ? until + interval : end;
+	}
+}
+
+static const enum pl_format page_formats[PL_PAGES] = {
+	[PL_PAGE_METRICS] = PL_FORMAT_OPENMETRICS,
+	[PL_PAGE_HEAP] = PL_FORMAT_PPROF,
+	[PL_PAGE_ALLOCS] = PL_FORMAT_PPROF,
+	[PL_PAGE_HTML] = PL_FORMAT_HTML,
+	[PL_PAGE_JSON] = PL_FORMAT_JSON,
+};
+
+/* For who asks over HTTP. A document that is the whole has all rows, whatever those of the metrics are. */
+static char *make_page(void *context, enum pl_page page, const void *mark, size_t *ret_length)
 {
 	struct pl_session *session = context;
 	struct pl_options options = *session->options;
@@ -195,10 +234,14 @@ static char *make_metrics(void *context, size_t *ret_length)
 	bool exceeded;
 	int code;
 
-	options.format = PL_FORMAT_OPENMETRICS;
+	options.format = page_formats[page];
+	if (page != PL_PAGE_METRICS)
+		options.limit = 0;
 	if (options.sort == PL_SORT_SIZE_DIFF || options.sort == PL_SORT_COUNT_DIFF)
 		options.sort = PL_SORT_SIZE;
-	code = now ? make_document(session, &options, PL_REPORT_TOP, now, NULL, &text, ret_length, &exceeded) : -ENOMEM;
+	code = now ? make_document(session, &options, mark ? PL_REPORT_DIFF : PL_REPORT_TOP, now, mark,
+			     page == PL_PAGE_ALLOCS, &text, ret_length, &exceeded)
+		   : -ENOMEM;
 	pl_snapshot_free(now);
 	if (code == 0)
 		return text;
@@ -206,24 +249,28 @@ static char *make_metrics(void *context, size_t *ret_length)
 	return NULL;
 }
 
-static int start_server(struct pl_session *session, struct pl_error *err)
+static void *take_mark(void *context)
 {
-	return session->options->listen ?
-		       pl_serve_open(session->options->listen, make_metrics, session, &session->server, err) :
-		       0;
+	return pl_session_glance(context);
 }
 
-int pl_session_open(struct pl_session *session, const struct pl_options *options, struct pl_error *err)
+static void free_mark(void *mark)
 {
-	pid_t pid;
+	pl_snapshot_free(mark);
+}
 
-	*session = (struct pl_session){.options = options};
-	pl_stop_catch_signals();
+static int start_server(struct pl_session *session, struct pl_error *err)
+{
+	const struct pl_serve_source source = {session, make_page, take_mark, free_mark};
 
-	int code = pl_choose_process(options, &pid, err);
+	return session->options->listen ? pl_serve_open(session->options->listen, &source, &session->server, err) : 0;
+}
 
-	if (code == 0)
-		code = pl_targets_check(&session->targets, options, pid, err);
+/* From the process that is meant on. */
+static int open_at(struct pl_session *session, const struct pl_options *options, pid_t pid, struct pl_error *err)
+{
+	int code = pl_targets_check(&session->targets, options, pid, err);
+
 	if (code == 0)
 		code = pl_output_open(options, &session->output, err);
 	if (code == 0) {
@@ -241,6 +288,23 @@ int pl_session_open(struct pl_session *session, const struct pl_options *options
 	if (code == 0)
 		session->started_ns = pl_now_ns();
 	return code;
+}
+
+int pl_session_open(struct pl_session *session, const struct pl_options *options, struct pl_error *err)
+{
+	pid_t pid;
+	int code;
+
+	*session = (struct pl_session){.options = options};
+	pl_stop_catch_signals();
+	code = pl_choose_process(options, &pid, err);
+	return code == 0 ? open_at(session, options, pid, err) : code;
+}
+
+int pl_session_open_launched(struct pl_session *session, const struct pl_options *options, pid_t root, struct pl_error *err)
+{
+	*session = (struct pl_session){.options = options, .launched = true};
+	return open_at(session, options, root, err);
 }
 
 int pl_session_close(struct pl_session *session, struct pl_error *err)
@@ -263,7 +327,7 @@ int pl_session_close(struct pl_session *session, struct pl_error *err)
 	pl_log_debug("%u ptrace steps", pl_trace_steps());
 	if (code < 0)
 		pl_log_error("%s", err->text[0] ? err->text : strerror(-code));
-	if (code < 0 || session->ended)
+	if (code < 0 || (session->ended && !session->launched))
 		return PL_EXIT_FAILED;
 	return session->exceeded ? PL_EXIT_GREW : PL_EXIT_DONE;
 }

@@ -24,6 +24,10 @@ struct pl_session {
 	struct pl_recording_writer *writer; /* --format recording; else NULL */
 	struct pl_targets targets;
 	int64_t started_ns; /* CLOCK_MONOTONIC: when this session began to wait */
+	/* What is looked at every 20 ms while it records; NULL: nothing. */
+	void (*look)(void *context);
+	void *look_context;
+	bool launched; /* the program is ours: its end is no error */
 	bool ended;    /* the process did, while it was watched; of a family, all of them */
 	bool exceeded; /* --fail-above */
 	struct pl_error finish_error; /* of a finish within a report, or of a recording that cannot be written */
@@ -32,6 +36,10 @@ struct pl_session {
 /* Chooses a process, checks it, opens the output, and starts to record. On failure everything is as it
  * was, and err has the line to print. Close it in any case. */
 int pl_session_open(struct pl_session *session, const struct pl_options *options, struct pl_error *err);
+/* The same, of a process that is held since it began, a descendant of `root` (itself without --children); the caller
+ * has taken care of signals. */
+int pl_session_open_launched(struct pl_session *session, const struct pl_options *options, pid_t root,
+			     struct pl_error *err);
 
 /* Records for a window. 0: it is over; -EINTR: ^C, SIGTERM or SIGHUP; -ESRCH: the process ended
  * (session->ended); -ECANCELED: see err. Of a family, who is born is taken in, and who ends is let go. */
@@ -49,6 +57,11 @@ int pl_session_finish(struct pl_session *session, struct pl_error *err);
 /* Prints `now` against `before` (NULL: since the start). 0 or -errno of the output. */
 int pl_session_report(struct pl_session *session, enum pl_report_kind kind, const struct pl_snapshot *now,
 		      const struct pl_snapshot *before);
+
+/* The last report of `attach`: what is live now. */
+int pl_session_report_now(struct pl_session *session, struct pl_error *err);
+/* Records until `end` and takes a snapshot at the start, which the others begin from, and one after each interval. */
+int pl_session_take_snapshots(struct pl_session *session, int64_t end, struct pl_error *err);
 
 /* Finishes, closes the output, and gives the exit status: an error that is in err is printed. */
 int pl_session_close(struct pl_session *session, struct pl_error *err);

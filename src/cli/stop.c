@@ -1,15 +1,29 @@
 /* SPDX-License-Identifier: MIT */
 #include "stop.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stddef.h>
 
 static volatile int stop_requested;
+static volatile pid_t program;
 
 static void on_stop_signal(int signal)
 {
 	(void)signal;
 	stop_requested = 1;
+}
+
+/* What comes from the terminal comes to all of its foreground group, and so to the program by itself (si_code
+ * SI_KERNEL, drivers/tty/n_tty.c, isig()). */
+static void on_signal_for_program(int signal, siginfo_t *info, void *context)
+{
+	int code = errno;
+
+	(void)context;
+	if (info->si_code <= 0 && program)
+		(void)kill(program, signal);
+	errno = code;
 }
 
 /* Without SA_RESTART: a wait must end. A reader of our output that goes away must not kill us while
@@ -35,6 +49,31 @@ void pl_stop_catch_signals(void)
 	(void)sigaction(SIGTSTP, &ignore, NULL);
 	(void)sigaction(SIGTTIN, &ignore, NULL);
 	(void)sigaction(SIGTTOU, &ignore, NULL);
+}
+
+void pl_stop_forward_signals(pid_t pid)
+{
+	static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGCONT, SIGWINCH};
+	struct sigaction forward = {.sa_sigaction = on_signal_for_program, .sa_flags = SA_SIGINFO};
+	const struct sigaction ignore = {.sa_handler = SIG_IGN};
+	sigset_t caught;
+
+	program = pid;
+	(void)sigemptyset(&caught);
+	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
+		(void)sigaction(signals[i], &forward, NULL);
+		(void)sigaddset(&caught, signals[i]);
+	}
+	(void)sigprocmask(SIG_UNBLOCK, &caught, NULL);
+	(void)sigaction(SIGPIPE, &ignore, NULL);
+	(void)sigaction(SIGTSTP, &ignore, NULL);
+	(void)sigaction(SIGTTIN, &ignore, NULL);
+	(void)sigaction(SIGTTOU, &ignore, NULL);
+}
+
+void pl_stop_program_ended(void)
+{
+	program = 0;
 }
 
 const volatile int *pl_stop_flag(void)

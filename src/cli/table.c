@@ -3,7 +3,7 @@
 
 #include "table.h"
 
-#define FOR_RECORDING (PL_FOR(ATTACH) | PL_FOR(DIFF))
+#define FOR_RECORDING (PL_FOR(ATTACH) | PL_FOR(RUN) | PL_FOR(DIFF))
 #define FOR_ROWS (FOR_RECORDING | PL_FOR(REPORT))
 #define FOR_RESULTS (PL_FOR(REPORT) | PL_FOR(PS) | PL_FOR(HEAP) | PL_FOR(HOLDERS) | PL_FOR(DOCTOR) | FOR_RECORDING)
 
@@ -16,6 +16,10 @@ const struct pl_command_entry pl_command_table[PL_COMMAND_COUNT] = {
 		"Hooks the process, records its allocations, and shows by line what of them is still "
 		"live: on a terminal in a live view ('?' there lists its keys), otherwise once. It ends at 'q', "
 		"^C, SIGTERM or after --duration: then it detaches and prints the last report."},
+	[PL_COMMAND_RUN] = {"run", false, "start a Python program and record it from its first allocation",
+		"Starts the program and records it, as attach does, from before its own code runs; whatever starts it (a "
+		"shell, gunicorn) is followed to the Python. Signals are passed on, and the status is that of the program. "
+		"Needs no right to trace others: the program is its own child.", .takes_program = true},
 	[PL_COMMAND_DIFF] = {"diff", true, "record two windows, and show by line what grew",
 		"Records for one --interval, takes a snapshot, records for another, takes a second "
 		"one, and prints the second against the first."},
@@ -143,7 +147,7 @@ const struct pl_option pl_option_table[] = {
 	{PL_OPTION_FORCE, "force", .commands = FOR_RESULTS, .section = PL_SECTION_OUTPUT,
 		.help = "let --output overwrite an existing file; take a Python newer than pyleak knows"},
 	{PL_OPTION_LISTEN, "listen", "ADDRESS", .commands = FOR_RECORDING, .section = PL_SECTION_OUTPUT,
-		.help = "serve metrics to Prometheus while recording, at PORT or ADDRESS:PORT"},
+		.help = "serve metrics, profiles and the report over HTTP while recording, at PORT, ADDRESS:PORT or unix:PATH"},
 	{PL_OPTION_FAIL_ABOVE, "fail-above", "SIZE", .commands = FOR_ROWS, .section = PL_SECTION_OUTPUT,
 		.help = "exit with status 3 if any row grew by more"},
 	{PL_OPTION_COLOR, "color", .choices = color_choices, .preset = "auto", .commands = FOR_RESULTS,

@@ -70,6 +70,7 @@ struct pl_command_entry {
 	const char *help;        /* one line */
 	const char *description; /* for its own --help */
 	bool takes_files;        /* recordings, one or two */
+	bool takes_program;      /* a command line, in which no option is ours */
 };
 extern const struct pl_command_entry pl_command_table[PL_COMMAND_COUNT];
 

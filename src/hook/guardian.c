@@ -27,6 +27,7 @@ struct charge {
 };
 
 static int alive_fd = -1;
+static pid_t guardian_pid;
 
 /* A dying process closes its files before it lets go of what it traces (do_exit(): exit_files() comes
  * before exit_notify(), which detaches and then makes it a zombie). Until then nobody else can seize. */
@@ -143,25 +144,36 @@ static void leave_terminal(int keep_fd)
 static int start(void)
 {
 	pid_t pyleak = getpid();
-	int pipe_fds[2];
+	int pipe_fds[2], pid_fds[2] = {-1, -1};
+	int code = pipe2(pipe_fds, O_CLOEXEC) < 0 ? -errno : 0;
 
-	if (pipe2(pipe_fds, O_CLOEXEC) < 0)
-		return -errno;
+	if (code < 0)
+		return code;
+	if (pipe2(pid_fds, O_CLOEXEC) < 0)
+		code = -errno;
 
-	pid_t child = fork();
+	pid_t child = code == 0 ? fork() : -1;
 
 	if (child < 0) {
-		int code = -errno;
-
-		(void)close(pipe_fds[0]);
-		(void)close(pipe_fds[1]);
+		code = code < 0 ? code : -errno;
+		for (int i = 0; i < 2; i++) {
+			(void)close(pipe_fds[i]);
+			if (pid_fds[i] >= 0)
+				(void)close(pid_fds[i]);
+		}
 		return code;
 	}
 	if (child == 0) {
 		/* A second fork, so that the guardian is nobody's child here: waitpid(-1) stays the
 		 * tracer's own. */
 		(void)close(pipe_fds[1]);
-		if (fork() == 0) {
+
+		pid_t guardian = fork();
+
+		if (guardian > 0 && write(pid_fds[1], &guardian, sizeof(guardian)) != sizeof(guardian))
+			_exit(1);
+		if (guardian == 0) {
+			(void)close(pid_fds[1]);
 			(void)unsetenv("PYLEAK_FAULT"); /* the step to die at is the tracer's */
 			pl_probe_unclaim_all();         /* and so are the claims, until it dies */
 			leave_terminal(pipe_fds[0]);
@@ -170,19 +182,36 @@ static int start(void)
 		_exit(0);
 	}
 	(void)close(pipe_fds[0]);
+	(void)close(pid_fds[1]);
 	while (waitpid(child, NULL, 0) < 0 && errno == EINTR)
 		;
+	if (read(pid_fds[0], &guardian_pid, sizeof(guardian_pid)) != sizeof(guardian_pid))
+		guardian_pid = 0;
+	(void)close(pid_fds[0]);
 	alive_fd = pipe_fds[1];
 	return 0;
 }
 
-int pl_guardian_add(pid_t pid, uint64_t start_time)
+static bool is_off(void)
 {
 	const char *setting = getenv("PYLEAK_GUARDIAN");
+
+	return setting && strcmp(setting, "off") == 0;
+}
+
+pid_t pl_guardian_start(void)
+{
+	if (alive_fd < 0 && !is_off() && start() < 0)
+		return 0;
+	return guardian_pid;
+}
+
+int pl_guardian_add(pid_t pid, uint64_t start_time)
+{
 	const struct charge charge = {pid, start_time};
 	int code = 0;
 
-	if (setting && strcmp(setting, "off") == 0)
+	if (is_off())
 		return 0;
 	if (alive_fd < 0)
 		code = start();

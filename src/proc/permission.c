@@ -174,7 +174,8 @@ static int check_tracer(const struct pl_process *process, struct pl_error *err)
 	struct pl_process threads;
 	int r = read_threads(process, &threads, err);
 
-	return r == 0 && threads.tracer ? fail_traced(process->pid, threads.tracer, err) : r;
+	/* One that we have started ourselves we may hold already. */
+	return r == 0 && threads.tracer && threads.tracer != getpid() ? fail_traced(process->pid, threads.tracer, err) : r;
 }
 
 static int check_owner(const struct pl_process *process, const struct credentials *its, struct pl_error *err)

@@ -252,7 +252,7 @@ static void add_functions(struct builder *builder)
 	}
 }
 
-static void add_facts(struct builder *builder, const char *title)
+static void add_facts(struct builder *builder, const char *title, bool allocated)
 {
 	const struct pl_report *report = builder->report;
 	Pprof__Profile *profile = &builder->profile;
@@ -265,7 +265,7 @@ static void add_facts(struct builder *builder, const char *title)
 	}
 	profile->sample_type = builder->type_list;
 	profile->n_sample_type = VALUE_COUNT;
-	profile->default_sample_type = builder->types[INUSE_SPACE].type;
+	profile->default_sample_type = builder->types[allocated ? ALLOC_SPACE : INUSE_SPACE].type;
 	builder->period_type = builder->types[INUSE_SPACE];
 	profile->period_type = &builder->period_type;
 	profile->period = report->facts.sample ? cut(report->facts.sample) : 1;
@@ -292,7 +292,7 @@ int pl_report_pprof(FILE *out, const struct pl_report *report, const struct pl_r
 	(void)snprintf(title, sizeof(title), "process %d, Python %s", (int)report->facts.pid, report->facts.python[0] ? report->facts.python : "?");
 	pprof__profile__init(&builder.profile);
 	(void)text_index(&builder, ""); /* the first, always */
-	add_facts(&builder, title);
+	add_facts(&builder, title, options->allocated);
 	add_stacks(&builder, options->limit);
 	add_locations(&builder);
 	add_functions(&builder);

@@ -7,10 +7,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/un.h>
 
 #include "pyleak/cleanup.h"
 #include "pyleak/serve.h"
 #include "pyleak/units.h"
+
+#define LOCAL "unix:"
 
 /*
  * No name is looked up: where somebody listens is not for a name server to say. Nor is getaddrinfo() asked for
@@ -37,6 +40,20 @@ static bool fill(const char *host, int port, struct serve_address *ret)
 	return false;
 }
 
+static int fill_local(const char *path, struct serve_address *ret, struct pl_error *err)
+{
+	struct sockaddr_un *local = (struct sockaddr_un *)&ret->bytes;
+
+	memset(ret, 0, sizeof(*ret));
+	if (!*path || strlen(path) >= sizeof(local->sun_path))
+		return pl_fail(err, -EINVAL, "--listen: '%s' is no path of a socket: 1 to %zu characters", path,
+			sizeof(local->sun_path) - 1);
+	local->sun_family = AF_UNIX;
+	memcpy(local->sun_path, path, strlen(path) + 1);
+	ret->length = sizeof(*local);
+	return 0;
+}
+
 int serve_address(const char *text, struct serve_address *ret, struct pl_error *err)
 {
 	pl_autofree char *copy = strdup(text);
@@ -46,6 +63,8 @@ int serve_address(const char *text, struct serve_address *ret, struct pl_error *
 
 	if (!copy)
 		return pl_fail(err, -ENOMEM, "out of memory");
+	if (strncmp(text, LOCAL, strlen(LOCAL)) == 0)
+		return fill_local(text + strlen(LOCAL), ret, err);
 	if (colon) {
 		size_t length = (size_t)(colon - copy);
 
@@ -60,7 +79,7 @@ int serve_address(const char *text, struct serve_address *ret, struct pl_error *
 	}
 	if (pl_parse_number(port, 0, 65535, &number) < 0 || !fill(host ? host : "127.0.0.1", (int)number, ret))
 		return pl_fail(err, -EINVAL, "--listen: '%s' is not an address: give PORT, ADDRESS:PORT or [ADDRESS]:PORT, as 9810 or "
-					     "127.0.0.1:9810", text);
+					     "127.0.0.1:9810, or unix:PATH", text);
 	return 0;
 }
 

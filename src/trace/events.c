@@ -136,7 +136,7 @@ int events_collect_stops(struct pl_tracee *tracee, int64_t deadline)
 {
 	while (threads_any_running(tracee)) {
 		int status;
-		pid_t tid = waitpid(-1, &status, __WALL);
+		pid_t tid = pl_ptrace_wait(-1, &status);
 
 		if (tid > 0)
 			on_status(tracee, tid, status, true);
@@ -158,7 +158,7 @@ int pl_tracee_wait(struct pl_tracee *tracee)
 	ticked = 0;
 	while (!ticked) {
 		int status;
-		pid_t tid = waitpid(-1, &status, __WALL);
+		pid_t tid = pl_ptrace_wait(-1, &status);
 
 		if (tid < 0)
 			return errno == ECHILD ? -ESRCH : 0;

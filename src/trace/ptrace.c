@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "pyleak/trace.h"
@@ -46,13 +47,44 @@ static int step(int request, pid_t tid, uintptr_t address, uintptr_t data)
 	return code;
 }
 
+static pid_t held, asked; /* of `asked` the stop is on its way */
+
+void pl_ptrace_hold(pid_t tid)
+{
+	held = tid;
+}
+
+bool pl_ptrace_is_held(pid_t tid)
+{
+	return tid && held == tid;
+}
+
+/* The interrupt is asked for while it stands, so that it cannot come back into the program before that. */
+static int take_over(pid_t tid, unsigned long options)
+{
+	int code = pl_ptrace_set_options(tid, options);
+
+	held = 0;
+	if (code == 0)
+		code = step(PTRACE_INTERRUPT, tid, 0, 0);
+	if (code == 0)
+		code = step(PTRACE_CONT, tid, 0, 0);
+	asked = code == 0 ? tid : 0;
+	return code;
+}
+
 int pl_ptrace_seize(pid_t tid, unsigned long options)
 {
-	return step(PTRACE_SEIZE, tid, 0, options);
+	return pl_ptrace_is_held(tid) ? take_over(tid, options) : step(PTRACE_SEIZE, tid, 0, options);
 }
 
 int pl_ptrace_interrupt(pid_t tid)
 {
+	/* A second one would make a second stop, at a moment when nobody expects it. */
+	if (asked == tid) {
+		asked = 0;
+		return 0;
+	}
 	return step(PTRACE_INTERRUPT, tid, 0, 0);
 }
 
@@ -79,6 +111,37 @@ int pl_ptrace_detach(pid_t tid, int signal)
 int pl_ptrace_set_options(pid_t tid, unsigned long options)
 {
 	return step(PTRACE_SETOPTIONS, tid, 0, options);
+}
+
+static struct {
+	pid_t pid;
+	int status;
+	bool ended;
+} started;
+
+void pl_ptrace_started(pid_t pid)
+{
+	started.pid = pid;
+	started.ended = false;
+}
+
+pid_t pl_ptrace_wait(pid_t tid, int *ret_status)
+{
+	pid_t got = waitpid(tid, ret_status, __WALL);
+
+	if (got > 0 && got == started.pid && !WIFSTOPPED(*ret_status)) {
+		started.ended = true;
+		started.status = *ret_status;
+	}
+	return got;
+}
+
+bool pl_ptrace_ended(pid_t pid, int *ret_status)
+{
+	if (started.pid != pid || !started.ended)
+		return false;
+	*ret_status = started.status;
+	return true;
 }
 
 int pl_ptrace_get_registers(pid_t tid, pl_registers *regs)

@@ -2,6 +2,7 @@
 #ifndef PYLEAK_TRACE_PTRACE_H
 #define PYLEAK_TRACE_PTRACE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/ptrace.h>
@@ -34,6 +35,19 @@ int pl_ptrace_get_rseq(pid_t tid, uint64_t *ret_address);
 int pl_ptrace_get_new_thread(pid_t tid, pid_t *ret_new);
 /* si_code of the signal the thread is stopped with. */
 int pl_ptrace_get_signal_code(pid_t tid, int *ret_code);
+
+/*
+ * A thread that is ours already, and stands at the entry of a system call (see pyleak/launch.h), or 0: who seizes it
+ * takes it over as it is, and it stops behind that call, before it is back in the program.
+ */
+void pl_ptrace_hold(pid_t tid);
+bool pl_ptrace_is_held(pid_t tid);
+
+/* waitpid(), for threads too. The end of the program that we have started is noted, whoever waits for what. */
+pid_t pl_ptrace_wait(pid_t tid, int *ret_status);
+void pl_ptrace_started(pid_t pid);
+/* Whether a wait has come across its end. */
+bool pl_ptrace_ended(pid_t pid, int *ret_status);
 
 /* Counts a step and, if PYLEAK_FAULT asks for this one, dies of SIGKILL. */
 void pl_fault_point(void);

@@ -258,7 +258,7 @@ static int to_syscall_stop(struct pl_remote *remote)
 		return code;
 	while (pl_now_ns() < deadline) {
 		int status;
-		pid_t tid = waitpid(thread->tid, &status, __WALL);
+		pid_t tid = pl_ptrace_wait(thread->tid, &status);
 
 		if (tid < 0) {
 			if (errno == EINTR)
@@ -323,7 +323,7 @@ static int stop_again(struct pl_thread *thread)
 	while (code == 0) {
 		int status;
 
-		if (waitpid(thread->tid, &status, __WALL) < 0) {
+		if (pl_ptrace_wait(thread->tid, &status) < 0) {
 			if (errno == EINTR)
 				continue;
 			return -errno;

@@ -16,7 +16,7 @@ import pytest
 from helpers import PYLEAK, ROOT, skip_here
 
 MAN_PAGE = ROOT / "man" / "pyleak.1"
-COMMANDS = ["ps", "attach", "diff", "detach", "heap", "holders", "doctor", "report"]
+COMMANDS = ["ps", "attach", "run", "diff", "detach", "heap", "holders", "doctor", "report"]
 
 
 def pyleak(*arguments, **options):

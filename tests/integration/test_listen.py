@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: MIT
 """--listen and --format openmetrics: what Prometheus makes of them."""
+import collections
 import http.client
 import json
+import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
 import urllib.parse
 import urllib.request
@@ -27,7 +30,7 @@ def get(port, path="/metrics", method="GET"):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10 * helpers.PATIENCE)
     connection.request(method, path)
     response = connection.getresponse()
-    body = response.read().decode()
+    body = response.read().decode(errors="replace")
     connection.close()
     return response, body
 
@@ -63,7 +66,7 @@ def test_a_scrape_is_what_is_live_then(one_python):
                 assert body.endswith("# EOF\n")
                 assert samples(body)["pyleak_live_blocks"][leak_labels()] == leaked
                 assert samples(body)["pyleak_allocated_blocks_total"][leak_labels()] == leaked
-            assert get(port, "/")[0].status == 404
+            assert get(port, "/nothing")[0].status == 404
             assert get(port, method="POST")[0].status == 405
             assert get(port, method="HEAD")[1] == ""
             # Who says nothing, or does not listen, is in nobody's way.
@@ -159,3 +162,118 @@ def test_prometheus(one_python, tmp_path):
 def test_not_with_keep():
     result = pyleak("attach", 1, "--keep", "--listen", "9810")
     assert result.status == 2 and "--listen needs a pyleak that stays" in result.stderr
+
+
+@pytest.fixture
+def leaking(one_python):
+    """A port where pyleak answers for a program that leaks at one line, and drops much at another."""
+    code = ("import time\nkept = []\ndef leaker():\n    kept.append(bytes(3000))\n"
+            "def churner():\n    for _ in range(50): bytes(20000)\nwhile True:\n    leaker(); churner(); time.sleep(0.001)\n")
+    port = free_port()
+    with Pyleak("run", "--listen", port, "-n", 0, "--", one_python, "-c", code) as running:
+        wait_until(lambda: answers(port), 30, "an answer")
+        yield port
+        result = running.finish(signal=15)
+    assert result.status == 128 + 15, result
+
+
+def answers(port):
+    try:
+        return get(port)[0].status == 200
+    except OSError:
+        return False
+
+
+def top_of(url, home):
+    """The first function of `go tool pprof -top`, and the type of what it counts."""
+    if not shutil.which("go"):
+        helpers.skip_here("go")
+    output = subprocess.run(["go", "tool", "pprof", "-top", "-nodecount=1", url], stdin=subprocess.DEVNULL, check=True, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            env=dict(os.environ, HOME=str(home), PPROF_TMPDIR=str(home))).stdout
+    kind = next(line.split(": ")[1] for line in output.splitlines() if line.startswith("Type: "))
+    return kind, output.splitlines()[-1].split()[-1]
+
+
+def test_profiles_as_go_has_them(leaking, tmp_path):
+    """What fetches profiles of Go programs fetches these: live, allocated, and what grew meanwhile."""
+    url = "http://127.0.0.1:%d/debug/pprof/" % leaking
+    assert top_of(url + "heap?seconds=2", tmp_path) == ("inuse_space", "leaker")
+    assert top_of(url + "allocs?seconds=1", tmp_path) == ("alloc_space", "churner")
+    wait_until(lambda: top_of(url + "heap", tmp_path) == ("inuse_space", "leaker"), 60, "the leak is on top of what is live")
+    assert top_of(url + "allocs", tmp_path) == ("alloc_space", "churner")
+
+
+def test_difference_waits_and_is_no_hindrance(leaking):
+    """Eight may wait; who else asks for a difference is told so, and all others are answered meanwhile."""
+    waiting = [http.client.HTTPConnection("127.0.0.1", leaking, timeout=60 * helpers.PATIENCE) for _ in range(8)]
+    started = time.monotonic()
+    for connection in waiting:
+        connection.request("GET", "/debug/pprof/heap?seconds=3")
+    assert wait_until(lambda: get(leaking, "/debug/pprof/heap?seconds=1")[0].status == 503, 2, "the ninth is sent away")
+    assert get(leaking)[0].status == 200
+    for connection in waiting:
+        response = connection.getresponse()
+        assert response.status == 200 and response.read()[:2] == b"\x1f\x8b"
+        connection.close()
+    assert time.monotonic() - started >= 2.9
+    for wrong in ("0", "-1", "601", "x", ""):
+        assert get(leaking, "/debug/pprof/heap?seconds=" + wrong)[0].status == 400
+
+
+def test_client_that_goes_while_it_waits(leaking):
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", leaking)) as client:
+            client.sendall(b"GET /debug/pprof/heap?seconds=600 HTTP/1.1\r\nHost: x\r\n\r\n")
+            time.sleep(0.05)
+    assert get(leaking)[0].status == 200
+
+
+def test_report_and_json(leaking):
+    response, page = get(leaking, "/")
+    assert response.headers["Content-Type"] == "text/html; charset=utf-8" and "leaker" in page and page.startswith("<!DOCTYPE html>")
+    response, text = get(leaking, "/report.json")
+    assert response.headers["Content-Type"] == "application/json"
+    assert any(row["function"] == "leaker" for row in json.loads(text)["stats"])
+
+
+def test_socket_in_the_file_system(one_python, tmp_path):
+    """Its owner's alone, and gone at the end."""
+    path = tmp_path / "socket"
+    with Victim(one_python, "leak.py") as victim:
+        with Pyleak("attach", victim.pid, "--listen", "unix:%s" % path) as running:
+            wait_hooked(victim.pid, running)
+            assert path.stat().st_mode & 0o777 == 0o600
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(path))
+                client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                answer = b"".join(iter(lambda: client.recv(65536), b""))
+            assert answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(b"# EOF\n")
+            result = running.finish(signal=15)
+        assert result.status == 0 and not path.exists(), result
+
+
+def test_many_requests(leaking):
+    """At fifty in parallel, slow clients among them: all are answered, or told to come again. (10,000 take a minute.)"""
+    each = int(os.environ.get("PYLEAK_REQUESTS", "1000")) // 50
+    slow = [socket.create_connection(("127.0.0.1", leaking)) for _ in range(5)]
+    for client in slow:
+        client.sendall(b"GET /metrics HTTP/1.1\r\nX: ")
+    statuses = collections.Counter()
+
+    def ask(count):
+        for _ in range(count):
+            try:
+                statuses[get(leaking)[0].status] += 1
+            except OSError:
+                statuses["refused"] += 1
+
+    threads = [threading.Thread(target=ask, args=(each,)) for _ in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for client in slow:
+        client.close()
+    assert sum(statuses.values()) == 50 * each and statuses[200] > 45 * each, statuses
+    assert get(leaking)[0].status == 200

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "pyleak/hook.h"
+#include "pyleak/launch.h"
+#include "pyleak/log.h"
+#include "pyleak/units.h"
+#include "session.h"
+#include "starting.h"
+#include "stop.h"
+
+#define LOOK_PAUSE_NSEC (20 * PL_NSEC_PER_MSEC)
+
+/* The program that was started, as its parent sees it. */
+struct program {
+	struct pl_launch *launch;
+	bool ended;
+	int status; /* of waitpid() */
+};
+
+/* ^Z stops us with it: the shell waits for us. Whoever continues us continues all of the terminal's group. */
+static void look_at_program(void *context)
+{
+	struct program *program = context;
+	int stop_signal;
+
+	if (program->ended)
+		return;
+	program->ended = pl_launch_ended(program->launch, &program->status, &stop_signal);
+	if (program->ended)
+		pl_stop_program_ended();
+	else if (stop_signal == SIGTSTP)
+		(void)raise(SIGSTOP);
+}
+
+static void wait_for(struct program *program)
+{
+	const struct timespec pause = {.tv_nsec = LOOK_PAUSE_NSEC};
+
+	for (look_at_program(program); !program->ended; look_at_program(program))
+		(void)nanosleep(&pause, NULL);
+}
+
+static int status_of(const struct program *program)
+{
+	return WIFSIGNALED(program->status) ? 128 + WTERMSIG(program->status) : WEXITSTATUS(program->status);
+}
+
+/* Until it has ended, or for as long as was wanted. */
+static void record(struct pl_session *session, struct pl_error *err)
+{
+	const struct pl_options *options = session->options;
+	int64_t end = options->duration_ns ? session->started_ns + options->duration_ns : INT64_MAX;
+	int code = pl_report_format(options->format)->snapshots ? pl_session_take_snapshots(session, end, err)
+							       : pl_session_record(session, end, err);
+
+	if (code == 0 || code == -EINTR || code == -ESRCH || code == -ECANCELED) {
+		(void)pl_session_finish(session, err);
+		(void)pl_session_report_now(session, err);
+	}
+}
+
+static void note_before(const struct pl_session *session)
+{
+	const struct pl_target *lead = &session->targets.lead;
+	char rss[PL_SIZE_TEXT];
+
+	pl_format_size((int64_t)lead->facts.rss, false, rss);
+	pl_log_note("process %d is recorded from its first frame on; what the interpreter had allocated before (its RSS was %s) is "
+		    "not in the rows",
+		(int)lead->pid, rss);
+}
+
+/* The exit status, or -1: that of the program. */
+static int record_program(struct program *program, const struct pl_options *given, pid_t pid)
+{
+	struct pl_options options = *given;
+	struct pl_session session;
+	struct pl_error err = {0};
+	int code, status;
+
+	options.pid = options.children ? pl_launch_pid(program->launch) : pid;
+	code = pl_session_open_launched(&session, &options, options.pid, &err);
+	/* Where it could not be hooked. */
+	pl_launch_release(program->launch);
+	session.look = look_at_program;
+	session.look_context = program;
+	if (code == 0) {
+		note_before(&session);
+		record(&session, &err);
+	}
+	status = pl_session_close(&session, &err);
+	return status == PL_EXIT_DONE ? -1 : status;
+}
+
+int pl_command_run(const struct pl_options *options)
+{
+	struct program program = {0};
+	struct starting *starting = starting_new(options->force);
+	struct pl_error err = {0};
+	pid_t pid;
+	int status = -1;
+	int code = starting ? pl_launch_start(options->program, pl_guardian_start(), &program.launch, &err)
+			    : pl_fail(&err, -ENOMEM, "out of memory");
+
+	if (code < 0) {
+		pl_log_error("%s", err.text);
+		starting_free(starting);
+		pl_guardian_dismiss();
+		return code == -ENOENT ? PL_EXIT_NOT_FOUND : code == -ENOMEM ? PL_EXIT_FAILED : PL_EXIT_NOT_EXECUTED;
+	}
+	pl_stop_forward_signals(pl_launch_pid(program.launch));
+	code = pl_launch_follow(program.launch, starting_ask, starting, &pid);
+	starting_free(starting);
+	if (code == 0)
+		status = record_program(&program, options, pid);
+	else if (code == -ESRCH)
+		pl_log_error("'%s' has started no Python: nothing was recorded", options->program[0]);
+	else
+		pl_log_error("'%s' may not be traced (%s): nothing is recorded", options->program[0], strerror(-code));
+	wait_for(&program);
+	pl_guardian_dismiss();
+	pl_launch_free(program.launch);
+	return status >= 0 ? status : status_of(&program);
+}
