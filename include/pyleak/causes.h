@@ -22,6 +22,14 @@ struct pl_cause {
 
 struct pl_causes;
 
+/* What is known of the process: conditions ("when") are about these. A condition on what is not known does not hold. */
+struct pl_cause_facts {
+	int threads; /* of the process now; 0: not known */
+	int python;  /* 31105 for 3.11.5; 0: not known */
+};
+/* The number of a version as text, "3.11.5" or "3.11"; 0: it is none. */
+int pl_causes_version(const char *text);
+
 /* From a text in the form of data/known-causes, which is not needed afterwards; `name` is what an error calls it.
  * 0; -EINVAL: err says in which line, and what is wrong; -ENOMEM. */
 int pl_causes_parse(const char *text, size_t length, const char *name, struct pl_causes **ret, struct pl_error *err);
@@ -42,9 +50,9 @@ const struct pl_cause *pl_causes_at(const struct pl_causes *causes, size_t numbe
 /* A line of source (1-based) without indentation, which is freed; NULL: it cannot be had. */
 typedef char *(*pl_causes_source)(void *context, const char *filename, int line);
 
-/* The first cause with a match that fits a traceback, innermost frame first; NULL: none. Without a source (NULL) what
- * is told by decorators is not found. */
-const struct pl_cause *pl_causes_find(const struct pl_causes *causes, const struct pl_frame *frames, size_t count,
-				      pl_causes_source source, void *context);
+/* The first cause whose conditions hold (facts NULL: nothing is known) and with a match that fits a traceback, innermost
+ * frame first; NULL: none. Without a source (NULL) what is told by lines and decorators is not found. */
+const struct pl_cause *pl_causes_find(const struct pl_causes *causes, const struct pl_cause_facts *facts,
+				      const struct pl_frame *frames, size_t count, pl_causes_source source, void *context);
 
 #endif

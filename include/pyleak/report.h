@@ -120,7 +120,10 @@ void pl_verdict_text(const struct pl_verdict *verdict, const struct pl_headroom 
 
 /* The known cause that the traceback of a site fits, and the sources in the file system of `source_pid` (0: without
  * them); NULL: none, or out of memory. */
-const struct pl_cause *pl_known_cause(const struct pl_sites *sites, uint32_t site, pid_t source_pid);
+const struct pl_cause *pl_known_cause(const struct pl_sites *sites, uint32_t site, const struct pl_cause_facts *facts,
+				      pid_t source_pid);
+/* What conditions on causes are about; pid 0: of no process that is there. `python`: its version, or NULL. */
+struct pl_cause_facts pl_cause_facts_read(pid_t pid, const char *python);
 
 /* One line of a source file (1-based), without indentation and newline, from the file system of
  * `pid`; NULL if it cannot be had. The caller frees it. Files are cached for the run of the

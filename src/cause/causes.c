@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fnmatch.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -81,6 +82,8 @@ struct search {
 	char **heads; /* [count]; "" is none */
 	pl_causes_source source;
 	void *context;
+	const struct pl_cause_facts *facts;
+	const char *head; /* of the decorators that a match was told by; NULL: none */
 };
 
 static const char *head_of(struct search *search, size_t frame)
@@ -114,6 +117,61 @@ static bool file_fits(const char *file, const char *filename)
 	return false;
 }
 
+/* A line of source that says it. */
+static bool line_fits(const struct search *search, const char *glob, const struct pl_frame *frame)
+{
+	pl_autofree char *line = search->source ? search->source(search->context, frame->filename, frame->line) : NULL;
+
+	return line && fnmatch(glob, line, 0) == 0;
+}
+
+/* Of the cache that a head has: lru_cache(maxsize=8), lru_cache(8), lru_cache; INT_MAX: it has none. −1: not known. */
+static int maxsize_of(const char *head)
+{
+	const char *cache = head ? strstr(head, "lru_cache") : NULL, *number;
+	char *end;
+	long size;
+
+	if (!cache)
+		return head && strstr(head, "cache") ? INT_MAX : -1;
+	number = cache + strlen("lru_cache");
+	if (*number != '(')
+		return 128; /* functools.lru_cache's own */
+	number += 1 + strspn(number + 1, " ");
+	if (*number == ')')
+		return 128;
+	if (strncmp(number, "maxsize", 7) == 0)
+		number += 7 + strspn(number + 7, " =");
+	if (strncmp(number, "None", 4) == 0)
+		return INT_MAX;
+	size = strtol(number, &end, 0);
+	return end == number || size < 0 || (*end != ')' && *end != ',' && *end != ' ') ? -1 : (int)(size < INT_MAX ? size : INT_MAX);
+}
+
+static bool holds(const struct search *search, const struct cause_condition *condition)
+{
+	int number = condition->fact == CAUSE_MAXSIZE ? maxsize_of(search->head) :
+		     !search->facts			? 0 :
+		     condition->fact == CAUSE_THREADS ? search->facts->threads :
+							search->facts->python;
+
+	/* Not known. */
+	if (condition->fact == CAUSE_MAXSIZE ? number < 0 : number <= 0)
+		return false;
+	return condition->relation == CAUSE_BELOW ? number < condition->number :
+	       condition->relation == CAUSE_ABOVE ? number > condition->number :
+						    number >= condition->number;
+}
+
+/* Of the section that a match is of, all of them. */
+static bool conditions_hold(const struct pl_causes *causes, const struct search *search, size_t cause)
+{
+	for (size_t i = 0; i < causes->condition_count; i++)
+		if (causes->conditions[i].cause == cause && !holds(search, &causes->conditions[i]))
+			return false;
+	return true;
+}
+
 static bool fits(struct search *search, const char *file, const char *function, size_t number)
 {
 	const struct pl_frame *frame = &search->frames[number];
@@ -121,8 +179,16 @@ static bool fits(struct search *search, const char *file, const char *function, 
 
 	if (!frame->function || !file_fits(file, frame->filename))
 		return false;
-	if (*function == '@')
-		return fnmatch(function, head_of(search, number), 0) == 0;
+	if (*function == '@') {
+		const char *head = head_of(search, number);
+
+		if (fnmatch(function, head, 0) != 0)
+			return false;
+		search->head = head;
+		return true;
+	}
+	if (*function == '=')
+		return line_fits(search, function + 1, frame);
 	return fnmatch(function, frame->function, 0) == 0 || (last && fnmatch(function, last + 1, 0) == 0);
 }
 
@@ -131,6 +197,7 @@ static bool matches(struct search *search, const struct cause_match *match)
 {
 	size_t wanted = match->count;
 
+	search->head = NULL;
 	for (size_t i = 0; i < search->count && wanted; i++) {
 		if (fits(search, match->frames[wanted - 1].file, match->frames[wanted - 1].function, i))
 			wanted--;
@@ -140,14 +207,14 @@ static bool matches(struct search *search, const struct cause_match *match)
 	return wanted == 0;
 }
 
-const struct pl_cause *pl_causes_find(const struct pl_causes *causes, const struct pl_frame *frames, size_t count,
-	pl_causes_source source, void *context)
+const struct pl_cause *pl_causes_find(const struct pl_causes *causes, const struct pl_cause_facts *facts,
+	const struct pl_frame *frames, size_t count, pl_causes_source source, void *context)
 {
-	struct search search = {frames, count, calloc(count ? count : 1, sizeof(char *)), source, context};
+	struct search search = {frames, count, calloc(count ? count : 1, sizeof(char *)), source, context, facts, NULL};
 	const struct pl_cause *found = NULL;
 
 	for (size_t i = 0; i < causes->match_count && search.heads && !found; i++)
-		if (matches(&search, &causes->matches[i]))
+		if (matches(&search, &causes->matches[i]) && conditions_hold(causes, &search, causes->matches[i].cause))
 			found = &causes->causes[causes->matches[i].cause];
 	for (size_t i = 0; i < count && search.heads; i++)
 		free(search.heads[i]);

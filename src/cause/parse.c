@@ -3,6 +3,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -81,6 +82,8 @@ static int add_match(struct pl_causes *causes, char *frames, const struct place 
 		char *colon = strstr(word, ":@");
 
 		if (!colon)
+			colon = strstr(word, ":=");
+		if (!colon)
 			colon = strrchr(word, ':');
 		if (!*word)
 			continue;
@@ -108,6 +111,43 @@ static int add_match(struct pl_causes *causes, char *frames, const struct place 
 	return 0;
 }
 
+int pl_causes_version(const char *text)
+{
+	int major = 0, minor = 0, patch = 0;
+
+	return sscanf(text, "%d.%d.%d", &major, &minor, &patch) >= 2 && major >= 0 && major < 100 && minor >= 0 && minor < 100 &&
+			       patch >= 0 && patch < 100 ?
+		       major * 10000 + minor * 100 + patch :
+		       0;
+}
+
+static int add_condition(struct pl_causes *causes, char *text, const struct place *place)
+{
+	static const char *const facts[] = {
+		[CAUSE_THREADS] = "threads", [CAUSE_PYTHON] = "python", [CAUSE_MAXSIZE] = "maxsize"};
+	static const char *const relations[] = {[CAUSE_BELOW] = "<", [CAUSE_ABOVE] = ">", [CAUSE_AT_LEAST] = ">="};
+	struct cause_condition condition = {.cause = causes->count - 1}, *grown;
+	char fact[16], relation[3], number[16], rest[2], *end;
+
+	if (sscanf(text, "%15s %2s %15s %1s", fact, relation, number, rest) != 3)
+		return fail(place, "not FACT RELATION NUMBER:", text);
+	while (strcmp(facts[condition.fact], fact) != 0)
+		if (++condition.fact == sizeof(facts) / sizeof(facts[0]))
+			return fail(place, "not one of threads, python and maxsize:", text);
+	while (strcmp(relations[condition.relation], relation) != 0)
+		if (++condition.relation == sizeof(relations) / sizeof(relations[0]))
+			return fail(place, "not one of <, > and >=:", text);
+	condition.number = condition.fact == CAUSE_PYTHON ? pl_causes_version(number) : (int)strtol(number, &end, 10);
+	if (condition.fact == CAUSE_PYTHON ? !condition.number : *end || condition.number < 0)
+		return fail(place, "not a number:", text);
+	grown = reallocarray(causes->conditions, causes->condition_count + 1, sizeof(*grown));
+	if (!grown)
+		return out_of_memory(place);
+	causes->conditions = grown;
+	grown[causes->condition_count++] = condition;
+	return 0;
+}
+
 static int take_line(struct pl_causes *causes, char *line, const struct place *place)
 {
 	struct pl_cause *section = causes->count ? &causes->causes[causes->count - 1] : NULL;
@@ -129,12 +169,14 @@ static int take_line(struct pl_causes *causes, char *line, const struct place *p
 		return fail(place, "nothing follows", line);
 	if (strcmp(line, "match") == 0)
 		return add_match(causes, value, place);
+	if (strcmp(line, "when") == 0)
+		return add_condition(causes, value, place);
 	field = strcmp(line, "cause") == 0    ? &section->cause :
 		strcmp(line, "remedy") == 0 ? &section->remedy :
 		strcmp(line, "see") == 0    ? &section->see :
 					      NULL;
 	if (!field)
-		return fail(place, "not one of cause, remedy, see and match:", line);
+		return fail(place, "not one of cause, remedy, see, when and match:", line);
 	if (*field)
 		return fail(place, "the section has this already:", line);
 	*field = value;
@@ -175,5 +217,6 @@ void pl_causes_free(struct pl_causes *causes)
 	free(causes->text);
 	free(causes->causes);
 	free(causes->matches);
+	free(causes->conditions);
 	free(causes);
 }

@@ -19,8 +19,20 @@ struct cause_match {
 	bool inner; /* "...": there may be frames further in */
 };
 
+enum cause_fact { CAUSE_THREADS, CAUSE_PYTHON, CAUSE_MAXSIZE };
+enum cause_relation { CAUSE_BELOW, CAUSE_ABOVE, CAUSE_AT_LEAST };
+
+struct cause_condition {
+	size_t cause;
+	enum cause_fact fact;
+	enum cause_relation relation;
+	int number;
+};
+
 struct pl_causes {
 	char *text;
+	struct cause_condition *conditions;
+	size_t condition_count;
 	struct pl_cause *causes;
 	size_t count;
 	struct cause_match *matches;

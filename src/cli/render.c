@@ -12,6 +12,7 @@
 
 /* With fewer there is no verdict but "too early". */
 #define LEAST_WINDOWS 3
+#define JUDGED_ROWS 200 /* at least: as many are looked at for known causes */
 
 static int64_t growth_of(const struct pl_row *row, enum pl_report_kind kind)
 {
@@ -81,6 +82,14 @@ static size_t shown_count(const struct pl_options *options, const struct pl_rows
 	return options->limit && options->limit < rows->count ? options->limit : rows->count;
 }
 
+/* Whatever is shown: causes are told of rows that are not, too. */
+static size_t judged_count(const struct pl_options *options, const struct pl_rows *rows)
+{
+	size_t shown = shown_count(options, rows), least = rows->count < JUDGED_ROWS ? rows->count : JUDGED_ROWS;
+
+	return shown > least ? shown : least;
+}
+
 /* What grows for a while does so for many reasons; a cause that is known is one of them if the growth goes on. */
 static bool may_have_cause(const struct pl_report *report, size_t row)
 {
@@ -92,14 +101,15 @@ static bool may_have_cause(const struct pl_report *report, size_t row)
 static int find_causes(const struct pl_options *options, struct pl_report *report,
 	const struct pl_report_options *form, const struct pl_cause ***ret)
 {
-	size_t count = shown_count(options, report->rows);
+	size_t count = judged_count(options, report->rows);
+	const struct pl_cause_facts facts = pl_cause_facts_read(form->source_pid, report->facts.python);
 
 	*ret = calloc(count ? count : 1, sizeof(void *));
 	if (!*ret)
 		return -ENOMEM;
 	for (size_t row = 0; row < count; row++)
 		if (may_have_cause(report, row))
-			(*ret)[row] = pl_known_cause(report->sites, report->rows->items[row].site, form->source_pid);
+			(*ret)[row] = pl_known_cause(report->sites, report->rows->items[row].site, &facts, form->source_pid);
 	report->causes = *ret;
 	report->cause_count = count;
 	return 0;
@@ -108,7 +118,7 @@ static int find_causes(const struct pl_options *options, struct pl_report *repor
 static int judge(const struct pl_options *options, struct pl_report *report, const struct pl_report_options *form,
 	const struct pl_history *history, struct pl_verdict **ret)
 {
-	size_t count = shown_count(options, report->rows);
+	size_t count = judged_count(options, report->rows);
 
 	*ret = calloc(count ? count : 1, sizeof(**ret));
 	if (!*ret)

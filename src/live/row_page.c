@@ -90,8 +90,9 @@ static int render_words(struct live_screen *screen, int y, unsigned int style, c
 
 static int render_cause(const struct live_model *model, const struct pl_row *row, bool steady, struct live_screen *screen, int y)
 {
+	const struct pl_cause_facts facts = pl_cause_facts_read(model->state.source_pid, model->facts.recording.python);
 	const struct pl_cause *cause =
-		pl_known_cause(live_model_shown(model)->sites, row->site, model->state.source_pid);
+		pl_known_cause(live_model_shown(model)->sites, row->site, &facts, model->state.source_pid);
 	pl_autofree char *title = NULL;
 
 	if (!cause)

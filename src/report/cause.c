@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: MIT */
+#include "pyleak/cleanup.h"
+#include "pyleak/process.h"
 #include "pyleak/report.h"
 
 static char *line_of(void *context, const char *filename, int line)
@@ -8,11 +10,23 @@ static char *line_of(void *context, const char *filename, int line)
 	return pl_source_line(*pid, filename, line);
 }
 
-const struct pl_cause *pl_known_cause(const struct pl_sites *sites, uint32_t site, pid_t source_pid)
+struct pl_cause_facts pl_cause_facts_read(pid_t pid, const char *python)
+{
+	struct pl_cause_facts facts = {.python = python ? pl_causes_version(python) : 0};
+	pl_autofree pid_t *tids = NULL;
+	size_t count;
+
+	if (pid && pl_process_threads(pid, &tids, &count) == 0)
+		facts.threads = (int)count;
+	return facts;
+}
+
+const struct pl_cause *pl_known_cause(
+	const struct pl_sites *sites, uint32_t site, const struct pl_cause_facts *facts, pid_t source_pid)
 {
 	const struct pl_causes *known = pl_causes_default();
 	size_t count;
 	const struct pl_frame *frames = pl_sites_frames(sites, site, &count, NULL);
 
-	return known ? pl_causes_find(known, frames, count, source_pid ? line_of : NULL, &source_pid) : NULL;
+	return known ? pl_causes_find(known, facts, frames, count, source_pid ? line_of : NULL, &source_pid) : NULL;
 }

@@ -169,6 +169,26 @@ static json_t *make_cause(const struct pl_cause *cause)
 	return NULL;
 }
 
+/* Each once, of all rows, shown or not. */
+static json_t *make_causes(const struct pl_report *report)
+{
+	json_t *list = json_array();
+	bool failed = !list;
+
+	for (size_t i = 0; i < report->cause_count && !failed; i++) {
+		bool known = !report->causes[i];
+
+		for (size_t k = 0; k < i && !known; k++)
+			known = report->causes[k] == report->causes[i];
+		if (!known)
+			failed = json_array_append_new(list, make_cause(report->causes[i])) < 0;
+	}
+	if (!failed)
+		return list;
+	json_decref(list);
+	return NULL;
+}
+
 static json_t *make_row(const struct pl_report *report, const struct pl_row *row, bool traceback)
 {
 	json_t *item = json_object();
@@ -318,6 +338,8 @@ json_t *report_make(const struct pl_report *report, size_t limit)
 		failed |= put(document, "headroom", make_headroom(&report->headroom));
 	if (report->facts.native)
 		failed |= put(document, "freed_before", make_amount(report->losses.freed_before_size, report->losses.freed_before_count));
+	if (report->causes)
+		failed |= put(document, "known_causes", make_causes(report));
 	failed |= put(document, "stats", make_stats(report, limit));
 	if (!failed)
 		return document;

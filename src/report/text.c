@@ -216,15 +216,52 @@ static bool is_steady(const struct pl_report *report, size_t number)
 	return number < report->verdict_count && report->verdicts[number].growth == PL_GROWTH_STEADY;
 }
 
-/* A cause has many rows: it is explained under the first. */
-static bool is_new_cause(const struct pl_report *report, size_t number)
+/* A cause has many rows: whether this is the first, and what all of them grew by. */
+static bool sum_cause(const struct pl_report *report, size_t number, size_t *ret_rows, int64_t *ret_grown, bool *ret_steady)
 {
-	if (number >= report->cause_count || !report->causes[number])
-		return false;
+	*ret_rows = 0;
+	*ret_grown = 0;
+	*ret_steady = false;
 	for (size_t i = 0; i < number; i++)
 		if (report->causes[i] == report->causes[number])
 			return false;
+	for (size_t i = number; i < report->cause_count; i++) {
+		const struct pl_row *row = &report->rows->items[i];
+
+		if (report->causes[i] != report->causes[number])
+			continue;
+		++*ret_rows;
+		*ret_grown += report->kind == PL_REPORT_DIFF ? row->size_diff : row->size;
+		*ret_steady |= is_steady(report, i);
+	}
 	return true;
+}
+
+/* Above the rows, of those too that are not shown. */
+static void print_causes(const struct text *text)
+{
+	const struct pl_report *report = text->report;
+
+	for (size_t i = 0; i < report->cause_count; i++) {
+		const struct pl_cause *cause = report->causes[i];
+		char size[PL_SIZE_TEXT];
+		size_t rows;
+		int64_t grown;
+		bool steady;
+
+		if (!cause || !sum_cause(report, i, &rows, &grown, &steady))
+			continue;
+		pl_format_size(grown, true, size);
+		(void)fprintf(text->out, "known cause%s: ", steady ? "" : ", if this goes on");
+		begin(text, STYLE_BOLD);
+		utf8_print(text->out, cause->cause);
+		end(text);
+		(void)fprintf(text->out, " (%s in %zu row%s)\n    ", size, rows, rows == 1 ? "" : "s");
+		utf8_print(text->out, cause->remedy);
+		(void)fputs("\n    ", text->out);
+		utf8_print(text->out, cause->see);
+		(void)fputc('\n', text->out);
+	}
 }
 
 /* As comments on the line of source above. */
@@ -242,15 +279,9 @@ static void print_remarks(const struct text *text, size_t number)
 		end(text);
 		(void)fputc('\n', text->out);
 	}
-	if (is_new_cause(report, number)) {
-		const struct pl_cause *cause = report->causes[number];
-
-		(void)fprintf(text->out, "    # known cause%s: ", is_steady(report, number) ? "" : ", if this goes on");
-		utf8_print(text->out, cause->cause);
-		(void)fputs("\n    #   ", text->out);
-		utf8_print(text->out, cause->remedy);
-		(void)fputs("\n    #   ", text->out);
-		utf8_print(text->out, cause->see);
+	if (number < report->cause_count && report->causes[number]) {
+		(void)fputs("    # known cause: ", text->out);
+		utf8_print(text->out, report->causes[number]->name);
 		(void)fputc('\n', text->out);
 	}
 }
@@ -393,6 +424,7 @@ int pl_report_text(FILE *out, const struct pl_report *report, const struct pl_re
 	size_t shown = rows_shown(report, options);
 
 	errno = 0;
+	print_causes(&text);
 	for (size_t i = 0; i < shown; i++) {
 		print_row(&text, &rows->items[i]);
 		print_python_caller(&text, &rows->items[i]);

@@ -40,6 +40,8 @@ static char *line_of(void *context, const char *filename, int line)
 	return strdup(lines[line - 1]);
 }
 
+static struct pl_cause_facts facts_now;
+
 /* Frames from "FILE:LINE:FUNCTION|…", innermost first. */
 static bool found_in(const struct pl_causes *causes, const char *trace)
 {
@@ -48,7 +50,7 @@ static bool found_in(const struct pl_causes *causes, const char *trace)
 	char source[] = "/app/cached.py";
 	size_t count;
 	const struct pl_frame *frames = pl_sites_frames(sites, site, &count, NULL);
-	const struct pl_cause *cause = pl_causes_find(causes, frames, count, line_of, source);
+	const struct pl_cause *cause = pl_causes_find(causes, &facts_now, frames, count, line_of, source);
 
 	pl_sites_free(sites);
 	return cause != NULL;
@@ -139,6 +141,45 @@ Test(causes, matches)
 	}
 }
 
+/* All conditions of a section have to hold; on what is not known none does. */
+Test(causes, conditions)
+{
+	static const struct {
+		const char *when;
+		struct pl_cause_facts facts;
+		bool found;
+	} table[] = {
+		{"when threads > 8\nmatch */a.py:f", {9, 0}, true},
+		{"when threads > 8\nmatch */a.py:f", {8, 0}, false},
+		{"when threads > 8\nmatch */a.py:f", {0, 31200}, false},
+		{"when python >= 3.12\nwhen python < 3.12.5\nmatch */a.py:f", {0, 31204}, true},
+		{"when python >= 3.12\nwhen python < 3.12.5\nmatch */a.py:f", {0, 31205}, false},
+		{"when python >= 3.12\nwhen python < 3.12.5\nmatch */a.py:f", {0, 31105}, false},
+		{"when python < 3.14\nmatch */a.py:f", {0, 0}, false},
+		{"when maxsize > 1000\nmatch *:@*lru_cache*", {0, 0}, true},
+		{"when maxsize < 1000\nmatch *:@*lru_cache*", {0, 0}, false},
+		{"when maxsize > 1000\nmatch */cached.py:text", {0, 0}, false},
+		{"match *:=return?1", {0, 0}, true},
+		{"match *:=return?2", {0, 0}, false},
+	};
+
+	for (size_t i = 0; i < COUNT(table); i++) {
+		char text[500];
+		struct pl_causes *causes;
+
+		(void)snprintf(text, sizeof(text), SECTION "%s\n", table[i].when);
+		causes = parse(text);
+		facts_now = table[i].facts;
+		cr_expect_eq(found_in(causes, strstr(text, "a.py") ? "/x/a.py:1:f" : "/app/cached.py:5:text"), table[i].found, "%s",
+			table[i].when);
+		pl_causes_free(causes);
+	}
+	facts_now = (struct pl_cause_facts){0};
+	cr_expect_eq(pl_causes_version("3.11.5"), 31105);
+	cr_expect_eq(pl_causes_version("3.9"), 30900);
+	cr_expect_eq(pl_causes_version("x"), 0);
+}
+
 Test(causes, what_is_wrong_is_named_with_its_line)
 {
 	static const struct {
@@ -152,13 +193,18 @@ Test(causes, what_is_wrong_is_named_with_its_line)
 		{"[name\n", "FILE, line 1: not the name of a section in brackets: '[name'"},
 		{"[]\n", "FILE, line 1: not the name of a section in brackets: '[]'"},
 		{SECTION "see again\n", "FILE, line 5: the section has this already: 'see'"},
-		{SECTION "nonsense again\n", "FILE, line 5: not one of cause, remedy, see and match: 'nonsense'"},
+		{SECTION "nonsense again\n", "FILE, line 5: not one of cause, remedy, see, when and match: 'nonsense'"},
 		{SECTION "match\n", "FILE, line 5: nothing follows 'match'"},
 		{SECTION "match ...\n", "FILE, line 5: a match without a frame"},
 		{SECTION "match a:b ... c:d\n", "FILE, line 5: '...' stands at the end of a match only, here follows 'c:d'"},
 		{SECTION "match ab\n", "FILE, line 5: not FILE:FUNCTION: 'ab'"},
 		{SECTION "match :b\n", "FILE, line 5: not FILE:FUNCTION: ':b'"},
 		{SECTION "match a:\n", "FILE, line 5: not FILE:FUNCTION: 'a:'"},
+		{SECTION "when threads\n", "FILE, line 5: not FACT RELATION NUMBER: 'threads'"},
+		{SECTION "when moons > 1\n", "FILE, line 5: not one of threads, python and maxsize: 'moons > 1'"},
+		{SECTION "when threads = 1\n", "FILE, line 5: not one of <, > and >=: 'threads = 1'"},
+		{SECTION "when threads > x\n", "FILE, line 5: not a number: 'threads > x'"},
+		{SECTION "when python > 3\n", "FILE, line 5: not a number: 'python > 3'"},
 		{SECTION "match a:1 a:2 a:3 a:4 a:5 a:6 a:7 a:8 a:9\n", "FILE, line 5: too many frames in one match"},
 	};
 

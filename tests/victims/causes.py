@@ -20,6 +20,12 @@ def logging_handlers():
     logger.addHandler(logging.StreamHandler())
 
 
+def logging_filters():
+    import logging
+    for _ in range(20):
+        logging.getLogger("service").addFilter(logging.Filter("a.b"))
+
+
 def loggers_by_name():
     import logging
     logging.getLogger("request-%d" % next(number)).debug("hello")
@@ -179,6 +185,52 @@ def pyplot_figures():
     figure, axes = plt.subplots(figsize=(1, 1))
     axes.plot([1, 2, 3])
     figure.savefig(io.BytesIO(), format="png")
+
+
+def django_signals():
+    import django.dispatch
+    if not kept:
+        kept.append(django.dispatch.Signal())
+    kept[0].connect(lambda **values: None, weak=False)
+
+
+def sqlalchemy_sessions():
+    import sqlalchemy.orm
+    if not kept:
+        kept.append(sqlalchemy.create_engine("sqlite://"))
+    kept.append(sqlalchemy.orm.Session(bind=kept[0]))
+
+
+def dataclasses_made_per_call():
+    import dataclasses
+    kept.append(dataclasses.make_dataclass("Row", ["a", "b"]))
+
+
+def abc_of_new_classes():
+    import collections.abc
+    for _ in range(5):
+        kept.append(type("Request", (), {}))
+        isinstance(kept[-1](), collections.abc.Mapping)
+
+
+def interned_for_ever():
+    for _ in range(50):
+        sys.intern("request-%d" % next(number))
+
+
+def atexit_callbacks():
+    import atexit
+    for _ in range(20):
+        atexit.register(os.unlink, "/nonexistent/%d" % next(number))
+
+
+def ctypes_pointer_types():
+    import ctypes
+    ctypes.POINTER(type("Row", (ctypes.Structure,), {"_fields_": [("a", ctypes.c_int)]}))
+
+
+def path_entries():
+    sys.path.insert(0, "/nonexistent/request-%d" % next(number))
 
 
 def main():

@@ -84,6 +84,12 @@ function head() {
       `the places of ${countText(report.lost.sites)} more.`;
     $('notes').hidden = false;
   }
+  for (const cause of report.known_causes || []) {
+    const link = element('a', {href: cause.see, rel: 'noreferrer'}, cause.see);
+    $('causes').append(element('p', {}, element('strong', {}, `Known cause: ${visible(cause.cause)}.`), ` ${visible(cause.remedy)}. `,
+      /^https:/.test(cause.see) ? link : visible(cause.see)));
+    $('causes').hidden = false;
+  }
   $('footer').textContent = `Made by ${data.writer}. Sizes are powers of 1024.`;
 }
 
