@@ -4,29 +4,21 @@
 
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/types.h>
 
 #include "pyleak/error.h"
-#include "pyleak/maps.h"
+#include "pyleak/space.h"
 
 /*
- * One mapped ELF object of a process: its symbols and sections, at run-time addresses. Through
- * libelf/libdw. The file is opened by what is mapped, not by what the name leads to: first
- * /proc/PID/map_files/…, then /proc/PID/exe for the main program, then /proc/PID/root/<path> if
- * device and inode agree; and if none of these can be had (deleted and no privilege), the image is
- * read from the process's own memory by its program headers (.dynsym only then).
+ * One mapped ELF object of an address space: its symbols and sections, at run-time addresses. Through
+ * libelf/libdw, from the file that is mapped (see pl_space_open_mapped()); and if that cannot be had
+ * (deleted and no privilege), from the image in memory by its program headers (.dynsym only then).
  */
 struct pl_elf;
 
-/* The file that `map` shows, found in these ways: a descriptor, or -errno. */
-int pl_elf_open_file(pid_t pid, const struct pl_maps *maps, const struct pl_map *map);
-
-/* Opens the object that `map` belongs to. *ret is released with pl_elf_close(). */
-int pl_elf_open(pid_t pid, const struct pl_maps *maps, const struct pl_map *map, struct pl_elf **ret,
+/* Opens the object that `map` belongs to. *ret is released with pl_elf_close(); the space outlives it. */
+int pl_elf_open(struct pl_space *space, const struct pl_maps *maps, const struct pl_map *map, struct pl_elf **ret,
 		struct pl_error *err);
 void pl_elf_close(struct pl_elf *elf);
-/* A descriptor of the file that is mapped, found in that order, or -errno. */
-int pl_elf_open_file(pid_t pid, const struct pl_maps *maps, const struct pl_map *map);
 
 /* Run-time address minus address in the file: start of the mapping of the first PT_LOAD − its
  * page-aligned p_vaddr (0 for ET_EXEC). Never computed from the r-x mapping (memleax's bug). */

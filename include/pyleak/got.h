@@ -5,13 +5,12 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/types.h>
 
-#include "pyleak/maps.h"
+#include "pyleak/space.h"
 
 /*
  * The words of loaded objects' global offset tables through which they call functions of given names.
- * Read from the process's memory, as ld.so left it, without a stop: the relocations of each object that
+ * Read from memory, as ld.so left it, without a stop: the relocations of each object that
  * is mapped as a program or library say which word belongs to which symbol.
  *
  * Words that code jumps through and nothing else are those of the PLT (PL_RELOCATION_JUMP), and others
@@ -62,7 +61,7 @@ enum { PL_GOT_NAMES_MAX = 64 };
  * dynamic section; -EAGAIN: it is not loaded as a program or library, not yet or not any more; -ESRCH,
  * -EPERM, -ENOMEM.
  */
-int pl_got_add(pid_t pid, const struct pl_maps *maps, const struct pl_map *map, const char *const *names,
+int pl_got_add(struct pl_space *space, const struct pl_maps *maps, const struct pl_map *map, const char *const *names,
 	       size_t name_count, struct pl_got *got);
 void pl_got_free(struct pl_got *got);
 

@@ -28,9 +28,6 @@ struct pl_memory_piece {
 };
 int pl_memory_read_pieces(pid_t pid, const struct pl_memory_piece *pieces, size_t count);
 
-/* Bytes of this range that are in memory or swapped out, in whole pages; 0 if that cannot be had. */
-uint64_t pl_memory_resident(pid_t pid, uint64_t address, uint64_t length);
-
 static inline int pl_memory_read_u64(pid_t pid, uint64_t address, uint64_t *ret)
 {
 	return pl_memory_read(pid, address, ret, sizeof(*ret));

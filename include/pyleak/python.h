@@ -8,6 +8,7 @@
 #include <sys/types.h>
 
 #include "pyleak/error.h"
+#include "pyleak/space.h"
 
 /*
  * A CPython interpreter seen from outside: its version, its struct layouts, its allocator tables,
@@ -66,7 +67,8 @@ struct pl_python_free_lists {
 };
 
 struct pl_python {
-	pid_t pid;
+	struct pl_space *space; /* what it is read from: borrowed */
+	pid_t pid;              /* the same process, for those that trace it */
 	uint32_t version_hex;  /* PY_VERSION_HEX: 0x030b02f0 */
 	int minor;             /* 6 … 15, or more by force */
 	char version[32];      /* "3.11.2"; "3.13.0t" for a free-threaded build */
@@ -96,17 +98,17 @@ static inline uint64_t pl_python_slot(const struct pl_python *python, enum pl_py
 /*
  * Finds the interpreter in any mapped ELF that defines it (never by a file name), its version from
  * the interpreter itself, its layout, and its allocator tables in two independent ways that must
- * agree. *ret is released with pl_python_close().
+ * agree. *ret is released with pl_python_close(); the space outlives it.
  * by_force: a minor version that is newer than all that we know is taken too, if what its
  * _Py_DebugOffsets say, read as an older version's, holds in the process.
  * -ENOEXEC: not a Python that we know (not Python, PyPy, Python 2, unknown version: err says which);
  * -EPROTO: two sources disagree; -ESRCH; -EPERM.
  */
-int pl_python_open(pid_t pid, bool by_force, struct pl_python **ret, struct pl_error *err);
+int pl_python_open(struct pl_space *space, bool by_force, struct pl_python **ret, struct pl_error *err);
 void pl_python_close(struct pl_python *python);
 /* Cheap: version only (for `pyleak ps`); text gets "3.11.2". 1: a version that is opened by force only.
  * -ENOEXEC: no CPython in it; -EPERM: it may not be read, so nobody knows; -ESRCH. */
-int pl_python_identify(pid_t pid, char version[32]);
+int pl_python_identify(struct pl_space *space, char version[32]);
 
 /* One entry of a stack. Two frames are the same place if all three are equal. */
 struct pl_frame_ref {

@@ -22,10 +22,11 @@ struct pl_range {
 /* The descriptor to give to the other functions, to be closed with close(2). -ESRCH, -EPERM. */
 int pl_resident_open(pid_t pid);
 
-/* One byte for each page of the range: 1, it is in memory; 0, it is not. 0 or -errno. */
+/* One byte for each page of the range. 0: never touched, or given back. 0 or -errno. */
+enum { PL_RESIDENT = 1 /* it is in memory */, PL_SWAPPED = 2 };
 int pl_resident_pages(int fd, struct pl_range range, uint8_t *pages);
 
-/* Bytes of a range that are in memory. */
-int pl_resident_bytes(int fd, struct pl_range range, uint64_t *ret);
+/* Bytes of this range that are in memory or swapped out, in whole pages; 0 if that cannot be had. */
+uint64_t pl_resident_or_swapped(pid_t pid, struct pl_range range);
 
 #endif

@@ -4,7 +4,8 @@
 
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/types.h>
+
+#include "pyleak/space.h"
 
 /*
  * Native code of another process: what an address is, and who called whom on a copied piece of a stack.
@@ -33,8 +34,8 @@ struct pl_stack_copy {
 /* Innermost first; other than 0 ends the walk, and is returned. */
 typedef int (*pl_unwind_visit)(void *context, const struct pl_native_frame *frame);
 
-/* Opens nothing yet. NULL: out of memory. */
-struct pl_unwinder *pl_unwinder_new(pid_t pid);
+/* Of a live process; the space outlives it. Opens nothing yet. NULL: out of memory. */
+struct pl_unwinder *pl_unwinder_new(struct pl_space *space);
 void pl_unwinder_free(struct pl_unwinder *unwinder); /* NULL is allowed */
 
 /* The frames at a call that returns to `address`: functions inlined there, and the one that they are in.

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "../heap/heap_private.h"
 #include "pyleak/process.h"
@@ -9,19 +8,16 @@
 int pl_account_open(const struct pl_python *python, struct pl_account_reader **ret)
 {
 	struct pl_account_reader *reader = calloc(1, sizeof(*reader));
-	struct pl_maps maps;
+	struct pl_maps maps = {0};
 	int code;
 
 	if (!reader)
 		return -ENOMEM;
 	reader->python = python;
-	reader->pagemap = pl_resident_open(python->pid);
-	if (reader->pagemap < 0) {
-		code = reader->pagemap;
-		free(reader);
-		return code;
-	}
-	code = pl_maps_read(python->pid, &maps);
+	/* Whether that can be had, before anything else. */
+	code = pl_space_pages(python->space, (struct pl_range){0, 0}, NULL);
+	if (code == 0)
+		code = pl_space_maps(python->space, &maps);
 	if (code == 0)
 		arenas_find(reader, &maps);
 	pl_maps_free(&maps);
@@ -35,9 +31,6 @@ int pl_account_open(const struct pl_python *python, struct pl_account_reader **r
 
 void pl_account_close(struct pl_account_reader *reader)
 {
-	if (!reader)
-		return;
-	(void)close(reader->pagemap);
 	free(reader);
 }
 
@@ -55,7 +48,7 @@ void pl_account_take(const struct pl_account_reader *reader, uint64_t own, struc
 	*ret = (struct pl_account){.alignment = PL_ACCOUNT_ALIGNMENT, .rounding = -1};
 	if (!reader)
 		return;
-	if (pl_maps_read(reader->python->pid, &maps) == 0 && pl_process_memory(reader->python->pid, &memory) == 0) {
+	if (pl_space_maps(reader->python->space, &maps) == 0 && pl_process_memory(reader->python->pid, &memory) == 0) {
 		const struct moment moment = {reader, &maps};
 
 		ret->taken = true;

@@ -52,7 +52,7 @@ static int compare_starts(const void *a, const void *b)
 	return (first->start > second->start) - (first->start < second->start);
 }
 
-static uint64_t resident_bytes(int pagemap, struct pl_range range)
+static uint64_t resident_bytes(struct pl_space *space, struct pl_range range)
 {
 	uint8_t pages[STACK_MAX / PL_PAGE];
 	uint64_t count, bytes = 0;
@@ -61,7 +61,7 @@ static uint64_t resident_bytes(int pagemap, struct pl_range range)
 	if (range.end - range.start > STACK_MAX)
 		range.start = range.end - STACK_MAX;
 	count = (range.end - range.start) / PL_PAGE;
-	if (pl_resident_pages(pagemap, range, pages) < 0)
+	if (pl_space_pages(space, range, pages) < 0)
 		return 0;
 	for (uint64_t i = 0; i < count; i++)
 		bytes += pages[i] ? PL_PAGE : 0;
@@ -124,7 +124,7 @@ void stacks_count(const struct moment *moment, struct pl_account *ret)
 		if (stacks[i].start == stacks[i].end)
 			continue;
 		covered = stacks[i].end;
-		sum += resident_bytes(reader->pagemap, stacks[i]);
+		sum += resident_bytes(reader->python->space, stacks[i]);
 	}
 	ret->parts[PL_ACCOUNT_STACKS] = (int64_t)sum;
 	ret->known[PL_ACCOUNT_STACKS] = true;

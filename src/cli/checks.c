@@ -73,7 +73,7 @@ static int check_sandbox(struct pl_subject *subject, char note[PL_CHECK_NOTE], s
 
 static int check_python(struct pl_subject *subject, char note[PL_CHECK_NOTE], struct pl_error *err)
 {
-	int code = pl_python_open(subject->process.pid, subject->by_force, &subject->python, err);
+	int code = pl_python_open(subject->space, subject->by_force, &subject->python, err);
 
 	if (code == 0)
 		note_down(note, "%s in %s (%s)", subject->python->version, subject->python->object_path,
@@ -221,6 +221,9 @@ int pl_subject_open(struct pl_subject *subject, pid_t pid, bool by_force, struct
 	int code;
 
 	*subject = (struct pl_subject){.by_force = by_force};
+	code = pl_space_of_process(pid, &subject->space);
+	if (code < 0)
+		return pl_fail(err, code, "out of memory");
 	code = pl_process_read(pid, &subject->process);
 	if (code == -ESRCH)
 		return pl_fail(err, code, "no process %d: see 'pyleak ps'", (int)pid);
@@ -230,6 +233,7 @@ int pl_subject_open(struct pl_subject *subject, pid_t pid, bool by_force, struct
 void pl_subject_close(struct pl_subject *subject)
 {
 	pl_python_close(PL_TAKE(subject->python));
+	pl_space_close(PL_TAKE(subject->space));
 	pl_process_free(&subject->process);
 }
 

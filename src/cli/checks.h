@@ -18,6 +18,7 @@
 struct pl_subject {
 	struct pl_process process;
 	bool by_force;            /* see pl_python_open() */
+	struct pl_space *space;
 	struct pl_python *python; /* set by the check of that name */
 };
 

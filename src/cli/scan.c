@@ -30,10 +30,14 @@ static bool looks_like_python(const struct pl_process *process)
 /* 1: *candidate is filled. 0: none of ours, or it ended. */
 static int look_at(pid_t pid, struct pl_candidate *candidate)
 {
+	struct pl_space *space;
 	int identified, r;
 
 	memset(candidate, 0, sizeof(*candidate));
-	identified = pl_python_identify(pid, candidate->python);
+	if (pl_space_of_process(pid, &space) < 0)
+		return -ENOMEM;
+	identified = pl_python_identify(space, candidate->python);
+	pl_space_close(space);
 	if (identified < 0) {
 		candidate->python[0] = '\0';
 		if (identified != -EPERM && identified != -EACCES)

@@ -20,6 +20,7 @@ enum { LAST_CALL = 200000 };
 struct program {
 	pid_t pid;
 	unsigned int calls, next_look;
+	struct pl_space *space;
 	struct pl_python *python; /* NULL: none has been found yet */
 	uint64_t thread;
 };
@@ -39,16 +40,22 @@ struct starting *starting_new(bool by_force)
 	return starting;
 }
 
+static void program_close(struct program *program)
+{
+	pl_python_close(program->python);
+	pl_space_close(program->space);
+}
+
 void starting_free(struct starting *starting)
 {
 	for (size_t i = 0; starting && i < starting->count; i++)
-		pl_python_close(starting->programs[i].python);
+		program_close(&starting->programs[i]);
 	free(starting);
 }
 
 static void forget(struct starting *starting, struct program *program)
 {
-	pl_python_close(program->python);
+	program_close(program);
 	*program = starting->programs[--starting->count];
 }
 
@@ -78,7 +85,9 @@ static enum pl_launch_answer look(const struct starting *starting, struct progra
 	if (program->calls > LAST_LOOK)
 		return PL_LAUNCH_NEVER;
 	program->next_look = 2 * program->calls;
-	if (pl_python_open(program->pid, starting->by_force, &program->python, &ignored) < 0)
+	if (!program->space && pl_space_of_process(program->pid, &program->space) < 0)
+		return PL_LAUNCH_ASK_AGAIN;
+	if (pl_python_open(program->space, starting->by_force, &program->python, &ignored) < 0)
 		program->python = NULL;
 	return PL_LAUNCH_ASK_AGAIN;
 }

@@ -63,6 +63,7 @@ int pl_target_check(struct pl_target *target, pid_t pid, bool by_force, struct p
 	*target = (struct pl_target){.pid = pid, .start_time = subject.process.start_time};
 	if (code == 0)
 		code = check(&subject, err);
+	target->space = PL_TAKE(subject.space);
 	target->python = PL_TAKE(subject.python);
 	if (code == 0)
 		pl_log_note("process %d, Python %s: %s", (int)pid, target->python->version, subject.process.command_line);
@@ -193,5 +194,6 @@ void pl_target_close(struct pl_target *target)
 	pl_engine_free(PL_TAKE(target->engine));
 	pl_account_close(PL_TAKE(target->account));
 	pl_python_close(PL_TAKE(target->python));
+	pl_space_close(PL_TAKE(target->space));
 	pl_probe_unclaim(target->pid);
 }

@@ -13,6 +13,7 @@
 struct pl_target {
 	pid_t pid;
 	uint64_t start_time; /* with the pid, its identity */
+	struct pl_space *space;
 	struct pl_python *python;
 	struct pl_engine *engine; /* NULL: not yet */
 	struct pl_facts facts;

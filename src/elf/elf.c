@@ -2,123 +2,14 @@
 #include "elf_private.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
+#include <unistd.h>
 
 #include "pyleak/cleanup.h"
-#include "pyleak/memory.h"
-#include "pyleak/process.h"
+#include "pyleak/space.h"
 
 enum { MAX_SEGMENTS = 1024 };
-
-static int open_regular(int fd)
-{
-	struct stat status;
-
-	if (fd < 0)
-		return -errno;
-	if (fstat(fd, &status) == 0 && S_ISREG(status.st_mode))
-		return fd;
-	(void)close(fd);
-	return -EINVAL;
-}
-
-static bool same_identity(int fd, const struct pl_map *map)
-{
-	struct stat status;
-
-	return fstat(fd, &status) == 0 && status.st_ino == map->inode && major(status.st_dev) == map->dev_major &&
-	       minor(status.st_dev) == map->dev_minor;
-}
-
-/*
- * maps and stat(2) name different devices for one file on btrfs, and different inodes too on overlayfs before
- * Linux 6.8 (maps tells of the lower file): every container. There the first page decides: it holds the ELF header, the
- * program headers, and in any modern build the build ID.
- */
-static bool same_first_page(pid_t pid, const struct pl_maps *maps, const struct pl_map *map, int fd)
-{
-	unsigned char mapped[4096], stored[4096];
-	const struct pl_map *first = NULL;
-	ssize_t length;
-
-	for (size_t i = 0; i < maps->count && maps->items[i].start <= map->start; i++) {
-		if (maps->items[i].offset == 0 && pl_map_same_file(&maps->items[i], map))
-			first = &maps->items[i];
-	}
-	if (!first)
-		return false;
-	length = pread(fd, stored, sizeof(stored), 0);
-	return length >= (ssize_t)sizeof(Elf64_Ehdr) &&
-	       pl_memory_read(pid, first->start, mapped, (size_t)length) == 0 &&
-	       memcmp(mapped, stored, (size_t)length) == 0;
-}
-
-static int open_map_file(pid_t pid, const struct pl_map *map)
-{
-	char path[96];
-
-	(void)snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", (int)pid, (unsigned long)map->start,
-		(unsigned long)map->end);
-	return open_regular(open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-}
-
-static int open_program(pid_t pid)
-{
-	char path[48];
-
-	(void)snprintf(path, sizeof(path), "/proc/%d/exe", (int)pid);
-	return open_regular(open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-}
-
-static int open_by_name(pid_t pid, const struct pl_map *map)
-{
-	int fd = pl_process_open_file(pid, map->path);
-
-	if (fd < 0)
-		errno = -fd;
-	return open_regular(fd);
-}
-
-/* A process in a chroot of our own mount namespace: maps gives its names as seen from our root. */
-static int open_by_own_name(const struct pl_map *map)
-{
-	return open_regular(open(map->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-}
-
-int pl_elf_open_file(pid_t pid, const struct pl_maps *maps, const struct pl_map *map)
-{
-	int fd;
-
-	if (map->inode == 0)
-		return -ENOENT;
-	fd = open_map_file(pid, map);
-	if (fd >= 0)
-		return fd;
-	fd = open_program(pid);
-	if (fd >= 0 && (same_identity(fd, map) || same_first_page(pid, maps, map, fd)))
-		return fd;
-	for (int own = 0; own < 2; own++) {
-		if (fd >= 0)
-			(void)close(fd);
-		if (map->path[0] != '/')
-			return -ENOENT;
-		fd = own ? open_by_own_name(map) : open_by_name(pid, map);
-		if (fd < 0)
-			continue;
-		if (same_identity(fd, map))
-			return fd;
-		if (!(map->flags & PL_MAP_DELETED) && same_first_page(pid, maps, map, fd))
-			return fd;
-	}
-	if (fd >= 0)
-		(void)close(fd);
-	return -ENOENT;
-}
 
 static int header_from_file(Elf *file, struct pl_elf_header *header)
 {
@@ -144,7 +35,7 @@ static int header_from_file(Elf *file, struct pl_elf_header *header)
 
 static int open_file(struct pl_elf *elf, const struct pl_maps *maps, const struct pl_map *map)
 {
-	elf->fd = pl_elf_open_file(elf->pid, maps, map);
+	elf->fd = pl_space_open_mapped(elf->space, maps, map);
 	if (elf->fd < 0)
 		return elf->fd;
 	/* Not ELF_C_READ_MMAP: whoever owns the file could truncate it and have us die of SIGBUS. */
@@ -165,7 +56,7 @@ static int place_memory(struct pl_elf *elf, const struct pl_maps *maps, const st
 			continue;
 		free(elf->header.segments);
 		elf->header = (struct pl_elf_header){0};
-		r = pl_elf_header_from_memory(elf->pid, base->start, &elf->header);
+		r = pl_elf_header_from_memory(elf->space, base->start, &elf->header);
 		if (r == 0)
 			r = pl_elf_place(&elf->header, maps, map, &elf->bias);
 		if (r == 0 || r == -ESRCH || r == -EPERM || r == -ENOMEM)
@@ -175,7 +66,8 @@ static int place_memory(struct pl_elf *elf, const struct pl_maps *maps, const st
 }
 
 int pl_elf_open(
-	pid_t pid, const struct pl_maps *maps, const struct pl_map *map, struct pl_elf **ret, struct pl_error *err)
+	struct pl_space *space, const struct pl_maps *maps, const struct pl_map *map, struct pl_elf **ret,
+	struct pl_error *err)
 {
 	struct pl_elf *elf;
 	int r;
@@ -185,7 +77,7 @@ int pl_elf_open(
 	elf = calloc(1, sizeof(*elf));
 	if (!elf)
 		return pl_fail(err, -ENOMEM, "out of memory");
-	elf->pid = pid;
+	elf->space = space;
 	elf->fd = -1;
 	elf->dynamic = calloc(1, sizeof(*elf->dynamic));
 	elf->full = calloc(1, sizeof(*elf->full));
@@ -197,23 +89,23 @@ int pl_elf_open(
 	if (r == 0) {
 		r = pl_elf_place(&elf->header, maps, map, &elf->bias);
 		if (r < 0) {
-			r = pl_fail(err, -ENOEXEC, "%s is mapped in process %d, but not loaded as a program or library",
-				map->path, (int)pid);
+			r = pl_fail(err, -ENOEXEC, "%s is mapped in %s, but not loaded as a program or library",
+				map->path, space->name);
 			goto fail;
 		}
 	} else if (elf->fd < 0) {
 		r = place_memory(elf, maps, map);
 		if (r == -EPERM)
 			r = pl_fail(err, r,
-				"may not read the memory of process %d: run pyleak as its user or with sudo", (int)pid);
+				"may not read the memory of %s: run pyleak as its user or with sudo", space->name);
 		else if (r == -ESRCH)
-			r = pl_fail(err, r, "process %d has ended", (int)pid);
+			r = pl_fail(err, r, "%s has ended", space->name);
 		else if (r < 0)
 			r = pl_fail(err, -ENOEXEC,
-				"cannot open %s of process %d, and its memory shows no loaded ELF object there",
-				map->path[0] ? map->path : "the mapping", (int)pid);
+				"cannot open %s of %s, and its memory shows no loaded ELF object there",
+				map->path[0] ? map->path : "the mapping", space->name);
 	} else {
-		r = pl_fail(err, -ENOEXEC, "%s of process %d is not an ELF object", map->path, (int)pid);
+		r = pl_fail(err, -ENOEXEC, "%s of %s is not an ELF object", map->path, space->name);
 	}
 	if (r < 0)
 		goto fail;
@@ -266,7 +158,7 @@ static const struct pl_elf_symbols *table(const struct pl_elf *elf, bool full)
 		r = pl_elf_symbols_from_file(elf->file, full ? SHT_SYMTAB : SHT_DYNSYM, symbols);
 	/* Also where someone cut the section headers off. */
 	if (r == -ENOENT && !full)
-		(void)pl_elf_symbols_from_memory(elf->pid, &elf->header, elf->bias, symbols);
+		(void)pl_elf_symbols_from_memory(elf->space, &elf->header, elf->bias, symbols);
 	return symbols;
 }
 

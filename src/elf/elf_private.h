@@ -37,7 +37,7 @@ struct pl_elf_symbol_entry {
 };
 
 struct pl_elf {
-	pid_t pid;
+	struct pl_space *space;
 	int fd;	   /* -1: read from memory */
 	Elf *file; /* NULL: read from memory */
 	struct pl_elf_header header;
@@ -69,14 +69,15 @@ void pl_elf_symbols_free(struct pl_elf_symbols *symbols);
 
 /* memory.c */
 /* Header and program headers of an image whose first byte is mapped at address. -ENOEXEC: it is no 64-bit ELF. */
-int pl_elf_header_from_memory(pid_t pid, uint64_t address, struct pl_elf_header *header);
+int pl_elf_header_from_memory(struct pl_space *space, uint64_t address, struct pl_elf_header *header);
 /* What the dynamic section of a loaded object says, at run-time addresses. 0: nothing. */
 struct pl_elf_dynamic {
 	uint64_t symbols, strings, strings_size, hash, gnu_hash, versions;
 	uint64_t jumps, jumps_size, relocations, relocations_size, relative_count; /* DT_JMPREL, DT_RELA */
 };
-int pl_elf_dynamic_read(pid_t pid, const struct pl_elf_header *header, uint64_t bias, struct pl_elf_dynamic *ret);
+int pl_elf_dynamic_read(struct pl_space *space, const struct pl_elf_header *header, uint64_t bias,
+	struct pl_elf_dynamic *ret);
 int pl_elf_symbols_from_memory(
-	pid_t pid, const struct pl_elf_header *header, uint64_t bias, struct pl_elf_symbols *symbols);
+	struct pl_space *space, const struct pl_elf_header *header, uint64_t bias, struct pl_elf_symbols *symbols);
 
 #endif

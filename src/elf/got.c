@@ -10,7 +10,7 @@
 #include "elf_private.h"
 #include "pyleak/arch.h"
 #include "pyleak/cleanup.h"
-#include "pyleak/memory.h"
+#include "pyleak/space.h"
 
 /* All of it is the process's to overwrite. The largest object met has 30 MB of relocations, most of them
  * relative ones, which are not read. */
@@ -23,7 +23,7 @@ enum {
 };
 
 struct reading {
-	pid_t pid;
+	struct pl_space *space;
 	const struct pl_maps *maps;
 	struct pl_got *got;
 	struct pl_elf_header header;
@@ -86,7 +86,7 @@ static int read_symbols(struct reading *reading, const Elf64_Rela *relocations, 
 	free(reading->symbols);
 	reading->symbol_count = last + 1;
 	reading->symbols = calloc(reading->symbol_count, sizeof(*reading->symbols));
-	return reading->symbols ? pl_memory_read(reading->pid, reading->dynamic.symbols, reading->symbols,
+	return reading->symbols ? pl_space_read(reading->space, reading->dynamic.symbols, reading->symbols,
 					  reading->symbol_count * sizeof(*reading->symbols)) :
 				  -ENOMEM;
 }
@@ -124,7 +124,7 @@ static int read_table(struct reading *reading, uint64_t table, uint64_t size)
 	relocations = calloc(count, sizeof(*relocations));
 	if (!relocations)
 		return -ENOMEM;
-	code = pl_memory_read(reading->pid, table, relocations, count * sizeof(*relocations));
+	code = pl_space_read(reading->space, table, relocations, count * sizeof(*relocations));
 	if (code == 0)
 		code = read_symbols(reading, relocations, count);
 	for (size_t i = 0; code == 0 && i < count; i++) {
@@ -143,7 +143,7 @@ static int read_table(struct reading *reading, uint64_t table, uint64_t size)
 		if (name == reading->name_count || (type == PL_RELOCATION_DATA && relocations[i].r_addend))
 			continue;
 		if (word.address & 7 || word.address < object->start || word.address >= object->end ||
-			pl_memory_read_u64(reading->pid, word.address, &word.value) < 0 || !is_code(reading, word.value)) {
+			pl_space_read_u64(reading->space, word.address, &word.value) < 0 || !is_code(reading, word.value)) {
 			/* What data point to is the program's to change. */
 			object->unready += word.kind != PL_GOT_DATA;
 			continue;
@@ -205,7 +205,7 @@ static int read_text(
 	if (fd >= 0 && at + size <= segment->p_filesz &&
 		pread(fd, text, size, (off_t)(segment->p_offset + at)) == (ssize_t)size)
 		return 0;
-	return pl_memory_read(reading->pid, reading->bias + segment->p_vaddr + at, text, size);
+	return pl_space_read(reading->space, reading->bias + segment->p_vaddr + at, text, size);
 }
 
 /* How the last `count` words are referred to. */
@@ -223,7 +223,7 @@ static int look_at_text(struct reading *reading, size_t count)
 		return 0;
 	if (!text)
 		return -ENOMEM;
-	fd = pl_elf_open_file(reading->pid, reading->maps, got->objects[got->object_count - 1].map);
+	fd = pl_space_open_mapped(reading->space, reading->maps, got->objects[got->object_count - 1].map);
 	for (size_t i = 0; i < reading->header.count; i++) {
 		const GElf_Phdr *segment = &reading->header.segments[i];
 
@@ -264,7 +264,7 @@ static int read_words(struct reading *reading)
 	reading->strings = malloc(dynamic->strings_size);
 	if (!reading->strings)
 		return -ENOMEM;
-	code = pl_memory_read(reading->pid, dynamic->strings, reading->strings, dynamic->strings_size);
+	code = pl_space_read(reading->space, dynamic->strings, reading->strings, dynamic->strings_size);
 	if (code < 0)
 		return code;
 	reading->strings[dynamic->strings_size - 1] = '\0';
@@ -274,18 +274,18 @@ static int read_words(struct reading *reading)
 	return code == 0 ? look_at_text(reading, reading->got->word_count - before) : code;
 }
 
-int pl_got_add(pid_t pid, const struct pl_maps *maps, const struct pl_map *map, const char *const *names,
+int pl_got_add(struct pl_space *space, const struct pl_maps *maps, const struct pl_map *map, const char *const *names,
 	size_t name_count, struct pl_got *got)
 {
-	struct reading reading = {.pid = pid, .maps = maps, .got = got, .names = names, .name_count = name_count};
+	struct reading reading = {.space = space, .maps = maps, .got = got, .names = names, .name_count = name_count};
 	size_t words = got->word_count, objects = got->object_count;
 	int code = name_count > PL_GOT_NAMES_MAX ? -EINVAL :
-		   pl_got_object_start(map)      ? pl_elf_header_from_memory(pid, map->start, &reading.header) : -ENOEXEC;
+		   pl_got_object_start(map)      ? pl_elf_header_from_memory(space, map->start, &reading.header) : -ENOEXEC;
 
 	if (code == 0 && pl_elf_place(&reading.header, maps, map, &reading.bias) < 0)
 		code = -EAGAIN;
 	if (code == 0)
-		code = pl_elf_dynamic_read(pid, &reading.header, reading.bias, &reading.dynamic);
+		code = pl_elf_dynamic_read(space, &reading.header, reading.bias, &reading.dynamic);
 	if (code == 0 && !add_object(got))
 		code = -ENOMEM;
 	if (code == 0) {

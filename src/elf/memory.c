@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "pyleak/cleanup.h"
-#include "pyleak/memory.h"
+#include "pyleak/space.h"
 
 /*
  * An object whose file cannot be had is read the way ld.so sees it: program headers, PT_DYNAMIC, and from there the
@@ -20,11 +20,11 @@ enum {
 	SYMBOLS_AT_ONCE = 1024,
 };
 
-int pl_elf_header_from_memory(pid_t pid, uint64_t address, struct pl_elf_header *header)
+int pl_elf_header_from_memory(struct pl_space *space, uint64_t address, struct pl_elf_header *header)
 {
 	pl_autofree Elf64_Phdr *segments = NULL;
 	Elf64_Ehdr ehdr;
-	int r = pl_memory_read(pid, address, &ehdr, sizeof(ehdr));
+	int r = pl_space_read(space, address, &ehdr, sizeof(ehdr));
 
 	if (r < 0)
 		return r;
@@ -36,7 +36,7 @@ int pl_elf_header_from_memory(pid_t pid, uint64_t address, struct pl_elf_header 
 	header->segments = calloc(ehdr.e_phnum, sizeof(*header->segments));
 	if (!segments || !header->segments)
 		return -ENOMEM;
-	r = pl_memory_read(pid, address + ehdr.e_phoff, segments, ehdr.e_phnum * sizeof(*segments));
+	r = pl_space_read(space, address + ehdr.e_phoff, segments, ehdr.e_phnum * sizeof(*segments));
 	if (r < 0)
 		return r;
 	header->type = ehdr.e_type;
@@ -57,7 +57,7 @@ int pl_elf_header_from_memory(pid_t pid, uint64_t address, struct pl_elf_header 
 }
 
 struct image {
-	pid_t pid;
+	struct pl_space *space;
 	uint64_t bias, start, end; /* [start, end): of the PT_LOADs, at file addresses */
 };
 
@@ -80,7 +80,7 @@ static int count_by_gnu_hash(const struct image *image, uint64_t table, uint32_t
 	pl_autofree uint32_t *words = NULL;
 	uint64_t buckets, chains;
 	uint32_t last = 0, at;
-	int r = pl_memory_read(image->pid, table, &header, sizeof(header));
+	int r = pl_space_read(image->space, table, &header, sizeof(header));
 
 	if (r < 0)
 		return r;
@@ -91,7 +91,7 @@ static int count_by_gnu_hash(const struct image *image, uint64_t table, uint32_t
 	words = calloc((size_t)header.bucket_count + SYMBOLS_AT_ONCE, sizeof(*words));
 	if (!words)
 		return -ENOMEM;
-	r = pl_memory_read(image->pid, buckets, words, header.bucket_count * sizeof(*words));
+	r = pl_space_read(image->space, buckets, words, header.bucket_count * sizeof(*words));
 	if (r < 0)
 		return r;
 	for (uint32_t i = 0; i < header.bucket_count; i++) {
@@ -103,7 +103,7 @@ static int count_by_gnu_hash(const struct image *image, uint64_t table, uint32_t
 		return header.first_symbol > MAX_DYNAMIC_SYMBOLS ? -ENOEXEC : 0;
 	}
 	for (at = last; at < MAX_DYNAMIC_SYMBOLS;) {
-		ssize_t got = pl_memory_read_some(image->pid, chains + 4 * (uint64_t)(at - header.first_symbol), words,
+		ssize_t got = pl_space_read_some(image->space, chains + 4 * (uint64_t)(at - header.first_symbol), words,
 			SYMBOLS_AT_ONCE * sizeof(*words));
 
 		if (got < 4)
@@ -121,7 +121,7 @@ static int count_by_gnu_hash(const struct image *image, uint64_t table, uint32_t
 static int count_by_hash(const struct image *image, uint64_t table, uint32_t *ret_count)
 {
 	uint32_t header[2]; /* nbucket, nchain */
-	int r = pl_memory_read(image->pid, table, header, sizeof(header));
+	int r = pl_space_read(image->space, table, header, sizeof(header));
 
 	if (r < 0)
 		return r;
@@ -146,7 +146,7 @@ static int read_dynamic(const struct image *image, const struct pl_elf_header *h
 	entries = calloc(1, size + sizeof(*entries));
 	if (!entries)
 		return -ENOMEM;
-	r = pl_memory_read(image->pid, image->bias + segment->p_vaddr, entries, size);
+	r = pl_space_read(image->space, image->bias + segment->p_vaddr, entries, size);
 	if (r < 0)
 		return r;
 	*ret = (struct pl_elf_dynamic){0};
@@ -196,9 +196,9 @@ static int read_dynamic(const struct image *image, const struct pl_elf_header *h
 	return 0;
 }
 
-int pl_elf_dynamic_read(pid_t pid, const struct pl_elf_header *header, uint64_t bias, struct pl_elf_dynamic *ret)
+int pl_elf_dynamic_read(struct pl_space *space, const struct pl_elf_header *header, uint64_t bias, struct pl_elf_dynamic *ret)
 {
-	struct image image = {.pid = pid, .bias = bias};
+	struct image image = {.space = space, .bias = bias};
 
 	if (header->class != ELFCLASS64 || !pl_elf_extent(header, &image.start, &image.end))
 		return -ENOEXEC;
@@ -215,12 +215,12 @@ static int read_symbols(
 		return -ENOMEM;
 	for (uint32_t at = 0; at < count; at += SYMBOLS_AT_ONCE) {
 		uint32_t batch = count - at < SYMBOLS_AT_ONCE ? count - at : SYMBOLS_AT_ONCE;
-		int r = pl_memory_read(image->pid, dynamic->symbols + at * sizeof(*raw), raw, batch * sizeof(*raw));
+		int r = pl_space_read(image->space, dynamic->symbols + at * sizeof(*raw), raw, batch * sizeof(*raw));
 
 		if (r < 0)
 			return r;
 		if (dynamic->versions) {
-			r = pl_memory_read(image->pid, dynamic->versions + at * sizeof(*versions), versions,
+			r = pl_space_read(image->space, dynamic->versions + at * sizeof(*versions), versions,
 				batch * sizeof(*versions));
 			if (r < 0)
 				return r;
@@ -244,9 +244,9 @@ static int read_symbols(
 }
 
 int pl_elf_symbols_from_memory(
-	pid_t pid, const struct pl_elf_header *header, uint64_t bias, struct pl_elf_symbols *symbols)
+	struct pl_space *space, const struct pl_elf_header *header, uint64_t bias, struct pl_elf_symbols *symbols)
 {
-	struct image image = {.pid = pid, .bias = bias};
+	struct image image = {.space = space, .bias = bias};
 	struct pl_elf_dynamic dynamic;
 	uint32_t count = 0;
 	int r;
@@ -265,7 +265,7 @@ int pl_elf_symbols_from_memory(
 	symbols->owned_strings = malloc(dynamic.strings_size);
 	if (!symbols->owned_strings)
 		return -ENOMEM;
-	r = pl_memory_read(pid, dynamic.strings, symbols->owned_strings, dynamic.strings_size);
+	r = pl_space_read(space, dynamic.strings, symbols->owned_strings, dynamic.strings_size);
 	if (r < 0)
 		return r;
 	symbols->owned_strings[dynamic.strings_size - 1] = '\0';

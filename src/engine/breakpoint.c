@@ -453,7 +453,12 @@ int pl_engine_start_breakpoint(const struct pl_python *python, const struct pl_e
 	self->frames = (size_t)(options->frames > MAX_FRAMES ? MAX_FRAMES : options->frames);
 	self->next_check = pl_now_ns() + HEALTH_CHECK_NSEC;
 	self->stacks = (struct breakpoint_stacks){
-		.pid = python->pid, .python = python->object_path, .limit = options->native_frames, .sites = options->sites, .random = (uint64_t)pl_now_ns()};
+		.memory = python->space,
+		.python = python->object_path,
+		.limit = options->native_frames,
+		.sites = options->sites,
+		.random = (uint64_t)pl_now_ns(),
+	};
 	pl_resolver_init(&self->resolver, python, self->engine.sites);
 	index_entries(self);
 

@@ -87,9 +87,9 @@ static bool make_space(struct breakpoint_stacks *stacks)
 	if (!stacks->space)
 		stacks->space = unw_create_addr_space(&accessors, 0);
 	if (!stacks->process)
-		stacks->process = _UPT_create(stacks->pid);
+		stacks->process = _UPT_create(stacks->memory->pid);
 	if (!stacks->unwinder)
-		stacks->unwinder = pl_unwinder_new(stacks->pid);
+		stacks->unwinder = pl_unwinder_new(stacks->memory);
 	return stacks->space && stacks->process && stacks->unwinder;
 }
 

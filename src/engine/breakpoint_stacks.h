@@ -11,7 +11,7 @@
  * part of the allocations: each site's first one, then at random, and all in all a quarter of the time at most.
  */
 struct breakpoint_stacks {
-	pid_t pid;
+	struct pl_space *memory; /* of the process; borrowed */
 	const char *python; /* path of the interpreter's object */
 	int limit; /* frames wanted of each; 0: no stacks at all */
 	struct pl_sites *sites;

@@ -11,6 +11,7 @@
 #include "pyleak/log.h"
 #include "pyleak/memory.h"
 #include "pyleak/process.h"
+#include "pyleak/resident.h"
 #include "pyleak/units.h"
 
 /*
@@ -169,8 +170,9 @@ static uint64_t inline_memory(const struct pl_engine *engine)
 
 	if (self->gone)
 		return 0;
-	return pl_memory_resident(self->python->pid, config->data_start, config->pool - config->data_start) +
-	       pl_memory_resident(self->python->pid, config->pool, chunks_in_use(self) * PL_INLINE_CHUNK_BYTES);
+	/* The chunks in use are the pool's first ones, which follows on the rest. */
+	return pl_resident_or_swapped(self->python->pid,
+		(struct pl_range){config->data_start, config->pool + chunks_in_use(self) * PL_INLINE_CHUNK_BYTES});
 }
 
 static void look_at_rounding(const struct inline_engine *self, struct inline_rounding *ret)
@@ -261,7 +263,7 @@ static struct inline_engine *engine_new(const struct pl_python *python, struct p
 	self->python = python;
 	self->process_fd = (int)syscall(SYS_pidfd_open, python->pid, 0);
 	native_init(&self->native, python);
-	self->callers = (struct native_callers){.pid = python->pid, .sites = sites};
+	self->callers = (struct native_callers){.space = python->space, .sites = sites};
 	self->reader.find_caller = find_caller;
 	self->reader.caller_context = &self->callers;
 	self->reader.read = read_tracee;

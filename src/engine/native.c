@@ -164,7 +164,7 @@ static uint64_t find_real(struct native *native, const struct pl_inline_image *i
 		uint64_t address;
 
 		if (!pl_got_object_start(&maps->items[i]) ||
-			pl_elf_open(native->python->pid, maps, &maps->items[i], &elf, NULL) < 0)
+			pl_elf_open(native->python->space, maps, &maps->items[i], &elf, NULL) < 0)
 			continue;
 
 		bool defines = pl_elf_symbol(elf, functions[name].name, &address, NULL) == 0;
@@ -196,7 +196,7 @@ static uint64_t find_quiet(const struct native *native, const struct pl_maps *ma
 	char quiet[64];
 
 	(void)snprintf(quiet, sizeof(quiet), "%s%s", functions[name].name, NOTHROW);
-	if (!map || pl_elf_open(native->python->pid, maps, map, &elf, NULL) < 0)
+	if (!map || pl_elf_open(native->python->space, maps, map, &elf, NULL) < 0)
 		return 1;
 	if (pl_elf_symbol(elf, quiet, &address, NULL) < 0)
 		address = 0;
@@ -402,7 +402,7 @@ static int update_objects(struct native *native, const struct pl_maps *maps, siz
 		objects[at++] = (struct native_object){map->start, pl_map_identity(map), false};
 		if (known && !known->open)
 			continue;
-		code = pl_got_add(native->python->pid, maps, map, names, FUNCTIONS, got);
+		code = pl_got_add(native->python->space, maps, map, names, FUNCTIONS, got);
 		/* Being loaded at this moment, or a mapping of something else. */
 		objects[at - 1].open = code == -EAGAIN;
 		if (code == -EAGAIN || code == -ENOEXEC)

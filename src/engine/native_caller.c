@@ -37,7 +37,7 @@ static const struct pl_map *find_map(struct native_callers *callers, uint64_t ad
 		return map;
 	pl_maps_free(&callers->maps);
 	callers->maps_ns = pl_now_ns();
-	return pl_maps_read(callers->pid, &callers->maps) == 0 ? pl_maps_find(&callers->maps, address) : NULL;
+	return pl_space_maps(callers->space, &callers->maps) == 0 ? pl_maps_find(&callers->maps, address) : NULL;
 }
 
 static const struct native_module *find_module(struct native_callers *callers, const struct pl_map *map)
@@ -64,7 +64,7 @@ static const struct native_module *find_module(struct native_callers *callers, c
 	for (size_t i = 0; map->inode && i < callers->maps.count && callers->maps.items[i].start < map->start; i++)
 		if (callers->maps.items[i].offset == 0 && pl_map_same_file(&callers->maps.items[i], map))
 			module.load_start = callers->maps.items[i].start;
-	if (map->inode && pl_elf_open(callers->pid, &callers->maps, map, &module.elf, NULL) < 0)
+	if (map->inode && pl_elf_open(callers->space, &callers->maps, map, &module.elf, NULL) < 0)
 		module.elf = NULL;
 	modules[callers->module_count++] = module;
 	return &modules[callers->module_count - 1];
@@ -92,7 +92,7 @@ static int take_names(void *context, const struct pl_native_frame *frame)
 struct pl_unwinder *native_callers_unwinder(struct native_callers *callers)
 {
 	if (!callers->unwinder)
-		callers->unwinder = pl_unwinder_new(callers->pid);
+		callers->unwinder = pl_unwinder_new(callers->space);
 	return callers->unwinder;
 }
 

@@ -2,14 +2,12 @@
 #ifndef PYLEAK_ENGINE_NATIVE_CALLER_H
 #define PYLEAK_ENGINE_NATIVE_CALLER_H
 
-#include <sys/types.h>
-
-#include "pyleak/maps.h"
+#include "pyleak/space.h"
 #include "pyleak/stats.h"
 
 /* From the return address of a native allocation to module, function and, with DWARF, line. Objects are opened once. */
 struct native_callers {
-	pid_t pid;
+	struct pl_space *space; /* borrowed */
 	struct pl_sites *sites; /* borrowed: where strings are interned */
 	struct pl_maps maps;
 	int64_t maps_ns; /* when they were read */

@@ -5,7 +5,6 @@
 #include "heap_private.h"
 #include "blocks.h"
 #include "pyleak/cleanup.h"
-#include "pyleak/memory.h"
 
 /*
  * pymalloc: arenas of 64 pools, each pool of blocks of one size (Objects/obmalloc.c). A pool is 4 KiB, from 3.10 on
@@ -45,7 +44,7 @@ static int read_array(const struct moment *moment, struct arena **ret, size_t *r
 	size_t count = 0;
 
 	for (size_t i = 0; i < reader->arena_word_count; i++)
-		if (pl_memory_read_u64(reader->python->pid, reader->arena_words[i], &word) == 0 && word &&
+		if (pl_space_read_u64(reader->python->space, reader->arena_words[i], &word) == 0 && word &&
 			(!array || word < array))
 			array = word;
 	if (!array)
@@ -59,7 +58,7 @@ static int read_array(const struct moment *moment, struct arena **ret, size_t *r
 			return -1;
 		arenas = grown;
 		memset(arenas + count, 0, ENTRIES_AT_ONCE * sizeof(*arenas));
-		got = pl_memory_read_some(reader->python->pid, array + count * sizeof(*arenas), arenas + count,
+		got = pl_space_read_some(reader->python->space, array + count * sizeof(*arenas), arenas + count,
 			ENTRIES_AT_ONCE * sizeof(*arenas));
 		if (got < 0)
 			return -1;
@@ -111,7 +110,7 @@ static uint32_t pool_bytes(const struct moment *moment, const struct arena *aren
 			struct pool pool;
 
 			if (arenas[i].pool_address > first && (arenas[i].address == first) == (arenas[i].total_pools == ARENA_POOLS) &&
-				pl_memory_read(moment->reader->python->pid, first, &pool, sizeof(pool)) == 0 &&
+				pl_space_read(moment->reader->python->space, first, &pool, sizeof(pool)) == 0 &&
 				block_bytes(&pool, sizes[j]))
 				return sizes[j];
 		}
@@ -153,7 +152,7 @@ static void count_arena(const struct moment *moment, const struct arena *arena, 
 	uint32_t resident[ARENA_POOLS] = {0};
 	size_t count = 0, pool;
 
-	if (pl_resident_pages(moment->reader->pagemap, range, pages) < 0)
+	if (pl_space_pages(moment->reader->python->space, range, pages) < 0)
 		return;
 	for (uint64_t at = range.start; at < range.end; at += PL_PAGE) {
 		if (!pages[(at - range.start) / PL_PAGE])
@@ -171,7 +170,7 @@ static void count_arena(const struct moment *moment, const struct arena *arena, 
 		if (pages[(at - range.start) / PL_PAGE])
 			pieces[count++] = (struct pl_memory_piece){at, &pools[pool], sizeof(pools[pool])};
 	}
-	if (pl_memory_read_pieces(moment->reader->python->pid, pieces, count) < 0)
+	if (pl_space_read_pieces(moment->reader->python->space, pieces, count) < 0)
 		return; /* it was given back just now */
 	for (pool = 0; pool < arena->total_pools; pool++)
 		count_pool(&pools[pool], bytes, resident[pool], sums);
@@ -261,7 +260,7 @@ static void visit_arena(const struct moment *moment, const struct arena *arena, 
 
 	if (arena->pool_address < end)
 		end = arena->pool_address;
-	if (pl_resident_pages(moment->reader->pagemap, range, pages) < 0)
+	if (pl_space_pages(moment->reader->python->space, range, pages) < 0)
 		return;
 	for (uint64_t at = first; at < end; at += pool_length) {
 		const uint8_t *resident = pages + (at - range.start) / PL_PAGE;
@@ -270,7 +269,7 @@ static void visit_arena(const struct moment *moment, const struct arena *arena, 
 		/* A pool is touched from its start on. */
 		while (length < pool_length && resident[length / PL_PAGE])
 			length += PL_PAGE;
-		if (!length || pl_memory_read(moment->reader->python->pid, at, bytes, length) < 0)
+		if (!length || pl_space_read(moment->reader->python->space, at, bytes, length) < 0)
 			continue;
 		memset(bytes + length, 0, pool_length - length);
 		visit_pool(visitor, at, bytes, pool_length);

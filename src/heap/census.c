@@ -145,23 +145,23 @@ int pl_census_take(const struct pl_python *python, struct pl_census *ret, struct
 	*ret = (struct pl_census){0};
 	if (python->free_threaded)
 		return pl_fail(err, -ENOTSUP,
-			"process %d: a Python without a GIL keeps its objects in mimalloc's memory, which pyleak cannot "
+			"%s: a Python without a GIL keeps its objects in mimalloc's memory, which pyleak cannot "
 			"walk: 'pyleak attach' records what is allocated from now on",
-			(int)python->pid);
+			python->space->name);
 	code = pl_account_open(python, &reader);
 	if (code == 0)
-		code = pl_maps_read(python->pid, &maps);
+		code = pl_space_maps(python->space, &maps);
 	if (code == 0)
 		code = count_all(reader, &maps, ret);
 	pl_maps_free(&maps);
 	pl_account_close(reader);
 	if (code < 0)
-		return pl_fail(err, code, "process %d cannot be read: %s", (int)python->pid, strerror(-code));
+		return pl_fail(err, code, "%s cannot be read: %s", python->space->name, strerror(-code));
 	if (!ret->arenas && !ret->heap)
 		return pl_fail(err, -ENOTSUP,
-			"process %d has neither arenas of Python nor a heap of glibc that pyleak can walk: 'pyleak attach' "
+			"%s has neither arenas of Python nor a heap of glibc that pyleak can walk: 'pyleak attach' "
 			"records what is allocated from now on",
-			(int)python->pid);
+			python->space->name);
 	return 0;
 }
 

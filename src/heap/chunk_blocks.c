@@ -3,7 +3,6 @@
 
 #include "blocks.h"
 #include "pyleak/cleanup.h"
-#include "pyleak/memory.h"
 
 /*
  * The blocks of glibc's malloc: those in heaps, chunk by chunk, and those with a mapping of their own, which begins
@@ -30,13 +29,13 @@ struct visit {
 
 static void flush(struct visit *visit)
 {
-	pid_t pid = visit->moment->reader->python->pid;
-	bool whole = visit->count && pl_memory_read_pieces(pid, visit->pieces, visit->count) == 0;
+	struct pl_space *space = visit->moment->reader->python->space;
+	bool whole = visit->count && pl_space_read_pieces(space, visit->pieces, visit->count) == 0;
 
 	for (size_t i = 0; i < visit->count; i++) {
 		const struct pl_memory_piece *piece = &visit->pieces[i];
 
-		if (whole || pl_memory_read(pid, piece->address, piece->buffer, piece->length) == 0)
+		if (whole || pl_space_read(space, piece->address, piece->buffer, piece->length) == 0)
 			visit->visitor->see(visit->visitor->context, &visit->blocks[i]);
 	}
 	visit->count = 0;
@@ -49,7 +48,7 @@ static size_t beginning(const struct visit *visit, uint64_t address, uint64_t si
 	struct pl_range next = {address + left, address + left + PL_PAGE};
 	uint8_t present = 0;
 
-	if (length > left && (pl_resident_pages(visit->moment->reader->pagemap, next, &present) < 0 || !present))
+	if (length > left && (pl_space_pages(visit->moment->reader->python->space, next, &present) < 0 || !present))
 		length = left;
 	return length;
 }
@@ -78,7 +77,7 @@ static void visit_heap(struct visit *visit, const struct heap *heap)
 	pl_autofree uint8_t *pages = malloc(count ? count : 1);
 	struct heap_walk walk = {.context = visit, .use = add_chunk};
 
-	if (pages && pl_resident_pages(visit->moment->reader->pagemap, heap->range, pages) == 0)
+	if (pages && pl_space_pages(visit->moment->reader->python->space, heap->range, pages) == 0)
 		heaps_walk(visit->moment, heap, pages, &walk);
 }
 
@@ -88,7 +87,7 @@ static uint64_t mapped_chunk(const struct visit *visit, const struct pl_map *map
 {
 	uint64_t header[2], size, pages;
 
-	if (pl_memory_read(visit->moment->reader->python->pid, at, header, sizeof(header)) < 0)
+	if (pl_space_read(visit->moment->reader->python->space, at, header, sizeof(header)) < 0)
 		return 0;
 	size = header[1] & ~(uint64_t)CHUNK_FLAGS;
 	pages = (size + CHUNK_HEADER) & ~(uint64_t)(PL_PAGE - 1);
@@ -103,7 +102,7 @@ static void visit_mapping(struct visit *visit, const struct pl_map *map)
 	pl_autofree uint8_t *pages = malloc(count);
 	const struct pl_range range = {map->start, map->end};
 
-	if (!pages || pl_resident_pages(visit->moment->reader->pagemap, range, pages) < 0)
+	if (!pages || pl_space_pages(visit->moment->reader->python->space, range, pages) < 0)
 		return;
 	for (uint64_t i = 0; i < count; i += size ? size / PL_PAGE : 1) {
 		size = pages[i] ? mapped_chunk(visit, map, map->start + i * PL_PAGE) : 0;

@@ -4,7 +4,6 @@
 
 #include "heap_private.h"
 #include "pyleak/cleanup.h"
-#include "pyleak/memory.h"
 
 /*
  * pymalloc's array of arenas, by what it looks like. Its variable `arenas` is static: strip removes the name, and in
@@ -48,7 +47,7 @@ static bool is_array(const struct pl_account_reader *reader, const struct pl_map
 	struct arena entries[FIRST_ENTRIES];
 	bool any = false;
 
-	if (pl_memory_read(reader->python->pid, address, entries, sizeof(entries)) < 0)
+	if (pl_space_read(reader->python->space, address, entries, sizeof(entries)) < 0)
 		return false;
 	for (size_t i = 0; i < FIRST_ENTRIES; i++) {
 		enum arena_state state = arena_check(&entries[i], address, maps);
@@ -80,10 +79,10 @@ static void look_through(struct pl_account_reader *reader, const struct pl_maps 
 	for (uint64_t at = range.start; words && at < range.end; at += PIECE) {
 		uint64_t length = range.end - at < PIECE ? range.end - at : PIECE;
 
-		if (pl_resident_pages(reader->pagemap, (struct pl_range){at, at + length}, pages) < 0)
+		if (pl_space_pages(reader->python->space, (struct pl_range){at, at + length}, pages) < 0)
 			return;
 		for (uint64_t page = 0; page < length / PL_PAGE; page++) {
-			if (!pages[page] || pl_memory_read(reader->python->pid, at + page * PL_PAGE, words, PL_PAGE) < 0)
+			if (!pages[page] || pl_space_read(reader->python->space, at + page * PL_PAGE, words, PL_PAGE) < 0)
 				continue;
 			for (size_t i = 0; i < PL_PAGE / sizeof(*words); i++)
 				look_at_word(reader, maps, at + page * PL_PAGE + i * sizeof(*words), words[i]);

@@ -7,7 +7,6 @@
 
 struct pl_account_reader {
 	const struct pl_python *python;
-	int pagemap;
 	/* Words of the interpreter that point into pymalloc's array of arenas. The lowest value is where it begins:
 	 * it moves when it grows. */
 	uint64_t arena_words[32];

@@ -4,7 +4,6 @@
 
 #include "heap_private.h"
 #include "pyleak/cleanup.h"
-#include "pyleak/memory.h"
 
 /*
  * The memory of glibc's malloc, chunk by chunk. The main arena is in [heap]; each other one is made of heaps that are
@@ -55,7 +54,7 @@ void heaps_walk(const struct moment *moment, const struct heap *heap, const uint
 			continue;
 		while (length < PIECE_PAGES && page + length < count && pages[page + length])
 			length++;
-		if (pl_memory_read(moment->reader->python->pid, address, bytes, length * PL_PAGE) < 0)
+		if (pl_space_read(moment->reader->python->space, address, bytes, length * PL_PAGE) < 0)
 			continue;
 
 		const struct heap_piece piece = {
@@ -76,7 +75,7 @@ static void count_heap(const struct moment *moment, const struct heap *heap, str
 	pl_autofree uint8_t *pages = malloc(count ? count : 1);
 	struct heap_walk walk = {.context = sums, .free = count_free};
 
-	if (!pages || pl_resident_pages(moment->reader->pagemap, heap->range, pages) < 0)
+	if (!pages || pl_space_pages(moment->reader->python->space, heap->range, pages) < 0)
 		return;
 	sums->pages = pages;
 	sums->range = heap->range;
@@ -92,7 +91,7 @@ static void count_heap(const struct moment *moment, const struct heap *heap, str
  * or, since glibc 2.27, 0x898. To look for them would be no good: in a large free chunk stand the headers of all that
  * it once was.
  */
-static uint64_t first_chunk(pid_t pid, uint64_t heap, const struct heap_info *info)
+static uint64_t first_chunk(struct pl_space *space, uint64_t heap, const struct heap_info *info)
 {
 	static const uint64_t ends[] = {0x890, 0x8a0};
 	uint64_t head = info->arena % HEAP_ALIGNMENT, size;
@@ -100,7 +99,7 @@ static uint64_t first_chunk(pid_t pid, uint64_t heap, const struct heap_info *in
 	if (info->arena - head != heap)
 		return heap + head;
 	for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++)
-		if (pl_memory_read_u64(pid, info->arena + ends[i] + 8, &size) == 0 && (size & 1) && size < info->size)
+		if (pl_space_read_u64(space, info->arena + ends[i] + 8, &size) == 0 && (size & 1) && size < info->size)
 			return info->arena + ends[i];
 	return 0;
 }
@@ -108,16 +107,16 @@ static uint64_t first_chunk(pid_t pid, uint64_t heap, const struct heap_info *in
 /* A heap of another arena that begins at this address? */
 static bool other_heap(const struct moment *moment, const struct pl_map *map, uint64_t address, struct heap *ret)
 {
-	pid_t pid = moment->reader->python->pid;
+	struct pl_space *space = moment->reader->python->space;
 	struct heap_info info;
 
-	if (pl_memory_read(pid, address, &info, sizeof(info)) < 0 ||
+	if (pl_space_read(space, address, &info, sizeof(info)) < 0 ||
 		info.size > HEAP_ALIGNMENT || info.size % PL_PAGE || info.size < ARENA_HEADER_MAX ||
 		info.size > map->end - address || info.writable < info.size || info.writable > HEAP_ALIGNMENT ||
 		info.arena % HEAP_ALIGNMENT < sizeof(info) || info.arena % HEAP_ALIGNMENT > ARENA_HEADER_MAX ||
 		info.previous % HEAP_ALIGNMENT)
 		return false;
-	*ret = (struct heap){{address, address + info.size}, first_chunk(pid, address, &info), true};
+	*ret = (struct heap){{address, address + info.size}, first_chunk(space, address, &info), true};
 	return true;
 }
 
@@ -153,7 +152,7 @@ size_t heaps_find(const struct moment *moment, struct heap *heaps, size_t max)
 		for (; address < map->end && count < max; address += HEAP_ALIGNMENT) {
 			const struct pl_range first = {address, address + PL_PAGE};
 
-			if (pl_resident_pages(moment->reader->pagemap, first, &present) == 0 && present &&
+			if (pl_space_pages(moment->reader->python->space, first, &present) == 0 && present &&
 				other_heap(moment, map, address, &heaps[count]))
 				count++;
 		}

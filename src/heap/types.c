@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "pyleak/memory.h"
 
 /*
  * What CPython's objects begin with (Include/object.h, Include/internal/pycore_gc.h): the header of the garbage
@@ -41,7 +40,7 @@ static bool read_type(const struct types *types, uint64_t address, struct type_b
 	const struct pl_python_layout *layout = &types->python->layout;
 	uint8_t bytes[TYPE_BYTES];
 
-	if (pl_memory_read(types->python->pid, address, bytes, sizeof(bytes)) < 0)
+	if (pl_space_read(types->python->space, address, bytes, sizeof(bytes)) < 0)
 		return false;
 	memcpy(&ret->type, bytes + layout->object_type, 8);
 	memcpy(&ret->name, bytes + layout->type_name, 8);
@@ -89,7 +88,7 @@ static enum type_contents contents_of(const char *name, uint64_t flags)
 static char *read_name(struct types *types, uint64_t address)
 {
 	char text[NAME_BYTES_MAX + 1] = "";
-	ssize_t got = pl_memory_read_some(types->python->pid, address, text, NAME_BYTES_MAX);
+	ssize_t got = pl_space_read_some(types->python->space, address, text, NAME_BYTES_MAX);
 	char *name;
 
 	if (got <= 0 || !text[0])
@@ -156,8 +155,8 @@ static struct type *find_type(struct types *types, uint64_t address)
 int types_open(struct types *types, const struct pl_python *python, const struct pl_maps *maps)
 {
 	*types = (struct types){.python = python, .maps = maps};
-	return pl_memory_read_u64(
-		python->pid, python->code_type + (uint64_t)python->layout.object_type, &types->metatype);
+	return pl_space_read_u64(
+		python->space, python->code_type + (uint64_t)python->layout.object_type, &types->metatype);
 }
 
 void types_close(struct types *types)

@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "copies.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/memory.h"
+#include "pyleak/resident.h"
 
 #define COPIES_MAX 1024
 /* A quarter of a second, at the speed of process_vm_readv() and of the comparison. */
@@ -46,18 +44,18 @@ static int check_word(const struct pl_probe *probe, uint64_t address, uint64_t w
 	return 0;
 }
 
-enum { CHUNK = 1 << 18, PAGE = 4096 };
+enum { CHUNK = 1 << 18 };
 
 /* Whether any page of a chunk was ever touched: an allocator may reserve gigabytes in advance. */
 static bool is_touched(int pagemap, uint64_t at, uint64_t end)
 {
-	uint64_t pages[CHUNK / PAGE];
-	ssize_t got = pagemap < 0 ? -1 : pread(pagemap, pages, sizeof(pages), (off_t)(at / PAGE * sizeof(pages[0])));
+	const struct pl_range range = {at, end - at < CHUNK ? end : at + CHUNK};
+	uint8_t pages[CHUNK / PL_PAGE];
 
-	if (got <= 0)
+	if (pagemap < 0 || pl_resident_pages(pagemap, range, pages) < 0)
 		return true;
-	for (size_t i = 0; i < (size_t)got / sizeof(pages[0]) && at + i * PAGE < end; i++)
-		if (pages[i] >> 62) /* present, or swapped out */
+	for (uint64_t i = 0; i < (range.end - range.start) / PL_PAGE; i++)
+		if (pages[i])
 			return true;
 	return false;
 }
@@ -135,12 +133,8 @@ bool pl_copies_elsewhere(const struct pl_probe *probe, const struct pl_maps *map
 {
 	struct pl_copies copies = {0};
 	uint64_t budget = ELSEWHERE_MAX;
-	char path[64];
+	pl_autoclose int pagemap = pl_resident_open(probe->pid);
 	int code = 0;
-
-	(void)snprintf(path, sizeof(path), "/proc/%d/pagemap", (int)probe->pid);
-
-	pl_autoclose int pagemap = open(path, O_RDONLY | O_CLOEXEC);
 
 	for (size_t i = 0; code == 0 && copies.count == 0 && i < maps->count; i++) {
 		const struct pl_map *map = &maps->items[i];

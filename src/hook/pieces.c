@@ -70,7 +70,7 @@ void pl_pieces_plan(const struct pl_probe *probe, struct pl_pieces *ret)
 		if (pl_resident_pages(fd, (struct pl_range){piece.end, piece.end + size}, pages) < 0)
 			break;
 		for (uint64_t i = 0; i < size / PL_PAGE; i++)
-			resident += pages[i];
+			resident += pages[i] & PL_RESIDENT;
 		piece.end += size;
 		if (resident < PIECE_PAGES)
 			continue;

@@ -138,28 +138,3 @@ int pl_memory_read_pieces(pid_t pid, const struct pl_memory_piece *pieces, size_
 	}
 	return 0;
 }
-
-uint64_t pl_memory_resident(pid_t pid, uint64_t address, uint64_t length)
-{
-	/* One word a page: Documentation/admin-guide/mm/pagemap.rst. */
-	static const uint64_t page = 4096, in_memory = 3ULL << 62;
-	uint64_t words[4096], found = 0;
-	uint64_t first = address / page, end = first + length / page;
-	char path[48];
-
-	(void)snprintf(path, sizeof(path), "/proc/%d/pagemap", (int)pid);
-
-	pl_autoclose int fd = open(path, O_RDONLY | O_CLOEXEC);
-
-	for (uint64_t at = first; fd >= 0 && at < end;) {
-		size_t part = end - at < 4096 ? end - at : 4096;
-		ssize_t got = pread(fd, words, part * sizeof(words[0]), (off_t)(at * sizeof(words[0])));
-
-		if (got < (ssize_t)sizeof(words[0]))
-			break;
-		for (size_t i = 0; i < (size_t)got / sizeof(words[0]); i++)
-			found += (words[i] & in_memory) != 0;
-		at += (size_t)got / sizeof(words[0]);
-	}
-	return found * page;
-}

@@ -6,8 +6,12 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "pyleak/cleanup.h"
+
 enum { WORDS_AT_ONCE = 8192 }; /* 32 MiB of the process */
+/* Documentation/admin-guide/mm/pagemap.rst */
 #define PAGE_PRESENT (UINT64_C(1) << 63)
+#define PAGE_SWAPPED (UINT64_C(1) << 62)
 
 int pl_resident_open(pid_t pid)
 {
@@ -47,8 +51,24 @@ int pl_resident_pages(int fd, struct pl_range range, uint8_t *pages)
 		if (count < 0)
 			return (int)count;
 		for (ssize_t i = 0; i < count; i++)
-			*pages++ = (words[i] & PAGE_PRESENT) != 0;
+			*pages++ = (words[i] & PAGE_PRESENT ? PL_RESIDENT : 0) | (words[i] & PAGE_SWAPPED ? PL_SWAPPED : 0);
 		range.start += (uint64_t)count * PL_PAGE;
 	}
 	return 0;
+}
+
+uint64_t pl_resident_or_swapped(pid_t pid, struct pl_range range)
+{
+	uint8_t pages[WORDS_AT_ONCE];
+	pl_autoclose int fd = pl_resident_open(pid);
+	uint64_t found = 0;
+
+	for (struct pl_range part = range; fd >= 0 && part.start < range.end; part.start = part.end) {
+		part.end = range.end - part.start < sizeof(pages) * PL_PAGE ? range.end : part.start + sizeof(pages) * PL_PAGE;
+		if (pl_resident_pages(fd, part, pages) < 0)
+			break;
+		for (uint64_t i = 0; i < (part.end - part.start) / PL_PAGE; i++)
+			found += pages[i] != 0;
+	}
+	return found * PL_PAGE;
 }

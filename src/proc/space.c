@@ -1,43 +1,50 @@
 /* SPDX-License-Identifier: MIT */
-#include <inttypes.h>
-#include <stdio.h>
-#include <string.h>
+#include "pyleak/space.h"
 
-#include "pyleak/cleanup.h"
-#include "pyleak/maps.h"
+#include <errno.h>
 
-/* The first number behind `key` in a file of "key   number …" lines; `missing` if there is none. */
-static uint64_t number_behind(const char *path, const char *key, uint64_t missing)
+void pl_space_close(struct pl_space *space)
 {
-	pl_autofclose FILE *file = fopen(path, "re");
-	char line[256];
-	uint64_t number;
-
-	while (file && fgets(line, sizeof(line), file))
-		if (strncmp(line, key, strlen(key)) == 0)
-			return sscanf(line + strlen(key), "%" SCNu64, &number) == 1 ? number : missing;
-	return missing;
+	if (space)
+		space->kind->close(space);
 }
 
-static uint64_t minus(uint64_t a, uint64_t b)
+ssize_t pl_space_read_some(struct pl_space *space, uint64_t address, void *buffer, size_t length)
 {
-	return a > b ? a - b : 0;
+	return space->kind->read_some(space, address, buffer, length);
 }
 
-uint64_t pl_address_space_left(pid_t pid)
+int pl_space_read(struct pl_space *space, uint64_t address, void *buffer, size_t length)
 {
-	char limits[64], status[64];
+	ssize_t got = space->kind->read_some(space, address, buffer, length);
 
-	snprintf(limits, sizeof(limits), "/proc/%d/limits", (int)pid);
-	snprintf(status, sizeof(status), "/proc/%d/status", (int)pid);
+	if (got < 0)
+		return (int)got;
+	return (size_t)got == length ? 0 : -EFAULT;
+}
 
-	uint64_t limit = number_behind(limits, "Max address space", UINT64_MAX); /* "unlimited" */
-	uint64_t left = limit == UINT64_MAX ? limit : minus(limit, number_behind(status, "VmSize:", 0) * 1024);
-	uint64_t promised = UINT64_MAX;
+int pl_space_read_pieces(struct pl_space *space, const struct pl_memory_piece *pieces, size_t count)
+{
+	int code = 0;
 
-	/* vm.overcommit_memory 2: the kernel promises no more than it could give, MAP_NORESERVE or not. */
-	if (number_behind("/proc/sys/vm/overcommit_memory", "", 0) == 2)
-		promised = minus(number_behind("/proc/meminfo", "CommitLimit:", 0),
-				   number_behind("/proc/meminfo", "Committed_AS:", 0)) * 1024;
-	return left < promised ? left : promised;
+	if (space->kind->read_pieces)
+		return space->kind->read_pieces(space, pieces, count);
+	for (size_t i = 0; code == 0 && i < count; i++)
+		code = pl_space_read(space, pieces[i].address, pieces[i].buffer, pieces[i].length);
+	return code;
+}
+
+int pl_space_pages(struct pl_space *space, struct pl_range range, uint8_t *pages)
+{
+	return space->kind->pages(space, range, pages);
+}
+
+int pl_space_maps(struct pl_space *space, struct pl_maps *ret)
+{
+	return space->kind->maps(space, ret);
+}
+
+int pl_space_open_mapped(struct pl_space *space, const struct pl_maps *maps, const struct pl_map *map)
+{
+	return space->kind->open_mapped(space, maps, map);
 }

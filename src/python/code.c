@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 #include "pyleak/cleanup.h"
-#include "pyleak/memory.h"
+#include "pyleak/space.h"
 #include "python_private.h"
 
 enum {
@@ -26,7 +26,7 @@ static int read_line_table(const struct pl_python *python, uint64_t object, uint
 {
 	pl_autofree uint8_t *table = NULL;
 	uint64_t size;
-	int r = pl_memory_read_u64(python->pid, object + (uint64_t)python->layout.bytes_size, &size);
+	int r = pl_space_read_u64(python->space, object + (uint64_t)python->layout.bytes_size, &size);
 
 	if (r < 0)
 		return r;
@@ -35,7 +35,7 @@ static int read_line_table(const struct pl_python *python, uint64_t object, uint
 	table = malloc(size + 1);
 	if (!table)
 		return -ENOMEM;
-	r = pl_memory_read(python->pid, object + (uint64_t)python->layout.bytes_data, table, size);
+	r = pl_space_read(python->space, object + (uint64_t)python->layout.bytes_data, table, size);
 	if (r < 0)
 		return r;
 	*ret = PL_TAKE(table);
@@ -53,7 +53,7 @@ int pl_python_code_read(const struct pl_python *python, uint64_t code, struct pl
 	struct pl_code result = { 0 };
 	int r;
 
-	r = pl_memory_read(python->pid, code, header, (size_t)last + 8);
+	r = pl_space_read(python->space, code, header, (size_t)last + 8);
 	if (r < 0)
 		return r;
 	if (field_u64(header, layout->object_type) != python->code_type)

@@ -2,7 +2,7 @@
 #include <errno.h>
 
 #include "pyleak/arch.h"
-#include "pyleak/memory.h"
+#include "pyleak/space.h"
 #include "python_private.h"
 
 /*
@@ -28,14 +28,14 @@ static int find_access(const struct pl_python *python, struct pl_thread_local *r
 	static const char *const functions[] = {"_PyThreadState_GetCurrent", "PyThreadState_GetUnchecked"};
 	struct pl_maps maps;
 	struct object object;
-	int code = pl_maps_read(python->pid, &maps);
+	int code = pl_space_maps(python->space, &maps);
 
 	if (code < 0)
 		goto out;
 
 	const struct pl_map *map = pl_maps_find(&maps, python->object_start);
 
-	code = map ? object_read(python->pid, map, &object) : -ENOENT;
+	code = map ? object_read(python->space, map, &object) : -ENOENT;
 	if (code < 0)
 		goto out;
 	code = -ENOENT;
@@ -56,12 +56,12 @@ static int block_of(const struct pl_python *python, uint64_t thread_pointer, siz
 	uint64_t *ret_generation)
 {
 	uint64_t vector, entries = 0, generation = 0;
-	int code = pl_memory_read_u64(python->pid, thread_pointer + 8, &vector);
+	int code = pl_space_read_u64(python->space, thread_pointer + 8, &vector);
 
 	if (code == 0)
-		code = pl_memory_read_u64(python->pid, vector + (uint64_t)(int64_t)vectors[kind].room, &entries);
+		code = pl_space_read_u64(python->space, vector + (uint64_t)(int64_t)vectors[kind].room, &entries);
 	if (code == 0)
-		code = pl_memory_read_u64(python->pid, vector, &generation);
+		code = pl_space_read_u64(python->space, vector, &generation);
 	if (code < 0)
 		return code;
 	*ret_generation = generation;
@@ -70,7 +70,7 @@ static int block_of(const struct pl_python *python, uint64_t thread_pointer, siz
 	*ret = 0;
 	if (module > entries)
 		return 0;
-	code = pl_memory_read_u64(python->pid, vector + vectors[kind].stride * module, ret);
+	code = pl_space_read_u64(python->space, vector + vectors[kind].stride * module, ret);
 	if (*ret == UINT64_MAX) /* TLS_DTV_UNALLOCATED */
 		*ret = 0;
 	return code;
@@ -82,7 +82,7 @@ static bool word_holds(const struct pl_python *python, uint64_t thread_pointer, 
 	uint64_t word;
 	struct thread_state thread;
 
-	if (pl_memory_read_u64(python->pid, address, &word) < 0)
+	if (pl_space_read_u64(python->space, address, &word) < 0)
 		return false;
 	*ret_attached = word != 0;
 	return !word || (thread_read(python, word, &thread) == 0 && thread.id == thread_pointer);
@@ -161,7 +161,7 @@ static int find_dynamic(const struct pl_python *python, uint64_t module, uint64_
 static int read_descriptor(const struct pl_python *python, struct pl_thread_local *access)
 {
 	uint64_t words[2]; /* function, argument */
-	int code = pl_memory_read(python->pid, access->descriptor, words, sizeof(words));
+	int code = pl_space_read(python->space, access->descriptor, words, sizeof(words));
 	int64_t argument = (int64_t)words[1];
 
 	if (code < 0)
@@ -186,7 +186,7 @@ int pl_python_current(const struct pl_python *python, const uint64_t *thread_poi
 		*ret = (struct pl_python_current){.offset = access.offset};
 		code = words_hold(python, thread_pointers, count, access.offset) ? 0 : -ENOTSUP;
 	} else if (code == 0) {
-		code = pl_memory_read(python->pid, access.pair, pair, sizeof(pair));
+		code = pl_space_read(python->space, access.pair, pair, sizeof(pair));
 		pair[1] += (uint64_t)access.offset;
 		if (code == 0 && (!pair[0] || pair[0] > MODULES_MAX || pair[1] > STATIC_TLS_MAX))
 			code = -ENOTSUP;
@@ -200,8 +200,8 @@ int pl_python_current(const struct pl_python *python, const uint64_t *thread_poi
 	}
 	if (code < 0)
 		return pl_fail(err, -ENOTSUP,
-			"the running thread state of process %d is not where Python %s keeps it: use --engine breakpoint",
-			(int)python->pid, python->version);
+			"the running thread state of %s is not where Python %s keeps it: use --engine breakpoint",
+			python->space->name, python->version);
 	return 0;
 }
 
@@ -210,15 +210,15 @@ uint64_t pl_python_main_gil(const struct pl_python *python)
 	int32_t offset = python->layout.interpreter_gil;
 	uint64_t interpreter, next, gil;
 
-	if (offset == PL_NO_FIELD || pl_memory_read_u64(python->pid, python->interpreters_head, &interpreter) < 0)
+	if (offset == PL_NO_FIELD || pl_space_read_u64(python->space, python->interpreters_head, &interpreter) < 0)
 		return 0;
 	/* New interpreters are put in front: the main one is the last. */
 	for (int i = 0; i < INTERPRETERS_MAX; i++) {
-		if (pl_memory_read_u64(python->pid, interpreter + (uint64_t)python->layout.interpreter_next, &next) < 0)
+		if (pl_space_read_u64(python->space, interpreter + (uint64_t)python->layout.interpreter_next, &next) < 0)
 			return 0;
 		if (!next)
 			break;
 		interpreter = next;
 	}
-	return pl_memory_read_u64(python->pid, interpreter + (uint64_t)offset, &gil) < 0 ? 0 : gil;
+	return pl_space_read_u64(python->space, interpreter + (uint64_t)offset, &gil) < 0 ? 0 : gil;
 }

@@ -14,16 +14,16 @@ static enum what classify(const struct object *object)
 	return NOTHING;
 }
 
-static int read_mapped(pid_t pid, const struct pl_map *map, struct object *ret)
+static int read_mapped(struct pl_space *space, const struct pl_map *map, struct object *ret)
 {
 	if (map->offset != 0 || !map->inode || !(map->flags & PL_MAP_READ))
 		return -ENOEXEC;
-	return object_read(pid, map, ret);
+	return object_read(space, map, ret);
 }
 
-int find_candidate(pid_t pid, const struct pl_map *map, struct object *ret)
+int find_candidate(struct pl_space *space, const struct pl_map *map, struct object *ret)
 {
-	int r = read_mapped(pid, map, ret);
+	int r = read_mapped(space, map, ret);
 
 	return r < 0 ? r : classify(ret) == CPYTHON ? 0 : -ENOEXEC;
 }
@@ -49,7 +49,7 @@ static bool is_loaded(const struct pl_maps *maps, const struct object *object)
  * A process may map several objects that define an interpreter (a second libpython that something
  * opened, an executable mapped again): the one to take is loaded, and its runtime is initialised.
  */
-int find_interpreter(pid_t pid, const struct pl_maps *maps, bool by_force, struct object *ret, struct pl_python *python,
+int find_interpreter(struct pl_space *space, const struct pl_maps *maps, bool by_force, struct object *ret, struct pl_python *python,
 		     struct pl_error *err)
 {
 	bool python_2 = false, pypy = false;
@@ -57,18 +57,18 @@ int find_interpreter(pid_t pid, const struct pl_maps *maps, bool by_force, struc
 
 	for (size_t i = 0; i < maps->count; i++) {
 		const struct pl_map *map = &maps->items[i];
-		struct pl_python found = { .pid = pid, .by_force = by_force };
+		struct pl_python found = { .space = space, .pid = space->pid, .by_force = by_force };
 		struct pl_error why = { 0 };
 		struct object object;
 		enum what what;
 		int r;
 
-		r = read_mapped(pid, map, &object);
+		r = read_mapped(space, map, &object);
 		if (r == -EPERM)
-			return pl_fail(err, r, "may not read the memory of process %d: run pyleak as its user or with sudo",
-				(int)pid);
+			return pl_fail(err, r, "may not read the memory of %s: run pyleak as its user or with sudo",
+				space->name);
 		if (r == -ESRCH)
-			return pl_fail(err, r, "process %d has ended", (int)pid);
+			return pl_fail(err, r, "%s has ended", space->name);
 		if (r < 0)
 			continue;
 		what = classify(&object);
@@ -77,7 +77,7 @@ int find_interpreter(pid_t pid, const struct pl_maps *maps, bool by_force, struc
 		if (what != CPYTHON || !is_loaded(maps, &object))
 			continue;
 		/* Local symbols only confirm; without the file (deleted, no privilege) the exported ones do. */
-		if (pl_elf_open(pid, maps, map, &object.elf, NULL) < 0)
+		if (pl_elf_open(space, maps, map, &object.elf, NULL) < 0)
 			object.elf = NULL;
 		if (version_detect(&object, &found, &why) == 0 && roots_find(&object, &found, &why) == 0) {
 			if (roots_initialised(&found)) {
@@ -85,7 +85,7 @@ int find_interpreter(pid_t pid, const struct pl_maps *maps, bool by_force, struc
 				*python = found;
 				return 0;
 			}
-			pl_fail(&why, -ENOEXEC, "Python %s in process %d is not initialised (yet)", found.version, (int)pid);
+			pl_fail(&why, -ENOEXEC, "Python %s in %s is not initialised (yet)", found.version, space->name);
 		}
 		object_release(&object);
 		if (!first.code)
@@ -94,9 +94,9 @@ int find_interpreter(pid_t pid, const struct pl_maps *maps, bool by_force, struc
 	if (first.code)
 		return pl_fail(err, first.code, "%s", first.text);
 	if (pypy)
-		return pl_fail(err, -ENOEXEC, "process %d runs PyPy; pyleak knows CPython 3.6 to 3.15", (int)pid);
+		return pl_fail(err, -ENOEXEC, "%s runs PyPy; pyleak knows CPython 3.6 to 3.15", space->name);
 	if (python_2)
-		return pl_fail(err, -ENOEXEC, "process %d runs Python 2; pyleak knows CPython 3.6 to 3.15", (int)pid);
-	return pl_fail(err, -ENOEXEC, "process %d is not a Python process (nothing that it has mapped exports CPython)",
-		(int)pid);
+		return pl_fail(err, -ENOEXEC, "%s runs Python 2; pyleak knows CPython 3.6 to 3.15", space->name);
+	return pl_fail(err, -ENOEXEC, "%s is not a Python process (nothing that it has mapped exports CPython)",
+		space->name);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
 
-#include "pyleak/memory.h"
+#include "pyleak/space.h"
 #include "python_private.h"
 
 /*
@@ -32,12 +32,12 @@ struct raw_frame {
 	bool may_be_incomplete;
 };
 
-static const uint8_t *window_get(pid_t pid, struct window *window, uint64_t address, size_t length)
+static const uint8_t *window_get(struct pl_space *space, struct window *window, uint64_t address, size_t length)
 {
 	if (address < window->start || address + length > window->end) {
 		window->start = address & ~(uint64_t)(PAGE - 1);
 		window->end = address + length;
-		if (pl_memory_read(pid, window->start, window->bytes, window->end - window->start) < 0) {
+		if (pl_space_read(space, window->start, window->bytes, window->end - window->start) < 0) {
 			window->start = window->end = 0;
 			return NULL;
 		}
@@ -55,7 +55,7 @@ static bool read_frame(const struct pl_python *python, struct window *window, ui
 
 	if (address % 8 || address > INT64_MAX)
 		return false;
-	bytes = window_get(python->pid, window, address, length);
+	bytes = window_get(python->space, window, address, length);
 	if (!bytes)
 		return false;
 	ret->previous = field_u64(bytes, layout->frame_previous);
@@ -99,7 +99,7 @@ static int find_bytecode(const struct pl_python *python, struct raw_frame *batch
 	for (size_t i = 0; i < count; i++)
 		pieces[i] = (struct pl_memory_piece){ batch[i].code + (uint64_t)python->layout.code_tlbc, &lists[i],
 			sizeof(lists[i]) };
-	r = pl_memory_read_pieces(python->pid, pieces, count);
+	r = pl_space_read_pieces(python->space, pieces, count);
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < count; i++) {
@@ -107,7 +107,7 @@ static int find_bytecode(const struct pl_python *python, struct raw_frame *batch
 		pieces[2 * i + 1] = (struct pl_memory_piece){ lists[i] + 8 + 8 * (uint64_t)batch[i].copy,
 			&batch[i].bytecode, sizeof(batch[i].bytecode) };
 	}
-	r = pl_memory_read_pieces(python->pid, pieces, 2 * count);
+	r = pl_space_read_pieces(python->space, pieces, 2 * count);
 	for (size_t i = 0; r == 0 && i < count; i++)
 		if (batch[i].copy >= sizes[i])
 			r = -EINVAL;
@@ -140,7 +140,7 @@ static size_t keep_complete(const struct pl_python *python, const struct raw_fra
 		pieces[pieces_count++] = (struct pl_memory_piece){ batch[i].code + (uint64_t)layout->code_first_traceable,
 			&codes[i].first_traceable, sizeof(codes[i].first_traceable) };
 	}
-	if (pieces_count && pl_memory_read_pieces(python->pid, pieces, pieces_count) < 0) {
+	if (pieces_count && pl_space_read_pieces(python->space, pieces, pieces_count) < 0) {
 		*ret_bad = true;
 		return 0;
 	}
@@ -169,7 +169,7 @@ size_t stack_read(const struct pl_python *python, uint64_t frame, struct pl_fram
 	bool bad = false, from_c = true;
 
 	if (frame && python->layout.cframe_frame != PL_NO_FIELD &&
-			pl_memory_read_u64(python->pid, frame + (uint64_t)python->layout.cframe_frame, &address) < 0)
+			pl_space_read_u64(python->space, frame + (uint64_t)python->layout.cframe_frame, &address) < 0)
 		address = 0;
 	window.start = window.end = 0;
 	while (address && count < max && !bad) {

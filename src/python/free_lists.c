@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "pyleak/arch.h"
-#include "pyleak/memory.h"
+#include "pyleak/space.h"
 #include "python_private.h"
 
 /*
@@ -45,11 +45,11 @@ static uint64_t main_interpreter(const struct pl_python *python)
 {
 	uint64_t interpreter, next;
 
-	if (pl_memory_read_u64(python->pid, python->interpreters_head, &interpreter) < 0)
+	if (pl_space_read_u64(python->space, python->interpreters_head, &interpreter) < 0)
 		return 0;
 	/* New interpreters are put in front. */
 	for (int i = 0; i < INTERPRETERS_MAX; i++) {
-		if (pl_memory_read_u64(python->pid, interpreter + (uint64_t)python->layout.interpreter_next, &next) < 0)
+		if (pl_space_read_u64(python->space, interpreter + (uint64_t)python->layout.interpreter_next, &next) < 0)
 			return 0;
 		if (!next)
 			return interpreter;
@@ -87,7 +87,7 @@ static bool is_parked_table(const struct pl_python *python, uint64_t table)
 {
 	uint64_t words[2];
 
-	if (table & 7 || pl_memory_read(python->pid, table, words, sizeof(words)) < 0 || words[0] > 1)
+	if (table & 7 || pl_space_read(python->space, table, words, sizeof(words)) < 0 || words[0] > 1)
 		return false;
 	/* dk_size, 8 bytes; from 3.11 on dk_log2_size, a byte. */
 	return python->minor < 11 ? words[1] == 8 : (words[1] & 0xff) == 3;
@@ -97,7 +97,7 @@ static bool are_parked_tables(const struct pl_python *python, uint64_t list, int
 {
 	uint64_t entries[PL_KEYS_PARKED_MAX];
 
-	if (pl_memory_read(python->pid, list, entries, (size_t)count * sizeof(entries[0])) < 0)
+	if (pl_space_read(python->space, list, entries, (size_t)count * sizeof(entries[0])) < 0)
 		return false;
 	for (int32_t i = 0; i < count; i++)
 		if (!is_parked_table(python, entries[i]))
@@ -156,7 +156,7 @@ static enum verdict read_count(const struct pl_python *python, uint64_t address,
 {
 	int32_t count;
 
-	if (pl_memory_read(python->pid, address, &count, sizeof(count)) < 0 || count < 0 || count > max)
+	if (pl_space_read(python->space, address, &count, sizeof(count)) < 0 || count < 0 || count > max)
 		return WRONG;
 	*ret = count;
 	return count ? PROVEN : EMPTY;
@@ -168,10 +168,10 @@ static enum verdict check_floats(const struct pl_python *python, const struct pl
 	int count, length = 0;
 	enum verdict verdict = read_count(python, lists->float_count, PL_FLOATS_PARKED_MAX, &count);
 
-	if (verdict == WRONG || pl_memory_read_u64(python->pid, lists->float_head, &at) < 0)
+	if (verdict == WRONG || pl_space_read_u64(python->space, lists->float_head, &at) < 0)
 		return WRONG;
 	while (at && length <= count + 1) {
-		if (at & 7 || pl_memory_read_u64(python->pid, at + (uint64_t)python->layout.object_type, &at) < 0)
+		if (at & 7 || pl_space_read_u64(python->space, at + (uint64_t)python->layout.object_type, &at) < 0)
 			return WRONG;
 		length++;
 	}
@@ -187,11 +187,11 @@ static enum verdict check_array(const struct pl_python *python, uint64_t count_a
 
 	if (verdict != PROVEN)
 		return verdict;
-	if (pl_memory_read(python->pid, list, entries, (size_t)count * sizeof(entries[0])) < 0)
+	if (pl_space_read(python->space, list, entries, (size_t)count * sizeof(entries[0])) < 0)
 		return WRONG;
 	for (int i = 0; i < count; i++)
 		if (keys ? !is_parked_table(python, entries[i]) :
-				pl_memory_read_u64(python->pid, entries[i] + (uint64_t)python->layout.object_type, &type) < 0 ||
+				pl_space_read_u64(python->space, entries[i] + (uint64_t)python->layout.object_type, &type) < 0 ||
 				type != python->free_lists.types[PL_PARKING_DICT])
 			return WRONG;
 	return PROVEN;
@@ -202,8 +202,8 @@ static enum verdict check_behind(const struct pl_python *python, uint64_t addres
 {
 	uint64_t object, type;
 
-	if (pl_memory_read_u64(python->pid, address, &object) < 0 || !object || object & 7 ||
-			pl_memory_read_u64(python->pid, object + (uint64_t)python->layout.object_type, &type) < 0)
+	if (pl_space_read_u64(python->space, address, &object) < 0 || !object || object & 7 ||
+			pl_space_read_u64(python->space, object + (uint64_t)python->layout.object_type, &type) < 0)
 		return EMPTY;
 	return type == python->free_lists.types[PL_PARKING_DICT] ? PROVEN : EMPTY;
 }
@@ -212,12 +212,12 @@ static enum verdict check_chain(const struct pl_python *python, uint64_t address
 {
 	uint64_t words[2], length = 0;
 
-	if (pl_memory_read(python->pid, address, words, sizeof(words)) < 0)
+	if (pl_space_read(python->space, address, words, sizeof(words)) < 0)
 		return WRONG;
 	if (words[1] > CHAIN_MAX) /* -1: closed by the interpreter */
 		return words[1] == UINT64_MAX && !words[0] ? EMPTY : WRONG;
 	for (uint64_t at = words[0]; at && length <= words[1] + 1; length++)
-		if (at & 7 || pl_memory_read_u64(python->pid, at, &at) < 0)
+		if (at & 7 || pl_space_read_u64(python->space, at, &at) < 0)
 			return WRONG;
 	/* A thread may have been stopped between the two. */
 	return length > words[1] + 1 || length + 1 < words[1] ? WRONG : words[1] ? PROVEN : EMPTY;
@@ -228,11 +228,11 @@ static enum verdict check_type(const struct pl_python *python, uint64_t address,
 {
 	uint64_t block, found;
 
-	if (pl_memory_read_u64(python->pid, address, &block) < 0)
+	if (pl_space_read_u64(python->space, address, &block) < 0)
 		return WRONG;
 	if (!block)
 		return EMPTY;
-	if (pl_memory_read_u64(python->pid, block + (uint64_t)python->layout.object_type, &found) < 0)
+	if (pl_space_read_u64(python->space, block + (uint64_t)python->layout.object_type, &found) < 0)
 		return WRONG;
 	return found == type ? PROVEN : WRONG;
 }

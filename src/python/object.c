@@ -3,7 +3,7 @@
 #include <errno.h>
 
 #include "pyleak/arch.h"
-#include "pyleak/memory.h"
+#include "pyleak/space.h"
 #include "python_private.h"
 
 enum {
@@ -32,7 +32,7 @@ static void read_segments(struct object *object, const Elf64_Phdr *headers, size
 static void read_dynamic(struct object *object, uint64_t address)
 {
 	Elf64_Dyn entries[DYNAMIC_MAX];
-	ssize_t size = pl_memory_read_some(object->pid, address, entries, sizeof(entries));
+	ssize_t size = pl_space_read_some(object->space, address, entries, sizeof(entries));
 
 	object->has_dynamic = true;
 	for (ssize_t i = 0; i < size / (ssize_t)sizeof(entries[0]) && entries[i].d_tag != DT_NULL; i++) {
@@ -52,14 +52,14 @@ static void read_dynamic(struct object *object, uint64_t address)
 	}
 }
 
-int object_read(pid_t pid, const struct pl_map *map, struct object *ret)
+int object_read(struct pl_space *space, const struct pl_map *map, struct object *ret)
 {
-	struct object object = { .pid = pid, .map = map };
+	struct object object = { .space = space, .map = map };
 	Elf64_Phdr headers[PROGRAM_HEADERS_MAX];
 	Elf64_Ehdr ehdr;
 	size_t count;
 	bool first = true;
-	int r = pl_memory_read(pid, map->start, &ehdr, sizeof(ehdr));
+	int r = pl_space_read(space, map->start, &ehdr, sizeof(ehdr));
 
 	if (r == -EPERM || r == -ESRCH)
 		return r;
@@ -68,7 +68,7 @@ int object_read(pid_t pid, const struct pl_map *map, struct object *ret)
 			ehdr.e_machine != PL_ARCH_ELF_MACHINE || ehdr.e_phentsize != sizeof(headers[0]))
 		return -ENOEXEC;
 	count = ehdr.e_phnum < PROGRAM_HEADERS_MAX ? ehdr.e_phnum : PROGRAM_HEADERS_MAX;
-	if (!count || pl_memory_read(pid, map->start + ehdr.e_phoff, headers, count * sizeof(headers[0])) < 0)
+	if (!count || pl_space_read(space, map->start + ehdr.e_phoff, headers, count * sizeof(headers[0])) < 0)
 		return -ENOEXEC;
 	for (size_t i = 0; i < count; i++)
 		if (headers[i].p_type == PT_LOAD && first) {
@@ -96,9 +96,9 @@ static int check_symbol(const struct object *object, const char *name, uint64_t 
 	Elf64_Sym symbol;
 
 	if (length > sizeof(text) ||
-			pl_memory_read(object->pid, object->symbols + index * sizeof(symbol), &symbol, sizeof(symbol)) < 0 ||
+			pl_space_read(object->space, object->symbols + index * sizeof(symbol), &symbol, sizeof(symbol)) < 0 ||
 			symbol.st_shndx == SHN_UNDEF || !symbol.st_value ||
-			pl_memory_read(object->pid, object->strings + symbol.st_name, text, length) < 0 ||
+			pl_space_read(object->space, object->strings + symbol.st_name, text, length) < 0 ||
 			memcmp(text, name, length) != 0)
 		return -ENOENT;
 	*ret = symbol.st_value + object->bias;
@@ -115,20 +115,20 @@ static int gnu_lookup(const struct object *object, const char *name, uint64_t *r
 
 	for (const char *c = name; *c; c++)
 		hash = hash * 33 + (uint8_t)*c;
-	if (pl_memory_read(object->pid, object->gnu_hash, &header, sizeof(header)) < 0 || !header.buckets ||
+	if (pl_space_read(object->space, object->gnu_hash, &header, sizeof(header)) < 0 || !header.buckets ||
 			!header.bloom_words || header.bloom_shift > 31 ||
-			pl_memory_read_u64(object->pid, at + 8 * (hash / 64 % header.bloom_words), &bloom) < 0)
+			pl_space_read_u64(object->space, at + 8 * (hash / 64 % header.bloom_words), &bloom) < 0)
 		return -ENOENT;
 	if (!(bloom >> hash % 64 & 1) || !(bloom >> (hash >> header.bloom_shift) % 64 & 1))
 		return -ENOENT;
 	at += 8 * (uint64_t)header.bloom_words;
 	chains = at + 4 * (uint64_t)header.buckets;
-	if (pl_memory_read(object->pid, at + 4 * (uint64_t)(hash % header.buckets), &bucket, sizeof(bucket)) < 0 ||
+	if (pl_space_read(object->space, at + 4 * (uint64_t)(hash % header.buckets), &bucket, sizeof(bucket)) < 0 ||
 			bucket < header.first_symbol)
 		return -ENOENT;
 	for (uint32_t i = 0; i < CHAIN_MAX; i += CHAIN_STEP) {
 		uint32_t chain[CHAIN_STEP];
-		ssize_t size = pl_memory_read_some(object->pid, chains + 4 * ((uint64_t)bucket - header.first_symbol + i),
+		ssize_t size = pl_space_read_some(object->space, chains + 4 * ((uint64_t)bucket - header.first_symbol + i),
 			chain, sizeof(chain));
 
 		for (uint32_t j = 0; (ssize_t)((j + 1) * sizeof(chain[0])) <= size; j++) {
@@ -156,14 +156,14 @@ static int sysv_lookup(const struct object *object, const char *name, uint64_t *
 		hash = (hash << 4) + (uint8_t)*c;
 		hash = (hash ^ (hash >> 24 & 0xf0)) & 0x0fffffff;
 	}
-	if (pl_memory_read(object->pid, object->sysv_hash, &header, sizeof(header)) < 0 || !header.buckets ||
-			pl_memory_read(object->pid, at + 4 * (uint64_t)(hash % header.buckets), &index, sizeof(index)) < 0)
+	if (pl_space_read(object->space, object->sysv_hash, &header, sizeof(header)) < 0 || !header.buckets ||
+			pl_space_read(object->space, at + 4 * (uint64_t)(hash % header.buckets), &index, sizeof(index)) < 0)
 		return -ENOENT;
 	at += 4 * (uint64_t)header.buckets;
 	for (int i = 0; i < CHAIN_MAX && index && index < header.chains; i++) {
 		if (check_symbol(object, name, index, ret) == 0)
 			return 0;
-		if (pl_memory_read(object->pid, at + 4 * (uint64_t)index, &index, sizeof(index)) < 0)
+		if (pl_space_read(object->space, at + 4 * (uint64_t)index, &index, sizeof(index)) < 0)
 			break;
 	}
 	return -ENOENT;
@@ -203,7 +203,7 @@ bool object_is_data(const struct object *object, uint64_t address)
 
 int object_code_read(void *object, uint64_t address, void *buffer, size_t length)
 {
-	return pl_memory_read(((struct object *)object)->pid, address, buffer, length);
+	return pl_space_read(((struct object *)object)->space, address, buffer, length);
 }
 
 bool object_code_is_data(void *object, uint64_t address)

@@ -5,11 +5,11 @@
 
 #include "python_private.h"
 
-static int open_object(pid_t pid, const struct pl_maps *maps, bool by_force, struct pl_python *python,
+static int open_object(struct pl_space *space, const struct pl_maps *maps, bool by_force, struct pl_python *python,
 		       struct pl_error *err)
 {
 	struct object object = { 0 };
-	int r = find_interpreter(pid, maps, by_force, &object, python, err);
+	int r = find_interpreter(space, maps, by_force, &object, python, err);
 
 	if (r < 0)
 		return r;
@@ -35,7 +35,7 @@ out:
 	return r;
 }
 
-int pl_python_open(pid_t pid, bool by_force, struct pl_python **ret, struct pl_error *err)
+int pl_python_open(struct pl_space *space, bool by_force, struct pl_python **ret, struct pl_error *err)
 {
 	struct pl_maps maps = { 0 };
 	struct pl_python *python = calloc(1, sizeof(*python));
@@ -43,15 +43,16 @@ int pl_python_open(pid_t pid, bool by_force, struct pl_python **ret, struct pl_e
 
 	if (!python)
 		return pl_fail(err, -ENOMEM, "out of memory");
-	python->pid = pid;
-	r = pl_maps_read(pid, &maps);
+	python->space = space;
+	python->pid = space->pid;
+	r = pl_space_maps(space, &maps);
 	if (r == -EPERM || r == -EACCES)
-		r = pl_fail(err, -EPERM, "may not read the memory of process %d: run pyleak as its user or with sudo",
-			(int)pid);
+		r = pl_fail(err, -EPERM, "may not read the memory of %s: run pyleak as its user or with sudo",
+			space->name);
 	else if (r < 0)
-		r = pl_fail(err, r, "cannot read the memory map of process %d: %s", (int)pid, strerror(-r));
+		r = pl_fail(err, r, "cannot read the memory map of %s: %s", space->name, strerror(-r));
 	else
-		r = open_object(pid, &maps, by_force, python, err);
+		r = open_object(space, &maps, by_force, python, err);
 	pl_maps_free(&maps);
 	if (r < 0) {
 		pl_python_close(python);
@@ -69,17 +70,17 @@ void pl_python_close(struct pl_python *python)
 	free(python);
 }
 
-int pl_python_identify(pid_t pid, char version[32])
+int pl_python_identify(struct pl_space *space, char version[32])
 {
 	struct pl_maps maps = { 0 };
 	bool found = false, certain = false, known = false;
-	int r = pl_maps_read(pid, &maps);
+	int r = pl_space_maps(space, &maps);
 
 	for (size_t i = 0; r == 0 && i < maps.count && !certain; i++) {
-		struct pl_python python = { .pid = pid };
+		struct pl_python python = { .space = space, .pid = space->pid };
 		struct object object;
 
-		r = find_candidate(pid, &maps.items[i], &object);
+		r = find_candidate(space, &maps.items[i], &object);
 		if (r == -EPERM || r == -ESRCH)
 			break;
 		if (r < 0 || version_detect(&object, &python, NULL) < 0) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "pyleak/arch.h"
-#include "pyleak/memory.h"
+#include "pyleak/space.h"
 #include "python_private.h"
 
 /*
@@ -43,9 +43,9 @@ static size_t references(const struct object *object, const char *function, uint
 	return count;
 }
 
-static bool is_count(pid_t pid, uint64_t address, int32_t max, int32_t *ret)
+static bool is_count(struct pl_space *space, uint64_t address, int32_t max, int32_t *ret)
 {
-	return address % 4 == 0 && pl_memory_read(pid, address, ret, sizeof(*ret)) == 0 && *ret >= 0 && *ret <= max;
+	return address % 4 == 0 && pl_space_read(space, address, ret, sizeof(*ret)) == 0 && *ret >= 0 && *ret <= max;
 }
 
 static bool is_a(const struct pl_python *python, uint64_t object, uint64_t type)
@@ -53,7 +53,7 @@ static bool is_a(const struct pl_python *python, uint64_t object, uint64_t type)
 	uint64_t found;
 
 	return object && object % 8 == 0 && type &&
-	       pl_memory_read_u64(python->pid, object + (uint64_t)python->layout.object_type, &found) == 0 && found == type;
+	       pl_space_read_u64(python->space, object + (uint64_t)python->layout.object_type, &found) == 0 && found == type;
 }
 
 /* The one count that a function which prints a list's length looks at. */
@@ -64,7 +64,7 @@ static uint64_t printed_count(const struct object *object, const char *function,
 	int32_t value;
 
 	for (size_t i = 0; i < count; i++) {
-		if (!is_count(object->pid, words[i], max, &value))
+		if (!is_count(object->space, words[i], max, &value))
 			continue;
 		if (found)
 			return 0;
@@ -79,7 +79,7 @@ static int32_t chain_length(const struct pl_python *python, uint64_t at, uint64_
 	int32_t length = 0;
 
 	for (; at && length <= max; length++)
-		if (!is_a(python, at, type) || pl_memory_read_u64(python->pid, at + link, &at) < 0)
+		if (!is_a(python, at, type) || pl_space_read_u64(python->space, at + link, &at) < 0)
 			return -1;
 	return at ? -1 : length;
 }
@@ -102,13 +102,13 @@ static void find_contexts(const struct object *object, const struct pl_python *p
 		size_t count = references(object, functions[f], words);
 
 		for (size_t i = 0; i < count; i++) {
-			if (words[i] % 8 || pl_memory_read_u64(object->pid, words[i], &head) < 0 || !head)
+			if (words[i] % 8 || pl_space_read_u64(object->space, words[i], &head) < 0 || !head)
 				continue;
 			length = chain_length(python, head, parked->context_type, PL_CONTEXT_LINK, PL_CONTEXTS_PARKED_MAX);
 			candidates = 0;
 			for (size_t j = 0; j < count && length > 0; j++)
 				if (words[j] != words[i] && words[j] + BESIDE - words[i] <= 2 * BESIDE &&
-						is_count(object->pid, words[j], PL_CONTEXTS_PARKED_MAX, &value) && value == length) {
+						is_count(object->space, words[j], PL_CONTEXTS_PARKED_MAX, &value) && value == length) {
 					found = words[j];
 					candidates++;
 				}
@@ -133,7 +133,7 @@ static void find_slices(const struct object *object, const struct pl_python *pyt
 	count = references(object, "PySlice_New", words);
 	parked->slice_cache = 0;
 	for (size_t i = 0; i < count; i++)
-		if (words[i] % 8 == 0 && pl_memory_read_u64(object->pid, words[i], &cached) == 0 &&
+		if (words[i] % 8 == 0 && pl_space_read_u64(object->space, words[i], &cached) == 0 &&
 				is_a(python, cached, parked->slice_type)) {
 			parked->slice_cache = words[i];
 			candidates++;
@@ -152,7 +152,7 @@ bool parked_keys_find(const struct object *object, uint64_t *ret_count, uint64_t
 
 	/* Up to 3.8 it names both counts and both lists, and nothing else but functions through the GOT. */
 	for (size_t i = 0; dicts && i < count; i++)
-		if (words[i] != dicts && is_count(object->pid, words[i], PL_KEYS_PARKED_MAX, &value)) {
+		if (words[i] != dicts && is_count(object->space, words[i], PL_KEYS_PARKED_MAX, &value)) {
 			*ret_count = words[i];
 			length = value;
 			counts++;
@@ -169,7 +169,7 @@ static uint64_t exported_type(const struct object *object, const char *name, uin
 {
 	uint64_t type;
 
-	if (object_export(object, name, &type) < 0 || pl_memory_read_u64(object->pid, type + TYPE_FREE, ret_free) < 0 ||
+	if (object_export(object, name, &type) < 0 || pl_space_read_u64(object->space, type + TYPE_FREE, ret_free) < 0 ||
 			!*ret_free)
 		return 0;
 	return type;
@@ -212,7 +212,7 @@ static bool chain_is_right(const struct pl_python *python, uint64_t head, uint64
 	uint64_t first;
 	int32_t value, length;
 
-	if (!is_count(python->pid, count, max, &value) || pl_memory_read_u64(python->pid, head, &first) < 0)
+	if (!is_count(python->space, count, max, &value) || pl_space_read_u64(python->space, head, &first) < 0)
 		return false;
 	length = chain_length(python, first, type, link, max);
 	return length >= 0 && length <= value + 1 && length >= value - 1;
@@ -226,7 +226,7 @@ void parked_objects_check(const struct pl_python *python, struct pl_parked_objec
 	int32_t value;
 
 	for (int i = 0; i < PL_COUNTED; i++)
-		if (parked->counts[i] && !is_count(python->pid, parked->counts[i], max[i], &value))
+		if (parked->counts[i] && !is_count(python->space, parked->counts[i], max[i], &value))
 			parked->counts[i] = 0;
 	if (python->minor == 10 && parked->counts[PL_COUNTED_FRAMES] &&
 			!chain_is_right(python, parked->counts[PL_COUNTED_FRAMES] - (FRAME_COUNT_310 - FRAME_HEAD_310),
@@ -235,7 +235,7 @@ void parked_objects_check(const struct pl_python *python, struct pl_parked_objec
 	if (parked->context_count && !chain_is_right(python, parked->context_head, parked->context_count,
 					     parked->context_type, PL_CONTEXT_LINK, PL_CONTEXTS_PARKED_MAX))
 		parked->context_count = parked->context_head = 0;
-	if (parked->slice_cache && (pl_memory_read_u64(python->pid, parked->slice_cache, &cached) < 0 ||
+	if (parked->slice_cache && (pl_space_read_u64(python->space, parked->slice_cache, &cached) < 0 ||
 					   (cached && !is_a(python, cached, parked->slice_type))))
 		parked->slice_cache = 0;
 }

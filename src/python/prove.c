@@ -4,7 +4,7 @@
 #include <time.h>
 
 #include "pyleak/cleanup.h"
-#include "pyleak/memory.h"
+#include "pyleak/space.h"
 #include "python_private.h"
 
 /*
@@ -47,7 +47,7 @@ static bool doubt(struct proof *proof, const char *what)
 
 static bool read_word(const struct proof *proof, uint64_t object, int32_t offset, uint64_t *ret)
 {
-	return pl_memory_read_u64(proof->python->pid, object + (uint64_t)offset, ret) == 0;
+	return pl_space_read_u64(proof->python->space, object + (uint64_t)offset, ret) == 0;
 }
 
 static bool is_of(const struct proof *proof, uint64_t object, uint64_t type)
@@ -75,7 +75,7 @@ static bool types_hold(struct proof *proof)
 			!has_flags(proof, proof->bytes, FLAG_READY | FLAG_BYTES))
 		return doubt(proof, "the types of code, str and bytes are not where types have their flags");
 	if (!read_word(proof, python->code_type, python->layout.type_name, &name) ||
-			pl_memory_read(python->pid, name, text, sizeof(text)) < 0 || memcmp(text, "code", sizeof(text)) != 0)
+			pl_space_read(python->space, name, text, sizeof(text)) < 0 || memcmp(text, "code", sizeof(text)) != 0)
 		return doubt(proof, "the type of code does not have its name where types have it");
 	return true;
 }
@@ -96,7 +96,7 @@ static bool read_code(const struct proof *proof, uint64_t code, uint8_t header[C
 		layout->code_first_line, layout->code_first_traceable, layout->bytes_size };
 	int32_t last = field_last(fields, sizeof(fields) / sizeof(fields[0]));
 
-	return pl_memory_read(proof->python->pid, code, header, (size_t)last + 8) == 0 &&
+	return pl_space_read(proof->python->space, code, header, (size_t)last + 8) == 0 &&
 		is_of(proof, code, proof->python->code_type);
 }
 
@@ -138,7 +138,7 @@ static bool code_holds(struct proof *proof, uint64_t code, int32_t offset, bool 
 			lines_size > LINES_MAX)
 		return doubt(proof, "a code object has no table of lines");
 	table = malloc(lines_size + 1);
-	if (!table || pl_memory_read(proof->python->pid, lines + (uint64_t)layout->bytes_data, table, lines_size) < 0)
+	if (!table || pl_space_read(proof->python->space, lines + (uint64_t)layout->bytes_data, table, lines_size) < 0)
 		return doubt(proof, "a table of lines cannot be read");
 	/* It is for that code if it ends where the code ends. */
 	if (pl_line_lookup(proof->python->minor, table, lines_size, first_line, (int32_t)units * CODE_UNIT) != 0)
@@ -153,7 +153,7 @@ static bool owners_hold(struct proof *proof, uint64_t frame)
 	uint8_t owner;
 
 	for (int i = 0; frame && i < FRAMES_MAX; i++) {
-		if (pl_memory_read(proof->python->pid, frame + (uint64_t)layout->frame_owner, &owner, 1) < 0 || owner >= OWNERS ||
+		if (pl_space_read(proof->python->space, frame + (uint64_t)layout->frame_owner, &owner, 1) < 0 || owner >= OWNERS ||
 				!read_word(proof, frame, layout->frame_previous, &frame))
 			return doubt(proof, "a frame does not say who owns it");
 	}

@@ -16,7 +16,7 @@
  */
 enum { OBJECT_SEGMENTS_MAX = 16 };
 struct object {
-	pid_t pid;
+	struct pl_space *space;
 	const struct pl_map *map;  /* the one with the ELF header */
 	uint64_t bias;
 	uint64_t gnu_hash, sysv_hash, symbols, strings; /* run-time addresses, 0: none */
@@ -31,7 +31,7 @@ struct object {
 
 /* Parses the object whose ELF header is at map->start. -ENOEXEC: not a 64-bit ELF for this machine;
  * -EPERM; -ESRCH. */
-int object_read(pid_t pid, const struct pl_map *map, struct object *ret);
+int object_read(struct pl_space *space, const struct pl_map *map, struct object *ret);
 void object_release(struct object *object);
 /* Address of a symbol that the object defines, by the dynamic linker's hash table. -ENOENT. */
 int object_export(const struct object *object, const char *name, uint64_t *ret);
@@ -44,11 +44,11 @@ int object_code_read(void *object, uint64_t address, void *buffer, size_t length
 bool object_code_is_data(void *object, uint64_t address);
 
 /* The interpreter among the mapped objects. -ENOEXEC with a line in err. */
-int find_interpreter(pid_t pid, const struct pl_maps *maps, bool by_force, struct object *ret, struct pl_python *python,
+int find_interpreter(struct pl_space *space, const struct pl_maps *maps, bool by_force, struct object *ret, struct pl_python *python,
 		     struct pl_error *err);
 
 /* Reads the object that a mapping begins, if it defines a CPython 3 (running or not). -ENOEXEC. */
-int find_candidate(pid_t pid, const struct pl_map *map, struct object *ret);
+int find_candidate(struct pl_space *space, const struct pl_map *map, struct object *ret);
 
 /* Version from the interpreter itself: version_hex, minor, version, free_threaded, runtime. */
 int version_detect(const struct object *object, struct pl_python *python, struct pl_error *err);

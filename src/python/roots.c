@@ -3,7 +3,7 @@
 
 #include "pyleak/arch.h"
 #include "pyleak/log.h"
-#include "pyleak/memory.h"
+#include "pyleak/space.h"
 #include "python_private.h"
 
 /*
@@ -49,8 +49,8 @@ static int check_type(const struct pl_python *python, struct pl_error *err)
 	uint64_t name;
 	char text[5] = "";
 
-	if (pl_memory_read_u64(python->pid, python->code_type + (uint64_t)python->layout.type_name, &name) < 0 ||
-			pl_memory_read(python->pid, name, text, sizeof(text)) < 0 ||
+	if (pl_space_read_u64(python->space, python->code_type + (uint64_t)python->layout.type_name, &name) < 0 ||
+			pl_space_read(python->space, name, text, sizeof(text)) < 0 ||
 			memcmp(text, "code", sizeof(text)) != 0)
 		return pl_fail(err, -EPROTO,
 			"Python %s: its objects are not laid out as in a release build (PyCode_Type has no name at %d)",
@@ -78,9 +78,9 @@ static int take_said(const struct object *object, struct pl_python *python, int 
 	int r = layout_table(minor, 0, python->free_threaded, &said.layout);
 
 	if (r == 0)
-		r = pl_memory_read(python->pid, python->runtime, offsets, size);
+		r = pl_space_read(python->space, python->runtime, offsets, size);
 	if (r < 0)
-		return pl_fail(err, r, "cannot read _PyRuntime of process %d", (int)python->pid);
+		return pl_fail(err, r, "cannot read _PyRuntime of %s", python->space->name);
 	r = debug_offsets_apply(minor, python->free_threaded, offsets, size, &said.layout, &moved, err);
 	if (r < 0)
 		return r;
@@ -101,11 +101,11 @@ static int take_unknown(const struct object *object, struct pl_python *python, s
 	struct pl_error newest = { 0 };
 
 	if (python->minor < DEBUG_OFFSETS_FIRST || !python->runtime)
-		return pl_fail(err, -ENOEXEC, "process %d runs Python %s; pyleak knows CPython 3.6 to 3.15", (int)python->pid,
+		return pl_fail(err, -ENOEXEC, "%s runs Python %s; pyleak knows CPython 3.6 to 3.15", python->space->name,
 			python->version);
 	if (!python->by_force)
-		return pl_fail(err, -ENOEXEC, "process %d runs Python %s; pyleak knows CPython 3.6 to 3.15 (--force takes a "
-			"newer one, if what it says of itself holds)", (int)python->pid, python->version);
+		return pl_fail(err, -ENOEXEC, "%s runs Python %s; pyleak knows CPython 3.6 to 3.15 (--force takes a "
+			"newer one, if what it says of itself holds)", python->space->name, python->version);
 	python->unknown = true;
 	for (int minor = DEBUG_OFFSETS_LAST; minor >= DEBUG_OFFSETS_FIRST; minor--) {
 		struct pl_error doubt = { 0 };
@@ -116,8 +116,8 @@ static int take_unknown(const struct object *object, struct pl_python *python, s
 		if (!newest.code)
 			newest = doubt;
 	}
-	return pl_fail(err, -ENOEXEC, "process %d runs Python %s, which pyleak does not know, and what it says of itself does "
-		"not hold: %s", (int)python->pid, python->version, newest.text);
+	return pl_fail(err, -ENOEXEC, "%s runs Python %s, which pyleak does not know, and what it says of itself does "
+		"not hold: %s", python->space->name, python->version, newest.text);
 }
 
 int roots_find(const struct object *object, struct pl_python *python, struct pl_error *err)
@@ -130,13 +130,13 @@ int roots_find(const struct object *object, struct pl_python *python, struct pl_
 		return take_unknown(object, python, err);
 	r = layout_table(python->minor, (int)(python->version_hex >> 8 & 0xff), python->free_threaded, &python->layout);
 	if (r < 0)
-		return pl_fail(err, r, "process %d runs Python %s; pyleak knows CPython 3.6 to 3.15", (int)python->pid,
+		return pl_fail(err, r, "%s runs Python %s; pyleak knows CPython 3.6 to 3.15", python->space->name,
 			python->version);
 	if (python->minor == 6)
 		return roots_of_36(object, python, err);
 	if (!python->runtime)
-		return pl_fail(err, -ENOEXEC, "Python %s in process %d does not export _PyRuntime", python->version,
-			(int)python->pid);
+		return pl_fail(err, -ENOEXEC, "Python %s in %s does not export _PyRuntime", python->version,
+			python->space->name);
 	if (debug_offsets_size(python->minor))
 		return take_said(object, python, python->minor, err);
 	set_roots(python);
@@ -166,16 +166,16 @@ bool roots_initialised(const struct pl_python *python)
 	const struct pl_python_layout *layout = &python->layout;
 	uint64_t interpreter, thread, owner;
 
-	if (pl_memory_read_u64(python->pid, python->interpreters_head, &interpreter) < 0)
+	if (pl_space_read_u64(python->space, python->interpreters_head, &interpreter) < 0)
 		return false;
 	/* New interpreters are put in front, and one that nobody runs has no thread (3.13). */
 	for (int i = 0; interpreter && i < INTERPRETERS_MAX; i++) {
-		if (pl_memory_read_u64(python->pid, interpreter + (uint64_t)layout->interpreter_threads_head, &thread) < 0)
+		if (pl_space_read_u64(python->space, interpreter + (uint64_t)layout->interpreter_threads_head, &thread) < 0)
 			return false;
 		if (thread)
-			return pl_memory_read_u64(python->pid, thread + (uint64_t)layout->thread_interpreter, &owner) == 0 &&
+			return pl_space_read_u64(python->space, thread + (uint64_t)layout->thread_interpreter, &owner) == 0 &&
 				owner == interpreter;
-		if (pl_memory_read_u64(python->pid, interpreter + (uint64_t)layout->interpreter_next, &interpreter) < 0)
+		if (pl_space_read_u64(python->space, interpreter + (uint64_t)layout->interpreter_next, &interpreter) < 0)
 			return false;
 	}
 	return false;

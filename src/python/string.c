@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 #include "pyleak/cleanup.h"
-#include "pyleak/memory.h"
+#include "pyleak/space.h"
 #include "python_private.h"
 
 enum {
@@ -29,8 +29,8 @@ static bool is_string(const struct pl_python *python, uint64_t object)
 {
 	uint64_t type, flags;
 
-	return pl_memory_read_u64(python->pid, object + (uint64_t)python->layout.object_type, &type) == 0 &&
-		pl_memory_read_u64(python->pid, type + (uint64_t)python->layout.type_flags, &flags) == 0 &&
+	return pl_space_read_u64(python->space, object + (uint64_t)python->layout.object_type, &type) == 0 &&
+		pl_space_read_u64(python->space, type + (uint64_t)python->layout.type_flags, &flags) == 0 &&
 		(flags & TYPE_FLAG_STRING);
 }
 
@@ -116,7 +116,7 @@ int pl_python_string(const struct pl_python *python, uint64_t object, size_t max
 	};
 	if (!is_string(python, object))
 		return -EINVAL;
-	r = pl_memory_read_pieces(python->pid, header, sizeof(header) / sizeof(header[0]));
+	r = pl_space_read_pieces(python->space, header, sizeof(header) / sizeof(header[0]));
 	if (r < 0)
 		return r;
 	state = parse_state(python, state_bits);
@@ -128,7 +128,7 @@ int pl_python_string(const struct pl_python *python, uint64_t object, size_t max
 	if (length > max_bytes)
 		length = max_bytes;
 	if (!state.compact) {
-		r = pl_memory_read_u64(python->pid, object + (uint64_t)layout->string_data_pointer, &from);
+		r = pl_space_read_u64(python->space, object + (uint64_t)layout->string_data_pointer, &from);
 		if (r < 0)
 			return r;
 	} else {
@@ -137,7 +137,7 @@ int pl_python_string(const struct pl_python *python, uint64_t object, size_t max
 	data = malloc(length * state.kind + 1);
 	if (!data)
 		return -ENOMEM;
-	r = pl_memory_read(python->pid, from, data, length * state.kind);
+	r = pl_space_read(python->space, from, data, length * state.kind);
 	if (r < 0)
 		return r;
 	return pl_python_text(data, state.kind, length, max_bytes, ret);

@@ -2,7 +2,7 @@
 #include <errno.h>
 
 #include "pyleak/arch.h"
-#include "pyleak/memory.h"
+#include "pyleak/space.h"
 #include "python_private.h"
 
 /*
@@ -119,7 +119,7 @@ static int check_slots(const struct pl_maps *maps, const struct pl_python *pytho
 	uint64_t words[1 + PL_FN_COUNT];
 
 	if (python->allocators[domain] % 8 ||
-			pl_memory_read(python->pid, python->allocators[domain], words, sizeof(words)) < 0)
+			pl_space_read(python->space, python->allocators[domain], words, sizeof(words)) < 0)
 		return pl_fail(err, -EPROTO, "Python %s: the allocator table %s at %#llx cannot be read", python->version,
 			domains[domain].symbol, (unsigned long long)python->allocators[domain]);
 	for (int function = 0; function < PL_FN_COUNT; function++) {

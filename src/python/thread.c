@@ -2,7 +2,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "pyleak/memory.h"
+#include "pyleak/space.h"
 #include "python_private.h"
 
 enum {
@@ -22,7 +22,7 @@ int thread_read(const struct pl_python *python, uint64_t address, struct thread_
 		{ address, bytes, (size_t)last + 8 },
 		{ python->thread_current, &current, sizeof(current) },
 	};
-	int r = pl_memory_read_pieces(python->pid, pieces, python->thread_current ? 2 : 1);
+	int r = pl_space_read_pieces(python->space, pieces, python->thread_current ? 2 : 1);
 
 	if (r < 0)
 		return r;
@@ -46,7 +46,7 @@ static void walk(const struct pl_python *python,
 	uint64_t interpreter;
 	int threads = 0;
 
-	if (pl_memory_read_u64(python->pid, python->interpreters_head, &interpreter) < 0)
+	if (pl_space_read_u64(python->space, python->interpreters_head, &interpreter) < 0)
 		return;
 	for (int i = 0; interpreter && i < INTERPRETERS_MAX; i++) {
 		uint64_t address, next;
@@ -55,7 +55,7 @@ static void walk(const struct pl_python *python,
 			{ interpreter + (uint64_t)layout->interpreter_next, &next, sizeof(next) },
 		};
 
-		if (pl_memory_read_pieces(python->pid, pieces, sizeof(pieces) / sizeof(pieces[0])) < 0)
+		if (pl_space_read_pieces(python->space, pieces, sizeof(pieces) / sizeof(pieces[0])) < 0)
 			break;
 		for (; address && threads < THREADS_MAX; threads++) {
 			struct thread_state thread;
@@ -121,8 +121,8 @@ static bool last_of_main(const struct pl_python *python, struct last *ret)
 	*ret = (struct last){0};
 	walk(python, remember, ret);
 	return ret->address &&
-	       pl_memory_read_u64(
-		       python->pid, ret->thread.interpreter + (uint64_t)python->layout.interpreter_next, &next) == 0 && !next;
+	       pl_space_read_u64(
+		       python->space, ret->thread.interpreter + (uint64_t)python->layout.interpreter_next, &next) == 0 && !next;
 }
 
 /* Newer ones are put in front of thread states, too. */
@@ -146,8 +146,8 @@ static bool exclude(void *context, uint64_t address, const struct thread_state *
 	struct tids *tids = context;
 	uint32_t words[TID_LIMIT / 4], native_id;
 
-	if (pl_memory_read(tids->python->pid, address + (uint64_t)tids->python->layout.thread_native_id, &native_id,
-		    sizeof(native_id)) < 0 || !native_id || pl_memory_read(tids->python->pid, thread->id, words, sizeof(words)) < 0)
+	if (pl_space_read(tids->python->space, address + (uint64_t)tids->python->layout.thread_native_id, &native_id,
+		    sizeof(native_id)) < 0 || !native_id || pl_space_read(tids->python->space, thread->id, words, sizeof(words)) < 0)
 		return true;
 	for (size_t i = 0; i < TID_LIMIT / 4; i++)
 		tids->possible[i] &= words[i] == native_id;
@@ -230,7 +230,7 @@ static bool still_right(const struct pl_python *python, uint64_t address, uint64
 	pieces[0].address = thread->previous ? thread->previous + (uint64_t)layout->thread_next :
 					       thread->interpreter + (uint64_t)layout->interpreter_threads_head;
 	pieces[2].address = thread->interpreter + (uint64_t)layout->interpreter_next;
-	return pl_memory_read_pieces(python->pid, pieces, sizeof(pieces) / sizeof(pieces[0])) == 0 && back == address &&
+	return pl_space_read_pieces(python->space, pieces, sizeof(pieces) / sizeof(pieces[0])) == 0 && back == address &&
 		head == thread->interpreter && !next;
 }
 

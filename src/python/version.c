@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #include "pyleak/arch.h"
-#include "pyleak/memory.h"
+#include "pyleak/space.h"
 #include "python_private.h"
 
 /* A symbol that appeared in a version (and not in any before it). Py_Version says it from 3.11 on. */
@@ -38,7 +38,7 @@ static void patch_from_text(const struct object *object, struct pl_python *pytho
 		char text[24] = "", *end;
 		unsigned long patch;
 
-		if (pl_memory_read(object->pid, references[i], text, sizeof(text) - 1) < 0 ||
+		if (pl_space_read(object->space, references[i], text, sizeof(text) - 1) < 0 ||
 				strncmp(text, expected, length) != 0)
 			continue;
 		patch = strtoul(text + length, &end, 10);
@@ -61,8 +61,8 @@ static int from_ladder(const struct object *object, struct pl_python *python, st
 		patch_from_text(object, python);
 		return 0;
 	}
-	return pl_fail(err, -ENOEXEC, "%s in process %d is a Python older than 3.6; pyleak knows 3.6 to 3.15",
-		object->map->path, (int)object->pid);
+	return pl_fail(err, -ENOEXEC, "%s in %s is a Python older than 3.6; pyleak knows 3.6 to 3.15",
+		object->map->path, object->space->name);
 }
 
 static void format_version(struct pl_python *python)
@@ -85,12 +85,12 @@ static int check_cookie(const struct object *object, struct pl_python *python, s
 		uint64_t version, free_threaded;
 	} head;
 
-	if (pl_memory_read(object->pid, python->runtime, &head, sizeof(head)) < 0 ||
+	if (pl_space_read(object->space, python->runtime, &head, sizeof(head)) < 0 ||
 			memcmp(head.cookie, "xdebugpy", sizeof(head.cookie)) != 0)
-		return pl_fail(err, -EPROTO, "Python 3.%d in process %d: _PyRuntime does not start with its cookie",
-			python->minor, (int)object->pid);
+		return pl_fail(err, -EPROTO, "Python 3.%d in %s: _PyRuntime does not start with its cookie",
+			python->minor, object->space->name);
 	if (head.version != python->version_hex)
-		return pl_fail(err, -EPROTO, "process %d: Py_Version says %#x, _PyRuntime says %#llx", (int)object->pid,
+		return pl_fail(err, -EPROTO, "%s: Py_Version says %#x, _PyRuntime says %#llx", object->space->name,
 			python->version_hex, (unsigned long long)head.version);
 	python->free_threaded = head.free_threaded == 1;
 	return 0;
@@ -105,12 +105,12 @@ int version_detect(const struct object *object, struct pl_python *python, struct
 		python->runtime = 0;
 	if (object_export(object, "Py_Version", &address) < 0)
 		return from_ladder(object, python, err);
-	r = pl_memory_read_u64(object->pid, address, &version);
+	r = pl_space_read_u64(object->space, address, &version);
 	if (r < 0)
-		return pl_fail(err, r, "cannot read the version of Python in process %d", (int)object->pid);
+		return pl_fail(err, r, "cannot read the version of Python in %s", object->space->name);
 	if (version >> 24 != 3 || (version >> 16 & 0xff) < 11)
-		return pl_fail(err, -ENOEXEC, "process %d: %#llx is not a version of Python that pyleak knows",
-			(int)object->pid, (unsigned long long)version);
+		return pl_fail(err, -ENOEXEC, "%s: %#llx is not a version of Python that pyleak knows",
+			object->space->name, (unsigned long long)version);
 	python->version_hex = (uint32_t)version;
 	python->minor = (int)(version >> 16 & 0xff);
 	if (python->minor >= 13 && python->runtime) {

@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "pyleak/cleanup.h"
-#include "pyleak/elf.h"
 #include "pyleak/units.h"
 #include "unwind_private.h"
 
@@ -21,7 +20,7 @@ static int find_elf(Dwfl_Module *module, void **user, const char *name, Dwarf_Ad
 {
 	const struct pl_unwinder *unwinder = *user;
 	const struct pl_map *map = unwinder && name[0] == '/' ? pl_maps_find(&unwinder->maps, base) : NULL;
-	int fd = map ? pl_elf_open_file(unwinder->pid, &unwinder->maps, map) : -ENOENT;
+	int fd = map ? pl_space_open_mapped(unwinder->space, &unwinder->maps, map) : -ENOENT;
 
 	if (fd < 0)
 		return dwfl_linux_proc_find_elf(module, user, name, base, file_name, elf);
@@ -52,11 +51,11 @@ static int report(struct pl_unwinder *unwinder)
 		return -ENOMEM;
 	/* What is reported again under the same name and address is kept as it is. */
 	dwfl_report_begin(unwinder->dwfl);
-	(void)dwfl_linux_proc_report(unwinder->dwfl, unwinder->pid);
+	(void)dwfl_linux_proc_report(unwinder->dwfl, unwinder->space->pid);
 	(void)dwfl_report_end(unwinder->dwfl, NULL, NULL);
 	(void)dwfl_getmodules(unwinder->dwfl, set_user, unwinder, 0);
 	pl_maps_free(&unwinder->maps);
-	(void)pl_maps_read(unwinder->pid, &unwinder->maps);
+	(void)pl_space_maps(unwinder->space, &unwinder->maps);
 	unwinder->reported_ns = pl_now_ns();
 	return 0;
 }
@@ -70,14 +69,14 @@ Dwfl_Module *unwinder_module(struct pl_unwinder *unwinder, uint64_t address)
 	return module;
 }
 
-struct pl_unwinder *pl_unwinder_new(pid_t pid)
+struct pl_unwinder *pl_unwinder_new(struct pl_space *space)
 {
 	struct pl_unwinder *unwinder = calloc(1, sizeof(*unwinder));
 
 	if (!unwinder)
 		return NULL;
-	unwinder->pid = pid;
-	(void)snprintf(unwinder->root, sizeof(unwinder->root), "/proc/%d/root", (int)pid);
+	unwinder->space = space;
+	(void)snprintf(unwinder->root, sizeof(unwinder->root), "/proc/%d/root", (int)space->pid);
 	return unwinder;
 }
 

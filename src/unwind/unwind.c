@@ -80,7 +80,7 @@ int pl_unwind_stack(struct pl_unwinder *unwinder, const struct pl_stack_copy *co
 		return -ENOENT;
 	unwinder->copy = copy;
 	if (!dwfl_pid(unwinder->dwfl) || dwfl_pid(unwinder->dwfl) < 0)
-		(void)dwfl_attach_state(unwinder->dwfl, NULL, unwinder->pid, &thread_callbacks, unwinder);
+		(void)dwfl_attach_state(unwinder->dwfl, NULL, unwinder->space->pid, &thread_callbacks, unwinder);
 	(void)dwfl_getthread_frames(unwinder->dwfl, THREAD, on_frame, &walk);
 	unwinder->copy = NULL;
 	/* A walk that ends where the copy does, or for want of tables, is as good as one that reached the limit. */

@@ -4,11 +4,11 @@
 
 #include <elfutils/libdwfl.h>
 
-#include "pyleak/maps.h"
+#include "pyleak/space.h"
 #include "pyleak/unwind.h"
 
 struct pl_unwinder {
-	pid_t pid;
+	struct pl_space *space; /* borrowed */
 	Dwfl *dwfl;          /* NULL: nothing was looked up yet */
 	int64_t reported_ns; /* when the mappings were read */
 	struct pl_maps maps; /* which were these */

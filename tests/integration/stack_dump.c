@@ -122,6 +122,7 @@ static void dump_interpreter(const struct pl_python *python)
 
 int main(int argc, char **argv)
 {
+	struct pl_space *space;
 	struct pl_python *python;
 	struct pl_error err = { 0 };
 	pid_t pid = argc > 1 ? (pid_t)atoi(argv[1]) : 0, *tids;
@@ -131,10 +132,12 @@ int main(int argc, char **argv)
 	double start = seconds(), opened;
 	size_t count;
 
-	if (pl_python_identify(pid, version) < 0)
+	if (pl_space_of_process(pid, &space) < 0)
+		return 1;
+	if (pl_python_identify(space, version) < 0)
 		(void)snprintf(version, sizeof(version), "none");
 	opened = seconds();
-	if (pl_python_open(pid, by_force, &python, &err) < 0) {
+	if (pl_python_open(space, by_force, &python, &err) < 0) {
 		(void)fprintf(stderr, "stack_dump: %s\n", err.text);
 		return 1;
 	}
@@ -152,5 +155,6 @@ int main(int argc, char **argv)
 		dump_thread(python, tids[i], rounds);
 	free(tids);
 	pl_python_close(python);
+	pl_space_close(space);
 	return 0;
 }

@@ -19,6 +19,7 @@
 
 #include "pyleak/cleanup.h"
 #include "pyleak/elf.h"
+#include "spaces.h"
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
@@ -110,7 +111,7 @@ static struct pl_elf *open_at(pid_t pid, uint64_t address)
 	cr_assert_eq(pl_maps_read(pid, &maps), 0);
 	map = pl_maps_find(&maps, address);
 	cr_assert_not_null(map);
-	r = pl_elf_open(pid, &maps, map, &elf, &err);
+	r = pl_elf_open(space_of(pid), &maps, map, &elf, &err);
 	cr_assert_eq(r, 0, "%s", err.text);
 	pl_maps_free(&maps);
 	return elf;
@@ -291,7 +292,7 @@ Test(elf, file_known_by_its_first_page)
 		for (size_t k = 0; k < maps.count; k++)
 			maps.items[k].dev_minor += 1000;
 		map = pl_maps_find(&maps, places[i]);
-		cr_assert_eq(pl_elf_open(getpid(), &maps, map, &elf, NULL), 0);
+		cr_assert_eq(pl_elf_open(space_of(getpid()), &maps, map, &elf, NULL), 0);
 		cr_assert_eq(pl_elf_section(elf, ".text", &address, NULL), 0, "memory alone would not show it");
 		cr_assert(address >= map->start && address < map->end);
 		pl_elf_close(elf);
@@ -318,7 +319,7 @@ Test(elf, libc_as_dlsym_sees_it)
 
 		if (!pl_map_same_file(&maps.items[i], home))
 			continue;
-		cr_assert_eq(pl_elf_open(getpid(), &maps, &maps.items[i], &elf, NULL), 0);
+		cr_assert_eq(pl_elf_open(space_of(getpid()), &maps, &maps.items[i], &elf, NULL), 0);
 		for (size_t k = 0; k < COUNT(names); k++)
 			expect(elf, names[k], (uint64_t)(uintptr_t)dlsym(libc, names[k]));
 		pl_elf_close(elf);
@@ -348,10 +349,10 @@ Test(elf, mapped_as_data)
 	expect(elf, "become_nobody", (uint64_t)(uintptr_t)&become_nobody);
 	pl_elf_close(elf);
 	cr_assert_eq(pl_maps_read(getpid(), &maps), 0);
-	cr_assert_eq(pl_elf_open(getpid(), &maps, pl_maps_find(&maps, (uint64_t)(uintptr_t)low), &elf, &err), -ENOEXEC);
+	cr_assert_eq(pl_elf_open(space_of(getpid()), &maps, pl_maps_find(&maps, (uint64_t)(uintptr_t)low), &elf, &err), -ENOEXEC);
 	cr_assert_not_null(strstr(err.text, "not loaded"), "%s", err.text);
 	cr_assert_eq(
-		pl_elf_open(getpid(), &maps, pl_maps_find(&maps, (uint64_t)(uintptr_t)high), &elf, NULL), -ENOEXEC);
+		pl_elf_open(space_of(getpid()), &maps, pl_maps_find(&maps, (uint64_t)(uintptr_t)high), &elf, NULL), -ENOEXEC);
 	pl_maps_free(&maps);
 	(void)close(fd);
 }
@@ -370,7 +371,7 @@ Test(elf, not_elf)
 	cr_assert_eq(unlink(name), 0);
 	cr_assert_eq(pl_maps_read(getpid(), &maps), 0);
 	cr_assert_eq(
-		pl_elf_open(getpid(), &maps, pl_maps_find(&maps, (uint64_t)(uintptr_t)memory), &elf, &err), -ENOEXEC);
+		pl_elf_open(space_of(getpid()), &maps, pl_maps_find(&maps, (uint64_t)(uintptr_t)memory), &elf, &err), -ENOEXEC);
 	cr_assert_not_null(strstr(err.text, name), "%s", err.text);
 	pl_maps_free(&maps);
 	(void)close(fd);
@@ -381,7 +382,7 @@ static void look_around(pid_t pid, const struct pl_maps *maps, const char *name)
 	struct pl_elf *elf;
 	uint64_t address, size;
 
-	if (pl_elf_open(pid, maps, &maps->items[0], &elf, NULL) < 0)
+	if (pl_elf_open(space_of(pid), maps, &maps->items[0], &elf, NULL) < 0)
 		return;
 	(void)pl_elf_symbol(elf, name, &address, &size);
 	(void)pl_elf_symbol_prefix(elf, "landmark_private", &address, &size);
@@ -406,7 +407,7 @@ Test(elf, hostile_memory)
 	if (!vdso)
 		cr_skip_test("no vdso");
 	memcpy(image, vdso, 4096);
-	cr_assert_eq(pl_elf_open(getpid(), &maps, &map, &elf, NULL), 0);
+	cr_assert_eq(pl_elf_open(space_of(getpid()), &maps, &map, &elf, NULL), 0);
 	cr_assert_eq(pl_elf_symbol(elf, "__vdso_gettimeofday", &address, NULL), 0);
 	cr_assert(address > map.start && address < map.end);
 	pl_elf_close(elf);

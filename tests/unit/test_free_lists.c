@@ -5,6 +5,7 @@
 #include <criterion/criterion.h>
 
 #include "../../src/python/python_private.h"
+#include "spaces.h"
 
 /* Free lists laid out by hand in our own memory, as an interpreter's would be: each is believed only
  * if everything that it leads to is as it must be. */
@@ -30,7 +31,7 @@ static void set_up(int minor)
 	memset(state, 0, sizeof(state));
 	memset(blocks, 0, sizeof(blocks));
 	memset(&python, 0, sizeof(python));
-	python.pid = getpid();
+	python.space = space_of(getpid());
 	python.minor = minor;
 	cr_assert_eq(layout_table(minor, 0, false, &python.layout), 0);
 	for (int i = 0; i < PL_PARKING_TYPES; i++)

@@ -13,6 +13,7 @@
 
 #include "pyleak/got.h"
 #include "pyleak/memory.h"
+#include "spaces.h"
 
 /* The words of programs that were linked in each of the usual ways, read while they run. */
 
@@ -56,7 +57,7 @@ static struct victim look_at(const char *program)
 	victim.code = -ENOENT;
 	for (size_t i = 0; i < victim.maps.count && victim.code == -ENOENT; i++)
 		if (pl_got_object_start(&victim.maps.items[i]) && strcmp(victim.maps.items[i].path, program) == 0)
-			victim.code = pl_got_add(victim.pid, &victim.maps, &victim.maps.items[i], names, NAMES, &victim.got);
+			victim.code = pl_got_add(space_of(victim.pid), &victim.maps, &victim.maps.items[i], names, NAMES, &victim.got);
 	return victim;
 }
 
@@ -184,7 +185,7 @@ Test(got, a_file_that_is_mapped_to_be_read)
 
 	cr_assert_neq(image, MAP_FAILED);
 	cr_assert_eq(pl_maps_read(getpid(), &maps), 0);
-	cr_assert_eq(pl_got_add(getpid(), &maps, pl_maps_find(&maps, (uint64_t)image), names, NAMES, &got), -EAGAIN);
+	cr_assert_eq(pl_got_add(space_of(getpid()), &maps, pl_maps_find(&maps, (uint64_t)image), names, NAMES, &got), -EAGAIN);
 	cr_assert_eq(got.object_count, 0);
 	pl_got_free(&got);
 	pl_maps_free(&maps);

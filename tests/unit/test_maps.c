@@ -18,6 +18,8 @@
 
 #include "pyleak/maps.h"
 #include "pyleak/memory.h"
+#include "pyleak/resident.h"
+#include "pyleak/space.h"
 
 static const size_t page = 4096;
 
@@ -228,6 +230,11 @@ Test(memory, read_without_process_vm_readv)
 	cr_assert_eq(pl_memory_read_pieces(gone, &(struct pl_memory_piece){4096, &byte, 1}, 1), -ESRCH);
 }
 
+static struct pl_range piece(const char *start, size_t length)
+{
+	return (struct pl_range){(uintptr_t)start, (uintptr_t)start + length};
+}
+
 Test(memory, resident)
 {
 	const size_t unit = 4096, pages = 10000;
@@ -235,11 +242,57 @@ Test(memory, resident)
 
 	cr_assert_neq(map, MAP_FAILED);
 	cr_assert_eq(madvise(map, pages * unit, MADV_NOHUGEPAGE), 0);
-	cr_assert_eq(pl_memory_resident(getpid(), (uintptr_t)map, pages * unit), 0);
+	cr_assert_eq(pl_resident_or_swapped(getpid(), piece(map, pages * unit)), 0);
 	for (size_t i = 0; i < pages; i += 4000)
 		map[i * unit] = 1;
-	cr_assert_eq(pl_memory_resident(getpid(), (uintptr_t)map, pages * unit), 3 * unit);
-	cr_assert_eq(pl_memory_resident(getpid(), (uintptr_t)map + unit, 4000 * unit), unit);
-	cr_assert_eq(pl_memory_resident(0, (uintptr_t)map, unit), 0, "no such process");
+	cr_assert_eq(pl_resident_or_swapped(getpid(), piece(map, pages * unit)), 3 * unit);
+	cr_assert_eq(pl_resident_or_swapped(getpid(), piece(map + unit, 4000 * unit)), unit);
+	cr_assert_eq(pl_resident_or_swapped(0, piece(map, unit)), 0, "no such process");
 	cr_assert_eq(munmap(map, pages * unit), 0);
+}
+
+/* -- the space of a process ----------------------------------------------------------------------- */
+
+Test(space, live)
+{
+	static const char text[] = "what is read", other[] = "elsewhere";
+	char *map = mmap(NULL, 4 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	const struct pl_range range = piece(map, 4 * page), nothing = {0, 0};
+	struct pl_space *space = NULL, *gone = NULL;
+	char first[sizeof(text)], second[sizeof(other)];
+	const struct pl_memory_piece pieces[] = {
+		{(uintptr_t)text, first, sizeof(first)}, {(uintptr_t)other, second, sizeof(second)}};
+	struct pl_maps maps = {0};
+	uint8_t pages[4];
+	uint64_t word;
+
+	cr_assert_neq(map, MAP_FAILED);
+	cr_assert_eq(munmap(map + 3 * page, page), 0);
+	map[page] = 1;
+	cr_assert_eq(pl_space_of_process(getpid(), &space), 0);
+	cr_assert_eq(space->pid, getpid());
+	cr_assert_eq(pl_space_read_pieces(space, pieces, 2), 0);
+	cr_assert_str_eq(first, text);
+	cr_assert_str_eq(second, other);
+	cr_assert_eq(pl_space_read_u64(space, (uintptr_t)map + page, &word), 0);
+	cr_assert_eq(word, 1);
+	cr_assert_eq(pl_space_pages(space, nothing, NULL), 0);
+	cr_assert_eq(pl_space_pages(space, range, pages), 0);
+	cr_assert(!pages[0] && pages[1] == 1 && !pages[2] && !pages[3]);
+	/* Exactly, or as much as is there. */
+	cr_assert_eq(pl_space_read(space, (uintptr_t)map + 3 * page - 4, &word, sizeof(word)), -EFAULT);
+	cr_assert_eq(pl_space_read_some(space, (uintptr_t)map + 3 * page - 4, &word, sizeof(word)), 4);
+	cr_assert_eq(pl_space_maps(space, &maps), 0);
+	cr_assert_not_null(pl_maps_find(&maps, (uintptr_t)map));
+	cr_assert_null(pl_maps_find(&maps, (uintptr_t)map + 3 * page));
+	cr_assert_eq(pl_space_open_mapped(space, &maps, pl_maps_find(&maps, (uintptr_t)map)), -ENOENT);
+	pl_maps_free(&maps);
+	pl_space_close(space);
+
+	cr_assert_eq(pl_space_of_process(dead_pid(), &gone), 0);
+	cr_assert_eq(pl_space_pages(gone, nothing, NULL), -ESRCH);
+	cr_assert_eq(pl_space_read_u64(gone, (uintptr_t)map, &word), -ESRCH);
+	cr_assert_lt(pl_space_maps(gone, &maps), 0);
+	pl_space_close(gone);
+	pl_space_close(NULL);
 }

@@ -8,6 +8,7 @@
 #include <criterion/criterion.h>
 
 #include "../../src/python/python_private.h"
+#include "spaces.h"
 
 /* A str laid out by hand in our own memory, and read as if it were another's. */
 static struct pl_python python;
@@ -18,7 +19,7 @@ static void set_up(int minor, bool free_threaded)
 	uint64_t flags = 1u << 28;
 
 	memset(&python, 0, sizeof(python));
-	python.pid = getpid();
+	python.space = space_of(getpid());
 	python.minor = minor;
 	cr_assert_eq(layout_table(minor, 0, free_threaded, &python.layout), 0);
 	memcpy(string_type + python.layout.type_flags, &flags, sizeof(flags));

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "pyleak/unwind.h"
+#include "spaces.h"
 
 /* This process looks at itself. */
 struct seen {
@@ -69,7 +70,7 @@ static __attribute__((noinline)) uint64_t outer(void)
 
 Test(unwind, functions_at_an_address)
 {
-	struct pl_unwinder *unwinder = pl_unwinder_new(getpid());
+	struct pl_unwinder *unwinder = pl_unwinder_new(space_of(getpid()));
 	struct seen seen = {.limit = 10};
 	char wanted[100];
 
@@ -86,7 +87,7 @@ Test(unwind, functions_at_an_address)
 
 Test(unwind, without_dwarf)
 {
-	struct pl_unwinder *unwinder = pl_unwinder_new(getpid());
+	struct pl_unwinder *unwinder = pl_unwinder_new(space_of(getpid()));
 	struct seen seen = {.limit = 10};
 
 	cr_assert_eq(pl_unwind_address(unwinder, (uint64_t)(uintptr_t)&getpid + 1, see, &seen), 0);
@@ -96,7 +97,7 @@ Test(unwind, without_dwarf)
 
 Test(unwind, stack)
 {
-	struct pl_unwinder *unwinder = pl_unwinder_new(getpid());
+	struct pl_unwinder *unwinder = pl_unwinder_new(space_of(getpid()));
 	struct seen seen = {.limit = 4};
 
 	(void)outer();

@@ -71,11 +71,14 @@ int selfload_plant(int frames, unsigned long sample)
 {
 	struct pl_inline_options options = {.frames = (uint32_t)frames, .sample = sample};
 	const struct pl_inline_image *image = (const void *)(pl_inline_bytes + PL_INLINE_IMAGE_OFFSET);
+	struct pl_space *space;
 	struct pl_python *python;
 	uint64_t size = (pl_inline_bytes_size + 4095) & ~(uint64_t)4095, data_size = pl_inline_data_size(&options);
 	int result;
 
-	result = pl_python_open(getpid(), false, &python, &error);
+	result = pl_space_of_process(getpid(), &space);
+	if (result == 0)
+		result = pl_python_open(space, false, &python, &error);
 	if (result < 0)
 		return result;
 	code = mmap((void *)0x70796c000000, size + data_size, PROT_READ | PROT_WRITE,
