@@ -6,14 +6,14 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "pyleak/page.h"
+
 /*
  * Which pages of another process are in memory, from /proc/PID/pagemap. The kernel holds the process's memory map for
  * two megabytes at a time only, where smaps holds it for a whole mapping: mmap() in the process does not wait for us.
  * (30 ns for a page; smaps takes as long, for the same walk.) What is not in memory must not be read from outside
  * either: that would fetch it from swap, or make it.
  */
-
-enum { PL_PAGE = 4096 };
 
 struct pl_range {
 	uint64_t start, end; /* [start, end), multiples of PL_PAGE */

@@ -47,7 +47,6 @@ struct pl_elf {
 };
 
 /* place.c */
-uint64_t pl_elf_page_start(uint64_t address);
 /* The extent of the PT_LOADs, page-aligned, at file addresses. False: there are none, or they are nonsense. */
 bool pl_elf_extent(const struct pl_elf_header *header, uint64_t *ret_start, uint64_t *ret_end);
 /* Where the kernel or ld.so put the object with this header that `map` is a part of. -ENOENT: it is not loaded

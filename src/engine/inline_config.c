@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "pyleak/inline_config.h"
+#include "pyleak/page.h"
 
 /*
  * Sizes: address space, not memory; a page counts when the recorder first touches it. What a full
@@ -17,14 +18,13 @@ enum {
 	CODES = 1 << 17,
 	CODE_MAP = 1 << 18,
 	ARENA = 128 << 20,
-	PAGE = 4096,
 };
 
 static uint64_t carve(uint64_t *at, uint64_t size)
 {
 	uint64_t start = *at;
 
-	*at += (size + PAGE - 1) & ~(uint64_t)(PAGE - 1);
+	*at += pl_page_end(size);
 	return start;
 }
 
@@ -49,7 +49,7 @@ static uint64_t lay_out(const struct pl_inline_options *options, uint64_t at, st
 	config->code_map_mask = CODE_MAP - 1;
 	config->arena_size = ARENA;
 
-	config->control = carve(&at, PAGE);
+	config->control = carve(&at, PL_PAGE);
 	config->slots = carve(&at, (1 + config->slot_count) * config->slot_stride);
 	config->directory = carve(&at, (uint64_t)PL_INLINE_DIRECTORY_ENTRIES * sizeof(uint64_t));
 	config->odd = carve(&at, (uint64_t)ODD * sizeof(struct pl_inline_odd));

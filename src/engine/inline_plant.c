@@ -10,11 +10,11 @@
 #include "inline_engine.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/memory.h"
+#include "pyleak/page.h"
 #include "pyleak/units.h"
 
 /* Rows for words of GOTs: 512 KiB, of which only what is used takes memory. */
 #define WORDS_MAX 16384U
-#define PAGE 4096ULL
 
 /* What planting needs to know of the process, gathered while it is stopped. */
 struct planting {
@@ -128,7 +128,7 @@ static void fill(void *context, uint8_t *image, uint64_t base, uint64_t tables)
 
 static uint64_t image_size(void)
 {
-	return (pl_inline_bytes_size + PAGE - 1) & ~(PAGE - 1);
+	return pl_page_end(pl_inline_bytes_size);
 }
 
 static int make_plan(const struct pl_python *python, struct planting *planting, const uint8_t *image, struct pl_probe_plan *plan)

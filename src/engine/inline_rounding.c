@@ -7,6 +7,7 @@
 #include "pyleak/cleanup.h"
 #include "pyleak/inline_abi.h"
 #include "pyleak/memory.h"
+#include "pyleak/page.h"
 #include "pyleak/resident.h"
 
 /*

@@ -41,7 +41,7 @@ static struct pl_range inner(const struct pl_probe *probe)
 	struct pl_range range = {probe->tables, probe->tables + probe->tables_mapped_size};
 
 	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
-		uint64_t page = words[i] & ~(uint64_t)(PL_PAGE - 1);
+		uint64_t page = pl_page_start(words[i]);
 
 		if (page < range.start || page >= range.end)
 			continue;

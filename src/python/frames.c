@@ -11,7 +11,6 @@
  * page that the frame begins in (but for the frame's own end), so it is mapped whenever the frame is.
  */
 enum {
-	PAGE = 4096,
 	FRAME_SPAN = 128, /* more than any field of a frame that is read */
 	BATCH = 64,
 	OWNED_BY_GENERATOR = 1,
@@ -20,7 +19,7 @@ enum {
 
 struct window {
 	uint64_t start, end;
-	uint8_t bytes[PAGE + FRAME_SPAN];
+	uint8_t bytes[PL_PAGE + FRAME_SPAN];
 };
 
 struct raw_frame {
@@ -35,7 +34,7 @@ struct raw_frame {
 static const uint8_t *window_get(struct pl_space *space, struct window *window, uint64_t address, size_t length)
 {
 	if (address < window->start || address + length > window->end) {
-		window->start = address & ~(uint64_t)(PAGE - 1);
+		window->start = pl_page_start(address);
 		window->end = address + length;
 		if (pl_space_read(space, window->start, window->bytes, window->end - window->start) < 0) {
 			window->start = window->end = 0;

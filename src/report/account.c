@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "members.h"
+#include "pyleak/page.h"
 #include "pyleak/units.h"
 
 static const struct {
