@@ -3,15 +3,11 @@
 #define PYLEAK_ACCOUNT_H
 
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
-
-#include "pyleak/python.h"
-#include "pyleak/resident.h"
 
 /*
  * What the resident size of a process consists of, at one moment, and what its growth between two moments comes from.
- * Read from outside, from /proc and remote memory, without a stop and without touching a page that is not in memory.
+ * Figures and what is computed from them; account_reader.h takes them from a process.
  *
  * Parts are places: they add up to the resident size, exactly, as PL_ACCOUNT_OTHER is what is left.
  *
@@ -23,9 +19,6 @@
  *   own      pyleak's probe and tables.
  *
  * Free is memory that the allocator holds, that is in memory, and that no block uses.
- *
- * The time it takes is bounded: of more than PL_ACCOUNT_ARENAS_MAX arenas, or more than PL_ACCOUNT_HEAP_MAX bytes of
- * heap, a part is looked at, the same each time, and stands for the rest.
  */
 enum pl_account_part {
 	PL_ACCOUNT_ARENAS_USED,
@@ -40,9 +33,6 @@ enum pl_account_part {
 	PL_ACCOUNT_PARTS,
 };
 enum { PL_ACCOUNT_CLASSES = 65 }; /* by size in units of 8 bytes: blocks of up to 512 */
-#define PL_ACCOUNT_ARENAS_MAX 2048
-#define PL_ACCOUNT_HEAP_MAX (UINT64_C(1024) << 20)
-
 enum { PL_ACCOUNT_ALIGNMENT = 16 }; /* where nothing else is known */
 
 struct pl_account {
@@ -59,12 +49,6 @@ struct pl_account {
 	uint64_t class_free[PL_ACCOUNT_CLASSES];
 };
 
-struct pl_account_reader;
-/* Finds what can be found once. -ENOMEM, -ESRCH, -EPERM: no account can be taken. `python` is borrowed. */
-int pl_account_open(const struct pl_python *python, struct pl_account_reader **ret);
-void pl_account_close(struct pl_account_reader *reader);
-/* `own`: bytes of pyleak's in the process. An account that could not be taken says so; so does that of no reader. */
-void pl_account_take(const struct pl_account_reader *reader, uint64_t own, struct pl_account *ret);
 /* Adds one of another process: what is not known of one is not known of all. */
 void pl_account_add(struct pl_account *sum, const struct pl_account *one);
 

@@ -45,6 +45,11 @@ uint64_t pl_address_space_left(pid_t pid);
 const struct pl_map *pl_maps_find(const struct pl_maps *maps, uint64_t address);
 /* A number, not 0, for the file that a mapping shows, to be compared with one that was kept. */
 uint32_t pl_map_identity(const struct pl_map *map);
+/* Writable memory with no file behind it. */
+static inline bool pl_map_is_anonymous(const struct pl_map *map)
+{
+	return (map->flags & PL_MAP_WRITE) && !(map->flags & PL_MAP_SHARED) && !map->inode;
+}
 /* Whether two mappings show the same file (device and inode, not the name). */
 bool pl_map_same_file(const struct pl_map *a, const struct pl_map *b);
 

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "../heap/heap_private.h"
+#include "account_private.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/process.h"
 
@@ -74,48 +74,46 @@ static struct pl_range stack_around(const struct pl_maps *maps, uint64_t address
 	const struct pl_map *map = address ? pl_maps_find(maps, address) : NULL;
 	struct pl_range none = {0, 0}, range;
 
-	if (!map || !map_is_anonymous(map) || map->path[0] == '[' || map->end - map->start < STACK_MIN)
+	if (!map || !pl_map_is_anonymous(map) || map->path[0] == '[' || map->end - map->start < STACK_MIN)
 		return none;
 	range = (struct pl_range){map->start, map->end};
 	if (is_top && map->end - address > THREAD_HEAD)
-		range.end = (address + THREAD_HEAD + PL_PAGE - 1) & ~(uint64_t)(PL_PAGE - 1);
+		range.end = pl_page_end(address + THREAD_HEAD);
 	else if (!is_top && map->end - map->start > STACK_MAX)
 		range.end = map->start + STACK_MAX;
 	return address < range.end ? range : none;
 }
 
-static size_t find_stacks(const struct moment *moment, struct pl_range *stacks, size_t max, const pid_t *tids,
-	size_t count)
+static size_t find_stacks(const struct pl_python *python, const struct pl_maps *maps, struct pl_range *stacks, size_t max,
+	const pid_t *tids, size_t count)
 {
-	const struct pl_python *python = moment->reader->python;
 	pl_autofree uint64_t *pointers = calloc(count, sizeof(*pointers));
 	size_t found = 0, known = pointers ? pl_python_thread_pointers(python, pointers, count) : 0;
 
-	for (size_t i = 0; i < moment->maps->count && found < max; i++)
-		if (strcmp(moment->maps->items[i].path, "[stack]") == 0)
-			stacks[found++] = (struct pl_range){moment->maps->items[i].start, moment->maps->items[i].end};
+	for (size_t i = 0; i < maps->count && found < max; i++)
+		if (strcmp(maps->items[i].path, "[stack]") == 0)
+			stacks[found++] = (struct pl_range){maps->items[i].start, maps->items[i].end};
 	for (size_t i = 0; i < known && found < max; i++)
-		stacks[found++] = stack_around(moment->maps, pointers[i], true);
+		stacks[found++] = stack_around(maps, pointers[i], true);
 	for (size_t i = 0; i < count && found < max; i++)
 		if (tids[i] != python->pid)
-			stacks[found++] = stack_around(moment->maps, stack_pointer(python->pid, tids[i]), false);
+			stacks[found++] = stack_around(maps, stack_pointer(python->pid, tids[i]), false);
 	return found;
 }
 
-void stacks_count(const struct moment *moment, struct pl_account *ret)
+void stacks_count(const struct pl_python *python, const struct pl_maps *maps, struct pl_account *ret)
 {
-	const struct pl_account_reader *reader = moment->reader;
 	pl_autofree pid_t *tids = NULL;
 	pl_autofree struct pl_range *stacks = NULL;
 	uint64_t sum = 0, covered = 0;
 	size_t count, found;
 
-	if (pl_process_threads(reader->python->pid, &tids, &count) < 0)
+	if (pl_process_threads(python->pid, &tids, &count) < 0)
 		return;
 	stacks = calloc(2 * count + 1, sizeof(*stacks));
 	if (!stacks)
 		return;
-	found = find_stacks(moment, stacks, 2 * count + 1, tids, count);
+	found = find_stacks(python, maps, stacks, 2 * count + 1, tids, count);
 	qsort(stacks, found, sizeof(*stacks), compare_starts);
 	for (size_t i = 0; i < found; i++) {
 		/* None twice. */
@@ -124,7 +122,7 @@ void stacks_count(const struct moment *moment, struct pl_account *ret)
 		if (stacks[i].start == stacks[i].end)
 			continue;
 		covered = stacks[i].end;
-		sum += resident_bytes(reader->python->space, stacks[i]);
+		sum += resident_bytes(python->space, stacks[i]);
 	}
 	ret->parts[PL_ACCOUNT_STACKS] = (int64_t)sum;
 	ret->known[PL_ACCOUNT_STACKS] = true;

@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "checks.h"
+#include "pyleak/account_reader.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/hook.h"
 #include "pyleak/log.h"

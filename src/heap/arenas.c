@@ -31,14 +31,14 @@ _Static_assert(sizeof(struct pool) == POOL_HEADER, "struct pool_header");
 /* Sums over the arenas that were looked at. */
 struct sums {
 	double resident, free, overhead;
-	double class_free[PL_ACCOUNT_CLASSES];
+	double class_free[PL_HEAP_CLASSES];
 	bool odd_sizes; /* some are no multiple of 16 */
 };
 
 /* The array may move while it is read: its words are read again for each account. */
 static int read_array(const struct moment *moment, struct arena **ret, size_t *ret_count)
 {
-	const struct pl_account_reader *reader = moment->reader;
+	const struct pl_heap_reader *reader = moment->reader;
 	pl_autofree struct arena *arenas = NULL;
 	uint64_t array = 0, word;
 	size_t count = 0;
@@ -181,38 +181,39 @@ static bool is_chosen(const struct arena *arena, size_t count)
 {
 	uint64_t hash = (arena->address >> 12) * UINT64_C(0x9e3779b97f4a7c15) >> 32;
 
-	return count <= PL_ACCOUNT_ARENAS_MAX || hash * count < (uint64_t)PL_ACCOUNT_ARENAS_MAX << 32;
+	return count <= PL_HEAP_ARENAS_MAX || hash * count < (uint64_t)PL_HEAP_ARENAS_MAX << 32;
 }
 
-void arenas_count(const struct moment *moment, struct pl_account *ret)
+bool pl_heap_count_arenas(const struct pl_heap_reader *reader, const struct pl_maps *maps, struct pl_arena_figures *ret)
 {
+	const struct moment moment = {reader, maps};
 	pl_autofree struct arena *arenas = NULL;
 	struct sums sums = {0};
 	size_t count = 0, looked_at = 0;
 	uint32_t bytes;
 	double scale;
 
-	if (read_array(moment, &arenas, &count) < 0)
-		return;
+	if (read_array(&moment, &arenas, &count) < 0)
+		return false;
 	count = compact(arenas, count);
-	bytes = pool_bytes(moment, arenas, count);
+	bytes = pool_bytes(&moment, arenas, count);
 	if (!bytes)
-		return;
+		return false;
 	for (size_t i = 0; i < count; i++)
 		if (is_chosen(&arenas[i], count)) {
-			count_arena(moment, &arenas[i], bytes, &sums);
+			count_arena(&moment, &arenas[i], bytes, &sums);
 			looked_at++;
 		}
 	if (!looked_at)
-		return;
+		return false;
 	scale = (double)count / (double)looked_at;
-	ret->parts[PL_ACCOUNT_ARENAS_FREE] = (int64_t)(sums.free * scale);
-	ret->parts[PL_ACCOUNT_ARENAS_USED] = (int64_t)(sums.resident * scale) - ret->parts[PL_ACCOUNT_ARENAS_FREE];
-	ret->known[PL_ACCOUNT_ARENAS_FREE] = ret->known[PL_ACCOUNT_ARENAS_USED] = true;
-	ret->arenas_overhead = (int64_t)(sums.overhead * scale);
+	ret->free = (int64_t)(sums.free * scale);
+	ret->used = (int64_t)(sums.resident * scale) - ret->free;
+	ret->overhead = (int64_t)(sums.overhead * scale);
 	ret->alignment = sums.odd_sizes ? 8 : 16;
-	for (size_t i = 0; i < PL_ACCOUNT_CLASSES; i++)
+	for (size_t i = 0; i < PL_HEAP_CLASSES; i++)
 		ret->class_free[i] = (uint64_t)(sums.class_free[i] * scale);
+	return true;
 }
 
 /* Those that are given out: carved already, and not in the pool's list of freed ones. */

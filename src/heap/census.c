@@ -117,7 +117,7 @@ static int make_rows(struct counting *counting, struct pl_census *census)
 	return 0;
 }
 
-static int count_all(const struct pl_account_reader *reader, const struct pl_maps *maps, struct pl_census *census)
+static int count_all(const struct pl_heap_reader *reader, const struct pl_maps *maps, struct pl_census *census)
 {
 	const struct moment moment = {reader, maps};
 	struct counting counting = {.second = false};
@@ -138,7 +138,7 @@ static int count_all(const struct pl_account_reader *reader, const struct pl_map
 
 int pl_census_take(const struct pl_python *python, struct pl_census *ret, struct pl_error *err)
 {
-	struct pl_account_reader *reader = NULL;
+	struct pl_heap_reader *reader = NULL;
 	struct pl_maps maps = {0};
 	int code;
 
@@ -148,13 +148,13 @@ int pl_census_take(const struct pl_python *python, struct pl_census *ret, struct
 			"%s: a Python without a GIL keeps its objects in mimalloc's memory, which pyleak cannot "
 			"walk: 'pyleak attach' records what is allocated from now on",
 			python->space->name);
-	code = pl_account_open(python, &reader);
+	code = pl_heap_open(python, &reader);
 	if (code == 0)
 		code = pl_space_maps(python->space, &maps);
 	if (code == 0)
 		code = count_all(reader, &maps, ret);
 	pl_maps_free(&maps);
-	pl_account_close(reader);
+	pl_heap_close(reader);
 	if (code < 0)
 		return pl_fail(err, code, "%s cannot be read: %s", python->space->name, strerror(-code));
 	if (!ret->arenas && !ret->heap)

@@ -90,7 +90,7 @@ static uint64_t mapped_chunk(const struct visit *visit, const struct pl_map *map
 	if (pl_space_read(visit->moment->reader->python->space, at, header, sizeof(header)) < 0)
 		return 0;
 	size = header[1] & ~(uint64_t)CHUNK_FLAGS;
-	pages = (size + CHUNK_HEADER) & ~(uint64_t)(PL_PAGE - 1);
+	pages = pl_page_start(size + CHUNK_HEADER);
 	if (header[0] || (header[1] & CHUNK_FLAGS) != CHUNK_MAPPED || size < MAPPED_MIN || pages - size > CHUNK_HEADER)
 		return 0;
 	return pages <= map->end - at ? pages : 0;
@@ -134,7 +134,7 @@ bool heap_visit(const struct moment *moment, const struct block_visitor *visitor
 	for (size_t i = 0; count && i < moment->maps->count; i++) {
 		const struct pl_map *map = &moment->maps->items[i];
 
-		if (map_is_anonymous(map) && !map->path[0] && !holds_heap(map, heaps, count))
+		if (pl_map_is_anonymous(map) && !map->path[0] && !holds_heap(map, heaps, count))
 			visit_mapping(visit, map);
 	}
 	flush(visit);

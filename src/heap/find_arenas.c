@@ -39,10 +39,10 @@ enum arena_state arena_check(const struct arena *arena, uint64_t array, const st
 
 	const struct pl_map *map = pl_maps_find(maps, arena->address);
 
-	return map && map_is_anonymous(map) ? ARENA_ALLOCATED : ARENA_WRONG;
+	return map && pl_map_is_anonymous(map) ? ARENA_ALLOCATED : ARENA_WRONG;
 }
 
-static bool is_array(const struct pl_account_reader *reader, const struct pl_maps *maps, uint64_t address)
+static bool is_array(const struct pl_heap_reader *reader, const struct pl_maps *maps, uint64_t address)
 {
 	struct arena entries[FIRST_ENTRIES];
 	bool any = false;
@@ -59,7 +59,7 @@ static bool is_array(const struct pl_account_reader *reader, const struct pl_map
 	return any;
 }
 
-static void look_at_word(struct pl_account_reader *reader, const struct pl_maps *maps, uint64_t at, uint64_t word)
+static void look_at_word(struct pl_heap_reader *reader, const struct pl_maps *maps, uint64_t at, uint64_t word)
 {
 	const struct pl_map *map;
 
@@ -67,11 +67,11 @@ static void look_at_word(struct pl_account_reader *reader, const struct pl_maps 
 	if (!word || word % 16 || reader->arena_word_count == sizeof(reader->arena_words) / sizeof(reader->arena_words[0]))
 		return;
 	map = pl_maps_find(maps, word);
-	if (map && map_is_anonymous(map) && is_array(reader, maps, word))
+	if (map && pl_map_is_anonymous(map) && is_array(reader, maps, word))
 		reader->arena_words[reader->arena_word_count++] = at;
 }
 
-static void look_through(struct pl_account_reader *reader, const struct pl_maps *maps, struct pl_range range)
+static void look_through(struct pl_heap_reader *reader, const struct pl_maps *maps, struct pl_range range)
 {
 	pl_autofree uint64_t *words = malloc(PIECE);
 	uint8_t pages[PIECE / PL_PAGE];
@@ -90,7 +90,7 @@ static void look_through(struct pl_account_reader *reader, const struct pl_maps 
 	}
 }
 
-void arenas_find(struct pl_account_reader *reader, const struct pl_maps *maps)
+void arenas_find(struct pl_heap_reader *reader, const struct pl_maps *maps)
 {
 	const struct pl_map *object = pl_maps_find(maps, reader->python->object_start);
 	uint64_t looked = 0;
@@ -98,7 +98,7 @@ void arenas_find(struct pl_account_reader *reader, const struct pl_maps *maps)
 
 	for (size_t i = 0; object && !reader->python->free_threaded && i < maps->count; i++) {
 		const struct pl_map *map = &maps->items[i];
-		bool follows = ours && map->start == maps->items[i - 1].end && map_is_anonymous(map) && !map->path[0];
+		bool follows = ours && map->start == maps->items[i - 1].end && pl_map_is_anonymous(map) && !map->path[0];
 
 		/* .data, and .bss behind it, which has no file. */
 		ours = pl_map_same_file(map, object) || follows;

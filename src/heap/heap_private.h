@@ -2,10 +2,9 @@
 #ifndef PYLEAK_HEAP_PRIVATE_H
 #define PYLEAK_HEAP_PRIVATE_H
 
-#include "pyleak/account.h"
-#include "pyleak/maps.h"
+#include "pyleak/heap.h"
 
-struct pl_account_reader {
+struct pl_heap_reader {
 	const struct pl_python *python;
 	/* Words of the interpreter that point into pymalloc's array of arenas. The lowest value is where it begins:
 	 * it moves when it grows. */
@@ -13,9 +12,9 @@ struct pl_account_reader {
 	size_t arena_word_count;
 };
 
-/* What maps and pagemap said at the moment of the account. */
+/* What is looked at, and the maps as they are at that moment. */
 struct moment {
-	const struct pl_account_reader *reader;
+	const struct pl_heap_reader *reader;
 	const struct pl_maps *maps;
 };
 
@@ -32,13 +31,7 @@ enum arena_state { ARENA_WRONG, ARENA_UNUSED, ARENA_ALLOCATED };
 enum arena_state arena_check(const struct arena *arena, uint64_t array, const struct pl_maps *maps);
 
 /* Fills the reader's arena_words. */
-void arenas_find(struct pl_account_reader *reader, const struct pl_maps *maps);
-/* The parts that are CPython's. */
-void arenas_count(const struct moment *moment, struct pl_account *ret);
-
-/* The parts that are the C library's. */
-void heap_count(const struct moment *moment, struct pl_account *ret);
-
+void arenas_find(struct pl_heap_reader *reader, const struct pl_maps *maps);
 /*
  * glibc's chunks in a piece of heap that was copied: `bytes` of it from `address` on. The pure part.
  *
@@ -74,14 +67,5 @@ enum { HEAPS_MAX = 1024 };
 size_t heaps_find(const struct moment *moment, struct heap *heaps, size_t max);
 /* Walks over what is in memory of it; `pages`: one byte for each page of its range, whether it is. */
 void heaps_walk(const struct moment *moment, const struct heap *heap, const uint8_t *pages, struct heap_walk *walk);
-
-/* The stacks of all threads. */
-void stacks_count(const struct moment *moment, struct pl_account *ret);
-
-/* Writable memory with no file behind it. */
-static inline bool map_is_anonymous(const struct pl_map *map)
-{
-	return (map->flags & PL_MAP_WRITE) && !(map->flags & PL_MAP_SHARED) && !map->inode;
-}
 
 #endif

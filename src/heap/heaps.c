@@ -29,7 +29,7 @@ static void count_free(void *context, uint64_t start, uint64_t end)
 {
 	struct counting *counting = context;
 
-	for (uint64_t page = start & ~(uint64_t)(PL_PAGE - 1); page < end; page += PL_PAGE) {
+	for (uint64_t page = pl_page_start(start); page < end; page += PL_PAGE) {
 		uint64_t from = page > start ? page : start, to = page + PL_PAGE < end ? page + PL_PAGE : end;
 
 		if (page >= counting->range.start && to <= counting->range.end &&
@@ -142,7 +142,7 @@ size_t heaps_find(const struct moment *moment, struct heap *heaps, size_t max)
 		const struct pl_map *map = &moment->maps->items[i];
 		uint64_t address = (map->start + HEAP_ALIGNMENT - 1) & ~(HEAP_ALIGNMENT - 1);
 
-		if (!map_is_anonymous(map))
+		if (!pl_map_is_anonymous(map))
 			continue;
 		if (strcmp(map->path, "[heap]") == 0) {
 			if (count < max)
@@ -160,28 +160,28 @@ size_t heaps_find(const struct moment *moment, struct heap *heaps, size_t max)
 	return count;
 }
 
-void heap_count(const struct moment *moment, struct pl_account *ret)
+bool pl_heap_count_chunks(const struct pl_heap_reader *reader, const struct pl_maps *maps, struct pl_chunk_figures *ret)
 {
+	const struct moment moment = {reader, maps};
 	pl_autofree struct heap *heaps = calloc(HEAPS_MAX, sizeof(*heaps));
 	struct counting sums = {0};
 	uint64_t size = 0;
 	size_t count;
 
 	if (!heaps)
-		return;
-	count = heaps_find(moment, heaps, HEAPS_MAX);
+		return false;
+	count = heaps_find(&moment, heaps, HEAPS_MAX);
 	if (!count)
-		return;
+		return false;
 	for (size_t i = 0; i < count; i++)
 		size += heaps[i].range.end - heaps[i].range.start;
-	if (size > PL_ACCOUNT_HEAP_MAX)
-		return;
+	if (size > PL_HEAP_BYTES_MAX)
+		return false;
 	for (size_t i = 0; i < count; i++)
-		count_heap(moment, &heaps[i], &sums);
+		count_heap(&moment, &heaps[i], &sums);
 	/* Another allocator's, if it holds few chunks. */
 	if (sums.lost > sums.resident / 8)
-		return;
-	ret->parts[PL_ACCOUNT_HEAP_FREE] = (int64_t)sums.free;
-	ret->parts[PL_ACCOUNT_HEAP_USED] = (int64_t)(sums.resident - sums.free);
-	ret->known[PL_ACCOUNT_HEAP_FREE] = ret->known[PL_ACCOUNT_HEAP_USED] = true;
+		return false;
+	*ret = (struct pl_chunk_figures){(int64_t)(sums.resident - sums.free), (int64_t)sums.free};
+	return true;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include <string.h>
 
-#include "../heap/heap_private.h"
+#include "pyleak/account.h"
 
 enum { FRAGMENTATION_MIN = 1 << 20, MALLOC_HEADER = 8, MALLOC_MIN = 32, MALLOC_ALIGNMENT = 16, PYMALLOC_MAX = 512 };
 
