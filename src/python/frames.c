@@ -205,13 +205,3 @@ size_t stack_read(const struct pl_python *python, uint64_t frame, struct pl_fram
 		*ret_more = address || bad;
 	return count;
 }
-
-size_t pl_python_stack(const struct pl_python *python, uint64_t tstate, struct pl_frame_ref *frames, size_t max,
-		       bool *ret_more)
-{
-	struct thread_state thread = { 0 };
-
-	if (tstate && thread_read(python, tstate, &thread) < 0)
-		thread.frame = 0;
-	return stack_read(python, thread.frame, frames, max, ret_more);
-}

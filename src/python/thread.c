@@ -241,6 +241,16 @@ uint64_t pl_python_thread(const struct pl_python *python, uint64_t thread_pointe
 	return still_right(python, hint, thread_pointer, &thread) ? hint : search(python, thread_pointer);
 }
 
+size_t pl_python_stack(const struct pl_python *python, uint64_t tstate, struct pl_frame_ref *frames, size_t max,
+		       bool *ret_more)
+{
+	struct thread_state thread = { 0 };
+
+	if (tstate && thread_read(python, tstate, &thread) < 0)
+		thread.frame = 0;
+	return stack_read(python, thread.frame, frames, max, ret_more);
+}
+
 size_t pl_python_thread_stack(const struct pl_python *python, uint64_t thread_pointer, uint64_t *tstate,
 			      struct pl_frame_ref *frames, size_t max, bool *ret_more)
 {

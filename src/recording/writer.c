@@ -76,26 +76,6 @@ static void piece_free(struct piece *piece)
 	free(piece->snapshot.apart_count);
 }
 
-/* The number of one more text. */
-static uint32_t add_text(struct pl_recording_writer *writer, struct piece *piece, const char *text)
-{
-	(void)fprintf(piece->text_stream, "%.*s", RECORDING_TEXT_MAX - 1, text);
-	(void)fputc('\0', piece->text_stream);
-	return writer->text_count++;
-}
-
-int writer_text(struct pl_recording_writer *writer, struct piece *piece, const char *text, uint32_t *ret)
-{
-	struct pl_table_entry *entry = pl_table_insert(&writer->texts, (uint64_t)(uintptr_t)text);
-
-	if (!entry)
-		return -ENOMEM;
-	if (!entry->value[0])
-		entry->value[0] = (uint64_t)add_text(writer, piece, text) + 1;
-	*ret = (uint32_t)entry->value[0] - 1;
-	return 0;
-}
-
 /* The sites from *ret_end's beginning on, as many as go into a piece. */
 static int add_sites(
 	struct pl_recording_writer *writer, struct piece *piece, const struct pl_snapshot *snapshot, size_t *ret_end)
@@ -202,7 +182,7 @@ static int add_frames(struct pl_recording_writer *writer, struct piece *piece)
 			return -ENOMEM;
 		message->frame_line[i] = frame->line;
 		if (source)
-			message->frame_source[i] = add_text(writer, piece, source) + 1;
+			message->frame_source[i] = writer_add_text(writer, piece, source) + 1;
 	}
 	writer->frame_count = writer->frames.count;
 	message->n_frame_filename = message->n_frame_function = message->n_frame_line = message->n_frame_source = count;

@@ -40,8 +40,9 @@ struct piece {
 	FILE *text_stream;
 };
 
-/* The number of a text of the sites. */
+/* writer_texts.c: the number of a text of the sites, and that of one more text. */
 int writer_text(struct pl_recording_writer *writer, struct piece *piece, const char *text, uint32_t *ret);
+uint32_t writer_add_text(struct pl_recording_writer *writer, struct piece *piece, const char *text);
 
 /* writer_native.c: what is known of native code. Who called the allocators, of the sites that the piece has, up to
  * `end`; and the stacks that are new, and which sites have another one than before. */

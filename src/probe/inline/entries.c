@@ -233,19 +233,6 @@ inlined void *alloc_hook(const u32 domain, const u32 function, u64 context, u64 
 	return alloc_sampled(entry, context, a, b);
 }
 
-/* Whoever sets `finalizing` comes here after that: see thread.h. */
-cold bool pl_anyone_is_reading(void)
-{
-	const u64 *reading = (const u64 *)pl_config.reading;
-	u64 found = 0;
-
-	control()->workers_gone = 1;
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	for (u64 i = 0; i <= pl_config.slot_count / 8; i++)
-		found |= *(const volatile u64 *)&reading[i];
-	return found != 0;
-}
-
 /* Not in the map. The inner free of a pair (the raw one below obj, with PYTHONMALLOC=debug 16 bytes
  * lower) is no unknown block: the outer one has just taken it out. */
 static cold void free_unknown(u32 domain, u64 pointer)

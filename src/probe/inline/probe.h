@@ -20,6 +20,7 @@
  *   native.c   the hooks of the C library's allocators
  *   thread.h   which thread state may be looked at
  *   stack.c    copies of the native stack                               (cold)
+ *   thread.c   who is reading, once Python ends                         (cold)
  *   sample.c   random intervals                                         (cold)
  *   free_lists.c  deallocators of types that park blocks
  *   code.c     code objects: first sight, content, death                (cold)
@@ -112,6 +113,9 @@ struct pl_inline_slot *pl_thread_slot(void);
 /* older.c */
 u64 pl_pymalloc_size(u64 pointer);
 void pl_older_freed(u32 last, u64 size, bool plain);
+
+/* thread.c */
+bool pl_anyone_is_reading(void);
 
 /* stack.c */
 void pl_stack_copy(const struct pl_inline_slot *slot, u32 site, u64 block, u64 size, u64 caller, u64 frame);

@@ -118,8 +118,6 @@ inlined void detached_end(const struct pl_inline_slot *own, bool reading)
 		__atomic_store_n((u8 *)pl_config.reading + own->number, 0, __ATOMIC_RELEASE);
 }
 
-bool pl_anyone_is_reading(void);
-
 /* Whether what is to be freed must stay: see above. */
 inlined bool must_stay(void)
 {
