@@ -3,11 +3,20 @@
 import os
 import subprocess
 
-MIRROR = os.environ.get("PYLEAK_MIRROR", "http://deb.debian.org/debian")
 # A mount namespace of its own: what is mounted in it goes with the command.
 ENTER = 'mount --rbind /proc "$0/proc" && exec chroot "$0" "$@"'
 # The index of a mirror that is behind would be refused as expired.
 APT = 'Acquire::Check-Valid-Until "false";\nAPT::Sandbox::User "root";\nAPT::Install-Recommends "false";\n'
+
+
+def mirror():
+    """Where to get packages from: where this machine's own apt gets those of a release."""
+    if "PYLEAK_MIRROR" in os.environ:
+        return os.environ["PYLEAK_MIRROR"]
+    found = subprocess.run(["apt-get", "indextargets", "--format", "$(SITE) $(RELEASE)", "Created-By: Packages"],
+                           check=True, stdout=subprocess.PIPE, text=True).stdout
+    # Not that of security updates, nor of backports.
+    return next(site for site, release in map(str.split, found.splitlines()) if not set("-/") & set(release))
 
 
 def enter(root, *command):
@@ -25,7 +34,7 @@ def run(root, *command, **keywords):
 
 def make_debian(path):
     """A Debian 12 with Python, and nothing that pyleak needs."""
-    subprocess.run(["debootstrap", "--variant=minbase", "--include=python3", "bookworm", str(path), MIRROR], check=True,
+    subprocess.run(["debootstrap", "--variant=minbase", "--include=python3", "bookworm", str(path), mirror()], check=True,
                    stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     (path / "etc/apt/apt.conf.d/99test").write_text(APT)
     (path / "etc/resolv.conf").write_bytes(open("/etc/resolv.conf", "rb").read())
