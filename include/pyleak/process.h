@@ -34,6 +34,8 @@ struct pl_process {
 /* -ESRCH: no such process. Release with pl_process_free() (also after an error). */
 int pl_process_read(pid_t pid, struct pl_process *process);
 void pl_process_free(struct pl_process *process);
+/* What people call it: the command line, or where there is none comm. Lasts as long as *process. */
+const char *pl_process_title(const struct pl_process *process);
 /* RSS in bytes from /proc/PID/statm; 0 if the process is gone. */
 uint64_t pl_process_rss(pid_t pid);
 /* Resident bytes by kind, from /proc/PID/status. Shared memory is not among the files. -ESRCH: the process is gone;

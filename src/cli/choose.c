@@ -55,8 +55,7 @@ static void name_candidates(const struct choice *choice, char *text, size_t size
 	text[0] = '\0';
 	for (size_t i = 0; i < candidates->count; i++) {
 		const struct pl_process *process = &candidates->items[i].process;
-		const char *command = process->command_line && *process->command_line ? process->command_line
-										      : process->comm;
+		const char *command = pl_process_title(process);
 		size_t length = strlen(command), cut = length;
 
 		if (!meant(choice, &candidates->items[i]))

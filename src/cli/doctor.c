@@ -68,11 +68,6 @@ static int examine(pid_t pid, struct diagnosis *diagnosis, struct pl_error *err)
 	return 0;
 }
 
-static const char *command_of(const struct pl_process *process)
-{
-	return process->command_line && *process->command_line ? process->command_line : process->comm;
-}
-
 static void print_text(FILE *out, const struct diagnosis *diagnosis, bool color)
 {
 	static const struct {
@@ -84,7 +79,7 @@ static void print_text(FILE *out, const struct diagnosis *diagnosis, bool color)
 	};
 	const struct pl_process *process = &diagnosis->subject.process;
 
-	(void)fprintf(out, "process %d: %s\n", (int)process->pid, command_of(process));
+	(void)fprintf(out, "process %d: %s\n", (int)process->pid, pl_process_title(process));
 	for (size_t i = 0; i < pl_check_count; i++) {
 		const struct finding *finding = &diagnosis->findings[i];
 
@@ -124,7 +119,7 @@ static int print_json(FILE *out, const struct diagnosis *diagnosis)
 		(void)json_array_append_new(checks, make_finding(&pl_checks[i], &diagnosis->findings[i]));
 	document = json_pack("{si ss si ss? so sb so}", "schema", 1, "kind", "doctor", "pid",
 		(int)diagnosis->subject.process.pid, "python", python ? python->version : NULL, "command",
-		pl_json_text(command_of(&diagnosis->subject.process)), "attachable", diagnosis->attachable, "checks", checks);
+		pl_json_text(pl_process_title(&diagnosis->subject.process)), "attachable", diagnosis->attachable, "checks", checks);
 	if (!document)
 		return -ENOMEM;
 	code = json_dumpf(document, out, JSON_COMPACT | JSON_ENSURE_ASCII);

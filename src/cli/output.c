@@ -139,3 +139,15 @@ size_t pl_output_width(const struct pl_output *output)
 		return 0;
 	return size.ws_col;
 }
+
+size_t pl_output_fitting(const char *text, size_t columns)
+{
+	size_t length = 0;
+
+	while (text[length]) {
+		if (((unsigned char)text[length] & 0xc0) != 0x80 && columns-- == 0)
+			break;
+		length++;
+	}
+	return length;
+}

@@ -34,4 +34,7 @@ bool pl_output_color(const struct pl_options *options, const struct pl_output *o
 /* Columns of the terminal that the output goes to; 0: not a terminal, cut nothing. */
 size_t pl_output_width(const struct pl_output *output);
 
+/* The longest beginning of UTF-8 text that fills at most `columns`, one for each character: its length. */
+size_t pl_output_fitting(const char *text, size_t columns);
+
 #endif

@@ -30,22 +30,7 @@ static void row_fill(struct row *row, const struct pl_candidate *candidate)
 	(void)snprintf(row->cells[3], CELL, "%d", candidate->process.threads);
 	(void)snprintf(row->cells[4], CELL, "%s%s", reason ? "no: " : "yes", reason ? reason : "");
 	(void)snprintf(row->cells[5], CELL, "%s", candidate->probe ? "yes" : "no");
-	row->command = candidate->process.command_line;
-	if (!row->command || !*row->command)
-		row->command = candidate->process.comm;
-}
-
-/* The longest beginning of UTF-8 text that fills at most `columns`, one for each character. */
-static size_t fitting(const char *text, size_t columns)
-{
-	size_t length = 0;
-
-	while (text[length]) {
-		if (((unsigned char)text[length] & 0xc0) != 0x80 && columns-- == 0)
-			break;
-		length++;
-	}
-	return length;
+	row->command = pl_process_title(&candidate->process);
 }
 
 static void row_print(FILE *out, const struct row *row, const size_t widths[COLUMNS], size_t terminal)
@@ -58,7 +43,7 @@ static void row_print(FILE *out, const struct row *row, const size_t widths[COLU
 	}
 	length = strlen(row->command);
 	if (terminal > used)
-		length = fitting(row->command, terminal - used);
+		length = pl_output_fitting(row->command, terminal - used);
 	fprintf(out, "%.*s", (int)length, row->command);
 }
 

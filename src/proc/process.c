@@ -201,6 +201,11 @@ int pl_process_read(pid_t pid, struct pl_process *process)
 	return process->command_line ? 0 : -ENOMEM;
 }
 
+const char *pl_process_title(const struct pl_process *process)
+{
+	return process->command_line && *process->command_line ? process->command_line : process->comm;
+}
+
 void pl_process_free(struct pl_process *process)
 {
 	free(process->command_line);
