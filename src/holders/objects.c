@@ -41,22 +41,6 @@ int64_t references_of(const struct view *view, const uint8_t *object)
 	return word < (uint64_t)COUNT_MAX ? (int64_t)word : 0;
 }
 
-/* Types written in C have no header of the collector, whatever `type` says. */
-static bool has_collector(const struct view *view, const struct type *type, const uint8_t *object)
-{
-	if (!(type->flags & FLAG_COLLECTED) || !view->layout.collector)
-		return false;
-	return type->kind != KIND_TYPE || (word_of(object, (uint64_t)view->python->layout.type_flags) & FLAG_HEAP_TYPE);
-}
-
-uint32_t headers_size(const struct view *view, const struct type *type, const uint8_t *object)
-{
-	bool managed = view->python->minor >= 11 && (type->flags & (FLAG_MANAGED_DICT | FLAG_MANAGED_WEAKREF));
-
-	/* 3.11 has both words for a managed dict alone; it has no managed weak references. */
-	return (has_collector(view, type, object) ? (uint32_t)view->layout.collector : 0) + (managed ? 16 : 0);
-}
-
 /* The collector's links before an object: a neighbour that does not link back shows that it is none. */
 static bool is_linked(struct view *view, const uint8_t *header, uint64_t address)
 {

@@ -11,6 +11,21 @@ enum {
 	CHUNK_FLAGS = 7, CHUNK_MAPPED = 2, CHUNK_MIN = 32, CHUNK_HEAD = 16,
 };
 
+bool has_collector(const struct view *view, const struct type *type, const uint8_t *object)
+{
+	if (!(type->flags & FLAG_COLLECTED) || !view->layout.collector)
+		return false;
+	return type->kind != KIND_TYPE || (word_of(object, (uint64_t)view->python->layout.type_flags) & FLAG_HEAP_TYPE);
+}
+
+uint32_t headers_size(const struct view *view, const struct type *type, const uint8_t *object)
+{
+	bool managed = view->python->minor >= 11 && (type->flags & (FLAG_MANAGED_DICT | FLAG_MANAGED_WEAKREF));
+
+	/* 3.11 has both words for a managed dict alone; it has no managed weak references. */
+	return (has_collector(view, type, object) ? (uint32_t)view->layout.collector : 0) + (managed ? 16 : 0);
+}
+
 /* Slots that the frame of a code object has: locals, and its stack. */
 static uint64_t frame_slots(struct view *view, uint64_t code)
 {

@@ -89,6 +89,8 @@ int64_t references_of(const struct view *view, const uint8_t *object);
 
 /* Bytes of an object without the headers before it, 0 if that cannot be; `left` are there. */
 uint64_t body_size(struct view *view, const struct type *type, const uint8_t *object, uint64_t left);
+/* Whether the collector has a header before it: types written in C have none, whatever `type` says. */
+bool has_collector(const struct view *view, const struct type *type, const uint8_t *object);
 /* Bytes of the headers before an object of this type. */
 uint32_t headers_size(const struct view *view, const struct type *type, const uint8_t *object);
 
