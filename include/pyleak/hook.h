@@ -56,6 +56,9 @@ bool pl_probe_is_kept(const struct pl_probe *probe);
  * -EBUSY: another has it. */
 int pl_probe_claim(pid_t pid);
 void pl_probe_unclaim(pid_t pid);
+/* Who else has claimed it, by what the kernel says of locks; nothing is claimed for it. 0: nobody, or it is not to be
+ * seen from here. */
+pid_t pl_probe_claimant(pid_t pid);
 void pl_probe_unclaim_all(void);
 
 /* Where the tables of a probe at this base are. */

@@ -174,6 +174,16 @@ static int check_calls(struct pl_subject *subject, char note[PL_CHECK_NOTE], str
 	return code < 0 ? pl_fail(err, code, "process %d cannot be read: %s", (int)subject->process.pid, strerror(-code)) : 0;
 }
 
+int pl_check_claimed(pid_t pid, struct pl_error *err)
+{
+	pid_t other = pl_probe_claimant(pid);
+
+	if (!other)
+		return pl_fail(err, -EBUSY, "process %d is being recorded by another pyleak: end that one first", (int)pid);
+	return pl_fail(err, -EBUSY, "process %d is being recorded by another pyleak, process %d: end that one first", (int)pid,
+		(int)other);
+}
+
 static int check_probe(struct pl_subject *subject, char note[PL_CHECK_NOTE], struct pl_error *err)
 {
 	pid_t pid = subject->process.pid;
@@ -182,7 +192,7 @@ static int check_probe(struct pl_subject *subject, char note[PL_CHECK_NOTE], str
 
 	pl_probe_unclaim(pid);
 	if (code == -EBUSY)
-		return pl_fail(err, code, "process %d is being recorded by another pyleak: end that one first", (int)pid);
+		return pl_check_claimed(pid, err);
 	code = pl_probe_find(pid, &probe);
 	if (code == -EPROTO)
 		return pl_fail(err, code,

@@ -43,6 +43,9 @@ int pl_checks_before_planting(struct pl_subject *subject, struct pl_error *err);
 /* What it takes to read its memory, and no more. */
 int pl_checks_before_reading(struct pl_subject *subject, struct pl_error *err);
 
+/* -EBUSY and *err filled with who it is: another pyleak plants in the process or records it. */
+int pl_check_claimed(pid_t pid, struct pl_error *err);
+
 /* What planting takes: 0.4 to 1.3 MiB on Pythons 3.6, 3.11 and 3.12, the files' pages that it touches among them; and the
  * first pages of each table. */
 #define PL_PLANT_BYTES (UINT64_C(4) << 20)

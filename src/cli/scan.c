@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "checks.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/hook.h"
 #include "pyleak/python.h"
@@ -49,10 +50,14 @@ static int look_at(pid_t pid, struct pl_candidate *candidate)
 		return r == -ENOMEM ? -ENOMEM : 0;
 	}
 	(void)pl_process_may_trace(&candidate->process, &candidate->block);
-	if (identified < 0)
+	candidate->readable = identified >= 0;
+	if (!candidate->readable)
 		pl_fail(&candidate->block, -EPERM, "its memory may not be read");
 	else
 		candidate->probe = pl_probe_present(pid);
+	candidate->pyleak = pl_probe_claimant(pid);
+	if (candidate->pyleak)
+		(void)pl_check_claimed(pid, &candidate->block);
 	if (identified > 0)
 		pl_fail(&candidate->block, -ENOEXEC, "process %d runs Python %s, which pyleak does not know", (int)pid,
 			candidate->python);
@@ -100,7 +105,7 @@ const char *pl_candidate_reason(const struct pl_candidate *candidate)
 	case EACCES:
 		return candidate->process.uid != geteuid() ? "other user" : "no permission";
 	case EBUSY:
-		return "already traced";
+		return candidate->pyleak ? "already recorded" : "already traced";
 	case ENOEXEC:
 		return "not supported";
 	case ESRCH:

@@ -14,6 +14,8 @@ struct pl_candidate {
 	char python[32];       /* "3.11.2"; "" where it looks like Python and we may not look inside */
 	struct pl_error block; /* code 0: can be attached to; else why not */
 	bool probe;            /* a probe is in it */
+	bool readable;         /* else nobody knows whether one is */
+	pid_t pyleak;          /* the other pyleak that records it; 0: none that is to be seen */
 };
 
 struct pl_candidates {

@@ -28,7 +28,7 @@ int pl_target_claim(pid_t pid, struct pl_error *err)
 	while ((code = pl_probe_claim(pid)) == -EBUSY && pl_now_ns() < give_up && !*pl_stop_flag())
 		(void)nanosleep(&pause, NULL);
 	if (code == -EBUSY)
-		return pl_fail(err, code, "process %d is being recorded by another pyleak: end that one first", (int)pid);
+		return pl_check_claimed(pid, err);
 	return code < 0 ? pl_fail(err, code, "process %d cannot be read: %s", (int)pid, strerror(-code)) : 0;
 }
 

@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "pyleak/cleanup.h"
 #include "pyleak/hook.h"
 
 /* A lock on the process's own directory in /proc: it needs no file of ours, ends with its holder,
@@ -60,6 +64,31 @@ void pl_probe_unclaim(pid_t pid)
 		return;
 	(void)close(claim->fd);
 	*claim = claims[--claim_count];
+}
+
+/* "1: FLOCK  ADVISORY  WRITE 4711 00:17:53123 0 EOF" (fs/locks.c, lock_get_status()). The directory's inode is this one
+ * for as long as somebody has it open. */
+pid_t pl_probe_claimant(pid_t pid)
+{
+	pl_autofclose FILE *file = fopen("/proc/locks", "re");
+	char path[32], line[256];
+	struct stat status;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d", (int)pid);
+	if (!file || stat(path, &status) < 0)
+		return 0;
+	while (fgets(line, sizeof(line), file)) {
+		unsigned int device_major, device_minor;
+		unsigned long inode;
+		int holder;
+
+		if (sscanf(line, "%*[0-9]: FLOCK ADVISORY WRITE %d %x:%x:%lu", &holder, &device_major, &device_minor, &inode) == 4 &&
+			inode == status.st_ino && device_major == major(status.st_dev) && device_minor == minor(status.st_dev) &&
+			holder > 0 && holder != getpid())
+			/* What a killed one leaves is its guardian's, which is done in a moment. */
+			return kill(holder, 0) < 0 && errno == ESRCH ? 0 : holder;
+	}
+	return 0;
 }
 
 void pl_probe_unclaim_all(void)

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: MIT
+"""What a person meets in the first ten minutes, and must not misread."""
+import json
+import os
+import pathlib
+import shutil
+import signal
+import tempfile
+
+import pytest
+
+from helpers import PYLEAK, Pyleak, Victim, pyleak, skip_here, wait_hooked, wait_until
+
+
+@pytest.fixture
+def victim(python):
+    with Victim(python) as running:
+        yield running
+
+
+@pytest.fixture
+def folder():
+    """Everybody's: another user can run the pyleak in it."""
+    path = pathlib.Path(tempfile.mkdtemp(prefix="pyleak-test-", dir="/tmp"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+def listed(pid, prefix=(), program=None, **keywords):
+    """The process in `ps`: its document, and its line of the table."""
+    keywords.update(prefix=(*prefix, program) if program else prefix)
+    document = next(document for document in map(json.loads, pyleak("ps", "--format", "json", **keywords).stdout.splitlines())
+                    if document["pid"] == pid)
+    line = next(line for line in pyleak("ps", **keywords).stdout.splitlines() if line.split()[0] == str(pid))
+    return document, line
+
+
+# -- ps ---------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("engine", ["inline", "breakpoint"])
+def test_another_pyleak_is_named(victim, engine):
+    """ps, doctor and attach say the same of a process that a pyleak records: that it does, and which."""
+    with Pyleak("attach", victim.pid, "--engine", engine, "-d", "60s", "--format", "json") as other:
+        wait_hooked(victim.pid, other)
+        document, line = listed(victim.pid)
+        assert not document["attachable"] and str(other.pid) in document["reason"], document
+        assert f"no: already recorded by {other.pid}" in line
+        refused = pyleak("attach", victim.pid, "-d", "1s")
+        assert refused.status == 1 and str(other.pid) in refused.stderr, refused
+        checks = {check["name"]: check for check in
+                  json.loads(pyleak("doctor", victim.pid, "--format", "json").stdout)["checks"]}
+        assert str(other.pid) in checks["probe"]["text"], checks["probe"]
+        other.finish(signal.SIGINT)
+    wait_until(lambda: listed(victim.pid)[0]["attachable"], 5, "nobody records it any more")
+    victim.check()
+
+
+def test_what_cannot_be_read_is_not_known(victim, folder):
+    """Whether a probe is in a process that one may not read, nobody knows."""
+    if os.geteuid() != 0 or not shutil.which("setpriv"):
+        skip_here("user")
+    shutil.copy(PYLEAK, folder / "pyleak")
+    as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c",
+                 f'shift; exec {folder}/pyleak "$@"', "sh"]
+    document, line = listed(victim.pid, prefix=as_nobody)
+    assert document["probe"] is None and document["python"] is None and not document["attachable"], document
+    assert " no: other user  ?  " in line.replace("?      ", "?  "), line
+    assert listed(victim.pid)[0]["probe"] is False
