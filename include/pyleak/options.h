@@ -33,6 +33,7 @@ struct pl_options {
 	int64_t duration_ns; /* 0: attach: until ^C; diff: until --count */
 	int64_t count;
 	bool count_given;
+	bool frames_given, sample_given, domain_given; /* else they are not missed in a probe that has others */
 	bool against_first;
 	size_t limit;
 	int frames;

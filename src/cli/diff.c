@@ -2,13 +2,18 @@
 #include <errno.h>
 #include <string.h>
 
+#include "pyleak/log.h"
 #include "pyleak/units.h"
 #include "session.h"
 
+/* Before the first window has begun there is nothing to compare with: "+0 B" would read as if nothing had grown. */
 static int report(struct pl_session *session, const struct pl_snapshot *now, const struct pl_snapshot *before,
 	struct pl_error *err)
 {
-	int code = now ? pl_session_report(session, PL_REPORT_DIFF, now, before) : -ENOMEM;
+	int code = now ? pl_session_report(session, before ? PL_REPORT_DIFF : PL_REPORT_TOP, now, before) : -ENOMEM;
+
+	if (!before)
+		pl_log_warning("this ended before the first window began: the report is of what is live, without a difference");
 
 	return code < 0 ? pl_fail(err, code, "the report could not be written: %s", strerror(-code)) : 0;
 }

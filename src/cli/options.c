@@ -247,6 +247,7 @@ static int fill(int argc, char **argv, const struct spelling *spelling, struct c
 		argc = line->program;
 	}
 	options->count_given = options->limit_given = options->format_given = options->sort_given = false;
+	options->frames_given = options->sample_given = options->domain_given = false;
 	options->from_ns = options->to_ns = -1;
 
 	int r = walk(argc, argv, spelling, line, options, err);

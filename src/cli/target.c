@@ -2,6 +2,8 @@
 #include "target.h"
 
 #include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -73,6 +75,41 @@ int pl_target_check(struct pl_target *target, pid_t pid, bool by_force, struct p
 			target->python->version);
 	pl_subject_close(&subject);
 	return lived ? explain_end(target, code, err) : code;
+}
+
+static void add_setting(char *text, size_t size, const char *format, ...) __attribute__((format(printf, 3, 4)));
+static void add_setting(char *text, size_t size, const char *format, ...)
+{
+	size_t used = strlen(text);
+	va_list arguments;
+
+	va_start(arguments, format);
+	if (used)
+		used += (size_t)snprintf(text + used, size - used, ", ");
+	(void)vsnprintf(text + used, size - used, format, arguments);
+	va_end(arguments);
+}
+
+/* A probe keeps the settings that it was planted with: whoever asks for others is told. */
+static void note_settings(const struct pl_target *target, const struct pl_options *options)
+{
+	const struct pl_facts *facts = &target->facts;
+	char text[160] = "", sample[PL_SIZE_TEXT];
+
+	if (options->frames_given && options->frames != facts->frames)
+		add_setting(text, sizeof(text), "%d frame%s of each traceback", facts->frames, facts->frames == 1 ? "" : "s");
+	if (options->sample_given && options->sample != facts->sample && facts->sample) {
+		pl_format_size((int64_t)facts->sample, false, sample);
+		add_setting(text, sizeof(text), "one allocation of each %s", sample);
+	} else if (options->sample_given && options->sample != facts->sample) {
+		add_setting(text, sizeof(text), "every allocation");
+	}
+	if (options->domain_given && options->native && !facts->native)
+		add_setting(text, sizeof(text), "nothing of native allocators");
+	if (*text)
+		pl_log_warning("process %d goes on being recorded as it was before (%s): for other settings, 'pyleak detach %d' "
+			       "first, which ends that recording",
+			(int)target->pid, text, (int)target->pid);
 }
 
 static int adopt(struct pl_target *target, struct pl_probe *probe, const struct pl_options *options, struct pl_sites *sites,
@@ -178,6 +215,8 @@ int pl_target_start(struct pl_target *target, const struct pl_options *options, 
 		code = plant(target, options, sites, err);
 	if (code == 0)
 		target->facts = *pl_engine_facts(target->engine);
+	if (code == 0 && target->adopted)
+		note_settings(target, options);
 	return explain_end(target, code, err);
 }
 

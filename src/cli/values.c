@@ -127,6 +127,7 @@ int pl_option_apply(const struct pl_option *option, const char *value, struct pl
 	case 'f':
 		r = parse_whole(option, value, 1, 128, &number, err);
 		options->frames = (int)number;
+		options->frames_given = true;
 		return r;
 	case PL_OPTION_NATIVE_FRAMES:
 		r = parse_whole(option, value, 0, PL_NATIVE_FRAMES_MAX, &number, err);
@@ -135,11 +136,13 @@ int pl_option_apply(const struct pl_option *option, const char *value, struct pl
 	case PL_OPTION_DOMAIN:
 		options->python = choice & 1;
 		options->native = choice & 2;
+		options->domain_given = true;
 		return 0;
 	case 'e':
 		options->engine = (enum pl_engine_kind)choice;
 		return 0;
 	case PL_OPTION_SAMPLE:
+		options->sample_given = true;
 		return parse_bytes(option, value, &options->sample, err);
 	case PL_OPTION_NO_FREE_LISTS:
 		options->park = true;
