@@ -292,7 +292,7 @@ static int parse(int argc, char **argv, struct pl_options *options, struct pl_er
 	if (walk(argc, argv, &spelling, &line, NULL, err) < 0)
 		return PL_EXIT_USAGE;
 	if (line.version) {
-		printf("pyleak %s\n", PYLEAK_VERSION);
+		printf("pyleak %s\n%s\n", PYLEAK_VERSION, PYLEAK_BUILD_FACTS);
 		return PL_EXIT_DONE;
 	}
 	if (line.operand_count == 0 && !line.help) {

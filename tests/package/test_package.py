@@ -45,6 +45,11 @@ def program(folder):
 
 
 @pytest.fixture(scope="module")
+def wheel(folder):
+    return make("--wheel", "--output", str(folder / "wheel"))
+
+
+@pytest.fixture(scope="module")
 def debian(folder):
     """Removed at the end, not kept as pytest keeps its folders: it is large."""
     path = folder / "debian"
@@ -100,7 +105,7 @@ def test_installed_and_removed(package, debian):
     shutil.copy(package, debian / "pyleak.deb")
     roots.run(debian, "apt-get", "update", "-q")
     roots.run(debian, "apt-get", "install", "-y", "-q", "/pyleak.deb")
-    assert roots.run(debian, "pyleak", "--version").stdout == "pyleak %s\n" % package.name.split("_")[1]
+    assert roots.run(debian, "pyleak", "--version").stdout.splitlines()[0] == "pyleak %s" % package.name.split("_")[1]
     files = [name for name in roots.run(debian, "dpkg", "-L", "pyleak").stdout.splitlines()
              if not (debian / name[1:]).is_dir()]
     for end in ("/bin/pyleak", "/man1/pyleak.1.gz", "/completions/pyleak", "/vendor-completions/_pyleak", "/pyleak.fish",
@@ -115,7 +120,8 @@ def test_installed_and_removed(package, debian):
 
 def test_static_is_alone(empty):
     """A dynamic program would not even start there."""
-    assert roots.run(empty, "/pyleak", "--version").stdout.startswith("pyleak ")
+    version, facts = roots.run(empty, "/pyleak", "--version").stdout.splitlines()
+    assert version.startswith("pyleak ") and facts.startswith("x86_64, static; gcc "), facts
     assert sorted(path.name for path in empty.iterdir()) == ["proc", "pyleak"]
 
 
@@ -151,3 +157,68 @@ def test_static_copied_into_a_container(program, debian):
     shutil.copy(program, debian / "tmp" / "pyleak")
     with Leaking(roots.enter(debian, "python3", "/leak.py")) as leaking:
         assert_finds_the_leak(debian, "/tmp/pyleak", leaking.pid)
+
+
+def test_the_same_to_the_byte(wheel, tmp_path):
+    """From a clone that lies elsewhere, at another time."""
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(tmp_path / "clone")], check=True)
+    subprocess.run("git -C %s diff HEAD | git -C %s apply --allow-empty" % (ROOT, tmp_path / "clone"), shell=True, check=True)
+    output = subprocess.run([tmp_path / "clone" / "tools" / "package", "--wheel", "--output", str(tmp_path / "dist")], text=True,
+                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True).stdout
+    again = pathlib.Path(output.splitlines()[-1])
+    assert again.name == wheel.name and again.read_bytes() == wheel.read_bytes()
+
+
+def test_what_is_linked_into_the_static_program(program):
+    """As CycloneDX has it, and no library that it does not name."""
+    bill = json.loads(program.with_name(program.name + ".cdx.json").read_text())
+    names = {component["name"]: component for component in bill["components"]}
+    assert {"elfutils", "capstone", "libunwind", "libmicrohttpd", "glibc", "libzstd", "ncurses"} <= set(names), set(names)
+    assert all(component["version"] and component["purl"].startswith("pkg:deb/debian/") for component in names.values())
+
+
+MARKED = """
+import pytest
+KEPT = []
+
+@pytest.mark.limit_leak("1 MB")
+def test_that_leaks():
+    KEPT.extend([bytes(1000) for _ in range(3000)])
+
+@pytest.mark.limit_leak("100 KB")
+def test_that_drops():
+    return None if [bytes(1000) for _ in range(3000)] else 1
+"""
+
+
+@pytest.mark.parametrize("installer", ["pip", "uv"])
+def test_wheel(wheel, tmp_path, installer):
+    """In an environment of its own: the program, its manual and completions, and the plugin of pytest."""
+    environment = tmp_path / "venv"
+    python = environment / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
+    pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "-q"]
+    if installer == "uv":
+        subprocess.run(pip + ["uv"], check=True)
+        subprocess.run([str(environment / "bin" / "uv"), "pip", "install", "-q", "--python", str(python), str(wheel), "pytest"],
+                       check=True)
+    else:
+        subprocess.run(pip + [str(wheel), "pytest"], check=True)
+    for path in ("bin/pyleak", "share/man/man1/pyleak.1", "share/bash-completion/completions/pyleak",
+                 "share/zsh/site-functions/_pyleak", "share/fish/vendor_completions.d/pyleak.fish"):
+        assert (environment / path).is_file(), path
+    (tmp_path / "leak.py").write_text(LEAK)
+    started = subprocess.run([str(environment / "bin" / "pyleak"), "run", "-d", "2s", "--format", "json", "-o",
+                              str(tmp_path / "report.json"), "--", "timeout", "6", sys.executable, str(tmp_path / "leak.py")],
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+    assert started.returncode == 124, started  # that of timeout
+    assert any(row["filename"].endswith("leak.py") and row["lineno"] == 6
+               for row in json.loads((tmp_path / "report.json").read_text())["stats"])
+    (tmp_path / "test_marked.py").write_text(MARKED)
+    tested = subprocess.run([str(python), "-m", "pytest", "-q", "--pyleak", "-p", "no:cacheprovider", str(tmp_path / "test_marked.py")],
+                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False)
+    assert tested.returncode == 1 and "1 failed, 1 passed" in tested.stdout, tested.stdout
+    assert "live memory grew by" in tested.stdout and "test_marked.py:7: +" in tested.stdout, tested.stdout
+    unmarked = subprocess.run([str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path / "test_marked.py")],
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False)
+    assert unmarked.returncode == 0, unmarked.stdout
