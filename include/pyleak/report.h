@@ -35,6 +35,7 @@ enum pl_format {
 enum pl_report_kind { PL_REPORT_TOP, PL_REPORT_DIFF };
 
 struct pl_report {
+	const char *host; /* openmetrics: where it is recorded, a label of each series; NULL: none */
 	enum pl_report_kind kind;
 	struct pl_facts facts; /* of the recording */
 	const pid_t *pids; /* all the processes it is about, facts.pid mostly the first */

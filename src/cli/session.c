@@ -2,7 +2,9 @@
 #include "session.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "pyleak/cleanup.h"
 #include "pyleak/hook.h"
@@ -160,15 +162,19 @@ static int make_document(struct pl_session *session, const struct pl_options *op
 		.traceback = kind == PL_REPORT_TOP || options->group_by == PL_GROUP_TRACEBACK,
 		.source_pid = pl_targets_living(targets),
 	};
+	char host[HOST_NAME_MAX + 1] = "";
 	struct pl_report report = {
 		.kind = kind,
 		.facts = targets->facts,
 		.stop_ns = pl_targets_stop_ns(targets),
 		.per_process = options->per_process,
+		.host = host,
 	};
 	pl_autofree pid_t *pids = pl_targets_since(targets, before ? before->taken_ns : 0, &report.pid_count);
 	FILE *stream = open_memstream(ret_text, ret_length);
 
+	if (gethostname(host, sizeof(host) - 1) < 0 || !*host)
+		report.host = NULL;
 	report.pids = pids;
 
 	int code = stream && pids ?

@@ -116,12 +116,22 @@ static int print_traceback(FILE *out, const struct pl_report *report, const stru
 	return print_value(out, text);
 }
 
+/* Of a pod, its name is that of its host. */
+static void print_process(FILE *out, const struct pl_report *report, pid_t pid)
+{
+	(void)fprintf(out, "{pid=\"%d\"", (int)pid);
+	if (report->host) {
+		(void)fputs(",host=", out);
+		(void)print_value(out, report->host);
+	}
+}
+
 static int print_labels(FILE *out, const struct pl_report *report, const struct pl_row *row)
 {
 	int code;
 
-	(void)fprintf(out, "{pid=\"%d\",domain=\"%s\",filename=", (int)(row->pid ? row->pid : report->facts.pid),
-		row->domain == PL_SITE_NATIVE ? "native" : "python");
+	print_process(out, report, row->pid ? row->pid : report->facts.pid);
+	(void)fprintf(out, ",domain=\"%s\",filename=", row->domain == PL_SITE_NATIVE ? "native" : "python");
 	code = print_value(out, row->filename);
 	if (report->group_by == PL_GROUP_FUNCTION) {
 		(void)fputs(",function=", out);
@@ -164,13 +174,17 @@ static int print_metric(FILE *out, const struct pl_report *report, const struct 
 static void print_whole(FILE *out, const struct pl_report *report, const char *name, const char *unit, const char *help, int64_t number)
 {
 	print_head(out, name, "gauge", unit, help);
-	(void)fprintf(out, "pyleak_%s{pid=\"%d\"} %" PRId64 "\n", name, (int)report->facts.pid, number);
+	(void)fprintf(out, "pyleak_%s", name);
+	print_process(out, report, report->facts.pid);
+	(void)fprintf(out, "} %" PRId64 "\n", number);
 }
 
 static void print_seconds(FILE *out, const struct pl_report *report, const char *name, const char *help, int64_t ns)
 {
 	print_head(out, name, "gauge", "seconds", help);
-	(void)fprintf(out, "pyleak_%s{pid=\"%d\"} %.6f\n", name, (int)report->facts.pid, (double)ns / PL_NSEC_PER_SEC);
+	(void)fprintf(out, "pyleak_%s", name);
+	print_process(out, report, report->facts.pid);
+	(void)fprintf(out, "} %.6f\n", (double)ns / PL_NSEC_PER_SEC);
 }
 
 int pl_report_openmetrics(FILE *out, const struct pl_report *report, const struct pl_report_options *options)
@@ -192,9 +206,10 @@ int pl_report_openmetrics(FILE *out, const struct pl_report *report, const struc
 	print_whole(out, report, "lost_sites", NULL, "Counted, but not where", cut(report->losses.sites));
 	print_seconds(out, report, "window_seconds", "What the report covers", report->window_ns);
 	print_seconds(out, report, "longest_stop_seconds", "The longest time that the process was held stopped", report->stop_ns);
-	(void)fprintf(out, "# TYPE pyleak_recording info\n# HELP pyleak_recording What is recorded, and by what.\n"
-			   "pyleak_recording_info{pid=\"%d\",python=\"%s\",engine=\"%s\",version=\"" PYLEAK_VERSION "\"} 1\n# EOF\n",
-		(int)report->facts.pid, report->facts.python, report->facts.engine);
+	(void)fputs("# TYPE pyleak_recording info\n# HELP pyleak_recording What is recorded, and by what.\npyleak_recording_info", out);
+	print_process(out, report, report->facts.pid);
+	(void)fprintf(out, ",python=\"%s\",engine=\"%s\",version=\"" PYLEAK_VERSION "\"} 1\n# EOF\n", report->facts.python,
+		report->facts.engine);
 	if (fflush(out) == 0 && !ferror(out))
 		return 0;
 	return errno ? -errno : -EIO;
