@@ -120,4 +120,9 @@ int pl_arch_thread_local(uint64_t function, pl_arch_read read, void *context, st
 /* For `mov disp(%rip),%rax; ret` (PyInterpreterState_Head of 3.6): the address loaded. -ENOENT. */
 int pl_arch_loaded_word(uint64_t function, pl_arch_read read, void *context, uint64_t *ret_address);
 
+/* A piece of code that jumps through the word `distance` bytes from its beginning, changes nothing else, and may be
+ * jumped to by anything; filled up with what traps. */
+enum { PL_ARCH_STUB_BYTES = 16 };
+void pl_arch_stub(int32_t distance, uint8_t stub[PL_ARCH_STUB_BYTES]);
+
 #endif

@@ -56,6 +56,24 @@ int pl_engine_run(struct pl_engine *engine, int64_t until_ns, const volatile int
  * no room. */
 int pl_engine_room(pid_t pid, uint64_t *ret_size, struct pl_error *err);
 
+/*
+ * How an object that is loaded reaches the allocators, and what of that is recorded: numbers of words. See got.h for the
+ * kinds.
+ */
+struct pl_engine_library {
+	char *path;
+	uint32_t jumped;   /* jumped through: they lead to the recorder */
+	uint32_t loaded;   /* loaded as values: to the landing page */
+	uint32_t pointers; /* pointers in data: likewise */
+	uint32_t covered;  /* end in a word of another object that is hooked, or are CPython's own way to its arenas */
+	uint32_t left;     /* not recorded */
+	const char *why;   /* if any is left, of one of them */
+};
+/* What the inline engine hooks, or would hook, in a process: all objects with such words, in the order in which they are
+ * mapped. The process is only read. *ret is the caller's, see pl_engine_libraries_free(). 0 or -errno. */
+int pl_engine_libraries(const struct pl_python *python, struct pl_engine_library **ret, size_t *ret_count);
+void pl_engine_libraries_free(struct pl_engine_library *libraries, size_t count);
+
 /* What pl_engine_run() does each time it wakes up, for who waits for several engines at once:
  * call it every 20 ms. 0; -ESRCH: the process ended; -ENOTSUP: not with breakpoints. */
 int pl_engine_look(struct pl_engine *engine);

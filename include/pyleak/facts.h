@@ -34,6 +34,8 @@ struct pl_losses {
 	/* Frees by native allocators of blocks that were there before the recording began; bytes as far as they are
 	 * known. */
 	uint64_t freed_before_count, freed_before_size;
+	/* Frees that no hook saw, found by the marks of the C library; they are in the figures. */
+	uint64_t freed_unseen_count, freed_unseen_size;
 };
 /* Adds those of another process. A process can claim anything: sums stop at the limit of their type. */
 void pl_losses_add(struct pl_losses *sum, const struct pl_losses *one);

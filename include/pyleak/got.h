@@ -15,11 +15,13 @@
  *
  * Words that code jumps through and nothing else are those of the PLT (PL_RELOCATION_JUMP), and others
  * (PL_RELOCATION_GLOBAL) if each instruction in the object's text that refers to them is a jump or a call. What a
- * word that is loaded as a value (`callback = free`) holds, or one that is a pointer in the object's data
- * (PL_RELOCATION_DATA), may have been copied to anywhere, and be compared with any such copy.
+ * word that is loaded as a value (`callback = free`) holds, or one that is a pointer in the object's data (found by
+ * what it holds: from a relocation, or stored by the program), may have been copied to anywhere, and be compared with
+ * any such copy.
  */
 
 enum pl_got_kind {
+	PL_GOT_UNSURE, /* not yet looked at: never given out */
 	PL_GOT_JUMPED, /* jumped through only */
 	PL_GOT_LOADED, /* loaded as a value */
 	PL_GOT_DATA,   /* a pointer in data */
@@ -31,8 +33,9 @@ struct pl_got_word {
 	uint32_t name;           /* index in the names asked for */
 	enum pl_got_kind kind;
 	bool bound;  /* false: it leads to the object's own PLT: nobody has called it yet */
-	bool slot;   /* it is one of the PLT's */
-	bool called; /* code jumps through it, or calls it where it is; of a pointer in data that is not known */
+	/* The entry in the object's own PLT which stands for the function in all other objects, whose loaded words
+	 * and pointers hold it: those of a program that is not position-independent. 0: none. */
+	uint64_t stub;
 };
 
 struct pl_got_object {
@@ -64,5 +67,19 @@ enum { PL_GOT_NAMES_MAX = 64 };
 int pl_got_add(struct pl_space *space, const struct pl_maps *maps, const struct pl_map *map, const char *const *names,
 	       size_t name_count, struct pl_got *got);
 void pl_got_free(struct pl_got *got);
+
+/* An address, and the name that it has among those asked for. */
+struct pl_got_value {
+	uint64_t address;
+	uint32_t name;
+};
+
+/*
+ * Adds the pointers in an object's data (.data, .bss, and what is read-only once it is relocated) that hold one of
+ * these addresses, but words that are there already. Only pages that the process has written are read, 64 MiB at most.
+ * 0; -ESRCH, -EPERM, -ENOMEM.
+ */
+int pl_got_add_pointers(pid_t pid, const struct pl_maps *maps, uint32_t object, const struct pl_got_value *values,
+			size_t count, struct pl_got *got);
 
 #endif

@@ -67,11 +67,12 @@ static inline uint64_t pl_probe_tables_place(uint64_t base)
 	return PL_PROBE_TABLES_BASE + (base - PL_PROBE_BASE) / PL_PROBE_STRIDE * PL_PROBE_TABLES_STRIDE;
 }
 
-/* A word of an object's GOT (PL_PROBE_HOOK_GOT). */
+/* A word of an object, or of the landing page (PL_PROBE_HOOK_GOT, _LOADED, _LANDING). */
 struct pl_probe_word {
 	uint64_t address, original; /* the word, and what it holds now */
-	uint32_t entry_offset;      /* into the code */
-	uint32_t object;            /* pl_map_identity() of the mapping that it lies in */
+	uint64_t entry;             /* an offset into the code; of PL_PROBE_HOOK_LOADED the address of the stub */
+	uint32_t object;            /* pl_map_identity() of the mapping that it lies in, 0: not said */
+	enum pl_probe_hook_kind kind;
 };
 
 /* What an engine wants planted. */
@@ -101,7 +102,7 @@ struct pl_probe_plan {
 	uint32_t order[PL_PROBE_MAX_HOOKS]; /* hooks in the order in which they are redirected */
 	uint32_t hook_count;
 	/* Redirected after the hooks above, in this order. One that holds something else by then (it was
-	 * bound, its object is gone) is left alone. */
+	 * bound, its object is gone) is left alone. The stubs that they lead to are there (landing.h). */
 	const struct pl_probe_word *words;
 	uint32_t word_count;
 	uint32_t word_capacity; /* rows to make room for, for pl_probe_extend() too; 0: none */

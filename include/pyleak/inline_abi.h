@@ -127,8 +127,7 @@ _Static_assert((int)PL_INLINE_ENTRY_COUNT <= (int)PL_INLINE_ENTRIES_MAX, "the im
 /* What is special about a native entry, in config.flags. */
 enum {
 	PL_INLINE_NATIVE_GLIBC = 1,  /* the original is glibc's: the size of a block stands before it */
-	PL_INLINE_NATIVE_FORGET = 2, /* realloc in an object whose frees cannot be seen: what it gives is not recorded */
-	PL_INLINE_NATIVE_THROWS = 4, /* an operator new that throws: config.quiet is called first */
+	PL_INLINE_NATIVE_THROWS = 2, /* an operator new that throws: config.quiet is called first */
 };
 
 /* At PL_INLINE_IMAGE_OFFSET, filled when the image is linked. */

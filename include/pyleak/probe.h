@@ -36,7 +36,7 @@
 #define PL_PROBE_TABLES_BASE 0x707a00000000
 #define PL_PROBE_TABLES_STRIDE 0x4000000000 /* 256 GiB */
 
-#define PL_PROBE_ABI 2
+#define PL_PROBE_ABI 3
 #define PL_PROBE_MAX_HOOKS 120
 #define PL_PROBE_CODE_OFFSET 0x1000
 
@@ -100,12 +100,17 @@ enum pl_probe_hook_kind {
 	/* A word of a loaded object's GOT that its code only jumps through, so that what it holds is saved
 	 * nowhere. The object may be unloaded, and another one loaded in its place. */
 	PL_PROBE_HOOK_GOT,
+	/* A word of the landing page (landing.h): nobody but its stub reads it. */
+	PL_PROBE_HOOK_LANDING,
+	/* A word of a loaded object that is loaded as a value. It leads to a stub of the landing page, which is not a
+	 * part of the probe and stays: that such a word holds something else by then, or was copied, is harmless. */
+	PL_PROBE_HOOK_LOADED,
 };
 
 struct pl_probe_hook {
 	uint64_t address;  /* of the redirected word, aligned to 8; or of the count or length */
 	uint64_t original; /* what it held; or the address of the chain's head; or nothing */
-	uint64_t entry;    /* what we put there: an address in the probe's code; or the bias */
+	uint64_t entry;    /* what we put there: an address in the probe's code, or of a stub; or the bias */
 	uint32_t kind;     /* enum pl_probe_hook_kind */
 	uint32_t object;   /* which file was mapped at address (pl_map_identity()), 0: not said */
 };

@@ -29,4 +29,7 @@ int pl_resident_pages(int fd, struct pl_range range, uint8_t *pages);
 /* Bytes of this range that are in memory or swapped out, in whole pages; 0 if that cannot be had. */
 uint64_t pl_resident_or_swapped(pid_t pid, struct pl_range range);
 
+/* One byte for each page: 1, the process has written it: it is private and no file's, in memory or swapped out. */
+int pl_resident_written(int fd, struct pl_range range, uint8_t *pages);
+
 #endif

@@ -13,6 +13,7 @@
 #include "pyleak/engine.h"
 #include "pyleak/headroom.h"
 #include "pyleak/hook.h"
+#include "pyleak/landing.h"
 #include "pyleak/maps.h"
 #include "pyleak/trace.h"
 #include "pyleak/units.h"
@@ -199,7 +200,7 @@ static int check_probe(struct pl_subject *subject, char note[PL_CHECK_NOTE], str
 			"the probe in process %d was planted by another version of pyleak: read it with that version, or "
 			"remove it with 'pyleak detach %d'",
 			(int)pid, (int)pid);
-	note_down(note, code < 0			? "none" :
+	note_down(note, code < 0 ? pl_landing_present(pid) ? "none; a landing page of an earlier recording" : "none" :
 			pl_probe_is_kept(&probe) ? "one that records since 'attach --keep': attach and diff go on with it" :
 						   "one that was left behind: attach and diff remove it first");
 	return 0;

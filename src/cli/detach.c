@@ -4,6 +4,7 @@
 
 #include "pyleak/cleanup.h"
 #include "pyleak/hook.h"
+#include "pyleak/landing.h"
 #include "pyleak/log.h"
 #include "pyleak/options.h"
 #include "pyleak/process.h"
@@ -29,6 +30,10 @@ static int detach(pid_t pid, struct pl_error *err)
 		code = pl_probe_detach(pid, REMOVE_PATIENCE_NSEC, &found, NULL, err);
 	if (code == 0)
 		pl_log_note(found ? "the probe in process %d was removed" : "there is no probe in process %d", (int)pid);
+	if (code == 0 && pl_landing_present(pid))
+		pl_log_debug("a landing page stays in process %d, 8 KiB that lead to the allocators' own functions: the program "
+			     "may have kept a pointer to it",
+			(int)pid);
 	pl_process_free(&process);
 	return code;
 }

@@ -8,11 +8,12 @@
 #include "checks.h"
 #include "json_text.h"
 #include "output.h"
+#include "pyleak/engine.h"
 #include "pyleak/log.h"
 #include "pyleak/options.h"
 #include "remedy.h"
 
-/* Whether attaching would work: every check, and for each that fails what to do. */
+/* Whether attaching would work: every check, and for each that fails what to do; and what of native memory is seen. */
 
 enum outcome { PASSED, FAILED, NOT_CHECKED };
 
@@ -28,6 +29,8 @@ struct diagnosis {
 	struct pl_subject subject;
 	struct finding *findings; /* one for each of pl_checks[] */
 	bool attachable;
+	struct pl_engine_library *libraries;
+	size_t library_count;
 };
 
 /* The first of the checks in this set that did not pass. */
@@ -65,7 +68,27 @@ static int examine(pid_t pid, struct diagnosis *diagnosis, struct pl_error *err)
 		pl_remedies_spell(finding->err.remedies, &patient, &finding->remedies);
 	}
 	diagnosis->attachable = missing == 0;
+	/* If it cannot be read, a check has said why. */
+	if (diagnosis->subject.python)
+		(void)pl_engine_libraries(diagnosis->subject.python, &diagnosis->libraries, &diagnosis->library_count);
 	return 0;
+}
+
+static void print_libraries(FILE *out, const struct diagnosis *diagnosis)
+{
+	if (!diagnosis->library_count)
+		return;
+	(void)fprintf(out, "  native allocators are called by %zu loaded objects, through words that are\n"
+			   "    jumped through, loaded, pointers in data:\n",
+		diagnosis->library_count);
+	for (size_t i = 0; i < diagnosis->library_count; i++) {
+		const struct pl_engine_library *library = &diagnosis->libraries[i];
+
+		(void)fprintf(out, "    %6u %6u %6u  %s", library->jumped, library->loaded, library->pointers, library->path);
+		if (library->left)
+			(void)fprintf(out, ": %u not recorded, %s", library->left, library->why);
+		(void)fputc('\n', out);
+	}
 }
 
 static void print_text(FILE *out, const struct diagnosis *diagnosis, bool color)
@@ -92,6 +115,7 @@ static void print_text(FILE *out, const struct diagnosis *diagnosis, bool color)
 		for (size_t j = 0; j < finding->remedies.count; j++)
 			(void)fprintf(out, "                  $ %s\n", finding->remedies.lines[j]);
 	}
+	print_libraries(out, diagnosis);
 	(void)fprintf(out, "process %d can%s be attached to\n", (int)process->pid, diagnosis->attachable ? "" : "not");
 }
 
@@ -108,6 +132,21 @@ static json_t *make_finding(const struct pl_check *check, const struct finding *
 		"remedies", remedies);
 }
 
+static json_t *make_libraries(const struct diagnosis *diagnosis)
+{
+	json_t *array = json_array();
+
+	for (size_t i = 0; i < diagnosis->library_count; i++) {
+		const struct pl_engine_library *library = &diagnosis->libraries[i];
+
+		(void)json_array_append_new(array,
+			json_pack("{so si si si si si ss?}", "path", pl_json_text(library->path), "jumped", (int)library->jumped,
+				"loaded", (int)library->loaded, "pointers", (int)library->pointers, "covered",
+				(int)library->covered, "not_recorded", (int)library->left, "why", library->why));
+	}
+	return array;
+}
+
 static int print_json(FILE *out, const struct diagnosis *diagnosis)
 {
 	const struct pl_python *python = diagnosis->subject.python;
@@ -117,9 +156,10 @@ static int print_json(FILE *out, const struct diagnosis *diagnosis)
 
 	for (size_t i = 0; i < pl_check_count; i++)
 		(void)json_array_append_new(checks, make_finding(&pl_checks[i], &diagnosis->findings[i]));
-	document = json_pack("{si ss si ss? so sb so}", "schema", 1, "kind", "doctor", "pid",
+	document = json_pack("{si ss si ss? so sb so so}", "schema", 1, "kind", "doctor", "pid",
 		(int)diagnosis->subject.process.pid, "python", python ? python->version : NULL, "command",
-		pl_json_text(pl_process_title(&diagnosis->subject.process)), "attachable", diagnosis->attachable, "checks", checks);
+		pl_json_text(pl_process_title(&diagnosis->subject.process)), "attachable", diagnosis->attachable, "checks", checks,
+		"libraries", make_libraries(diagnosis));
 	if (!document)
 		return -ENOMEM;
 	code = json_dumpf(document, out, JSON_COMPACT | JSON_ENSURE_ASCII);
@@ -149,6 +189,7 @@ int pl_command_doctor(const struct pl_options *options)
 	(void)pl_output_close(&output, &err);
 	pl_subject_close(&diagnosis.subject);
 	free(diagnosis.findings);
+	pl_engine_libraries_free(diagnosis.libraries, diagnosis.library_count);
 	if (err.code)
 		pl_log_error("%s", err.text);
 	return err.code || !diagnosis.attachable ? PL_EXIT_FAILED : PL_EXIT_DONE;

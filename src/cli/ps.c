@@ -32,7 +32,8 @@ static void row_fill(struct row *row, const struct pl_candidate *candidate)
 		(void)snprintf(row->cells[4], CELL, "no: %s by %d", reason, (int)candidate->pyleak);
 	else
 		(void)snprintf(row->cells[4], CELL, "%s%s", reason ? "no: " : "yes", reason ? reason : "");
-	(void)snprintf(row->cells[5], CELL, "%s", candidate->probe ? "yes" : candidate->readable ? "no" : "?");
+	(void)snprintf(row->cells[5], CELL, "%s", 
+		candidate->probe ? "yes" : candidate->landing ? "landing" : candidate->readable ? "no" : "?");
 	row->command = pl_process_title(&candidate->process);
 }
 
@@ -81,11 +82,11 @@ static int print_text(struct pl_output *output, const struct pl_candidates *cand
 static int print_json(FILE *out, const struct pl_candidate *candidate)
 {
 	const struct pl_process *process = &candidate->process;
-	json_t *document = json_pack("{si ss si so sI si sb so so so}", "schema", 1, "kind", "ps", "pid", process->pid,
+	json_t *document = json_pack("{si ss si so sI si sb so so sb so}", "schema", 1, "kind", "ps", "pid", process->pid,
 		"python", *candidate->python ? json_string(candidate->python) : json_null(), "rss",
 		(json_int_t)process->rss, "threads", process->threads, "attachable", !candidate->block.code, "reason",
 		candidate->block.code ? pl_json_text(candidate->block.text) : json_null(), "probe",
-		candidate->readable ? json_boolean(candidate->probe) : json_null(),
+		candidate->readable ? json_boolean(candidate->probe) : json_null(), "landing", candidate->landing,
 		"command", pl_json_text(process->command_line ? process->command_line : ""));
 	int r;
 

@@ -7,6 +7,7 @@
 #include "checks.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/hook.h"
+#include "pyleak/landing.h"
 #include "pyleak/python.h"
 #include "scan.h"
 
@@ -55,6 +56,7 @@ static int look_at(pid_t pid, struct pl_candidate *candidate)
 		pl_fail(&candidate->block, -EPERM, "its memory may not be read");
 	else
 		candidate->probe = pl_probe_present(pid);
+	candidate->landing = pl_landing_present(pid) != 0;
 	candidate->pyleak = pl_probe_claimant(pid);
 	if (candidate->pyleak)
 		(void)pl_check_claimed(pid, &candidate->block);

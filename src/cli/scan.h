@@ -16,6 +16,7 @@ struct pl_candidate {
 	bool probe;            /* a probe is in it */
 	bool readable;         /* else nobody knows whether one is */
 	pid_t pyleak;          /* the other pyleak that records it; 0: none that is to be seen */
+	bool landing;          /* a landing page is, of this recording or an earlier one */
 };
 
 struct pl_candidates {

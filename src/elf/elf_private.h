@@ -76,6 +76,9 @@ struct pl_elf_dynamic {
 };
 int pl_elf_dynamic_read(struct pl_space *space, const struct pl_elf_header *header, uint64_t bias,
 	struct pl_elf_dynamic *ret);
+struct pl_got;
+struct pl_got_word;
+int pl_got_add_word(struct pl_got *got, const struct pl_got_word *word);
 int pl_elf_symbols_from_memory(
 	struct pl_space *space, const struct pl_elf_header *header, uint64_t bias, struct pl_elf_symbols *symbols);
 

@@ -41,7 +41,7 @@ uint64_t pl_got_object_start(const struct pl_map *map)
 	return map->inode && map->offset == 0 && map->flags & PL_MAP_READ && !(map->flags & PL_MAP_SHARED) ? map->start : 0;
 }
 
-static int add_word(struct pl_got *got, const struct pl_got_word *word)
+int pl_got_add_word(struct pl_got *got, const struct pl_got_word *word)
 {
 	if (got->word_count == got->word_capacity) {
 		size_t capacity = got->word_capacity ? 2 * got->word_capacity : 256;
@@ -130,37 +130,32 @@ static int read_table(struct reading *reading, uint64_t table, uint64_t size)
 	for (size_t i = 0; code == 0 && i < count; i++) {
 		enum pl_relocation type = pl_arch_relocation((uint32_t)ELF64_R_TYPE(relocations[i].r_info));
 		const Elf64_Sym *symbol = &reading->symbols[ELF64_R_SYM(relocations[i].r_info)];
-		size_t name = type != PL_RELOCATION_OTHER ? name_of(reading, symbol) : reading->name_count;
+		size_t name = type == PL_RELOCATION_JUMP || type == PL_RELOCATION_GLOBAL ? name_of(reading, symbol) :
+											   reading->name_count;
 		struct pl_got_word word = {
 			.address = reading->bias + relocations[i].r_offset,
 			.object = (uint32_t)reading->got->object_count - 1,
 			.name = (uint32_t)name,
-			.kind = type == PL_RELOCATION_DATA ? PL_GOT_DATA : PL_GOT_JUMPED,
-			.slot = type == PL_RELOCATION_JUMP,
-			.called = type == PL_RELOCATION_JUMP,
+			/* Of the words that no PLT jumps through only the text says how they are used. */
+			.kind = type == PL_RELOCATION_JUMP ? PL_GOT_JUMPED : PL_GOT_UNSURE,
 		};
 
-		if (name == reading->name_count || (type == PL_RELOCATION_DATA && relocations[i].r_addend))
+		if (name == reading->name_count)
 			continue;
+		if (type == PL_RELOCATION_JUMP && symbol->st_shndx == SHN_UNDEF && symbol->st_value)
+			word.stub = reading->bias + symbol->st_value;
 		if (word.address & 7 || word.address < object->start || word.address >= object->end ||
 			pl_space_read_u64(reading->space, word.address, &word.value) < 0 || !is_code(reading, word.value)) {
-			/* What data point to is the program's to change. */
-			object->unready += word.kind != PL_GOT_DATA;
+			object->unready++;
 			continue;
 		}
 		/* Within the object it is the function, or the PLT that leads to the dynamic linker: libc itself, whose own
 		 * calls can be taken over by another's malloc, defines what it calls so. */
 		word.bound = word.value < object->start || word.value >= object->end ||
 			     (symbol->st_shndx != SHN_UNDEF && word.value == reading->bias + symbol->st_value);
-		code = add_word(reading->got, &word);
+		code = pl_got_add_word(reading->got, &word);
 	}
 	return code;
-}
-
-/* Of the words that no PLT jumps through only the text says how they are used. */
-static bool is_unsure(const struct pl_got_word *word)
-{
-	return !word->slot && word->kind != PL_GOT_DATA;
 }
 
 struct references {
@@ -172,25 +167,18 @@ static void note_reference(void *context, uint64_t target, bool jump)
 {
 	const struct references *references = context;
 
-	for (size_t i = 0; i < references->count; i++) {
-		struct pl_got_word *word = &references->words[i];
-
-		if (!is_unsure(word) || word->address != target)
-			continue;
-		if (jump)
-			word->called = true;
-		else
-			word->kind = PL_GOT_LOADED; /* it may have been copied */
-	}
+	for (size_t i = 0; !jump && i < references->count; i++)
+		if (references->words[i].kind == PL_GOT_UNSURE && references->words[i].address == target)
+			references->words[i].kind = PL_GOT_LOADED; /* it may have been copied */
 }
 
-static void look_for_references(const uint8_t *text, size_t size, uint64_t address, struct pl_got_word *words, size_t count)
+static void look_for_loads(const uint8_t *text, size_t size, uint64_t address, struct pl_got_word *words, size_t count)
 {
 	struct references references = {words, count};
 	uint64_t low = UINT64_MAX, high = 0;
 
 	for (size_t i = 0; i < count; i++) {
-		if (!is_unsure(&words[i]))
+		if (words[i].kind != PL_GOT_UNSURE)
 			continue;
 		low = words[i].address < low ? words[i].address : low;
 		high = words[i].address > high ? words[i].address : high;
@@ -218,7 +206,7 @@ static int look_at_text(struct reading *reading, size_t count)
 	bool unsure = false;
 
 	for (size_t i = 0; i < count; i++)
-		unsure |= is_unsure(&words[i]);
+		unsure |= words[i].kind == PL_GOT_UNSURE;
 	if (!unsure)
 		return 0;
 	if (!text)
@@ -238,9 +226,12 @@ static int look_at_text(struct reading *reading, size_t count)
 
 			if (code < 0)
 				return code;
-			look_for_references(text, left < CHUNK ? left : CHUNK, address, words, count);
+			look_for_loads(text, left < CHUNK ? left : CHUNK, address, words, count);
 		}
 	}
+	for (size_t i = 0; i < count; i++)
+		if (words[i].kind == PL_GOT_UNSURE)
+			words[i].kind = PL_GOT_JUMPED;
 	return 0;
 }
 

@@ -115,6 +115,7 @@ static void inline_retire(struct pl_engine *engine)
 {
 	struct inline_engine *self = (struct inline_engine *)engine;
 
+	unseen_free(&self->unseen, &self->reader);
 	pl_inline_reader_retire(&self->reader);
 }
 
@@ -146,10 +147,14 @@ static int inline_update(struct pl_engine *engine, struct pl_engine_state *ret)
 	if (code < 0 && code != -ESRCH)
 		pl_log_debug("the tables could not be read: %s", strerror(-code));
 	pl_log_debug("a snapshot took %.1f ms", (double)(pl_now_ns() - started) / PL_NSEC_PER_MSEC);
+	if (code == 0)
+		unseen_correct(&self->unseen, self->python->pid, &self->reader);
 	ret->rss = pl_process_rss(self->python->pid);
 	ret->losses.events = self->reader.control.lost_events;
 	ret->losses.freed_before_count = self->reader.control.freed_native;
 	ret->losses.freed_before_size = self->reader.control.freed_native_size;
+	ret->losses.freed_unseen_count = self->unseen.count;
+	ret->losses.freed_unseen_size = self->unseen.size;
 	/* Of all of these the blocks are counted, but not where. */
 	ret->losses.sites = self->reader.control.lost_sites + self->reader.control.lost_codes + self->reader.control.untraced;
 	return code == -ESRCH ? code : 0;
@@ -225,6 +230,7 @@ static void inline_free(struct pl_engine *engine)
 	struct inline_engine *self = (struct inline_engine *)engine;
 
 	(void)inline_finish(engine, NULL);
+	unseen_free(&self->unseen, NULL);
 	pl_inline_reader_free(&self->reader);
 	pl_probe_free(&self->probe);
 	inline_stacks_free(&self->stacks);

@@ -9,6 +9,7 @@
 #include "native.h"
 #include "native_caller.h"
 #include "pyleak/hook.h"
+#include "unseen.h"
 
 /*
  * The engine that does not stop, in three parts. inline_plant.c: how the probe gets into the process; inline_libraries.c:
@@ -26,6 +27,7 @@ struct inline_engine {
 	struct native native;
 	struct native_callers callers;
 	struct inline_stacks stacks;
+	struct unseen unseen;
 	int64_t next_native_look;
 	uint64_t start_time;
 	int64_t next_pass;

@@ -56,8 +56,14 @@ static int extend(struct inline_engine *self, const struct pl_probe_word *words,
 	pid_t pid = self->python->pid;
 	struct pl_tracee *tracee = NULL;
 	uint32_t redirected = 0;
-	int code = pl_tracee_seize(pid, INLINE_STOP_PATIENCE_NSEC, &tracee, NULL);
+	struct pl_maps maps = {0};
+	struct pl_gadgets gadgets;
+	int code = pl_maps_read(pid, &maps);
 
+	if (code == 0)
+		code = pl_gadgets_find(pid, &maps, &gadgets, NULL);
+	if (code == 0)
+		code = pl_tracee_seize(pid, INLINE_STOP_PATIENCE_NSEC, &tracee, NULL);
 	if (code == 0) {
 		/* As it is now: another pyleak may have extended it, or removed it. */
 		pl_probe_free(&self->probe);
@@ -68,12 +74,18 @@ static int extend(struct inline_engine *self, const struct pl_probe_word *words,
 	if (code == 0)
 		code = check_entries(self);
 	if (code == 0)
+		code = pl_landing_prepare(tracee, &maps, &gadgets, &self->native.landing, NULL);
+	if (code == 0)
 		code = write_entries(self, tracee);
 	if (code == 0)
 		code = pl_probe_extend(tracee, &self->probe, words, count, &redirected);
 
 	int64_t stop_ns = pl_tracee_detach(tracee);
 
+	/* What was planned and has not come about is planned again. */
+	if (self->probe.filled)
+		native_adopt(&self->native, &self->probe, &self->reader.config);
+	pl_maps_free(&maps);
 	if (stop_ns > self->engine.stop_ns)
 		self->engine.stop_ns = stop_ns;
 	if (code == -ENOSPC && !self->native.full) {
@@ -97,7 +109,7 @@ void inline_follow_libraries(struct inline_engine *self, int64_t now)
 	if (!self->engine.facts.native || now < self->next_native_look)
 		return;
 
-	int code = native_look(&self->native, (const void *)image, &words, &count);
+	int code = native_look(&self->native, (const void *)image, NULL, &words, &count);
 	bool claimed = false;
 
 	if (code == 0 && count && !self->planted) {

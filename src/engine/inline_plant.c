@@ -260,7 +260,7 @@ static int plant_sized(struct inline_engine *self, const struct pl_engine_option
 		code = make_plan(python, &planting, image, &plan);
 	plan.kept = options->keep;
 	if (code == 0 && options->native) {
-		code = native_look(&self->native, (const void *)(image + PL_INLINE_IMAGE_OFFSET), &words, &plan.word_count);
+		code = native_look(&self->native, (const void *)(image + PL_INLINE_IMAGE_OFFSET), NULL, &words, &plan.word_count);
 		plan.words = words;
 		plan.word_capacity = WORDS_MAX;
 		if (plan.word_count > WORDS_MAX)
@@ -279,6 +279,8 @@ static int plant_sized(struct inline_engine *self, const struct pl_engine_option
 		pl_python_detached(python, &planting.detached);
 	if (code == 0 && !options->park)
 		free_lists_settle(python, &planting.free_lists, &plan);
+	if (code == 0 && options->native)
+		code = pl_landing_prepare(tracee, &maps, &gadgets, &self->native.landing, err);
 	if (code == 0)
 		code = pl_probe_plant(tracee, &maps, &gadgets, &plan, &self->probe, err);
 

@@ -76,6 +76,12 @@ static int put_back(struct pl_tracee *tracee, const struct pl_probe_hook *hook)
 	}
 }
 
+static bool is_word(const struct pl_probe_hook *hook)
+{
+	return hook->kind == PL_PROBE_HOOK_WORD || hook->kind == PL_PROBE_HOOK_GOT || hook->kind == PL_PROBE_HOOK_LANDING ||
+	       hook->kind == PL_PROBE_HOOK_LOADED;
+}
+
 /* Whether the object that a hooked word belongs to is still loaded there, as far as a file tells. */
 static bool is_still_there(const struct pl_probe_hook *hook, const struct pl_maps *maps)
 {
@@ -94,7 +100,7 @@ static int restore_words(struct pl_tracee *tracee, const struct pl_probe *probe,
 		const struct pl_probe_hook *hook = pl_probe_hook(probe, i);
 		uint64_t found = hook->entry;
 
-		if (hook->kind != PL_PROBE_HOOK_WORD && hook->kind != PL_PROBE_HOOK_GOT) {
+		if (!is_word(hook)) {
 			int code = put_back(tracee, hook);
 
 			if (code < 0)
@@ -104,7 +110,9 @@ static int restore_words(struct pl_tracee *tracee, const struct pl_probe *probe,
 
 		int code = pl_tracee_swap_word(tracee, hook->address, hook->entry, hook->original, &found);
 
-		if (code == -EAGAIN && found != hook->original && is_still_there(hook, maps))
+		/* What was loaded leads to the landing page, which stays: the program may have set another. */
+		if (code == -EAGAIN && found != hook->original && hook->kind != PL_PROBE_HOOK_LOADED &&
+			is_still_there(hook, maps))
 			foreign++;
 		else if (code < 0 && code != -EAGAIN && code != -EFAULT) /* -EFAULT: its library was unloaded */
 			return code;
@@ -118,7 +126,7 @@ static int restore_copies(struct pl_tracee *tracee, const struct pl_probe *probe
 		const struct pl_probe_hook *hook = pl_probe_hook(probe, copies->items[i].hook);
 
 		/* What such a word held may be good in its own object only. */
-		if (hook->kind == PL_PROBE_HOOK_GOT)
+		if (hook->kind != PL_PROBE_HOOK_WORD)
 			return -EBUSY;
 
 		int code = pl_tracee_swap_word(tracee, copies->items[i].address, hook->entry, hook->original, NULL);

@@ -11,8 +11,8 @@ struct pl_probe_hook pl_probe_row(const struct pl_probe *probe, const struct pl_
 	return (struct pl_probe_hook){
 		.address = word->address,
 		.original = word->original,
-		.entry = probe->base + word->entry_offset,
-		.kind = PL_PROBE_HOOK_GOT,
+		.entry = word->kind == PL_PROBE_HOOK_LOADED ? word->entry : probe->base + word->entry,
+		.kind = word->kind,
 		.object = word->object,
 	};
 }

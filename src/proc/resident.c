@@ -12,6 +12,7 @@ enum { WORDS_AT_ONCE = 8192 }; /* 32 MiB of the process */
 /* Documentation/admin-guide/mm/pagemap.rst */
 #define PAGE_PRESENT (UINT64_C(1) << 63)
 #define PAGE_SWAPPED (UINT64_C(1) << 62)
+#define PAGE_OF_FILE (UINT64_C(1) << 61) /* or shared */
 
 int pl_resident_open(pid_t pid)
 {
@@ -41,7 +42,8 @@ static ssize_t read_words(int fd, struct pl_range range, uint64_t words[WORDS_AT
 	return got < (ssize_t)sizeof(*words) ? -ESRCH : got / (ssize_t)sizeof(*words);
 }
 
-int pl_resident_pages(int fd, struct pl_range range, uint8_t *pages)
+/* `of`: what to say of a page with this word. */
+static int look_at_pages(int fd, struct pl_range range, uint8_t (*of)(uint64_t word), uint8_t *pages)
 {
 	uint64_t words[WORDS_AT_ONCE];
 
@@ -51,10 +53,30 @@ int pl_resident_pages(int fd, struct pl_range range, uint8_t *pages)
 		if (count < 0)
 			return (int)count;
 		for (ssize_t i = 0; i < count; i++)
-			*pages++ = (words[i] & PAGE_PRESENT ? PL_RESIDENT : 0) | (words[i] & PAGE_SWAPPED ? PL_SWAPPED : 0);
+			*pages++ = of(words[i]);
 		range.start += (uint64_t)count * PL_PAGE;
 	}
 	return 0;
+}
+
+static uint8_t where_it_is(uint64_t word)
+{
+	return (word & PAGE_PRESENT ? PL_RESIDENT : 0) | (word & PAGE_SWAPPED ? PL_SWAPPED : 0);
+}
+
+static uint8_t is_written(uint64_t word)
+{
+	return word & (PAGE_PRESENT | PAGE_SWAPPED) && !(word & PAGE_OF_FILE);
+}
+
+int pl_resident_pages(int fd, struct pl_range range, uint8_t *pages)
+{
+	return look_at_pages(fd, range, where_it_is, pages);
+}
+
+int pl_resident_written(int fd, struct pl_range range, uint8_t *pages)
+{
+	return look_at_pages(fd, range, is_written, pages);
 }
 
 uint64_t pl_resident_or_swapped(pid_t pid, struct pl_range range)

@@ -287,6 +287,8 @@ static void take_snapshot(struct recorded *recorded, const Pyleak__Snapshot *sna
 		.sites = snapshot->lost_sites,
 		.freed_before_count = snapshot->freed_before_count,
 		.freed_before_size = snapshot->freed_before_size,
+		.freed_unseen_count = snapshot->freed_unseen_count,
+		.freed_unseen_size = snapshot->freed_unseen_size,
 	};
 	recorded->stop_ns = snapshot->stop_ns;
 	(void)recording_take_account(snapshot->account, &recorded->account);

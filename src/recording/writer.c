@@ -308,6 +308,8 @@ static int add_snapshot(
 	message->stop_ns = stop_ns > 0 ? (uint64_t)stop_ns : 0;
 	message->freed_before_size = losses->freed_before_size;
 	message->freed_before_count = losses->freed_before_count;
+	message->freed_unseen_size = losses->freed_unseen_size;
+	message->freed_unseen_count = losses->freed_unseen_count;
 	if (recording_put_account(&snapshot->account, piece->parts, &piece->account))
 		message->account = &piece->account;
 	piece->snapshots[0] = message;

@@ -336,8 +336,10 @@ json_t *report_make(const struct pl_report *report, size_t limit)
 	failed |= put(document, "lost", make_pair("events", report->losses.events, "sites", report->losses.sites));
 	if (report->verdicts && report->headroom.limit)
 		failed |= put(document, "headroom", make_headroom(&report->headroom));
-	if (report->facts.native)
+	if (report->facts.native) {
 		failed |= put(document, "freed_before", make_amount(report->losses.freed_before_size, report->losses.freed_before_count));
+		failed |= put(document, "freed_unseen", make_amount(report->losses.freed_unseen_size, report->losses.freed_unseen_count));
+	}
 	if (report->causes)
 		failed |= put(document, "known_causes", make_causes(report));
 	failed |= put(document, "stats", make_stats(report, limit));

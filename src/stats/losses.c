@@ -19,6 +19,8 @@ void pl_losses_add(struct pl_losses *sum, const struct pl_losses *one)
 	sum->sites = add(sum->sites, one->sites);
 	sum->freed_before_count = add(sum->freed_before_count, one->freed_before_count);
 	sum->freed_before_size = add(sum->freed_before_size, one->freed_before_size);
+	sum->freed_unseen_count = add(sum->freed_unseen_count, one->freed_unseen_count);
+	sum->freed_unseen_size = add(sum->freed_unseen_size, one->freed_unseen_size);
 }
 
 struct pl_losses pl_losses_since(const struct pl_losses *now, const struct pl_losses *before)
@@ -30,5 +32,7 @@ struct pl_losses pl_losses_since(const struct pl_losses *now, const struct pl_lo
 		.sites = since(now->sites, before->sites),
 		.freed_before_count = since(now->freed_before_count, before->freed_before_count),
 		.freed_before_size = since(now->freed_before_size, before->freed_before_size),
+		.freed_unseen_count = since(now->freed_unseen_count, before->freed_unseen_count),
+		.freed_unseen_size = since(now->freed_unseen_size, before->freed_unseen_size),
 	};
 }

@@ -25,6 +25,9 @@ PATIENCE = float(os.environ.get("PYLEAK_PATIENCE", "1"))
 # Where a probe may be mapped: 16 places, 16 MiB apart.
 PROBE_FIRST, PROBE_STEP, PROBE_PLACES = 0x70796C000000, 0x1000000, 16
 PROBE_END = PROBE_FIRST + PROBE_STEP * PROBE_PLACES
+# The page that stays: see include/pyleak/landing.h.
+LANDING_FIRST, LANDING_STEP, LANDING_PLACES = 0x70797E000000, 0x10000, 4
+LANDING_END = LANDING_FIRST + LANDING_STEP * LANDING_PLACES
 # Where the tables of the inline engine may be.
 TABLES_FIRST, TABLES_END = 0x707A00000000, 0x707A00000000 + 0x4000000000 * PROBE_PLACES
 HOOKS = 12  # malloc, calloc, realloc, free of the raw, mem and obj domains; an engine may add types' tp_dealloc
@@ -265,6 +268,22 @@ def probe_maps(pid):
     return [m for m in maps(pid) if PROBE_FIRST <= m[0] < PROBE_END or TABLES_FIRST <= m[0] < TABLES_END]
 
 
+def landing(pid):
+    """What is on the landing page of a process: {address of its stub: (function, where it leads now)}; None: there is none."""
+    with open("/proc/%d/mem" % pid, "rb", buffering=0) as memory:
+        for base in range(LANDING_FIRST, LANDING_END, LANDING_STEP):
+            try:
+                memory.seek(base)
+                page = memory.read(0x2000)
+            except OSError:
+                continue
+            if page[:8] == b"pyleak\0l":
+                count, = struct.unpack_from("<I", page, 16)
+                return {base + 0x800 + 16 * i: (struct.unpack_from("<Q", page, 64 + 16 * i)[0],
+                                                struct.unpack_from("<Q", page, 0x1000 + 8 * i)[0]) for i in range(count)}
+    return None
+
+
 def end_of_data(memory, start):
     """Where an ELF object that is loaded at this address ends, its .bss included."""
     memory.seek(start)
@@ -307,24 +326,24 @@ def hook_words(pid):
     return found
 
 
-def native_words(pid):
-    """Addresses of the words in the data of loaded libraries and of the program that point into a probe, those that
-    are read-only after relocation included: the GOT words of native allocators, and the interpreter's own."""
+def native_words(pid, first=PROBE_FIRST, end=LANDING_END):
+    """Addresses of the words in the data of loaded libraries and of the program that point into a probe or to the landing
+    page, those that are read-only after relocation included: words of native allocators, and the interpreter's own."""
     found = []
     try:
         everything = maps(pid)
         with open("/proc/%d/mem" % pid, "rb", buffering=0) as memory:
-            for (start, end, permissions, name), (_, _, after, next_name) in zip(everything, everything[1:] + [(0, 0, "", "")]):
+            for (start, stop, permissions, name), (_, _, after, next_name) in zip(everything, everything[1:] + [(0, 0, "", "")]):
                 relro = permissions.startswith("r--") and after.startswith("rw") and next_name == name
                 if not name.startswith("/") or not (relro or permissions.startswith("rw-p")):
                     continue
                 try:
                     memory.seek(start)
-                    data = memory.read(end - start)
+                    data = memory.read(stop - start)
                 except OSError:  # unloaded since
                     continue
                 words = struct.unpack("<%dQ" % (len(data) // 8), data[:len(data) // 8 * 8])
-                found += [start + 8 * i for i, word in enumerate(words) if PROBE_FIRST <= word < PROBE_END]
+                found += [start + 8 * i for i, word in enumerate(words) if first <= word < end]
     except (FileNotFoundError, ProcessLookupError, OSError):
         return found
     return found
@@ -375,7 +394,7 @@ class Trace:
         # The victim's own heap, stacks and thread arenas come and go: anonymous and rw, or a guard.
         everything = [m for m in maps(pid) if not comes or os.path.basename(m[3]) != comes]
         self.maps = {m for m in everything if m[3] not in ("", "[heap]", "[stack]")}
-        self.code = {m for m in everything if "x" in m[2]}
+        self.code = {m for m in everything if "x" in m[2] and not LANDING_FIRST <= m[0] < LANDING_END}
 
     def differences(self, pid):
         now = Trace(pid, self.comes)
@@ -406,8 +425,9 @@ def described(pid, word):
     return "%x=%x" % (word, value)
 
 
-def leftovers(pid):
-    """What of pyleak is in the process now; empty when it is clean."""
+def leftovers(pid, kept=False):
+    """What of pyleak is in the process now, but a landing page that leads to the functions themselves; empty when it is
+    clean. `kept`: the program has copies of what it loaded in its data."""
     found = []
     for tid in threads(pid):
         fields = status(pid, tid)
@@ -417,9 +437,14 @@ def leftovers(pid):
         found += ["mapping %x-%x %s" % m[:3] for m in probe_maps(pid)]
     except (FileNotFoundError, ProcessLookupError):
         return found
-    words = sorted(set(hook_words(pid) + native_words(pid)))
+    words = sorted(set(hook_words(pid) + native_words(pid, end=PROBE_END if kept else LANDING_END)))
     if words:
         found.append("%d hooks: %s" % (len(words), " ".join(described(pid, word) for word in words)))
+    try:
+        found += ["the landing page leads from %x to %x and not to %x" % (stub, word, function)
+                  for stub, (function, word) in (landing(pid) or {}).items() if word != function]
+    except OSError:
+        pass
     return found
 
 

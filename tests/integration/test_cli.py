@@ -203,9 +203,10 @@ def test_ps_json(sleeper):
     assert command.startswith(sys.executable) and "x" * 300 in command
     assert document.pop("python").startswith(".".join(map(str, sys.version_info[:3])))
     assert document == {"schema": 1, "kind": "ps", "pid": sleeper.pid, "threads": 1, "attachable": True,
-                        "reason": None, "probe": False}
+                        "reason": None, "probe": False, "landing": False}
     assert list(json.loads(answer.stdout.splitlines()[0])) == [
-        "schema", "kind", "pid", "python", "rss", "threads", "attachable", "reason", "probe", "command"]
+        "schema", "kind", "pid", "python", "rss", "threads", "attachable", "reason", "probe", "landing",
+        "command"]
 
 
 def test_ps_repairs_what_is_not_utf8():

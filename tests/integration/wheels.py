@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Libraries of the time for a Python that no distribution has any more: wheels from the package index, in a folder
+"""Libraries that no distribution has, or has any more: wheels from the package index, in a folder
 outside of the repository (PYLEAK_WHEELS_DIR, or ~/.cache/pyleak-wheels). What is there is not fetched again.
 """
 import contextlib
@@ -22,13 +22,10 @@ def locked(path):
         yield
 
 
-def folder(python):
-    """What to put into PYTHONPATH for this entry of pythons.pythons(); None: nothing."""
-    version = python.version[:2]
-    if version not in OF or python.root:
-        return None
+def fetch(python, name, packages):
+    """A folder with these packages for this entry of pythons.pythons(), to put into PYTHONPATH."""
     # By this name a folder is known to hold libraries.
-    name = os.path.join(CACHE, "%d.%d" % version, "site-packages")
+    name = os.path.join(CACHE, name, "site-packages")
     os.makedirs(name, exist_ok=True)
     with locked(name + ".lock"):
         if os.path.exists(os.path.join(name, "complete")):
@@ -36,7 +33,7 @@ def folder(python):
         command = [python.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-cache-dir",
                    "--only-binary", ":all:", "--upgrade", "--target", name, "--timeout", "20", "--retries", "1"]
         try:
-            result = subprocess.run(command + OF[version], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            result = subprocess.run(command + packages, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                     stderr=subprocess.STDOUT, timeout=300, check=False)
         except subprocess.TimeoutExpired:
             skip_here("wheels", "pip took more than 300 s")
@@ -45,6 +42,14 @@ def folder(python):
         with open(os.path.join(name, "complete"), "w"):
             pass
     return name
+
+
+def folder(python):
+    """The libraries of its time; None: its distribution has them."""
+    version = python.version[:2]
+    if version not in OF or python.root:
+        return None
+    return fetch(python, "%d.%d" % version, OF[version])
 
 
 def environment(python):

@@ -99,7 +99,7 @@ static void expect_bound(const char *program)
 	cr_assert(word->bound);
 	cr_assert_eq(word->value, victim.malloc_address, "%s", program);
 	cr_assert_eq(word->kind, PL_GOT_JUMPED, "%s", program);
-	cr_assert(word->called);
+	cr_assert_eq(word->stub, 0);
 	cr_assert_eq(victim.got.objects[0].unready, 0);
 	cr_assert_geq(word->address, victim.got.objects[0].start);
 	cr_assert_lt(word->address, victim.got.objects[0].end);
@@ -144,26 +144,48 @@ Test(got, calls_without_a_plt)
 	expect_bound(GOT_VICTIM_NOPLT);
 }
 
-/* The program calls malloc, and takes its address: the linker makes one word for both. Another one is in data. */
+/* The program calls malloc, and takes its address: the linker makes one word for both. Two pointers in its data hold it
+ * too, one by a relocation, the other since the program has stored it. */
 Test(got, a_word_that_was_copied)
 {
 	struct victim victim = look_at(GOT_VICTIM_TAKEN);
-	unsigned int loaded = 0, data = 0;
+	const struct pl_got_value value = {victim.malloc_address, MALLOC};
+	size_t before = victim.got.word_count;
 
 	cr_assert_eq(victim.code, 0);
-	for (size_t i = 0; i < victim.got.word_count; i++) {
+	cr_assert_eq(word_of(&victim, MALLOC)->kind, PL_GOT_LOADED);
+	cr_assert_eq(word_of(&victim, MALLOC)->value, victim.malloc_address);
+	cr_assert_eq(word_of(&victim, CALLOC)->kind, PL_GOT_JUMPED);
+	cr_assert_eq(pl_got_add_pointers(victim.pid, &victim.maps, 0, &value, 1, &victim.got), 0);
+	cr_assert_eq(victim.got.word_count, before + 2, "%zu", victim.got.word_count - before);
+	for (size_t i = before; i < victim.got.word_count; i++) {
 		const struct pl_got_word *word = &victim.got.words[i];
 
-		if (word->name != MALLOC)
-			continue;
+		cr_assert_eq(word->kind, PL_GOT_DATA);
+		cr_assert_eq(word->name, MALLOC);
 		cr_assert_eq(word->value, victim.malloc_address);
-		cr_assert_neq(word->kind, PL_GOT_JUMPED);
-		loaded += word->kind == PL_GOT_LOADED && !word->slot && word->called;
-		data += word->kind == PL_GOT_DATA && !word->slot;
+		cr_assert(word->address >= victim.got.objects[0].start && word->address < victim.got.objects[0].end);
 	}
-	cr_assert_eq(loaded, 1, "%u", loaded);
-	cr_assert_eq(data, 1, "%u", data);
-	cr_assert_not_null(word_of(&victim, CALLOC));
+	end(&victim);
+}
+
+/* What a program that is not position-independent takes for the address of malloc is an entry in its own PLT. */
+Test(got, an_entry_in_the_plt_that_stands_for_the_function)
+{
+	struct victim victim = look_at(GOT_VICTIM_FIXED_TAKEN);
+	const struct pl_got_word *word = word_of(&victim, MALLOC);
+	uint64_t stub = word->stub, kept = 0;
+
+	cr_assert_eq(victim.code, 0);
+	cr_assert_eq(word->kind, PL_GOT_JUMPED);
+	/* dlsym() takes it for the function too. */
+	cr_assert_eq(stub, victim.malloc_address);
+	cr_assert_neq(word->value, stub);
+	cr_assert_eq(word_of(&victim, CALLOC)->stub, 0);
+	cr_assert_eq(pl_got_add_pointers(victim.pid, &victim.maps, 0, &(struct pl_got_value){stub, MALLOC}, 1, &victim.got), 0);
+	for (size_t i = 0; i < victim.got.word_count; i++)
+		kept += victim.got.words[i].kind == PL_GOT_DATA;
+	cr_assert_eq(kept, 2);
 	end(&victim);
 }
 

@@ -254,6 +254,8 @@ Test(recording, native_callers_processes_and_accounts)
 	snapshot = pl_snapshot_take(sites);
 	snapshot->losses.freed_before_size = 77;
 	snapshot->losses.freed_before_count = 7;
+	snapshot->losses.freed_unseen_size = 88;
+	snapshot->losses.freed_unseen_count = 8;
 	record(&tape, writer, snapshot);
 	snapshot->account = own.account;
 	snapshot->totals[1].apart_size = -70;
@@ -274,6 +276,8 @@ Test(recording, native_callers_processes_and_accounts)
 	snapshot = pl_recording_reader_snapshot(reader);
 	cr_expect_eq(snapshot->losses.freed_before_size, 77);
 	cr_expect_eq(snapshot->losses.freed_before_count, 7);
+	cr_expect_eq(snapshot->losses.freed_unseen_size, 88);
+	cr_expect_eq(snapshot->losses.freed_unseen_count, 8);
 	cr_expect_not(snapshot->account.taken);
 	pl_snapshot_free(snapshot);
 	cr_assert_eq(pl_recording_reader_next(reader, NULL), 1);

@@ -212,7 +212,7 @@ Test(sites, equal_native_stacks_are_one)
 Test(losses, add_up_and_count_from_a_moment)
 {
 	struct pl_losses sum = {.events = 1, .sites = UINT64_MAX - 1, .freed_before_count = 3};
-	const struct pl_losses one = {10, 20, 30, 40}, later = {.events = 12, .sites = 5, .freed_before_count = 33, .freed_before_size = 39};
+	const struct pl_losses one = {10, 20, 30, 40, 50, 60}, later = {.events = 12, .sites = 5, .freed_before_count = 33, .freed_before_size = 39};
 	struct pl_losses since;
 
 	pl_losses_add(&sum, &one);
@@ -220,6 +220,8 @@ Test(losses, add_up_and_count_from_a_moment)
 	cr_expect_eq(sum.sites, UINT64_MAX, "a process can claim anything");
 	cr_expect_eq(sum.freed_before_count, 33);
 	cr_expect_eq(sum.freed_before_size, 40);
+	cr_expect_eq(sum.freed_unseen_count, 50);
+	cr_expect_eq(sum.freed_unseen_size, 60);
 	since = pl_losses_since(&later, &one);
 	cr_expect_eq(since.events, 2);
 	cr_expect_eq(since.sites, 0, "never less than nothing");

@@ -233,7 +233,7 @@ static __attribute__((noinline)) u64 again_marked(u64 a, u64 b, u64 c, u64 size,
 	struct taken old = {0, 0};
 	struct marker marker;
 	u64 result;
-	bool wanted = is_wanted(own, size) && !(pl_config.flags[entry] & PL_INLINE_NATIVE_FORGET);
+	bool wanted = is_wanted(own, size);
 
 	marker_set(&marker);
 	if (a) {
