@@ -5,10 +5,7 @@
 
 #include "checks.h"
 #include "output.h"
-#include "pyleak/account.h"
-#if __has_include("pyleak/account_reader.h")
 #include "pyleak/account_reader.h"
-#endif
 #include "pyleak/cleanup.h"
 #include "pyleak/holders_report.h"
 #include "pyleak/log.h"

@@ -9,6 +9,7 @@ enum {
 	BLOCKS_MAX = 1 << 22,
 	CLAIMED_MAX = 1 << 22,
 	MEMORY_DEPTH = 2,
+	UNKNOWN_BYTES = 64,
 	MEMORY_MAX = 1 << 28,      /* bytes of a block that are looked through */
 	INTERNED_MIN = 256, INTERNED_LOOKED = 64,
 	FRAME_READ = 88,
@@ -239,10 +240,19 @@ static void see_memory(const struct scan *scan, uint64_t address, int depth)
 	struct pl_table_entry *entry;
 	const uint8_t *bytes;
 	uint64_t size, claimer = scan->address;
+	bool known = true;
 
 	if (address < 1 << 20 || address % 8 || address >> 47)
 		return;
 	size = block_size(view, address);
+	/* Of mimalloc's blocks, which say no size where they begin, a small part: what is counted decides. */
+	if (!size && view->python->free_threaded) {
+		const struct image_piece *piece = image_find(view->image, address);
+
+		known = false;
+		if (piece && !piece->stack && !is_static(piece, address) && piece->end - address >= UNKNOWN_BYTES + 8)
+			size = UNKNOWN_BYTES + 8;
+	}
 	if (!size || size > MEMORY_MAX)
 		return;
 	for (uint64_t offset = 0; offset <= 32; offset += 16)
@@ -261,7 +271,7 @@ static void see_memory(const struct scan *scan, uint64_t address, int depth)
 	if (scan->visitor->own && entry->value[1])
 		return;
 	entry->value[1] = (uint64_t)depth + 1;
-	own(scan, size);
+	own(scan, known ? size : 0);
 	bytes = image_at(view->image, address, size - 8);
 	for (uint64_t at = 0; bytes && at + 8 <= size - 8; at += 8) {
 		uint64_t word = word_of(bytes, at);

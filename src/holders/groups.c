@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "edges.h"
 #include "holders_private.h"
 #include "pyleak/table.h"
 
@@ -13,6 +14,7 @@
 
 enum {
 	LARGE_SHARE = 1000,
+	LEAVES_SHARE = 5,
 	GROUP_SHARE = 50,    /* a group keeps at least this part of all: 2 per cent */
 	LEVELS = 6,          /* how far up those are looked for who hold many */
 	LEAST_HELD = 20,     /* who holds less than this part of a group is not named */
@@ -204,8 +206,8 @@ int list_groups(struct analysis *analysis, struct tally *tally, size_t limit, co
 		if (size < analysis->retained[0] / GROUP_SHARE)
 			break;
 		tally->size[best] = tally->count[best] = 0;
-		/* A few of them are holders by themselves. */
-		if (count >= 100)
+		/* A few of them are holders by themselves; and many texts of many modules are no news. */
+		if (count >= 100 && (!edges_none(&view->types[best]) || size >= analysis->retained[0] / LEAVES_SHARE))
 			code = add_group(analysis, best, count, size, false, ret);
 	}
 	return code;

@@ -76,7 +76,9 @@ static struct type *object_at(struct view *view, const struct image_piece *piece
 	type = type_at(view, word_of(object, (uint64_t)view->python->layout.object_type));
 	if (!type || piece->end - piece->start - offset < type->basic_size)
 		return NULL;
-	if (!has_collector(view, type, object))
+	/* What is part of the program and never ends may have no header. */
+	if (!has_collector(view, type, object) ||
+		(is_static(piece, piece->start + offset) && references_of(view, object) == REFERENCES_IMMORTAL))
 		return type;
 	before = (uint32_t)view->layout.collector;
 	if (offset < before)

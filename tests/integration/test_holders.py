@@ -74,7 +74,8 @@ def test_a_cycle(python):
         assert 0.97 * truth["size"] <= garbage["size"] <= 1.03 * truth["size"], (garbage, truth)
         assert 0.97 * truth["count"] <= garbage["count"] <= 1.03 * truth["count"], (garbage, truth)
         text = pyleak("holders", victim.pid).stdout.splitlines()
-        assert "garbage in cycles" in text[1] and "which is off" in text[1], text
+        assert "garbage in cycles" in text[1], text
+        assert "which is off" in text[1] or "3.6." in document["python"], text
 
 
 @pytest.mark.parametrize("kind,expected", [("native_array", "held"), ("forgotten", "unowned")])
