@@ -8,6 +8,9 @@ import subprocess
 
 import pytest
 
+import test_lists_of_ints as lists_of_ints
+import test_matplotlib
+import test_servers
 from helpers import PATIENCE, PYLEAK, VICTIMS, line_of, skip_here, state, wait_until
 
 STARTED = VICTIMS / "started.py"
@@ -214,3 +217,61 @@ def test_killed_at_a_step(python, tmp_path, guardian):
         # Before the program's first instruction there is nothing to go on.
         wait_until(lambda: written.exists() and written.read_text() == "whole" or step < 3 and not written.exists(), 30,
                    "step %d of %d" % (step, steps))
+
+
+DEBIAN = "/usr/bin/python3"
+
+
+def first_row(path, *command, seconds):
+    """Of the report after so long; the program is then ended, and its end is pyleak's."""
+    with subprocess.Popen([PYLEAK, "run", "-d", "%gs" % (seconds * PATIENCE), "--format", "json", "-o", str(path), *command],
+                          stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        try:
+            wait_until(lambda: path.exists() and path.read_text().endswith("\n"), 10 * seconds, "a report")
+        finally:
+            process.send_signal(signal.SIGTERM)
+            status = process.wait(30 * PATIENCE)
+    return json.loads(path.read_text())["stats"][0], status
+
+
+def test_figures_that_nobody_closes(tmp_path):
+    """The pixels are numpy's, which is loaded while the program is recorded: its own code is unchanged."""
+    if subprocess.run([DEBIAN, "-c", "import matplotlib, flask"], stderr=subprocess.DEVNULL, check=False).returncode:
+        skip_here("matplotlib")
+    row, status = first_row(tmp_path / "report", "--", DEBIAN, "-W", "ignore", "-c", test_matplotlib.SERVICE, seconds=8)
+    assert status == 128 + signal.SIGTERM
+    assert row["filename"].endswith(("/matplotlib/cbook/__init__.py", "/matplotlib/cbook.py")), row
+    assert row["domain"] == "native" and abs(row["size"] - row["count"] * test_matplotlib.PIXELS) < 0.02 * row["size"], row
+    assert row["caller"]["function"] == "draw", row
+
+
+def test_lists_of_ints(tmp_path):
+    """The biggest line, in a module of the program's own."""
+    if subprocess.run([DEBIAN, "-c", "import numpy"], stderr=subprocess.DEVNULL, check=False).returncode:
+        skip_here("numpy")
+    (tmp_path / "formatter.py").write_text(lists_of_ints.FORMATTER)
+    (tmp_path / "app.py").write_text("import numpy, time\nfrom formatter import encode_to_json\n"
+                                     "array = numpy.arange(400000).reshape(400, 1000) + 1000.5\n"
+                                     "kept = encode_to_json({'chr%d' % i: array for i in range(5)})\ntime.sleep(600)\n")
+    row, _ = first_row(tmp_path / "report", "--", DEBIAN, tmp_path / "app.py", seconds=5)
+    line = lists_of_ints.FORMATTER.splitlines().index(
+        "        new_karyogram[key] = value.astype(int).tolist()") + 1
+    assert row["filename"].endswith("/formatter.py") and row["lineno"] == line, row
+    assert 2000000 <= row["count"] < 2000000 + 5 * 2 * 401 + 10, row
+
+
+def test_gunicorn_with_four_workers(tmp_path):
+    (tmp_path / "service.py").write_text(test_servers.SERVICE)
+    port = test_servers.free_port()
+    client = subprocess.Popen([DEBIAN, "-c", test_servers.REQUESTS, str(port)], stdin=subprocess.DEVNULL,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        row, status = first_row(tmp_path / "report", "--children", "--", "/usr/bin/gunicorn", "--workers", "4", "--chdir",
+                                tmp_path, "--bind", "127.0.0.1:%d" % port, "--no-sendfile", "service:app", seconds=8)
+    finally:
+        client.kill()
+        client.wait()
+    assert status == 0, "gunicorn ends well"
+    assert (os.path.basename(row["filename"]), row["lineno"]) == ("service.py", 3), row
+    pids = json.loads((tmp_path / "report").read_text())["pids"]
+    assert len(pids) == 5, pids
