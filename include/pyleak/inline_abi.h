@@ -2,6 +2,7 @@
 #ifndef PYLEAK_INLINE_ABI_H
 #define PYLEAK_INLINE_ABI_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -274,6 +275,12 @@ struct pl_inline_config {
 	 * not throw is called, and where that has nothing to give, the original is jumped to. By entry of the kind ALLOC. */
 	uint64_t quiet[16];
 };
+
+/* Whether the tables are so full that a traceback which is new gets a row of its top frame alone: three quarters. */
+static inline bool pl_inline_is_short(const struct pl_inline_config *config, uint64_t next_site, uint64_t next_frame)
+{
+	return next_site >= config->site_limit / 4 * 3 || next_frame >= config->frames_limit / 4 * 3;
+}
 
 _Static_assert(PL_INLINE_IMAGE_OFFSET + sizeof(struct pl_inline_image) <= PL_INLINE_CONFIG_OFFSET, "the image header meets the config");
 _Static_assert(PL_INLINE_CONFIG_OFFSET + sizeof(struct pl_inline_config) <= PL_INLINE_TYPES_OFFSET, "the config fits its page");

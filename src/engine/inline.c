@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -68,6 +69,19 @@ static void watch_words(struct inline_engine *self)
 			(int)self->python->pid);
 }
 
+/* See pl_inline_is_short(). */
+static void watch_tables(struct inline_engine *self)
+{
+	const struct pl_inline_control *control = &self->reader.control;
+
+	if (self->short_of_rows || !pl_inline_is_short(&self->reader.config, control->next_site, control->next_frame))
+		return;
+	self->short_of_rows = true;
+	pl_log_warning("process %d has allocated by so many ways (%" PRIu64 ") that new tracebacks are cut to one frame: lines stay "
+		       "right; --frames 1, or a smaller number than %" PRIu64 ", makes fewer",
+		(int)self->python->pid, control->next_site, self->reader.config.frame_limit);
+}
+
 static int inline_pass(struct inline_engine *self, size_t stacks)
 {
 	int code;
@@ -81,8 +95,10 @@ static int inline_pass(struct inline_engine *self, size_t stacks)
 	pl_sites_set_process(self->engine.sites, self->apart ? self->python->pid : 0);
 	self->reader.starting = pl_now_ns() < self->starts_until;
 	code = pl_inline_reader_pass(&self->reader);
-	if (code == 0)
+	if (code == 0) {
+		watch_tables(self);
 		inline_stacks_review(&self->stacks, &self->reader, self->planted, stacks);
+	}
 	return code;
 }
 

@@ -37,6 +37,7 @@ struct inline_engine {
 	struct inline_rounding last_rounding; /* once it is finished: before the tables went */
 	bool planted;   /* by us, or adopted: there is something to remove */
 	bool keep;
+	bool short_of_rows; /* tracebacks are being cut: said once */
 	bool words_changed; /* a word that led to us does not any more: said once */
 	bool gone;      /* the process ended, or runs another program */
 };

@@ -507,6 +507,40 @@ static void small_tables(struct pl_inline_config *config)
 	config->code_limit = PL_INLINE_CODE_FIRST + 1;
 }
 
+static void few_rows(struct pl_inline_config *config)
+{
+	config->site_limit = PL_INLINE_SITE_FIRST + 13; /* of 16, twelve are given out freely */
+}
+
+/* Ever new callers of one line: the first ones have their tracebacks, all others share a row of the line alone. */
+Test(recorder, tracebacks_are_cut_before_any_line_is_lost)
+{
+	const struct pl_inline_site *last;
+
+	begin_adjusted(4, 0, PL_INLINE_GIL, few_rows);
+	for (unsigned int i = 0; i < 500; i++) {
+		outer.instruction = (uint64_t)code_a->bytecode + 2 * i;
+		(void)allocate(PL_INLINE_OBJ, 0x50000000 + 16 * i, 10);
+	}
+	cr_assert_eq(host_control()->lost_sites, 0);
+	cr_assert_eq(host_control()->next_site, 13);
+	last = site_row(PL_INLINE_SITE_FIRST + 12);
+	cr_assert_eq(last->count, 1);
+	cr_assert_eq(last->more, 1);
+	cr_assert_eq(site_frame(PL_INLINE_SITE_FIRST + 12, 0), site_frame(PL_INLINE_SITE_FIRST, 0));
+	cr_assert_eq(host_site(PL_INLINE_SITE_FIRST + 12).allocated_count, 488);
+	for (uint32_t site = 0; site < 12; site++) {
+		cr_assert_eq(site_row(PL_INLINE_SITE_FIRST + site)->count, 2);
+		cr_assert_eq(host_site(PL_INLINE_SITE_FIRST + site).allocated_count, 1);
+	}
+	/* What has a row keeps it. */
+	outer.instruction = (uint64_t)code_a->bytecode;
+	(void)allocate(PL_INLINE_OBJ, 0x50000000 + 16 * 500, 10);
+	cr_assert_eq(host_site(PL_INLINE_SITE_FIRST).allocated_count, 2);
+	expect_live(5010, 501);
+	host_unplant();
+}
+
 Test(recorder, full_tables_say_so)
 {
 	begin_adjusted(1, 0, PL_INLINE_GIL, small_tables);

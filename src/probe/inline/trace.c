@@ -251,8 +251,19 @@ static bool site_fill(u32 site, u64 hash, const struct trace *trace)
 	return true;
 }
 
-/* The site with this hash. Two traces of one hash would share a row: at a million sites, one chance
- * in thirty million. */
+/*
+ * Whether no more of what has callers is to be given a row. A program that imports much has hundreds of thousands of
+ * tracebacks, most of which nothing that lives has come from; but not a quarter of that many places. So when little room is
+ * left, a traceback that is new is cut to the one frame, which is the line; and the line is what must not be lost.
+ */
+static bool is_short_of_rows(void)
+{
+	return pl_inline_is_short(&pl_config, __atomic_load_n(&control()->next_site, __ATOMIC_RELAXED),
+		__atomic_load_n(&control()->next_frame, __ATOMIC_RELAXED));
+}
+
+/* The site with this hash; NONE: it is a new one, and is to be cut. Two traces of one hash would share a row: at a million
+ * sites, one chance in thirty million. */
 static u32 site_find(u64 hash, const struct trace *trace)
 {
 	const struct pl_inline_site *sites = (const struct pl_inline_site *)pl_config.sites;
@@ -269,6 +280,8 @@ static u32 site_find(u64 hash, const struct trace *trace)
 			if (!site) {
 				number =
 					PL_INLINE_SITE_FIRST + __atomic_load_n(&control()->next_site, __ATOMIC_RELAXED);
+				if (trace->level < PL_INLINE_LEVELS && is_short_of_rows())
+					return PL_INLINE_SITE_NONE;
 				if (number >= pl_config.site_limit)
 					break;
 				number = PL_INLINE_SITE_FIRST +
@@ -286,6 +299,18 @@ static u32 site_find(u64 hash, const struct trace *trace)
 	}
 	count_up(&control()->lost_sites);
 	return PL_INLINE_SITE_LOST;
+}
+
+/* As long as there is room for all of its frames, and else of its top alone. */
+static u32 site_of(u64 hash, u64 salt, struct trace *trace)
+{
+	u32 site = site_find(mix(mix(2, hash), frame_word(trace->top)), trace);
+
+	if (likely(site != PL_INLINE_SITE_NONE))
+		return site;
+	trace->level = PL_INLINE_LEVELS;
+	trace->more = true;
+	return site_find(mix(mix(7, salt), frame_word(trace->top)), trace);
 }
 
 /* The site of what has no Python frame. */
@@ -356,7 +381,7 @@ u32 pl_trace_slow(struct pl_inline_slot *slot, u64 frame, u64 salt, u64 native)
 		key = top_hash(instruction, hash);
 		set = top_set(slot, key);
 		site = top_site(set, top.code, key);
-		return site ? site : top_remember(set, top.code, key, site_find(mix(mix(2, hash), frame_word(&top)), &trace));
+		return site ? site : top_remember(set, top.code, key, site_of(hash, salt, &trace));
 	}
 	return pl_trace_nowhere(salt, native);
 }
