@@ -48,14 +48,6 @@ void native_look_again(struct native *native)
 	native->looks_left = LOOKS_AGAIN;
 }
 
-struct native_object *native_find_object(const struct native *native, const struct pl_map *map)
-{
-	for (size_t i = 0; i < native->object_count; i++)
-		if (native->objects[i].start == map->start && native->objects[i].identity == pl_map_identity(map))
-			return &native->objects[i];
-	return NULL;
-}
-
 /* FNV-1a over what is loaded where. */
 static uint64_t count_loaded(const struct pl_maps *maps, size_t *ret_count)
 {
