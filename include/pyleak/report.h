@@ -9,6 +9,7 @@
 
 #include "pyleak/account.h"
 #include "pyleak/causes.h"
+#include "pyleak/collector.h"
 #include "pyleak/facts.h"
 #include "pyleak/headroom.h"
 #include "pyleak/stats.h"
@@ -49,6 +50,7 @@ struct pl_report {
 	const struct pl_account *account_before, *account_after; /* NULL: none */
 	struct pl_rss_growth growth;                                 /* from the one to the other */
 	struct pl_losses losses; /* within the window */
+	struct pl_collector collector, collector_before; /* now, and when the recording began; not known of several processes */
 	struct pl_older older;   /* what was freed in it that is older than the recording */
 	const struct pl_sites *sites;
 	const struct pl_rows *rows;

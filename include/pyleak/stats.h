@@ -140,7 +140,7 @@ struct pl_snapshot *pl_snapshot_copy(const struct pl_snapshot *snapshot);
 void pl_snapshot_free(struct pl_snapshot *snapshot);
 
 /* Blocks that are older than the recording and were freed between two snapshots (NULL: since the start). The size of some
- * is not known: they are taken to be as large as the others are on average, in `size`. */
+ * is not known, which are small ones of Python's: in `size` they are as large as the other small ones are on average. */
 struct pl_older {
 	uint64_t size, count;
 	uint64_t sized; /* how many of them are known by size */

@@ -184,6 +184,10 @@ int pl_render(const struct pl_options *options, struct pl_report *report, const 
 	report->stacks = format->stacks ? &stacks : NULL;
 	if (code == 0 && history && pl_history_windows(history) >= LEAST_WINDOWS)
 		code = judge(options, report, form, history, &verdicts);
+	/* Nor is it beside a row that grows steadily: there the holes are what is left between its blocks. */
+	for (size_t i = 0; i < report->verdict_count; i++)
+		if (report->verdicts[i].growth == PL_GROWTH_STEADY)
+			report->growth.fragmentation = false;
 	if (code == 0)
 		code = find_causes(options, report, form, &causes);
 	if (code == 0 && format->print)

@@ -176,6 +176,9 @@ static int make_document(struct pl_session *session, const struct pl_options *op
 	if (gethostname(host, sizeof(host) - 1) < 0 || !*host)
 		report.host = NULL;
 	report.pids = pids;
+	report.collector_before = session->collector;
+	if (!targets->family && !targets->lead.ended)
+		pl_collector_read(targets->lead.python, &report.collector);
 
 	int code = stream && pids ?
 			   pl_render(options, &report, &form, now, before, session->history, stream, ret_exceeded) :
@@ -289,6 +292,8 @@ static int open_at(struct pl_session *session, const struct pl_options *options,
 		code = start_server(session, err);
 	if (code == 0)
 		code = pl_targets_start(&session->targets, options, session->sites, err);
+	if (code == 0)
+		pl_collector_read(session->targets.lead.python, &session->collector);
 	if (code == 0 && options->format == PL_FORMAT_RECORDING)
 		code = start_writer(session, err);
 	if (code == 0)

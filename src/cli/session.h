@@ -19,6 +19,7 @@ struct pl_session {
 	const struct pl_options *options;
 	struct pl_output output;
 	struct pl_sites *sites;
+	struct pl_collector collector; /* of the process that was named, as it began */
 	struct pl_history *history; /* of every snapshot that pl_session_snapshot() took */
 	struct pl_server *server; /* --listen; else NULL */
 	struct pl_recording_writer *writer; /* --format recording; else NULL */

@@ -43,7 +43,7 @@ static const char *cause_text(const struct pl_report *report, int cause)
 	if (cause == PL_CAUSE_TRACKED && bytes != (report->kind == PL_REPORT_DIFF ? total->size_diff : total->size))
 		return "all lines";
 	if (cause == PL_CAUSE_UNEXPLAINED && bytes < 0)
-		return "new blocks not used yet, or frees not seen";
+		return "large older blocks freed, or new ones not used yet";
 	return causes[cause].text;
 }
 

@@ -39,6 +39,20 @@ static json_t *make_older(const struct pl_report *report)
 	return NULL;
 }
 
+static json_t *make_collector(const struct pl_report *report)
+{
+	const struct pl_collector *now = &report->collector, *before = &report->collector_before;
+	json_t *object = json_object();
+	bool failed = put(object, "enabled", json_boolean(now->enabled));
+
+	failed |= put(object, "full_collections",
+		now->counted && before->counted ? json_integer((json_int_t)(now->full - before->full)) : json_null());
+	if (!failed)
+		return object;
+	json_decref(object);
+	return NULL;
+}
+
 static json_t *make_frame(const struct pl_frame *frame)
 {
 	json_t *item = json_object();
@@ -331,8 +345,11 @@ json_t *report_make(const struct pl_report *report, size_t limit)
 	failed |= put(document, "total", make_total(&report->rows->total));
 	if (!report->facts.sample) {
 		failed |= put(document, "older", make_older(report));
-		failed |= put_integer(document, "net_growth", pl_report_net_growth(report));
+		failed |= put(document, "net_growth",
+			report->older.count && !report->older.sized ? json_null() : json_integer(pl_report_net_growth(report)));
 	}
+	if (report->collector.known)
+		failed |= put(document, "collector", make_collector(report));
 	failed |= put(document, "lost", make_pair("events", report->losses.events, "sites", report->losses.sites));
 	if (report->verdicts && report->headroom.limit)
 		failed |= put(document, "headroom", make_headroom(&report->headroom));

@@ -270,7 +270,9 @@ static void print_remarks(const struct text *text, size_t number)
 	const struct pl_report *report = text->report;
 	char remark[PL_VERDICT_TEXT] = "";
 
-	if (number < report->verdict_count)
+	/* A row that did not grow now says nothing of growth, unless it does so over all windows. */
+	if (number < report->verdict_count &&
+		(!text->difference || report->rows->items[number].size_diff || is_steady(report, number)))
 		pl_verdict_text(&report->verdicts[number], &report->headroom, remark);
 	if (*remark) {
 		(void)fputs("    # ", text->out);
@@ -392,11 +394,30 @@ static void print_older(const struct text *text)
 
 	if (!report->older.count)
 		return;
+	if (!report->older.sized) {
+		(void)fprintf(text->out, "freed from before: count=%" PRIu64 " (blocks older than the recording; their size is not known)\n",
+			report->older.count);
+		return;
+	}
 	pl_format_size((int64_t)report->older.size, false, size);
 	pl_format_size(pl_report_net_growth(report), true, net);
 	(void)fprintf(text->out, "freed from before: size=%s, count=%" PRIu64 " (blocks older than the recording)", size,
 		report->older.count);
 	(void)fprintf(text->out, "; net growth: %s\n", net);
+}
+
+/* Garbage in cycles looks like a leak until a collection comes. */
+static void print_collector(const struct text *text)
+{
+	const struct pl_collector *now = &text->report->collector, *before = &text->report->collector_before;
+	bool steady = false;
+
+	for (size_t i = 0; i < text->report->verdict_count; i++)
+		steady |= is_steady(text->report, i);
+	if (now->known && !now->enabled)
+		(void)fputs("The collector of cycles is off (gc.disable()): what is in cycles stays.\n", text->out);
+	else if (steady && now->counted && before->counted && now->full == before->full)
+		(void)fputs("No full collection since the recording began: what grows may be garbage in cycles.\n", text->out);
 }
 
 /* Nothing lives and nothing changed: all that came has gone. Such rows say something by their churn
@@ -436,6 +457,7 @@ int pl_report_text(FILE *out, const struct pl_report *report, const struct pl_re
 	print_growth(&text);
 	account_print(out, report);
 	print_older(&text);
+	print_collector(&text);
 	if (report->losses.events || report->losses.sites)
 		(void)fprintf(out, "lost: events=%" PRIu64 " (in none of these figures), sites=%" PRIu64 " (counted, but not where)\n",
 			report->losses.events, report->losses.sites);

@@ -83,7 +83,9 @@ void pl_rss_growth_compute(const struct pl_account *before, const struct pl_acco
 		ret->causes[PL_CAUSE_UNEXPLAINED] = minus(ret->causes[PL_CAUSE_UNEXPLAINED], ret->causes[cause]);
 	held = ret->causes[PL_CAUSE_ARENAS_FREE] + ret->causes[PL_CAUSE_HEAP_FREE];
 	grown = minus(ret->rss, ret->causes[PL_CAUSE_OWN]);
-	ret->fragmentation = held >= FRAGMENTATION_MIN && grown > 0 && held > grown / 2;
+	/* Where as much stays, or is not known, holes between what stays are not what it is. */
+	ret->fragmentation = held >= FRAGMENTATION_MIN && grown > 0 && held > grown / 2 && tracked <= held / 2 &&
+			     ret->causes[PL_CAUSE_UNEXPLAINED] <= held / 2;
 	if (ret->causes[PL_CAUSE_ARENAS_FREE] > ret->causes[PL_CAUSE_HEAP_FREE])
 		ret->class_size = largest_class(before, now);
 }

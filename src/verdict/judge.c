@@ -18,7 +18,7 @@
 #define PLATEAU_WORK 0.5   /* and of the earlier half's work what the later half did, at least */
 #define WORTH_SHARE 0.02   /* of the whole growth, and what a later half has to have of it to count */
 #define BEYOND_SHARE 0.25  /* of the later half's growth: what of it has left the earlier range */
-#define TURNED_SHARE 0.5   /* of the growth: what older blocks stand against, of a row that turns over */
+#define TURNED_SHARE 0.4   /* of the growth: what older blocks stand against, of a row that turns over */
 #define CONTAINER_BLOCKS 4 /* a row of so few, of which none comes and none goes for good */
 #define CONTAINER_STEPS 3  /* how often they became larger: fewer times may be the last */
 

@@ -178,7 +178,8 @@ static int match(const struct pl_sites *sites, struct group *groups, size_t grou
 	look_elsewhere(groups, group_count, growths, growth_count);
 	qsort(groups, group_count, sizeof(*groups), compare_places);
 	for (unsigned int at = 0; at <= FAR + ASIDE; at++)
-		for (int loose = 0; loose <= may_be_loose(at); loose++)
+		/* Of the code itself, sizes say nothing: a line makes blocks of several. */
+		for (int loose = at == 0; loose <= may_be_loose(at); loose++)
 			for (size_t i = 0; i < group_count; i++)
 				give(&groups[i], growths, growth_count, at, loose);
 	return 0;

@@ -51,6 +51,13 @@ Test(growth, fragmentation)
 	cr_assert(growth.fragmentation);
 	cr_assert_eq(growth.class_size, 48);
 	cr_assert_eq(sum(&growth), 40 * MIB);
+	/* Where as much stays, or nobody knows what it is. */
+	pl_rss_growth_compute(&before, &now, 16 * MIB, 0, 0, &growth);
+	cr_assert_not(growth.fragmentation);
+	now.parts[PL_ACCOUNT_ARENAS_FREE] = 22 * MIB;
+	pl_rss_growth_compute(&before, &now, MIB, 0, 0, &growth);
+	cr_assert_not(growth.fragmentation);
+	now.parts[PL_ACCOUNT_ARENAS_FREE] = 30 * MIB;
 	/* pyleak's own growth is no reason to call it something else. */
 	now.rss += 200 * MIB;
 	now.parts[PL_ACCOUNT_OWN] = 200 * MIB;

@@ -146,6 +146,10 @@ Test(json, account)
 			    "fragmentation");
 	expect(json_object_get(growth, "rss"), "41943040");
 	expect(json_object_get(growth, "unexplained"), "-21716837");
+	expect(json_object_get(growth, "fragmentation"), "false"); /* as much is of lines */
+	pl_rss_growth_compute(&before, &after, 0, 1000, 0, &sample.report.growth);
+	(void)print();
+	growth = json_object_get(json_object_get(document, "account"), "growth");
 	expect(json_object_get(growth, "fragmentation"), "true");
 }
 

@@ -158,7 +158,7 @@ Test(text, account)
 	expect("total: size=0 B (+0 B), count=0 (+0)\n"
 	       "growth in 10.0 s: tracked +0 B, RSS +40.0 MiB (100 MiB to 140 MiB)\n"
 	       "RSS +40.0 MiB: +40.0 MiB all lines, +6144 KiB free in Python's arenas, "
-	       "-6152 KiB new blocks not used yet, or frees not seen\n");
+	       "-6152 KiB large older blocks freed, or new ones not used yet\n");
 	after.parts[PL_ACCOUNT_ARENAS_FREE] = 16 << 20;
 	after.parts[PL_ACCOUNT_HEAP_FREE] = 16 << 20;
 	pl_rss_growth_compute(&before, &after, 0, 0, 0, &sample.report.growth);
