@@ -76,6 +76,13 @@ static struct type *object_at(struct view *view, const struct image_piece *piece
 	type = type_at(view, word_of(object, (uint64_t)view->python->layout.object_type));
 	if (!type || piece->end - piece->start - offset < type->basic_size)
 		return NULL;
+	/* From 3.12 on all that is part of a program never ends. A small number before a type is a pair in a table there. */
+	if (view->python->minor >= 12 && is_static(piece, piece->start + offset) &&
+		references_of(view, object) != REFERENCES_IMMORTAL && type->kind != KIND_TYPE)
+		return NULL;
+	if (type->kind == KIND_TYPE && !type_at(view, piece->start + offset))
+		return NULL;
+	type = type_at(view, word_of(object, (uint64_t)view->python->layout.object_type));
 	/* What is part of the program and never ends may have no header. */
 	if (!has_collector(view, type, object) ||
 		(is_static(piece, piece->start + offset) && references_of(view, object) == REFERENCES_IMMORTAL))
