@@ -15,7 +15,7 @@
 enum {
 	LARGE_SHARE = 1000,
 	LEAVES_SHARE = 5,
-	GROUP_SHARE = 50,    /* a group keeps at least this part of all: 2 per cent */
+	GROUP_SHARE = 20,    /* a group keeps at least this part of all: 5 per cent */
 	LEVELS = 6,          /* how far up those are looked for who hold many */
 	LEAST_HELD = 20,     /* who holds less than this part of a group is not named */
 	PARENTS_MAX = 1 << 20,

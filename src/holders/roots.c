@@ -53,9 +53,9 @@ static bool is_free_list(struct view *view, const uint8_t *words, uint64_t at, u
 	const struct type *type = type_of(view, object);
 	int like = 0;
 
-	/* From 3.14 on, and without a GIL, they are chains. */
+	/* From 3.14 on they are chains. */
 	if ((type->kind != KIND_LIST && type->kind != KIND_DICT) || (type->flags & FLAG_HEAP_TYPE) ||
-		view->python->minor >= 14 || view->python->free_threaded)
+		view->python->minor >= 14)
 		return false;
 	for (int64_t i = -NEIGHBOURS; i <= NEIGHBOURS; i++) {
 		uint64_t place = at + (uint64_t)(i * 8), word;
