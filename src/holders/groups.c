@@ -51,6 +51,43 @@ struct sharing {
 	size_t found_count;
 };
 
+/* Counts them by all who refer to them, not only by those on the way on which they were reached. */
+static int count_referrers(const struct sharing *sharing, struct pl_table *table)
+{
+	const struct pl_graph *graph = &sharing->analysis->view->graph;
+
+	for (uint32_t v = 1; v < graph->count; v++)
+		for (uint32_t e = graph->offsets[v]; e < graph->offsets[v + 1]; e++) {
+			struct pl_table_entry *entry;
+
+			if (sharing->analysis->view->type_of[graph->targets[e]] != sharing->type ||
+				!is_wanted(sharing->analysis, graph->targets[e], sharing->type, sharing->any) ||
+				sharing->analysis->roots.via[v] == PL_GRAPH_NONE)
+				continue;
+			if (table->count >= PARENTS_MAX)
+				return 0;
+			entry = pl_table_insert(table, (uint64_t)v + 1);
+			if (!entry)
+				return -ENOMEM;
+			entry->value[0]++;
+		}
+	return 0;
+}
+
+static void claim_referred(struct sharing *sharing, const struct pl_table *table)
+{
+	const struct pl_graph *graph = &sharing->analysis->view->graph;
+
+	for (size_t i = 0; table->entries && i <= table->mask; i++) {
+		const struct pl_table_entry *entry = &table->entries[i];
+
+		if (!entry->key || !entry->value[1])
+			continue;
+		for (uint32_t e = graph->offsets[entry->key - 1]; e < graph->offsets[entry->key]; e++)
+			sharing->claimed[graph->targets[e] / 8] |= (uint8_t)(1 << graph->targets[e] % 8);
+	}
+}
+
 /* Counts those that are not claimed yet by who holds them, so many steps up. */
 static int count_holders(const struct sharing *sharing, int level, struct pl_table *table)
 {
@@ -90,6 +127,10 @@ static int claim(struct sharing *sharing, int level, struct pl_table *table)
 			return -ENOMEM;
 		entry->value[1] = 1;
 	}
+	if (level == 1) {
+		claim_referred(sharing, table);
+		return 0;
+	}
 	for (uint32_t i = 1; i < sharing->analysis->view->count; i++) {
 		const struct pl_table_entry *entry;
 
@@ -119,7 +160,7 @@ static int name_holders(struct analysis *analysis, struct pl_held_group *group, 
 	for (int level = 1; code == 0 && level <= LEVELS; level++) {
 		struct pl_table table = { 0 };
 
-		code = count_holders(&sharing, level, &table);
+		code = level == 1 ? count_referrers(&sharing, &table) : count_holders(&sharing, level, &table);
 		if (code == 0)
 			code = claim(&sharing, level, &table);
 		pl_table_free(&table);
@@ -160,7 +201,7 @@ static int list_type(struct analysis *analysis, struct tally *tally, const char 
 	tally_clear(tally);
 	for (uint32_t i = 1; i < view->count; i++)
 		if (analysis->roots.via[i] != PL_GRAPH_NONE)
-			tally_add(tally, i, analysis->retained[i]);
+			tally_add(tally, i, view->sizes[i]); /* their own: one may hold the next */
 	for (uint32_t type = 0; code == 0 && type < tally->types; type++) {
 		char *text = tally->count[type] ? name_of_type(view, &view->types[type]) : NULL;
 		const char *last = text ? strrchr(text, '.') : NULL;

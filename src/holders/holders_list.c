@@ -17,6 +17,7 @@ enum {
 	STEPS_MAX = 64,
 	SPLIT_SHARE = 10,     /* per cent of all: two such parts are two holders */
 	CONTENTS = 4,
+	FEW = 8, MANY = 100,
 };
 
 struct candidates {
@@ -134,6 +135,22 @@ static int by_retained(const void *a, const void *b, void *context)
 	return left < right ? -1 : left > right;
 }
 
+/* All that it keeps, by type and with their own sizes. */
+static int describe_all(struct analysis *analysis, struct tally *tally, uint32_t object, struct pl_holder *ret)
+{
+	const struct pl_graph *tree = &analysis->tree;
+	struct candidates open = { 0 };
+	int code = add(&open, object);
+
+	for (size_t at = 0; code == 0 && at < open.count; at++)
+		for (uint32_t e = tree->offsets[open.items[at]]; code == 0 && e < tree->offsets[open.items[at] + 1]; e++) {
+			tally_add(tally, tree->targets[e], analysis->view->sizes[tree->targets[e]]);
+			code = add(&open, tree->targets[e]);
+		}
+	free(open.items);
+	return code == 0 ? tally_rows(tally, 0, CONTENTS, &ret->contents, &ret->content_count) : code;
+}
+
 static int describe(struct analysis *analysis, struct tally *tally, uint32_t object, struct pl_holder *ret)
 {
 	struct view *view = analysis->view;
@@ -149,6 +166,9 @@ static int describe(struct analysis *analysis, struct tally *tally, uint32_t obj
 	if (!ret->path || !ret->type)
 		return -ENOMEM;
 	tally_clear(tally);
+	/* What few objects lead to in a long chain is told as a whole. */
+	if (tree->offsets[object + 1] - tree->offsets[object] <= FEW && ret->count >= MANY)
+		return describe_all(analysis, tally, object, ret);
 	for (uint32_t e = tree->offsets[object]; e < tree->offsets[object + 1]; e++)
 		tally_add(tally, tree->targets[e], analysis->retained[tree->targets[e]]);
 	return tally_rows(tally, object, CONTENTS, &ret->contents, &ret->content_count);

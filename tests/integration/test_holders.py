@@ -102,6 +102,37 @@ def test_another_allocator(one_python, malloc):
         assert 0.97 * truth["size"] <= first["retained"]["size"] <= 1.03 * truth["size"]
 
 
+SHARED = """
+import sys
+class U:
+    def __init__(self, i):
+        self.i, self.n = i + 1000000, "n%d" % i
+DOCS = [[U(i) for i in range(20000)]]
+INDEX = {u.i: u for u in DOCS[0]}
+head = None
+for i in range(20000):
+    head = (head, "link %d" % i)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_what_several_variables_hold(python):
+    """Neither would free it: who leads to it, both of them. And a chain is told as a whole."""
+    with Victim(python, None, "-c", SHARED) as victim:
+        document = holders(victim)
+        group = [row for row in document["groups"] if row["type"] == "__main__.U"][0]
+        assert group["count"] == 20000, group
+        assert sorted((row["path"], row["count"]) for row in group["held_by"]) == \
+            [("__main__.DOCS[0]", 20000), ("__main__.INDEX", 20000)], group
+        chain = [row for row in document["holders"] if row["path"] == "__main__.head"][0]
+        assert chain["retained"]["count"] >= 0.99 * 40000, chain
+        counts = {row["type"]: row["count"] for row in chain["contents"]}
+        assert counts["tuple"] >= 0.99 * 20000 and counts["str"] >= 0.99 * 20000, chain
+        group = holders(victim, "--type", "tuple")["groups"][0]
+        assert group["size"] < document["rss"], group
+
+
 def test_a_type(one_python):
     victim, _ = leaks(one_python, "module_dict")
     with victim:
