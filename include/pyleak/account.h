@@ -45,6 +45,11 @@ struct pl_account {
 	uint32_t alignment; /* what pymalloc rounds to: 8 or 16 */
 	/* What allocators add to a tracked block on average: the taker's to fill. Below 0: not known. */
 	double rounding;
+	/* Of the tracked blocks: what is not in memory, as nobody has used it yet. The taker's to fill. */
+	int64_t untouched;
+	/* What is in memory of that which allocators mapped that are linked into an object (pools.h), but for tracked
+	 * blocks within it. The taker's to fill. */
+	int64_t pools;
 	/* By size class: free bytes in pools that also hold live blocks. */
 	uint64_t class_free[PL_ACCOUNT_CLASSES];
 };
@@ -60,14 +65,15 @@ enum pl_rss_cause {
 	PL_CAUSE_TRACKED,     /* what the rows explain */
 	PL_CAUSE_ROUNDING,    /* what allocators add to it: an estimate */
 	PL_CAUSE_OLDER,       /* blocks from before the recording that were freed: below zero */
+	PL_CAUSE_POOLS,       /* allocators that are linked into an object */
+	PL_CAUSE_UNTOUCHED,   /* what of it is not in memory: below zero */
 	PL_CAUSE_ARENAS_FREE,
 	PL_CAUSE_HEAP_FREE,
 	PL_CAUSE_FILES,
 	PL_CAUSE_SHARED,
 	PL_CAUSE_STACKS,
 	PL_CAUSE_OWN,
-	/* Above zero: memory that no hooked allocator gave out. Below: frees that no hook saw, or tracked blocks whose
-	 * pages were never touched. */
+	/* Above zero: memory that no hooked allocator gave out. Below: frees that no hook saw. */
 	PL_CAUSE_UNEXPLAINED,
 	PL_CAUSES,
 };

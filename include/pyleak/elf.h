@@ -37,4 +37,8 @@ int pl_elf_symbol_at(const struct pl_elf *elf, uint64_t address, const char **re
 /* Run-time address and size of a section such as ".PyRuntime". */
 int pl_elf_section(const struct pl_elf *elf, const char *name, uint64_t *ret_address, uint64_t *ret_size);
 
+/* The allocator that is linked into an object, by the messages among its constants ("jemalloc"; static text); NULL: none that
+ * is known, or its file cannot be read. Takes as long as reading them: some 10 ms for 10 MB. */
+const char *pl_elf_linked_allocator(struct pl_space *space, const struct pl_maps *maps, const struct pl_map *map);
+
 #endif

@@ -101,6 +101,12 @@ uint64_t pl_engine_memory(const struct pl_engine *engine);
 
 /* What the tracee's allocators add to a live block by rounding its size up, in bytes on average; alignment as in struct
  * pl_account. From a part of the tables, so an estimate. Below 0: not known. */
+/* Bytes of live recorded blocks that are not in memory, and of linked-in allocators' mappings that are (see struct
+ * pl_account); 0 also where that is not known. */
+struct pl_touched {
+	int64_t untouched, pools;
+};
+void pl_engine_touched(const struct pl_engine *engine, struct pl_touched *ret);
 double pl_engine_rounding(const struct pl_engine *engine, uint32_t alignment);
 
 /* Removes the hooks and lets the process go. What it has added to the sites stays. */

@@ -66,6 +66,8 @@ enum { PL_GOT_NAMES_MAX = 64 };
  */
 int pl_got_add(struct pl_space *space, const struct pl_maps *maps, const struct pl_map *map, const char *const *names,
 	       size_t name_count, struct pl_got *got);
+/* One more word, of an object that was added. -ENOMEM. */
+int pl_got_add_word(struct pl_got *got, const struct pl_got_word *word);
 void pl_got_free(struct pl_got *got);
 
 /* An address, and the name that it has among those asked for. */

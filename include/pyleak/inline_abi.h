@@ -50,7 +50,10 @@
  */
 
 #define PL_INLINE_MAGIC 0x31656e696c6e6970ull /* "pinline1" */
-#define PL_INLINE_ABI 8
+/* In the word of a native caller: its mapping is a pool's. */
+#define PL_INLINE_CALLER_POOL (1ull << 63)
+
+#define PL_INLINE_ABI 9
 #define PL_INLINE_MARKER 0x6d61726b70796c21ull
 
 enum { PL_INLINE_IMAGE_OFFSET = 4096, PL_INLINE_CONFIG_OFFSET = 4608, PL_INLINE_TYPES_OFFSET = 8192,
@@ -63,7 +66,7 @@ extern const size_t pl_inline_bytes_size;
 /* Domains and functions in the order of python.h. Entry = domain × 4 + function. */
 enum pl_inline_domain { PL_INLINE_RAW, PL_INLINE_MEM, PL_INLINE_OBJ, PL_INLINE_DOMAINS };
 enum pl_inline_function { PL_INLINE_MALLOC, PL_INLINE_CALLOC, PL_INLINE_REALLOC, PL_INLINE_FREE, PL_INLINE_FUNCTIONS };
-enum { PL_INLINE_ENTRIES = PL_INLINE_DOMAINS * PL_INLINE_FUNCTIONS, PL_INLINE_ENTRIES_MAX = 96 };
+enum { PL_INLINE_ENTRIES = PL_INLINE_DOMAINS * PL_INLINE_FUNCTIONS, PL_INLINE_ENTRIES_MAX = 120 };
 
 /* Types whose deallocator parks blocks. Their entries follow those of the allocators: for each a
  * deallocator, then for each the function that frees an object of the copied type. */
@@ -94,11 +97,15 @@ enum pl_inline_native {
 	PL_INLINE_NATIVE_MMAP,
 	PL_INLINE_NATIVE_MUNMAP,
 	PL_INLINE_NATIVE_MREMAP,
+	PL_INLINE_NATIVE_POOL_ALLOCATE, /* of arrow::MemoryPool: see probe/inline/pools.c */
+	PL_INLINE_NATIVE_POOL_REALLOCATE,
+	PL_INLINE_NATIVE_POOL_FREE,
 	PL_INLINE_NATIVE_KINDS,
 };
 /* Entries of each kind, in this order. */
 #define PL_INLINE_NATIVE_ENTRIES(X) X(ALLOC, 16) X(CALLOC, 3) X(ALIGNED, 6) X(REALLOC, 5) X(REALLOCARRAY, 4) \
-	X(POSIX_MEMALIGN, 3) X(FREE, 16) X(MMAP, 4) X(MUNMAP, 3) X(MREMAP, 3)
+	X(POSIX_MEMALIGN, 3) X(FREE, 16) X(MMAP, 4) X(MUNMAP, 3) X(MREMAP, 3) \
+	X(POOL_ALLOCATE, 6) X(POOL_REALLOCATE, 6) X(POOL_FREE, 6)
 #define PL_INLINE_NUMBER(name, count) \
 	PL_INLINE_FIRST_##name, PL_INLINE_LAST_##name = PL_INLINE_FIRST_##name + (count) - 1,
 enum {
@@ -129,6 +136,8 @@ _Static_assert((int)PL_INLINE_ENTRY_COUNT <= (int)PL_INLINE_ENTRIES_MAX, "the im
 enum {
 	PL_INLINE_NATIVE_GLIBC = 1,  /* the original is glibc's: the size of a block stands before it */
 	PL_INLINE_NATIVE_THROWS = 2, /* an operator new that throws: config.quiet is called first */
+	PL_INLINE_NATIVE_PYTHON = 4, /* the interpreter's own mmap: its arenas are not recorded */
+	PL_INLINE_NATIVE_POOL = 8,   /* mmap by an allocator that is linked into the object: of a site of its own */
 };
 
 /* At PL_INLINE_IMAGE_OFFSET, filled when the image is linked. */
@@ -265,6 +274,7 @@ struct pl_inline_config {
 	 * own, that state (else 0) and the word with the newest interpreter. Frames of this state stay while that thread is
 	 * in native code, GIL held or not: nobody but the thread itself ends the state, with the last interpreter. */
 	uint64_t leader, leader_thread, interpreters_head;
+	uint64_t leader_stack_end; /* of the mapping that the kernel gave the first thread as its stack; 0: not known */
 	/* For other threads outside of the GIL, see probe/inline/thread.h. finalizing 0: their states are not looked at. */
 	uint64_t finalizing;        /* the word that is not 0 once the interpreter has begun to end */
 	uint64_t main_interpreter;

@@ -12,6 +12,7 @@
 #include "pyleak/collector.h"
 #include "pyleak/facts.h"
 #include "pyleak/headroom.h"
+#include "pyleak/pools.h"
 #include "pyleak/stats.h"
 #include "pyleak/verdict.h"
 
@@ -52,6 +53,7 @@ struct pl_report {
 	struct pl_losses losses; /* within the window */
 	struct pl_collector collector, collector_before; /* now, and when the recording began; not known of several processes */
 	struct pl_older older;   /* what was freed in it that is older than the recording */
+	struct pl_pools pools; /* allocators that are linked in, and what they grew by */
 	const struct pl_sites *sites;
 	const struct pl_rows *rows;
 	const struct pl_verdict *verdicts; /* [verdict_count], of the first rows; NULL: none */

@@ -34,8 +34,9 @@ struct pl_totals {
 int64_t pl_totals_size(const struct pl_totals *totals);
 int64_t pl_totals_count(const struct pl_totals *totals);
 
-/* Sites of the last are in no row: see pl_sites_intern_older(). */
-enum pl_site_domain { PL_SITE_PYTHON, PL_SITE_NATIVE, PL_SITE_OLDER, PL_SITE_DOMAIN_COUNT };
+/* Sites from PL_SITE_OLDER on are in no row: see pl_sites_intern_older(); what an allocator that is linked into an object
+ * mapped, see pools.h. */
+enum pl_site_domain { PL_SITE_PYTHON, PL_SITE_NATIVE, PL_SITE_OLDER, PL_SITE_POOL, PL_SITE_DOMAIN_COUNT };
 
 /* A resolved frame; strings are interned in the pl_sites and live as long as it. */
 struct pl_frame {
@@ -83,7 +84,10 @@ uint32_t pl_sites_intern_older(struct pl_sites *sites, uint32_t size_class, cons
 			       bool more);
 /* 0 for a site of another domain. */
 uint32_t pl_sites_older_class(const struct pl_sites *sites, uint32_t site);
-/* NULL: not of the native domain, or the caller was never said. */
+/* The same of a pool: caller->module is the object, caller->symbol the allocator. */
+uint32_t pl_sites_intern_pool(struct pl_sites *sites, const struct pl_frame *frames, size_t count, bool more,
+			      const struct pl_native_caller *caller);
+/* NULL: not of the native domain or a pool, or the caller was never said. */
 const struct pl_native_caller *pl_sites_native_caller(const struct pl_sites *sites, uint32_t site);
 /*
  * Native stacks: the way from a site's Python frames to the allocator. Seen of some of its allocations only, so

@@ -60,7 +60,7 @@ static void explain_growth(struct pl_report *report, const struct pl_snapshot *n
 		int64_t site_count =
 			(int64_t)(totals->allocated_count - totals->freed_count - (old->allocated_count - old->freed_count));
 
-		if (pl_sites_domain(now->sites, (uint32_t)site) == PL_SITE_OLDER)
+		if (pl_sites_domain(now->sites, (uint32_t)site) >= PL_SITE_OLDER)
 			continue;
 		size += (uint64_t)site_size;
 		count += (uint64_t)site_count;
@@ -75,6 +75,8 @@ static void explain_growth(struct pl_report *report, const struct pl_snapshot *n
 		rounding = (uint64_t)llround(report->account_after->rounding * (double)(int64_t)count);
 	pl_rss_growth_compute(report->account_before, report->account_after, (int64_t)size, (int64_t)rounding,
 		(int64_t)report->older.size, &report->growth);
+	if (report->growth.known)
+		pl_pools_make(now, before, report->growth.causes[PL_CAUSE_POOLS], &report->pools);
 }
 
 static size_t shown_count(const struct pl_options *options, const struct pl_rows *rows)

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "pyleak/cleanup.h"
@@ -296,8 +297,10 @@ static int open_at(struct pl_session *session, const struct pl_options *options,
 		pl_collector_read(session->targets.lead.python, &session->collector);
 	if (code == 0 && options->format == PL_FORMAT_RECORDING)
 		code = start_writer(session, err);
-	if (code == 0)
+	if (code == 0) {
 		session->started_ns = pl_now_ns();
+		pl_log_debug("recording, after %.2f s of CPU time", (double)clock() / CLOCKS_PER_SEC);
+	}
 	return code;
 }
 

@@ -223,9 +223,13 @@ int pl_target_start(struct pl_target *target, const struct pl_options *options, 
 void pl_target_account(const struct pl_target *target, struct pl_account *ret)
 {
 	int64_t started = pl_now_ns();
+	struct pl_touched touched;
 
 	pl_account_take(target->account, pl_engine_memory(target->engine), ret);
 	ret->rounding = pl_engine_rounding(target->engine, ret->alignment);
+	pl_engine_touched(target->engine, &touched);
+	ret->untouched = touched.untouched;
+	ret->pools = touched.pools;
 	pl_log_debug("the account took %.1f ms", (double)(pl_now_ns() - started) / PL_NSEC_PER_MSEC);
 }
 

@@ -51,6 +51,13 @@ double pl_engine_rounding(const struct pl_engine *engine, uint32_t alignment)
 	return engine->ops->rounding ? engine->ops->rounding(engine, alignment) : -1;
 }
 
+void pl_engine_touched(const struct pl_engine *engine, struct pl_touched *ret)
+{
+	*ret = (struct pl_touched){0, 0};
+	if (engine->ops->touched)
+		engine->ops->touched(engine, ret);
+}
+
 int pl_engine_finish(struct pl_engine *engine, struct pl_error *err)
 {
 	return engine->ops->finish(engine, err);

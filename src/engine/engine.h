@@ -12,6 +12,7 @@ struct pl_engine_ops {
 	void (*begin)(struct pl_engine *engine, int64_t until_ns); /* NULL: it does not tell */
 	int (*update)(struct pl_engine *engine, struct pl_engine_state *ret);
 	uint64_t (*memory)(const struct pl_engine *engine); /* NULL: none */
+	void (*touched)(const struct pl_engine *engine, struct pl_touched *ret); /* NULL: not known */
 	double (*rounding)(const struct pl_engine *engine, uint32_t alignment); /* NULL: not known */
 	int (*finish)(struct pl_engine *engine, struct pl_error *err);
 	void (*free)(struct pl_engine *engine);

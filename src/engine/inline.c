@@ -36,6 +36,11 @@ static int read_tracee(void *context, uint64_t address, void *buffer, size_t len
 	return pl_memory_read(python->pid, address, buffer, length);
 }
 
+static const char *find_allocator(void *context, uint64_t address)
+{
+	return native_caller_allocator(context, address);
+}
+
 static int find_caller(void *context, uint64_t address, struct pl_native_caller *ret)
 {
 	return native_caller_find(context, address, ret);
@@ -214,6 +219,20 @@ static double inline_rounding_now(const struct pl_engine *engine, uint32_t align
 	return inline_rounding_mean(&rounding, alignment);
 }
 
+/* Not of samples: each stands for others. */
+static void inline_touched_now(const struct pl_engine *engine, struct pl_touched *ret)
+{
+	const struct inline_engine *self = (const struct inline_engine *)engine;
+	struct inline_touched touched = self->last_touched;
+
+	if (self->planted || self->keep) {
+		touched = (struct inline_touched){0};
+		if (!self->gone && !self->reader.config.sample)
+			inline_untouched_look(self->python->pid, &self->reader, &touched);
+	}
+	*ret = (struct pl_touched){touched.untouched, touched.pools};
+}
+
 static int inline_finish(struct pl_engine *engine, struct pl_error *err)
 {
 	struct inline_engine *self = (struct inline_engine *)engine;
@@ -226,6 +245,8 @@ static int inline_finish(struct pl_engine *engine, struct pl_error *err)
 		/* The tables go with the probe. */
 		(void)inline_pass(self, STACKS_REPORTED);
 		look_at_rounding(self, &self->last_rounding);
+		if (!self->reader.config.sample)
+			inline_untouched_look(self->python->pid, &self->reader, &self->last_touched);
 		code = pl_probe_detach(self->python->pid, REMOVE_PATIENCE_NSEC, &found, &stop_ns, &failure);
 		/* A process that ends by itself, or starts another program, takes the hooks with it. */
 		if (code < 0 && !still_there(self))
@@ -265,6 +286,7 @@ static const struct pl_engine_ops inline_ops = {
 	.update = inline_update,
 	.memory = inline_memory,
 	.rounding = inline_rounding_now,
+	.touched = inline_touched_now,
 	.finish = inline_finish,
 	.free = inline_free,
 };
@@ -287,6 +309,7 @@ static struct inline_engine *engine_new(const struct pl_python *python, struct p
 	native_init(&self->native, python);
 	self->callers = (struct native_callers){.space = python->space, .sites = sites};
 	self->reader.find_caller = find_caller;
+	self->reader.find_allocator = find_allocator;
 	self->reader.caller_context = &self->callers;
 	self->reader.read = read_tracee;
 	self->reader.context = (void *)python;

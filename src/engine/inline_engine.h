@@ -5,6 +5,7 @@
 #include "engine.h"
 #include "inline_read.h"
 #include "inline_rounding.h"
+#include "inline_untouched.h"
 #include "inline_stacks.h"
 #include "native.h"
 #include "native_caller.h"
@@ -34,6 +35,7 @@ struct inline_engine {
 	int64_t starts_until; /* of a process that begins: see pl_engine_begin() */
 	bool apart;     /* its sites bear its number */
 	int process_fd; /* a pidfd: becomes readable when the process ends; -1 before Linux 5.3 */
+	struct inline_touched last_touched; /* as the next */
 	struct inline_rounding last_rounding; /* once it is finished: before the tables went */
 	bool planted;   /* by us, or adopted: there is something to remove */
 	bool keep;

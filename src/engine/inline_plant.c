@@ -24,7 +24,7 @@ struct planting {
 	struct free_lists free_lists;
 	const struct native *native; /* NULL: left alone */
 	struct pl_python_current current;
-	uint64_t leader, leader_thread;
+	uint64_t leader, leader_thread, leader_stack_end;
 	struct pl_python_detached detached;
 	uint64_t gil;
 	uint64_t rss;
@@ -93,6 +93,7 @@ static void fill(void *context, uint8_t *image, uint64_t base, uint64_t tables)
 	config.gil = planting->gil;
 	config.leader = planting->leader;
 	config.leader_thread = planting->leader_thread;
+	config.leader_stack_end = planting->leader_stack_end;
 	config.interpreters_head = planting->python->interpreters_head;
 	if (planting->detached.interpreter) {
 		config.finalizing = planting->python->finalizing;
@@ -185,8 +186,11 @@ static int find_current(struct pl_tracee *tracee, struct planting *planting, str
 }
 
 /* The first thread, and its state if that may be looked at in native code. A leader that has ended has no registers. */
-static void find_leader(struct pl_tracee *tracee, struct planting *planting)
+static void find_leader(struct pl_tracee *tracee, const struct pl_maps *maps, struct planting *planting)
 {
+	for (size_t i = 0; i < maps->count; i++)
+		if (strcmp(maps->items[i].path, "[stack]") == 0)
+			planting->leader_stack_end = maps->items[i].end;
 	for (size_t i = 0; i < tracee->count; i++) {
 		pl_registers regs;
 
@@ -273,7 +277,7 @@ static int plant_sized(struct inline_engine *self, const struct pl_engine_option
 	if (code == 0)
 		code = find_current(tracee, &planting, err);
 	if (code == 0)
-		find_leader(tracee, &planting);
+		find_leader(tracee, &maps, &planting);
 	/* Frames that are not objects (3.11+) lie in mappings, which only the native hooks see go. */
 	if (code == 0 && (options->native || python->layout.frame_instruction_is_index))
 		pl_python_detached(python, &planting.detached);

@@ -157,9 +157,18 @@ static int translate(struct pl_inline_reader *reader, uint64_t number, const str
 	if (native) {
 		struct pl_native_caller caller;
 
-		code = reader->find_caller(reader->caller_context, words[0], &caller);
+		code = reader->find_caller(reader->caller_context, words[0] & ~PL_INLINE_CALLER_POOL, &caller);
 		if (code < 0)
 			return code;
+		if (words[0] & PL_INLINE_CALLER_POOL) {
+			const struct pl_native_caller pool = {
+				.module = caller.module,
+				.symbol = reader->find_allocator(reader->caller_context, words[0] & ~PL_INLINE_CALLER_POOL),
+			};
+
+			reader->local[number] = pl_sites_intern_pool(reader->sites, frames, row->count, row->more, &pool);
+			return reader->local[number] == UINT32_MAX ? -ENOMEM : 0;
+		}
 		reader->local[number] = pl_sites_intern_native(reader->sites, frames, row->count, row->more, &caller);
 	} else if (older) {
 		reader->local[number] = pl_sites_intern_older(

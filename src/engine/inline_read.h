@@ -14,6 +14,8 @@ struct pl_inline_reader {
 	void *context;
 	/* Who called from this address; strings interned in `sites`. 0 or -ENOMEM. */
 	int (*find_caller)(void *context, uint64_t address, struct pl_native_caller *ret);
+	/* The allocator that is linked into the object with this address, interned; NULL: not known. */
+	const char *(*find_allocator)(void *context, uint64_t address);
 	void *caller_context;
 	int minor;                       /* of the Python: its line tables */
 	struct pl_inline_config config;  /* as it was found in the probe */

@@ -27,8 +27,7 @@ static uint32_t scatter(uint64_t number)
 	return (uint32_t)(number * UINT64_C(0x9e3779b97f4a7c15) >> 32);
 }
 
-/* The size in an entry with a site; 0: it goes on beyond the page. */
-static uint64_t size_at(const uint32_t *entries, size_t at)
+uint64_t inline_rounding_size(const uint32_t *entries, size_t at)
 {
 	uint64_t size = entries[at] & PL_INLINE_SIZE_SPILLED;
 
@@ -45,7 +44,7 @@ static uint64_t size_at(const uint32_t *entries, size_t at)
 void inline_rounding_count(const uint32_t *entries, struct inline_rounding *sums)
 {
 	for (size_t i = 0; i < ENTRIES; i++) {
-		uint64_t size = entries[i] >> PL_INLINE_SITE_SHIFT ? size_at(entries, i) : 0;
+		uint64_t size = entries[i] >> PL_INLINE_SITE_SHIFT ? inline_rounding_size(entries, i) : 0;
 
 		if (!size)
 			continue;

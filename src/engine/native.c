@@ -3,8 +3,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "arrow_pools.h"
 #include "native_private.h"
 #include "pyleak/cleanup.h"
+#include "pyleak/elf.h"
 #include "pyleak/log.h"
 
 enum { LOOKS_AGAIN = 50 };
@@ -66,6 +68,14 @@ static uint64_t count_loaded(const struct pl_maps *maps, size_t *ret_count)
 	return hash;
 }
 
+static bool maps_memory(const struct pl_got *got, size_t first)
+{
+	for (size_t i = first; i < got->word_count; i++)
+		if (native_maps(got->words[i].name))
+			return true;
+	return false;
+}
+
 /* The objects that are loaded now: what is known of those that were looked at stays. */
 static int update_objects(struct native *native, const struct pl_maps *maps, size_t count, struct pl_got *got)
 {
@@ -83,10 +93,18 @@ static int update_objects(struct native *native, const struct pl_maps *maps, siz
 
 		if (!pl_got_object_start(map))
 			continue;
-		objects[at++] = (struct native_object){map->start, pl_map_identity(map), false};
+		objects[at++] = (struct native_object){map->start, pl_map_identity(map), false, known ? known->allocator : NULL};
 		if (known && !known->open)
 			continue;
 		code = pl_got_add(native->python->space, maps, map, names, name_count, got);
+
+		size_t words = got->word_count;
+
+		code = pl_got_add(native->python->space, maps, map, names, name_count, got);
+		if (code == 0 && !known && maps_memory(got, words))
+			objects[at - 1].allocator = pl_elf_linked_allocator(native->python->space, maps, map);
+		if (code == 0)
+			code = arrow_pools_add(native->python->space, maps, native_pool_name(), got);
 		/* Being loaded at this moment, or a mapping of something else. */
 		objects[at - 1].open = code == -EAGAIN;
 		if (code == -EAGAIN || code == -ENOEXEC)

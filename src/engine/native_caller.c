@@ -17,6 +17,8 @@ struct native_module {
 	const char *path;   /* interned */
 	uint64_t load_start; /* of the mapping of its first page, where the offsets of an unknown function count from */
 	struct pl_elf *elf; /* NULL: not to be opened */
+	const char *allocator; /* that is linked in, once it was looked for */
+	bool looked_for;
 };
 
 void native_callers_free(struct native_callers *callers)
@@ -40,7 +42,7 @@ static const struct pl_map *find_map(struct native_callers *callers, uint64_t ad
 	return pl_space_maps(callers->space, &callers->maps) == 0 ? pl_maps_find(&callers->maps, address) : NULL;
 }
 
-static const struct native_module *find_module(struct native_callers *callers, const struct pl_map *map)
+static struct native_module *find_module(struct native_callers *callers, const struct pl_map *map)
 {
 	struct native_module *modules;
 
@@ -68,6 +70,20 @@ static const struct native_module *find_module(struct native_callers *callers, c
 		module.elf = NULL;
 	modules[callers->module_count++] = module;
 	return &modules[callers->module_count - 1];
+}
+
+const char *native_caller_allocator(struct native_callers *callers, uint64_t address)
+{
+	const struct pl_map *map = find_map(callers, address);
+	struct native_module *module = map ? find_module(callers, map) : NULL;
+
+	if (module && !module->looked_for) {
+		const char *name = pl_elf_linked_allocator(callers->space, &callers->maps, map);
+
+		module->looked_for = true;
+		module->allocator = name ? pl_sites_string(callers->sites, name) : NULL;
+	}
+	return module ? module->allocator : NULL;
 }
 
 struct naming {

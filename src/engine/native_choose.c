@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "arrow_pools.h"
 #include "native_private.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/elf.h"
@@ -10,7 +11,7 @@
 
 /* Which of the words that were found are hooked, and which entry serves each. */
 
-enum interface { C_LIBRARY, OPERATOR, MAPPING };
+enum interface { C_LIBRARY, OPERATOR, MAPPING, POOL };
 
 /* Names of the Itanium C++ ABI: size_t is unsigned long here. */
 #define NOTHROW "RKSt9nothrow_t"
@@ -54,9 +55,13 @@ static const struct {
 	{"_ZdaPv" ALIGN, KIND(FREE), OPERATOR},
 	{"_ZdlPvm" ALIGN, KIND(FREE), OPERATOR},
 	{"_ZdaPvm" ALIGN, KIND(FREE), OPERATOR},
+	/* No symbols: see arrow_pools.h. */
+	{"arrow::MemoryPool::Allocate", KIND(POOL_ALLOCATE), POOL},
+	{"arrow::MemoryPool::Reallocate", KIND(POOL_REALLOCATE), POOL},
+	{"arrow::MemoryPool::Free", KIND(POOL_FREE), POOL},
 };
 enum { VALUES_MAX = 128 };
-enum { FUNCTIONS = sizeof(functions) / sizeof(functions[0]), FUNCTION_MALLOC = 0 };
+enum { FUNCTIONS = sizeof(functions) / sizeof(functions[0]), FUNCTION_MALLOC = 0, FUNCTION_POOL = FUNCTIONS - ARROW_FUNCTIONS };
 _Static_assert((int)FUNCTIONS <= (int)PL_GOT_NAMES_MAX, "they can be asked for");
 
 struct native_object *native_find_object(const struct native *native, const struct pl_map *map)
@@ -72,6 +77,16 @@ size_t native_names(const char *names[PL_GOT_NAMES_MAX])
 	for (size_t i = 0; i < FUNCTIONS; i++)
 		names[i] = functions[i].name;
 	return FUNCTIONS;
+}
+
+uint32_t native_pool_name(void)
+{
+	return FUNCTION_POOL;
+}
+
+bool native_maps(uint32_t name)
+{
+	return functions[name].kind == PL_INLINE_NATIVE_MMAP;
 }
 
 /* Whether the function at `address` is defined by this object. */
@@ -205,6 +220,21 @@ static bool is_allocators(const struct native *native, uint64_t address)
 	return address >= native->allocator && address < native->allocator_end;
 }
 
+/*
+ * What is special about a word because of whose it is. Of what the interpreter itself maps, the recorder leaves out what its
+ * allocators divide; what an allocator maps that is linked into the object is of no line.
+ */
+static uint8_t flags_of(const struct native *native, const struct pl_got *got, const struct pl_got_word *word)
+{
+	const struct pl_got_object *object = &got->objects[word->object];
+
+	if (!native_maps(word->name))
+		return 0;
+	if (holds(object, native->python->allocators[0]))
+		return PL_INLINE_NATIVE_PYTHON;
+	return native_find_object(native, object->map)->allocator ? PL_INLINE_NATIVE_POOL : 0;
+}
+
 enum treatment { WANTED, HOOKED, COVERED };
 
 /* What is to be done with a word that leads to `real`. */
@@ -219,17 +249,21 @@ static enum treatment treatment_of(
 		return HOOKED;
 	if (is_stub(native, real) || (interface == OPERATOR && !is_allocators(native, real)))
 		return COVERED;
-	if (interface == MAPPING && (holds(object, native->python->allocators[0]) || object->start == native->allocator))
+	if (interface == MAPPING && object->start == native->allocator)
+		return COVERED;
+	/* One row of the landing page stands for a function wherever it is loaded: its entry is nobody's own. */
+	if (flags_of(native, got, word) && word->kind != PL_GOT_JUMPED)
 		return COVERED;
 	return WANTED;
 }
 
 /* The entry for calls of the function at `real` by this name; 0: it must not be hooked, or none is free. */
-static uint32_t find_entry(struct native *native, const struct pl_maps *maps, uint32_t name, uint64_t real)
+static uint32_t find_entry(struct native *native, const struct pl_maps *maps, uint32_t name, uint64_t real, uint8_t flags)
 {
-	uint8_t flags = functions[name].interface == C_LIBRARY && is_glibc(maps, real) ? PL_INLINE_NATIVE_GLIBC : 0;
 	uint64_t quiet = 0;
 
+	if (functions[name].interface == C_LIBRARY && is_glibc(maps, real))
+		flags |= PL_INLINE_NATIVE_GLIBC;
 	if (throws(name)) {
 		if (!native->quiet_of[name])
 			native->quiet_of[name] = find_quiet(native, maps, name);
@@ -276,7 +310,7 @@ static int learn(struct native *native, const struct pl_inline_image *image, con
 	for (size_t i = 0; code == 0 && i < got->word_count; i++) {
 		uint64_t value = got->words[i].bound ? behind_hook(native, image, got->words[i].value) : 0;
 
-		if (value && !is_stub(native, value) &&
+		if (value && !is_stub(native, value) && functions[got->words[i].name].interface != POOL &&
 			(functions[got->words[i].name].interface != OPERATOR || is_allocators(native, value)))
 			code = add_value(native, value, got->words[i].name);
 	}
@@ -329,6 +363,8 @@ static int rank(uint32_t entry)
 		[PL_INLINE_NATIVE_REALLOC] = 1,
 		[PL_INLINE_NATIVE_REALLOCARRAY] = 1,
 		[PL_INLINE_NATIVE_MREMAP] = 1,
+		[PL_INLINE_NATIVE_POOL_REALLOCATE] = 1,
+		[PL_INLINE_NATIVE_POOL_ALLOCATE] = 2,
 	};
 	int kind = 0;
 
@@ -376,7 +412,7 @@ static void choose_landing(struct native *native, const struct pl_inline_image *
 static const char *choose_word(struct native *native, const struct pl_maps *maps, const struct pl_got *got,
 	const struct pl_got_word *word, uint64_t real, const struct pl_inline_image *image, struct choices *choices)
 {
-	uint32_t entry = find_entry(native, maps, word->name, real), row;
+	uint32_t entry = find_entry(native, maps, word->name, real, flags_of(native, got, word)), row;
 	struct choice choice = {
 		.word = {.address = word->address, .original = word->value, .object = got->objects[word->object].identity},
 		.rank = 2 * rank(entry) + 1,
@@ -419,7 +455,7 @@ static void choose_kept(struct native *native, const struct pl_maps *maps, const
 
 			if (value->address == native->landing.rows[row].original &&
 				(uint32_t)functions[value->name].kind == native->landing.rows[row].kind)
-				entry = find_entry(native, maps, value->name, value->address);
+				entry = find_entry(native, maps, value->name, value->address, 0);
 			if (entry)
 				choose_landing(native, image, row, entry, choices);
 		}

@@ -11,12 +11,18 @@ struct native_object {
 	uint64_t start;
 	uint32_t identity;
 	bool open; /* some of its words could not be hooked yet */
+	const char *allocator; /* that is linked in; NULL: none */
 };
 
 struct native_object *native_find_object(const struct native *native, const struct pl_map *map);
 
 /* The names of the functions that are asked for: how many, and which. */
 size_t native_names(const char *names[PL_GOT_NAMES_MAX]);
+
+/* The first of the names of words that are no symbols: those of arrow_pools.h. */
+uint32_t native_pool_name(void);
+/* Whether a function of this name maps memory. */
+bool native_maps(uint32_t name);
 
 /* Adds the pointers in the data of the objects that were found to the words that were. 0 or -errno. */
 int native_add_pointers(struct native *native, const struct pl_inline_image *image, const struct pl_maps *maps,

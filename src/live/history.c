@@ -46,7 +46,7 @@ int live_history_add(struct live_history *history, const struct pl_snapshot *sna
 				      (double)(totals->allocated_size - totals->freed_size) :
 				      0;
 
-		if (pl_sites_domain(snapshot->sites, (uint32_t)i) == PL_SITE_OLDER)
+		if (pl_sites_domain(snapshot->sites, (uint32_t)i) >= PL_SITE_OLDER)
 			size = 0;
 		sizes[i] = (float)size;
 		tracked += size;

@@ -23,6 +23,8 @@ bool recording_put_account(struct pl_account *account, int64_t parts[PL_ACCOUNT_
 	message->n_parts = PL_ACCOUNT_PARTS;
 	message->arenas_overhead = account->arenas_overhead;
 	message->alignment = account->alignment;
+	message->untouched = account->untouched;
+	message->pools = account->pools;
 	message->rounding = account->rounding > 0 ? account->rounding : 0;
 	message->class_free = account->class_free;
 	message->n_class_free = PL_ACCOUNT_CLASSES;
@@ -40,7 +42,8 @@ bool recording_take_account(const Pyleak__Account *message, struct pl_account *r
 	if (!message)
 		return true;
 	if (message->rss > BYTES_MAX || message->n_parts != PL_ACCOUNT_PARTS || message->n_class_free > PL_ACCOUNT_CLASSES ||
-		!is_size(message->arenas_overhead) || !(message->rounding >= 0 && message->rounding <= ROUNDING_MAX) || (message->alignment != 8 && message->alignment != 16))
+		!is_size(message->arenas_overhead) || !is_size(message->untouched) || !is_size(message->pools) ||
+	        !(message->rounding >= 0 && message->rounding <= ROUNDING_MAX) || (message->alignment != 8 && message->alignment != 16))
 		return false;
 	for (int part = 0; part < PL_ACCOUNT_PARTS; part++) {
 		if (!is_size(message->parts[part]))
@@ -57,6 +60,8 @@ bool recording_take_account(const Pyleak__Account *message, struct pl_account *r
 	ret->rss = message->rss;
 	ret->arenas_overhead = message->arenas_overhead;
 	ret->alignment = message->alignment;
+	ret->untouched = message->untouched;
+	ret->pools = message->pools;
 	ret->rounding = message->rounding > 0 ? message->rounding : -1;
 	return true;
 }

@@ -137,7 +137,7 @@ static uint32_t intern(struct recorded *recorded, const Pyleak__Recording *messa
 	if (message->site_domain[i] == PL_SITE_OLDER)
 		return pl_sites_intern_older(recorded->sites, message->n_site_class ? message->site_class[i] : 0, frames, depth,
 			message->site_more[i]);
-	if (!module || message->site_domain[i] != PL_SITE_NATIVE)
+	if (!module || message->site_domain[i] == PL_SITE_PYTHON)
 		return pl_sites_intern(recorded->sites, (enum pl_site_domain)message->site_domain[i], frames, depth,
 			message->site_more[i]);
 
@@ -150,6 +150,8 @@ static uint32_t intern(struct recorded *recorded, const Pyleak__Recording *messa
 		.offset = message->site_offset[i],
 	};
 
+	if (message->site_domain[i] == PL_SITE_POOL)
+		return pl_sites_intern_pool(recorded->sites, frames, depth, message->site_more[i], &caller);
 	return pl_sites_intern_native(recorded->sites, frames, depth, message->site_more[i], &caller);
 }
 

@@ -13,6 +13,8 @@ static const struct {
 	[PL_CAUSE_TRACKED] = {"tracked", "these lines"},
 	[PL_CAUSE_ROUNDING] = {"rounding", "rounding"},
 	[PL_CAUSE_OLDER] = {"older", "older blocks freed"},
+	[PL_CAUSE_POOLS] = {"pools", "allocators that are linked in"},
+	[PL_CAUSE_UNTOUCHED] = {"untouched", "not used yet"},
 	[PL_CAUSE_ARENAS_FREE] = {"arenas_free", "free in Python's arenas"},
 	[PL_CAUSE_HEAP_FREE] = {"heap_free", "free in the C library's heap"},
 	[PL_CAUSE_FILES] = {"files", "mapped files"},
@@ -82,6 +84,24 @@ static void print_fragmentation(FILE *out, const struct pl_rss_growth *growth)
 	(void)fputs(", for the live blocks in between.\n", out);
 }
 
+/* The lines are a hint: who worked when the pool was full. */
+static void print_pool(FILE *out, const struct pl_pool *pool)
+{
+	char size[PL_SIZE_TEXT];
+	size_t length;
+	const char *name = pl_pool_name(pool->module, &length);
+
+	pl_format_size(pool->size, true, size);
+	(void)fprintf(out, "%.*s (%s linked in): %s, lines not known", (int)length, name, pool->allocator, size);
+	for (size_t i = 0; i < pool->line_count; i++) {
+		char *text = pl_printable(pool->lines[i]->filename);
+
+		(void)fprintf(out, "%s %s:%d", i ? "," : "; it grew while this ran:", text ? text : "?", pool->lines[i]->line);
+		free(text);
+	}
+	(void)fputc('\n', out);
+}
+
 void account_print(FILE *out, const struct pl_report *report)
 {
 	const struct pl_rss_growth *growth = &report->growth;
@@ -104,6 +124,9 @@ void account_print(FILE *out, const struct pl_report *report)
 	if (first || llabs(small) >= least)
 		print_part(out, small, "in small parts", &first);
 	(void)fputc('\n', out);
+	for (size_t i = 0; i < report->pools.count; i++)
+		if (llabs(report->pools.items[i].size) >= least)
+			print_pool(out, &report->pools.items[i]);
 	if (growth->fragmentation)
 		print_fragmentation(out, growth);
 }
@@ -179,4 +202,33 @@ int64_t pl_report_net_growth(const struct pl_report *report)
 	const struct pl_row *total = &report->rows->total;
 
 	return (int64_t)((uint64_t)(report->kind == PL_REPORT_DIFF ? total->size_diff : total->size) - report->older.size);
+}
+
+json_t *account_make_pools(const struct pl_report *report)
+{
+	json_t *pools = json_array();
+	bool failed = !pools;
+
+	for (size_t i = 0; i < report->pools.count && !failed; i++) {
+		const struct pl_pool *pool = &report->pools.items[i];
+		json_t *item = json_object(), *lines = json_array();
+
+		failed |= put_string(item, "object", pool->module);
+		failed |= put_string(item, "allocator", pool->allocator);
+		failed |= put_integer(item, "size", pool->size);
+		failed |= put_integer(item, "mapped", pool->mapped);
+		for (size_t n = 0; n < pool->line_count && !failed; n++) {
+			json_t *line = json_object();
+
+			failed |= put_string(line, "filename", pool->lines[n]->filename);
+			failed |= put_integer(line, "lineno", pool->lines[n]->line);
+			failed |= json_array_append_new(lines, line) < 0;
+		}
+		failed |= put(item, "lines", lines);
+		failed |= json_array_append_new(pools, item) < 0;
+	}
+	if (!failed)
+		return pools;
+	json_decref(pools);
+	return NULL;
 }

@@ -10,5 +10,7 @@
 void account_print(FILE *out, const struct pl_report *report);
 /* The member "account": null if it is not known. NULL: out of memory. */
 json_t *account_make(const struct pl_report *report);
+/* The member "pools": an array. NULL: out of memory. */
+json_t *account_make_pools(const struct pl_report *report);
 
 #endif

@@ -342,6 +342,7 @@ json_t *report_make(const struct pl_report *report, size_t limit)
 	failed |= put_unsigned(document, "sample", report->facts.sample);
 	failed |= put(document, "rss", make_pair("before", report->rss_before, "after", report->rss_after));
 	failed |= put(document, "account", account_make(report));
+	failed |= put(document, "pools", account_make_pools(report));
 	failed |= put(document, "total", make_total(&report->rows->total));
 	if (!report->facts.sample) {
 		failed |= put(document, "older", make_older(report));

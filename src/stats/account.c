@@ -19,6 +19,8 @@ void pl_account_add(struct pl_account *sum, const struct pl_account *one)
 			sum->parts[part] = 0;
 		}
 	sum->arenas_overhead += one->arenas_overhead;
+	sum->untouched += one->untouched;
+	sum->pools += one->pools;
 	sum->rounding = sum->rounding < 0 || one->rounding < 0 ? -1 : (sum->rounding + one->rounding) / 2;
 	if (one->alignment < sum->alignment)
 		sum->alignment = one->alignment;

@@ -264,10 +264,10 @@ int pl_rows_make(const struct pl_snapshot *now, const struct pl_snapshot *before
 	grouping.mask = capacity - 1;
 	for (size_t site = 0; site < now->count && code == 0; site++) {
 		const struct pl_totals *old = before && site < before->count ? &before->totals[site] : NULL;
-		const enum pl_site_domain domain = pl_sites_domain(now->sites, (uint32_t)site);
+		enum pl_site_domain domain = pl_sites_domain(now->sites, (uint32_t)site);
 		struct pl_row figures;
 
-		if (domain == PL_SITE_OLDER || !(domain == PL_SITE_NATIVE ? options->native : options->python))
+		if (!(domain == PL_SITE_NATIVE ? options->native : domain == PL_SITE_PYTHON && options->python))
 			continue;
 		if (compute(&now->totals[site], old, grouping.difference, &figures))
 			code = add_site(&grouping, now->sites, (uint32_t)site, &figures);

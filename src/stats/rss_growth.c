@@ -76,6 +76,8 @@ void pl_rss_growth_compute(const struct pl_account *before, const struct pl_acco
 	ret->causes[PL_CAUSE_OLDER] = minus(0, older);
 	if (before->known[PL_ACCOUNT_ARENAS_USED] && now->known[PL_ACCOUNT_ARENAS_USED])
 		ret->causes[PL_CAUSE_ROUNDING] = plus(rounding, minus(now->arenas_overhead, before->arenas_overhead));
+	ret->causes[PL_CAUSE_POOLS] = minus(now->pools, before->pools);
+	ret->causes[PL_CAUSE_UNTOUCHED] = minus(before->untouched, now->untouched);
 	for (int cause = PL_CAUSE_ARENAS_FREE; cause <= PL_CAUSE_OWN; cause++)
 		ret->causes[cause] = difference(before, now, parts[cause]);
 	ret->causes[PL_CAUSE_UNEXPLAINED] = ret->rss;

@@ -197,6 +197,12 @@ uint32_t pl_sites_older_class(const struct pl_sites *sites, uint32_t site)
 	return sites->items[site].domain == PL_SITE_OLDER ? (uint32_t)sites->items[site].caller.offset : 0;
 }
 
+uint32_t pl_sites_intern_pool(struct pl_sites *sites, const struct pl_frame *frames, size_t count, bool more,
+	const struct pl_native_caller *caller)
+{
+	return intern(sites, PL_SITE_POOL, frames, count, more, *caller);
+}
+
 const struct pl_native_caller *pl_sites_native_caller(const struct pl_sites *sites, uint32_t site)
 {
 	assert(site < sites->count);

@@ -153,7 +153,7 @@ int pl_history_add(struct pl_history *history, const struct pl_snapshot *snapsho
 			.ended = (int64_t)totals->apart_size,
 			.allocated = totals->allocated_count,
 		};
-		if (pl_sites_domain(snapshot->sites, (uint32_t)site) != PL_SITE_OLDER)
+		if (pl_sites_domain(snapshot->sites, (uint32_t)site) < PL_SITE_OLDER)
 			work += totals->allocated_count;
 	}
 	if (turn(history, snapshot, cells) < 0) {

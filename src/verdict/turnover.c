@@ -197,6 +197,8 @@ int turnover_match(const struct pl_sites *sites, struct turnover *turnovers, siz
 	for (uint32_t site = 0; site < count; site++) {
 		const struct turnover *turnover = &turnovers[site];
 
+		if (pl_sites_domain(sites, site) == PL_SITE_POOL)
+			continue;
 		/* One that nothing went from just now still says what goes there. */
 		if (pl_sites_domain(sites, site) == PL_SITE_OLDER ? turnover->total <= 0 : turnover->open <= 0)
 			continue;

@@ -39,6 +39,22 @@ Test(growth, a_leak)
 	cr_assert_not(growth.fragmentation);
 }
 
+/* What is given out and not used yet is in the lines, and not in memory; pools are in memory, and in no line. */
+Test(growth, untouched_and_pools)
+{
+	struct pl_account before = account_of(100 * MIB), now = account_of(130 * MIB);
+	struct pl_rss_growth growth;
+
+	before.untouched = 2 * MIB;
+	now.untouched = 12 * MIB;
+	now.pools = 8 * MIB;
+	pl_rss_growth_compute(&before, &now, 30 * MIB, 0, 0, &growth);
+	cr_assert_eq(growth.causes[PL_CAUSE_UNTOUCHED], -10 * MIB);
+	cr_assert_eq(growth.causes[PL_CAUSE_POOLS], 8 * MIB);
+	cr_assert_eq(growth.causes[PL_CAUSE_UNEXPLAINED], 2 * MIB);
+	cr_assert_eq(sum(&growth), 30 * MIB);
+}
+
 Test(growth, fragmentation)
 {
 	struct pl_account before = account_of(100 * MIB), now = account_of(140 * MIB);

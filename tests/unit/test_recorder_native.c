@@ -57,6 +57,28 @@ static uint64_t original_long(uint64_t a, uint64_t b, uint64_t c, uint64_t d, ui
 	return host_next;
 }
 
+static uint64_t pool_status;
+
+static uint64_t original_pool_allocate(uint64_t status, uint64_t self, uint64_t size, uint64_t alignment, uint64_t out,
+	uint64_t more)
+{
+	host_enter();
+	*(uint64_t *)status = pool_status;
+	*(uint64_t *)out = host_next;
+	return status;
+}
+
+static uint64_t original_pool_reallocate(uint64_t status, uint64_t self, uint64_t old_size, uint64_t new_size,
+	uint64_t alignment, uint64_t block)
+{
+	host_enter();
+	cr_assert_eq(alignment, 64);
+	*(uint64_t *)status = pool_status;
+	if (!pool_status)
+		*(uint64_t *)block = host_next;
+	return status;
+}
+
 enum { THROWING = PL_INLINE_FIRST_ALLOC + 15 };
 static uint64_t quiet_result;
 
@@ -78,6 +100,7 @@ static void calling_free(void *context, uint64_t block)
 	(void)NATIVE(FREE)(block, 0, 0);
 }
 
+static uint64_t leader_stack_end;
 static struct host_interpreter *interpreters = &main_interpreter;
 static uint64_t leader_offset; /* 0: this thread is the first one */
 static bool knows_finalizing, tid_from_self;
@@ -98,6 +121,8 @@ static void adjust(struct pl_inline_config *config)
 		config->thread_native_id = (int32_t)((uint64_t)&state_tid - (uint64_t)&main_thread);
 	}
 	config->native = 1;
+	config->leader_stack_end = leader_stack_end;
+	config->flags[PL_INLINE_FIRST_MMAP + 1] = PL_INLINE_NATIVE_PYTHON;
 	config->quiet[15] = (uint64_t)original_quiet;
 	config->flags[THROWING] = PL_INLINE_NATIVE_THROWS;
 	for (uint32_t kind = 0; kind < PL_INLINE_NATIVE_KINDS; kind++)
@@ -105,6 +130,8 @@ static void adjust(struct pl_inline_config *config)
 			config->original[pl_inline_native_first((enum pl_inline_native)kind) + i] =
 				kind == PL_INLINE_NATIVE_POSIX_MEMALIGN ? (uint64_t)original_place :
 				kind == PL_INLINE_NATIVE_MUNMAP		? (uint64_t)original_code :
+				kind == PL_INLINE_NATIVE_POOL_ALLOCATE ? (uint64_t)original_pool_allocate :
+				kind == PL_INLINE_NATIVE_POOL_REALLOCATE ? (uint64_t)original_pool_reallocate :
 				kind == PL_INLINE_NATIVE_MMAP || kind == PL_INLINE_NATIVE_MREMAP ? (uint64_t)original_long :
 												   (uint64_t)original;
 	for (int domain = PL_INLINE_RAW; domain < PL_INLINE_DOMAINS; domain++) {
@@ -184,6 +211,133 @@ Test(recorder_native, the_python_line_and_the_caller)
 	(void)NATIVE(FREE)(0x10000000, 0, 0);
 	expect_live(0, 0);
 	cr_assert_eq(host_control()->freed_native, 0);
+	host_unplant();
+}
+
+static void map_own(uint64_t address, uint64_t hint, uint64_t size, int flags)
+{
+	host_next = address;
+	cr_assert_eq(((uint64_t(*)(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t))host_entry(
+			     0, PL_INLINE_FIRST_MMAP + 1))(hint, size, PROT_READ | PROT_WRITE, (uint64_t)flags, (uint64_t)-1, 0),
+		address);
+}
+
+/* Chunks of data stacks and what is shared, and not its arenas. */
+Test(recorder_native, what_the_interpreter_maps)
+{
+	begin(PL_INLINE_GIL);
+	map_own(0x10000000, 0, 1 << 20, MAP_PRIVATE | MAP_ANONYMOUS);
+	map_own(0x10200000, 0, 48 << 10, MAP_PRIVATE | MAP_ANONYMOUS);
+	map_own(0x10300000, 0x10300000, 64 << 10, MAP_PRIVATE | MAP_ANONYMOUS);
+	expect_live(0, 0);
+	map_own(0x10400000, 0, 16 << 10, MAP_PRIVATE | MAP_ANONYMOUS);
+	expect_live(16 << 10, 1);
+	map_own(0x10500000, 0, 64 << 10, MAP_PRIVATE | MAP_ANONYMOUS);
+	map_own(0x10600000, 0, 5000, MAP_SHARED | MAP_ANONYMOUS);
+	expect_live((80 << 10) + 5000, 3);
+	host_unplant();
+}
+
+static uint64_t greenlet[32] __attribute__((aligned(16)));
+
+/* Its data stack is of the line that made it, though another one has begun it. */
+static void begin_greenlet(uint64_t running, bool native)
+{
+	volatile uint64_t on_the_stack[4] = {0, (uint64_t)greenlet, 0, 0};
+	const struct pl_inline_site *made;
+	uint32_t site;
+
+	host_next = (uint64_t)greenlet;
+	if (native)
+		(void)NATIVE(ALLOC)(sizeof(greenlet), 0, 0);
+	else
+		(void)host_malloc(PL_INLINE_OBJ, sizeof(greenlet));
+	site = *(const uint32_t *)(((const uint64_t *)host_config->directory)[(uint64_t)greenlet >> PL_INLINE_CHUNK_SHIFT] +
+				   ((uint64_t)greenlet >> 2 & (PL_INLINE_CHUNK_BYTES - 4))) >>
+	       PL_INLINE_SITE_SHIFT;
+	made = (const struct pl_inline_site *)host_config->sites + site;
+	cr_assert_eq(made->count, 2);
+	const struct pl_inline_totals *totals = (const struct pl_inline_totals *)host_config->totals + site;
+	uint64_t before = totals->allocated_size;
+
+	greenlet[7] = running;
+	greenlet[8] = (uint64_t)&on_the_stack[3];
+	main_thread.frame = NULL;
+	map_own(0x10400000, 0, 16 << 10, MAP_PRIVATE | MAP_ANONYMOUS);
+
+	cr_assert_eq(totals->allocated_size - before, running == 1 && !native ? 16 << 10 : 0);
+	on_the_stack[0] = 1;
+	host_unplant();
+}
+
+Test(recorder_native, a_greenlet_that_begins)
+{
+	leader_stack_end = (uint64_t)__builtin_frame_address(0);
+	begin(PL_INLINE_GIL);
+	begin_greenlet(1, false);
+}
+
+Test(recorder_native, a_greenlet_that_does_not_run)
+{
+	leader_stack_end = (uint64_t)__builtin_frame_address(0);
+	begin(PL_INLINE_GIL);
+	begin_greenlet(0x7ffff000, false);
+}
+
+/* What the C library gave could be gone. */
+Test(recorder_native, no_greenlet)
+{
+	leader_stack_end = (uint64_t)__builtin_frame_address(0);
+	begin(PL_INLINE_GIL);
+	begin_greenlet(1, true);
+}
+
+static uint64_t pool_take(uint64_t address, uint64_t size)
+{
+	uint64_t status = 1, block = 0;
+
+	host_next = address;
+	cr_assert_eq(NATIVE_LONG(POOL_ALLOCATE)((uint64_t)&status, 1, size, 64, (uint64_t)&block, 0), (uint64_t)&status);
+	cr_assert_eq(status, pool_status);
+	return block;
+}
+
+static uint64_t pool_resize(uint64_t block, uint64_t old_size, uint64_t new_size, uint64_t address)
+{
+	uint64_t status = 1;
+
+	host_next = address;
+	cr_assert_eq(NATIVE_LONG(POOL_REALLOCATE)((uint64_t)&status, 1, old_size, new_size, 64, (uint64_t)&block),
+		(uint64_t)&status);
+	return block;
+}
+
+Test(recorder_native, pools)
+{
+	begin(PL_INLINE_GIL);
+	pool_status = 0;
+	cr_assert_eq(pool_take(0x10000000, 5000), 0x10000000);
+	expect_live(5000, 1);
+	cr_assert_eq(last_row()->count, 2);
+	/* Of no bytes: a place that all share. */
+	cr_assert_eq(pool_take(0x10008000, 0), 0x10008000);
+	expect_live(5000, 1);
+	cr_assert_eq(pool_resize(0x10008000, 0, 300, 0x10009000), 0x10009000);
+	expect_live(5300, 2);
+	cr_assert_eq(pool_resize(0x10000000, 5000, 7000, 0x1000a000), 0x1000a000);
+	expect_live(7300, 2);
+	pool_status = 1;
+	cr_assert_eq(pool_resize(0x1000a000, 7000, 9000, 0x1000b000), 0x1000a000);
+	(void)pool_take(0x1000c000, 100);
+	expect_live(7300, 2);
+	pool_status = 0;
+	(void)NATIVE_LONG(POOL_FREE)(1, 0x1000a000, 7000, 64, 0, 0);
+	(void)NATIVE_LONG(POOL_FREE)(1, 0x10008000, 0, 64, 0, 0);
+	expect_live(300, 1);
+	cr_assert_eq(host_control()->freed_native, 0);
+	(void)NATIVE_LONG(POOL_FREE)(1, 0x1000f000, 123, 64, 0, 0);
+	cr_assert_eq(host_control()->freed_native, 1);
+	cr_assert_eq(host_control()->freed_native_size, 123);
 	host_unplant();
 }
 

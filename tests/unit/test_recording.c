@@ -671,7 +671,7 @@ Test(recording, lies_are_not_believed)
 	LIE(liar.message.n_frame_function = 1);
 	LIE(liar.message.n_frame_line = 1);
 	LIE(liar.message.n_frame_source = 1);
-	LIE(liar.domain[0] = 3);
+	LIE(liar.domain[0] = 4);
 	LIE(liar.message.n_site_more = 1);
 	LIE(liar.message.n_site_depth = 1);
 	LIE(liar.depth[0] = 0);

@@ -79,7 +79,7 @@ Test(json, difference)
 	const char *line = print();
 	json_t *stats = json_object_get(document, "stats");
 
-	expect_keys(document, "schema kind pid pids python engine started window_s stop_ms frames group_by sample rss account "
+	expect_keys(document, "schema kind pid pids python engine started window_s stop_ms frames group_by sample rss account pools "
 			      "total older net_growth lost stats");
 	expect(json_object_get(document, "schema"), "1");
 	expect(json_object_get(document, "kind"), "\"diff\"");
@@ -142,7 +142,7 @@ Test(json, account)
 	expect(json_object_get(account, "heap_free"), "{\"before\": null, \"after\": 0}");
 	expect(json_object_get(account, "arenas_free_by_size"), "[{\"size\": 32, \"free\": 29000000}]");
 	growth = json_object_get(account, "growth");
-	expect_keys(growth, "rss tracked rounding older arenas_free heap_free files shared stacks pyleak unexplained "
+	expect_keys(growth, "rss tracked rounding older pools untouched arenas_free heap_free files shared stacks pyleak unexplained "
 			    "fragmentation");
 	expect(json_object_get(growth, "rss"), "41943040");
 	expect(json_object_get(growth, "unexplained"), "-21716837");
@@ -334,7 +334,7 @@ Test(json, verdicts)
 	sample.report.headroom = (struct pl_headroom){.limit = 2000, .left = 1000, .cgroup = true};
 	(void)print();
 	stats = json_object_get(document, "stats");
-	expect_keys(document, "schema kind pid pids python engine started window_s stop_ms frames group_by sample rss account "
+	expect_keys(document, "schema kind pid pids python engine started window_s stop_ms frames group_by sample rss account pools "
 			      "total older net_growth lost headroom stats");
 	expect(json_object_get(document, "headroom"), "{\"limit\": 2000, \"left\": 1000, \"cgroup\": true}");
 	expect(json_object_get(json_array_get(stats, 0), "verdict"),

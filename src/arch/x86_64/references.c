@@ -3,11 +3,42 @@
 
 #include "pyleak/arch.h"
 
-/* A reference is the distance from the end of an instruction. Jumps (ff 25) and calls (ff 15) end with it. */
-void pl_arch_find_references(const uint8_t *text, size_t size, uint64_t address, uint64_t low, uint64_t high,
+/*
+ * A reference is the distance from the end of an instruction. Jumps (ff 25) and calls (ff 15) end with it.
+ *
+ * Any four bytes can be one, and libraries have half a gigabyte of text (torch): blocks of it are first asked all at once
+ * whether anything in them can be a reference, by the lower half of what it would lead to.
+ */
+
+enum { BLOCK = 256, LANES = 4 };
+typedef int32_t lanes __attribute__((vector_size(LANES * sizeof(int32_t))));
+
+/* Whether any of the distances that begin in this block leads to what is at most `span` beyond `low`, modulo 2^32.
+ * `bias`: from there to the end of a distance that begins with the block. Three bytes behind the block are read. */
+static bool may_refer(const uint8_t *text, uint32_t bias, uint32_t span)
+{
+	/* SSE2 compares signed numbers only: all are moved down by half of the range. */
+	const int32_t limit = (int32_t)(span ^ 0x80000000U);
+	const lanes limits = {limit, limit, limit, limit};
+	lanes hits = {0}, index = {0, 4, 8, 12};
+
+	index += (int32_t)(bias ^ 0x80000000U);
+	for (size_t at = 0; at < BLOCK; at += LANES * sizeof(int32_t)) {
+		for (int shift = 0; shift < 4; shift++) {
+			lanes distances;
+
+			memcpy(&distances, text + at + shift, sizeof(distances));
+			hits |= distances + index + shift <= limits;
+		}
+		index += (int32_t)(LANES * sizeof(int32_t));
+	}
+	return hits[0] | hits[1] | hits[2] | hits[3];
+}
+
+static void look_at_each(const uint8_t *text, size_t from, size_t to, uint64_t address, uint64_t low, uint64_t high,
 	pl_arch_visit_reference visit, void *context)
 {
-	for (size_t at = 2; at + 4 <= size; at++) {
+	for (size_t at = from; at < to; at++) {
 		int32_t distance;
 		uint64_t target;
 
@@ -16,4 +47,17 @@ void pl_arch_find_references(const uint8_t *text, size_t size, uint64_t address,
 		if (target >= low && target <= high)
 			visit(context, target, text[at - 2] == 0xff && (text[at - 1] == 0x25 || text[at - 1] == 0x15));
 	}
+}
+
+void pl_arch_find_references(const uint8_t *text, size_t size, uint64_t address, uint64_t low, uint64_t high,
+	pl_arch_visit_reference visit, void *context)
+{
+	size_t at = 2, end = size >= 4 ? size - 3 : 0; /* where the last distance begins, and one more */
+
+	if (low > high)
+		return;
+	for (; at + BLOCK <= end; at += BLOCK)
+		if (high - low > UINT32_MAX || may_refer(text + at, (uint32_t)(address + at + 4 - low), (uint32_t)(high - low)))
+			look_at_each(text, at, at + BLOCK, address, low, high, visit, context);
+	look_at_each(text, at, end, address, low, high, visit, context);
 }

@@ -9,9 +9,9 @@
 pl_image:
 	.org 4096, 0			/* PL_INLINE_IMAGE_OFFSET */
 	.quad 0x31656e696c6e6970	/* PL_INLINE_MAGIC */
-	.long 8				/* PL_INLINE_ABI */
+	.long 9				/* PL_INLINE_ABI */
 	.long pl_image_end - pl_image
-	.long 84			/* PL_INLINE_ENTRY_COUNT */
+	.long 102			/* PL_INLINE_ENTRY_COUNT */
 	.irp domain, raw, mem, obj
 	.irp function, malloc, calloc, realloc, free
 	.long pl_\domain\()_\function - pl_image
@@ -45,6 +45,9 @@ pl_image:
 	native mmap, 4
 	native munmap, 3
 	native mremap, 3
+	native pool_allocate, 6
+	native pool_reallocate, 6
+	native pool_free, 6
 	.noaltmacro
 	.org 4608, 0			/* PL_INLINE_CONFIG_OFFSET */
 	.globl pl_config

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "record.h"
-#include "thread.h"
+#include "native.h"
 
 /*
  * The hooks of the C library's allocators, which objects call through words of their GOT. They run in any
@@ -12,36 +11,6 @@
  * A block belongs to the outermost hook. Where Python's allocators call malloc, the thread is within their
  * hook, and this one ends in a jump, as every free does.
  */
-
-typedef u64 (*function)(u64 a, u64 b, u64 c);
-typedef u64 (*long_function)(u64 a, u64 b, u64 c, u64 d, u64 e, u64 f);
-
-#define CALLER ((u64)__builtin_return_address(0))
-/* Of the hook that calls the original. It is a frame on the caller's own: what leads there are jumps. */
-#define FRAME ((u64)__builtin_frame_address(0))
-#define ORIGINAL(entry) (pl_config.original[entry])
-
-enum {
-	/* <sys/mman.h> */
-	PROTECTION_WRITE = 2, FIXED = 0x10, ANONYMOUS = 0x20, STACK = 0x20000, FIXED_NOREPLACE = 0x100000,
-	PAGE = 4096,
-	/* The lowest bits of the size in front of a block of glibc's: PREV_INUSE, IS_MMAPPED, NON_MAIN_ARENA. */
-	GLIBC_MMAPPED = 2, GLIBC_BITS = 7,
-};
-
-/* Whether an outer hook of this thread has this allocation. */
-inlined bool is_nested(const struct pl_inline_slot *own)
-{
-	u64 sp = stack_pointer();
-
-	/* Slot 0 is the GIL holder's; a marker of another thread's stack is never this near. */
-	return slot_zero()->outer - sp < NESTED_REACH || (own && own->outer - sp < NESTED_REACH);
-}
-
-inlined bool is_wanted(struct pl_inline_slot *own, u64 size)
-{
-	return likely(!pl_config.sample) || (own && sample_counts_down(own, size) && sample_fires(own, size));
-}
 
 /* The site of what this thread allocates now. */
 inlined u32 site_of(struct pl_inline_slot *own, u64 thread, u64 size, u64 caller)
@@ -71,13 +40,7 @@ inlined bool stack_is_wanted(u32 site)
 	return control()->next_stack < control()->granted_stacks;
 }
 
-/* `thread` runs here, or 0. */
-inlined enum adder adder_of(u64 thread)
-{
-	return has_main_gil(thread) ? PLAIN : adder_without_gil();
-}
-
-static void record_native(struct pl_inline_slot *own, u64 address, u64 size, u64 caller, u64 frame)
+void pl_record_native(struct pl_inline_slot *own, u64 address, u64 size, u64 caller, u64 frame)
 {
 	struct pl_inline_slot *slot = claim(own);
 	u64 thread = running_thread(slot);
@@ -100,14 +63,8 @@ static void record_native(struct pl_inline_slot *own, u64 address, u64 size, u64
 	}
 }
 
-/* What was allocated natively, or a plain one of Python's, is freed. */
-inlined void count_native_freed(const struct pl_inline_slot *own, struct taken old)
-{
-	count_freed(ENTRY_SITE(old.entry), old.size, adder_of(running_thread(own)));
-}
-
 /* Not in the map: allocated before the probe, or the inner part of a free that an outer hook has seen. */
-static cold void freed_unknown(const struct pl_inline_slot *own, u64 pointer, u32 entry)
+cold void pl_freed_unknown(const struct pl_inline_slot *own, u64 pointer, u32 entry)
 {
 	const bool plain = has_main_gil(running_thread(own));
 	const struct pl_inline_slot *slot = plain ? slot_zero() : own;
@@ -153,7 +110,7 @@ static __attribute__((noinline)) u64 new_marked(u64 a, u64 b, u64 c, u64 size, u
 	u64 result = call_marked(own, a, b, c, ENTRY_IN(slot_entry), &marker);
 
 	if (likely(result))
-		record_native(own, result, size, caller, FRAME);
+		pl_record_native(own, result, size, caller, FRAME);
 	marker_wipe(&marker);
 	return result;
 }
@@ -166,7 +123,7 @@ static __attribute__((noinline)) u64 place_marked(u64 place, u64 alignment, u64 
 	u64 result = call_marked(own, place, alignment, size, entry, &marker);
 
 	if (likely(!(u32)result))
-		record_native(own, *(const u64 *)place, size, caller, FRAME);
+		pl_record_native(own, *(const u64 *)place, size, caller, FRAME);
 	marker_wipe(&marker);
 	return result;
 }
@@ -186,7 +143,7 @@ static __attribute__((noinline)) u64 new_quietly(u64 a, u64 b, u64 size, u64 fra
 	if (own)
 		own->outer = 0;
 	if (likely(result))
-		record_native(own, result, size, load64(frame, 8), frame);
+		pl_record_native(own, result, size, load64(frame, 8), frame);
 	marker_wipe(&marker);
 	return result;
 }
@@ -239,7 +196,7 @@ static __attribute__((noinline)) u64 again_marked(u64 a, u64 b, u64 c, u64 size,
 	if (a) {
 		old = take(a);
 		if (!old.entry)
-			freed_unknown(own, a, entry);
+			pl_freed_unknown(own, a, entry);
 	}
 	result = call_marked(own, a, b, c, entry, &marker);
 	if (old.entry) {
@@ -250,7 +207,7 @@ static __attribute__((noinline)) u64 again_marked(u64 a, u64 b, u64 c, u64 size,
 			pl_put_back(a, old);
 	}
 	if (likely(result) && wanted)
-		record_native(own, result, size, caller, FRAME);
+		pl_record_native(own, result, size, caller, FRAME);
 	marker_wipe(&marker);
 	return result;
 }
@@ -272,7 +229,7 @@ static __attribute__((noinline)) void forget(u64 pointer, u32 entry)
 	if (likely(old.entry))
 		count_native_freed(!pl_config.thread_current || pl_config.thread_own ? NULL : thread_slot(), old);
 	else
-		freed_unknown(thread_slot(), pointer, entry);
+		pl_freed_unknown(thread_slot(), pointer, entry);
 }
 
 inlined u64 release(u64 a, u64 b, u64 c, u32 entry)
@@ -290,17 +247,30 @@ inlined u64 release(u64 a, u64 b, u64 c, u32 entry)
 /* Of mmap() protection and flags are of 32 bits; mremap() has no more than five arguments. */
 #define BOTH(c, d) ((u64)(u32)(c) | (u64)(d) << 32)
 
-inlined u64 call_long(struct pl_inline_slot *own, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f, u32 entry,
-	struct marker *marker)
+static cold void record_pythons_own(struct pl_inline_slot *own, u64 address, u64 size, u64 caller, u64 frame)
 {
-	u64 result;
+	u64 thread = running_thread(own);
+	u32 site = thread ? pl_greenlet_site(frame) : 0;
 
-	marker_set(marker);
+	if (site)
+		record(address, size, site, adder_of(thread));
+	else
+		pl_record_native(own, address, size, caller, frame);
+}
+
+/* Within a hook of what the pool gives, too: what is mapped there is not what is given. */
+static __attribute__((noinline)) u64 map_pool(u64 a, u64 b, u64 cd, u64 e, u64 f, u32 entry)
+{
+	struct pl_inline_slot *own = thread_slot();
+	const u64 outer = own ? own->outer : 0;
+	struct marker marker;
+	u64 result = call_long(own, a, b, (u32)cd, cd >> 32, e, f, entry, &marker);
+
 	if (own)
-		own->outer = (u64)marker;
-	result = ((long_function)ORIGINAL(entry))(a, b, c, d, e, f);
-	if (own)
-		own->outer = 0;
+		own->outer = outer;
+	if (likely(result < (u64)-PAGE))
+		pl_record_native(own, result, b, CALLER | PL_INLINE_CALLER_POOL, FRAME);
+	marker_wipe(&marker);
 	return result;
 }
 
@@ -310,8 +280,12 @@ static __attribute__((noinline)) u64 map_marked(u64 a, u64 b, u64 cd, u64 e, u64
 	struct marker marker;
 	u64 result = call_long(own, a, b, (u32)cd, cd >> 32, e, f, entry, &marker);
 
-	if (likely(result < (u64)-PAGE))
-		record_native(own, result, b, CALLER, FRAME);
+	if (likely(result < (u64)-PAGE)) {
+		if (unlikely(pl_config.flags[entry] & PL_INLINE_NATIVE_PYTHON))
+			record_pythons_own(own, result, b, CALLER, FRAME);
+		else
+			pl_record_native(own, result, b, CALLER, FRAME);
+	}
 	marker_wipe(&marker);
 	return result;
 }
@@ -343,8 +317,12 @@ inlined u64 map(u64 a, u64 b, u64 c, u64 d, u64 e, u64 f, u32 entry)
 {
 	struct pl_inline_slot *own;
 
+	if (unlikely(pl_config.flags[entry] & PL_INLINE_NATIVE_POOL) && control()->mode != PL_INLINE_OFF && d & ANONYMOUS &&
+		!pl_config.sample && !(d & (STACK | FIXED | FIXED_NOREPLACE)))
+		return map_pool(a, b, BOTH(c, d), e, f, entry);
 	if (control()->mode != PL_INLINE_OFF && d & ANONYMOUS && c & PROTECTION_WRITE &&
-		!(d & (STACK | FIXED | FIXED_NOREPLACE))) {
+		!(d & (STACK | FIXED | FIXED_NOREPLACE)) &&
+		(likely(!(pl_config.flags[entry] & PL_INLINE_NATIVE_PYTHON)) || pl_is_pythons_own(a, b, d))) {
 		own = thread_slot();
 		if (!is_nested(own) && is_wanted(own, b))
 			return map_marked(a, b, BOTH(c, d), e, f, entry);
@@ -383,7 +361,7 @@ static __attribute__((noinline)) u64 remap_marked(u64 a, u64 b, u64 c, u64 d, u6
 		count_freed(ENTRY_SITE(old.entry), old.size, adder_without_gil());
 	/* A mapping that is not known is no data, or of no sample: of the latter each size is drawn anew. */
 	if ((old.entry || pl_config.sample) && wanted)
-		record_native(own, result, c, CALLER, FRAME);
+		pl_record_native(own, result, c, CALLER, FRAME);
 out:
 	marker_wipe(&marker);
 	return result;

@@ -174,7 +174,7 @@ inlined bool sample_counts_down(struct pl_inline_slot *slot, u64 size)
 
 /* Tells apart the rows of one trace by the size of their blocks: to the byte below 1 KiB, to 1/64
  * above, so that one probability holds for all blocks of a row. */
-static cold u64 sample_salt(u64 size)
+static __attribute__((unused)) cold u64 sample_salt(u64 size)
 {
 	u32 shift = size < 1024 ? 0 : 57 - (u32)__builtin_clzll(size);
 
