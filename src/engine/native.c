@@ -104,7 +104,7 @@ static int update_objects(struct native *native, const struct pl_maps *maps, siz
 		if (code == 0 && !known && maps_memory(got, words))
 			objects[at - 1].allocator = pl_elf_linked_allocator(native->python->space, maps, map);
 		if (code == 0)
-			code = arrow_pools_add(native->python->space, maps, native_pool_name(), got);
+			code = arrow_pools_add(native->python->space, maps, (uint32_t)name_count - ARROW_FUNCTIONS, got);
 		/* Being loaded at this moment, or a mapping of something else. */
 		objects[at - 1].open = code == -EAGAIN;
 		if (code == -EAGAIN || code == -ENOEXEC)

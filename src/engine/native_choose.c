@@ -3,7 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "arrow_pools.h"
 #include "native_private.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/elf.h"
@@ -55,13 +54,13 @@ static const struct {
 	{"_ZdaPv" ALIGN, KIND(FREE), OPERATOR},
 	{"_ZdlPvm" ALIGN, KIND(FREE), OPERATOR},
 	{"_ZdaPvm" ALIGN, KIND(FREE), OPERATOR},
-	/* No symbols: see arrow_pools.h. */
+	/* No symbols, and the last: see arrow_pools.h. */
 	{"arrow::MemoryPool::Allocate", KIND(POOL_ALLOCATE), POOL},
 	{"arrow::MemoryPool::Reallocate", KIND(POOL_REALLOCATE), POOL},
 	{"arrow::MemoryPool::Free", KIND(POOL_FREE), POOL},
 };
 enum { VALUES_MAX = 128 };
-enum { FUNCTIONS = sizeof(functions) / sizeof(functions[0]), FUNCTION_MALLOC = 0, FUNCTION_POOL = FUNCTIONS - ARROW_FUNCTIONS };
+enum { FUNCTIONS = sizeof(functions) / sizeof(functions[0]), FUNCTION_MALLOC = 0 };
 _Static_assert((int)FUNCTIONS <= (int)PL_GOT_NAMES_MAX, "they can be asked for");
 
 struct native_object *native_find_object(const struct native *native, const struct pl_map *map)
@@ -77,11 +76,6 @@ size_t native_names(const char *names[PL_GOT_NAMES_MAX])
 	for (size_t i = 0; i < FUNCTIONS; i++)
 		names[i] = functions[i].name;
 	return FUNCTIONS;
-}
-
-uint32_t native_pool_name(void)
-{
-	return FUNCTION_POOL;
 }
 
 bool native_maps(uint32_t name)

@@ -16,11 +16,10 @@ struct native_object {
 
 struct native_object *native_find_object(const struct native *native, const struct pl_map *map);
 
-/* The names of the functions that are asked for: how many, and which. */
+/* The names of the functions that are asked for: how many, and which. The last ones are no symbols, but those of
+ * enum arrow_function. */
 size_t native_names(const char *names[PL_GOT_NAMES_MAX]);
 
-/* The first of the names of words that are no symbols: those of arrow_pools.h. */
-uint32_t native_pool_name(void);
 /* Whether a function of this name maps memory. */
 bool native_maps(uint32_t name);
 
