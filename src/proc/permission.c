@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "pyleak/process.h"
+#include "pyleak/page.h"
 
 #include <elf.h>
 #include <errno.h>
@@ -350,6 +351,10 @@ static int check_program(pid_t pid, struct pl_error *err)
 	pl_autoclose int fd = -1;
 	ssize_t length;
 
+	/* What is said of pages (pagemap, smaps) is said of these; nothing else has been tried. */
+	if (sysconf(_SC_PAGESIZE) != PL_PAGE)
+		return pl_fail(err, -ENOTSUP, "this kernel has pages of %ld bytes: pyleak knows those of %d only",
+			sysconf(_SC_PAGESIZE), PL_PAGE);
 	(void)snprintf(path, sizeof(path), "/proc/%d/exe", (int)pid);
 	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	length = fd < 0 ? -1 : pread(fd, header, sizeof(header), 0);
