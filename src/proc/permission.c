@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
 #include "pyleak/process.h"
-#include "pyleak/page.h"
 
 #include <elf.h>
 #include <errno.h>
@@ -19,6 +18,7 @@
 
 #include "pyleak/arch.h"
 #include "pyleak/cleanup.h"
+#include "pyleak/page.h"
 #include "process_private.h"
 
 /*

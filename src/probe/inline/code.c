@@ -15,11 +15,6 @@ static struct pl_inline_code_entry *map_at(u64 at)
 	return (struct pl_inline_code_entry *)pl_config.code_map + (at & pl_config.code_map_mask);
 }
 
-static void copy(u8 *to, const u8 *from, u64 size)
-{
-	__asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(size) : : "memory");
-}
-
 static u64 hash_bytes(u64 hash, const u8 *bytes, u64 size)
 {
 	u64 word, i = 0;
@@ -107,7 +102,7 @@ static u32 content_add(const struct piece piece[3], int32_t first_line, u64 hash
 		return PL_INLINE_CODE_LOST;
 	to = (u8 *)pl_config.arena + data;
 	for (u32 i = 0; i < 3; i++) {
-		copy(to, piece[i].bytes, piece[i].size);
+		copy_bytes(to, piece[i].bytes, piece[i].size);
 		to += piece[i].size;
 	}
 	row = (struct pl_inline_code *)pl_config.codes + number;

@@ -143,7 +143,7 @@ static __attribute__((noinline)) u64 new_quietly(u64 a, u64 b, u64 size, u64 fra
 	if (own)
 		own->outer = 0;
 	if (likely(result))
-		pl_record_native(own, result, size, load64(frame, 8), frame);
+		pl_record_native(own, result, size, frame_return(frame), frame);
 	marker_wipe(&marker);
 	return result;
 }

@@ -11,8 +11,7 @@ typedef u64 (*function)(u64 a, u64 b, u64 c);
 typedef u64 (*long_function)(u64 a, u64 b, u64 c, u64 d, u64 e, u64 f);
 
 #define CALLER ((u64)__builtin_return_address(0))
-/* Of the hook that calls the original. It is a frame on the caller's own: what leads there are jumps. */
-#define FRAME ((u64)__builtin_frame_address(0))
+/* FRAME is of the hook that calls the original. It is a frame on the caller's own: what leads there are jumps. */
 #define ORIGINAL(entry) (pl_config.original[entry])
 
 enum {

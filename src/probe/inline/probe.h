@@ -49,30 +49,24 @@ inlined u64 load64(u64 base, int32_t offset) { return *(const u64 *)(base + (u64
 inlined u32 load32(u64 base, int32_t offset) { return *(const u32 *)(base + (u64)(int64_t)offset); }
 inlined u8 load8(u64 base, int32_t offset) { return *(const u8 *)(base + (u64)(int64_t)offset); }
 
-/* pthread_self() on glibc and musl. */
-inlined u64 thread_pointer(void)
-{
-	u64 self;
-
-	__asm__("mov %%fs:0, %0" : "=r"(self));
-	return self;
-}
-
-inlined u64 stack_pointer(void)
-{
-	u64 sp;
-
-	__asm__ volatile("mov %%rsp, %0" : "=r"(sp));
-	return sp;
-}
-
-inlined u64 thread_word(int64_t offset)
-{
-	u64 word;
-
-	__asm__ volatile("mov %%fs:(%1), %0" : "=r"(word) : "r"(offset));
-	return word;
-}
+/*
+ * What differs by processor; src/probe/CPU/processor.h has:
+ *
+ *   thread_pointer()  what thread-local words are reached from, and a name for the thread
+ *   thread_self()     pthread_self() on glibc and musl
+ *   thread_word()     the word at an offset from the thread pointer
+ *   thread_vector()   the dynamic thread vector: where the blocks of modules' thread-local words are
+ *   stack_pointer()
+ *   FRAME             of the function that says it, whose caller is the program: one word, which
+ *                     frame_of_caller() (the caller's frame pointer), frame_return() (where it returns to) and
+ *                     frame_caller_sp() understand
+ *   add()             to a word of memory, so that the handler of a signal, which may map and unmap, comes before it
+ *                     or after it
+ *   fence_after_exchange()  what is read behind it is read after an exchange before it was seen by everybody
+ *   fence_between_stores()  what is stored behind it is not seen before what was stored before it
+ *   copy_bytes(), copy_words()  without a call and without a vector register
+ */
+#include "processor.h"
 
 u64 pl_state_in_block(bool attached);
 

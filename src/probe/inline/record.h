@@ -60,9 +60,6 @@ inlined enum adder adder_without_gil(void)
 	return thread_pointer() == pl_config.leader ? FIRST : SHARED;
 }
 
-/* One instruction: the handler of a signal, which may map and unmap, comes before it or after it. */
-inlined void add(u64 *total, u64 value) { __asm__("addq %1, %0" : "+m"(*total) : "er"(value) : "cc"); }
-
 /* Size before count and all before the block is given out: see the reader's rule in the ABI. */
 inlined void count_allocated(u32 site, u64 size, enum adder adder)
 {

@@ -36,24 +36,17 @@ static u64 claim_stack(struct pl_inline_stack **ret)
 	return claim + 1;
 }
 
-static void copy_words(u8 *to, u64 from, u64 bytes)
-{
-	u64 count = bytes / 8;
-
-	__asm__ volatile("rep movsq" : "+D"(to), "+S"(from), "+c"(count) : : "memory");
-}
-
-/* `frame` is the address of the hook's own frame: on it lie the caller's rbp and the address that is returned to. */
+/* `frame` is that of the hook. */
 cold void pl_stack_copy(const struct pl_inline_slot *slot, u32 site, u64 block, u64 size, u64 caller, u64 frame)
 {
-	const u64 sp = frame + 16, end = stack_end(slot, sp);
+	const u64 sp = frame_caller_sp(frame), end = stack_end(slot, sp);
 	uint16_t *skip = (uint16_t *)pl_config.skips + site;
 	u32 *entry = block & 15 ? NULL : granule(block);
 	u64 bytes = end - sp, sequence;
 	struct pl_inline_stack *stack;
 
 	/* Where a jump to the hook was made a call, its frame is not the one below the caller's. */
-	if (!end || !entry || ENTRY_SITE(*entry) != site || load64(frame, 8) != caller) {
+	if (!end || !entry || ENTRY_SITE(*entry) != site || frame_return(frame) != caller) {
 		*skip = PL_INLINE_SKIP_UNREADABLE;
 		return;
 	}
@@ -62,12 +55,15 @@ cold void pl_stack_copy(const struct pl_inline_slot *slot, u32 site, u64 block, 
 		return;
 	if (bytes > sizeof(stack->copy))
 		bytes = sizeof(stack->copy);
-	__atomic_store_n(&stack->sequence, 0, __ATOMIC_RELEASE);
+	/* The reader (engine/inline_stacks.c) looks at the sequence before and after: the new words must not be seen
+	 * before the old sequence is gone. A release orders what comes before it. */
+	__atomic_store_n(&stack->sequence, 0, __ATOMIC_RELAXED);
+	fence_between_stores();
 	stack->block = block;
 	stack->size = size;
 	stack->pc = caller;
 	stack->sp = sp;
-	stack->bp = load64(frame, 0);
+	stack->bp = frame_of_caller(frame);
 	stack->site = site;
 	stack->bytes = (u32)(bytes & ~(u64)7);
 	copy_words(stack->copy, sp, bytes);

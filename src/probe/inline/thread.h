@@ -51,7 +51,7 @@ inlined u64 running_thread(const struct pl_inline_slot *own)
 		return thread;
 	if (pl_config.thread_own)
 		return thread_word(pl_config.thread_own) == thread ? thread : 0;
-	return own && own->thread == thread && load64(thread, LAYOUT->thread_id) == thread_pointer() ? thread : 0;
+	return own && own->thread == thread && load64(thread, LAYOUT->thread_id) == thread_self() ? thread : 0;
 }
 
 /*
@@ -92,9 +92,11 @@ inlined bool reading_begin(const struct pl_inline_slot *own)
 	thread = own->thread;
 	reading = (u8 *)pl_config.reading + own->number;
 	(void)__atomic_exchange_n(reading, 1, __ATOMIC_SEQ_CST);
+	/* Dekker: who frees says so and then looks for readers. The loads below must not come before the byte is out. */
+	fence_after_exchange();
 	if (likely(!*(const volatile u64 *)pl_config.finalizing && !*(const volatile u64 *)&control()->workers_gone &&
 		   *(const volatile u64 *)pl_config.interpreters_head == pl_config.main_interpreter &&
-		   load64(thread, LAYOUT->thread_id) == thread_pointer() &&
+		   load64(thread, LAYOUT->thread_id) == thread_self() &&
 		   load64(thread, LAYOUT->thread_interpreter) == pl_config.main_interpreter &&
 		   (!pl_config.thread_tid || load32(thread, pl_config.thread_native_id) ==
 						     load32(thread_pointer(), pl_config.thread_tid))))

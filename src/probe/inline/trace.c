@@ -402,7 +402,7 @@ void pl_walks_forget(struct pl_inline_slot *slot)
  * that, or older, with the block of another library which had this number before. */
 u64 pl_state_in_block(bool attached)
 {
-	const u64 vector = load64(thread_pointer(), 8);
+	const u64 vector = thread_vector();
 	u64 block;
 
 	if (load64(vector, pl_config.thread_room) < pl_config.thread_module ||
