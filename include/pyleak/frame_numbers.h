@@ -5,14 +5,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "pyleak/index.h"
 #include "pyleak/stats.h"
 
-/* The distinct frames of many stacks, numbered from 0 on: files and documents write each frame once, and
- * stacks as numbers. */
+/* The distinct frames of many stacks, numbered from 0 on. The sites number theirs with it; a document that shows a few
+ * of them begins with 0 again. */
 struct pl_frame_numbers {
 	struct pl_frame *items; /* strings are those of the sites */
 	size_t count, capacity;
-	uint32_t *index; /* item + 1, or 0; twice as many as capacity */
+	struct pl_index index;
 };
 
 /* The number of an equal frame, a new one if there is none. UINT32_MAX: out of memory. */

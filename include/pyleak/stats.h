@@ -107,7 +107,7 @@ uint32_t pl_sites_stack(const struct pl_sites *sites, uint32_t site); /* UINT32_
 struct pl_traceback {
 	size_t count;
 	size_t native; /* so many of them, in front, are native */
-	bool more;     /* as of pl_sites_frames() */
+	bool more;     /* as of pl_sites_trace() */
 	bool gap;      /* between the native ones and the others some are not known */
 	const char *modules[PL_NATIVE_FRAMES_MAX];
 	struct pl_frame frames[PL_TRACEBACK_MAX];
@@ -121,8 +121,15 @@ size_t pl_sites_count(const struct pl_sites *sites);
 /* The running totals of a site, to be changed in place by an engine. The address holds until the
  * next pl_sites_intern(). Sites 0 to pl_sites_count() − 1 stand in a row. */
 struct pl_totals *pl_sites_totals(struct pl_sites *sites, uint32_t site);
-/* Frames of a site, innermost first; at least one. ret_more may be NULL. */
-const struct pl_frame *pl_sites_frames(const struct pl_sites *sites, uint32_t site, size_t *ret_count, bool *ret_more);
+/* The frames of a site by their numbers, innermost first; at least one. ret_more may be NULL. */
+const uint32_t *pl_sites_trace(const struct pl_sites *sites, uint32_t site, size_t *ret_count, bool *ret_more);
+/* Distinct frames of traces and of native stacks are numbered from 0 on, in the order in which they came; each is
+ * kept once. Addresses of frames hold as long as the sites. */
+const struct pl_frame *pl_sites_frame(const struct pl_sites *sites, uint32_t number);
+/* UINT32_MAX: no trace and no native stack has it. */
+uint32_t pl_sites_frame_number(const struct pl_sites *sites, const struct pl_frame *frame);
+/* The first one of its trace. */
+const struct pl_frame *pl_sites_innermost(const struct pl_sites *sites, uint32_t site);
 enum pl_site_domain pl_sites_domain(const struct pl_sites *sites, uint32_t site);
 /* CLOCK_MONOTONIC: when it was made here, which is when its first allocation was noticed. */
 int64_t pl_sites_born(const struct pl_sites *sites, uint32_t site);

@@ -169,12 +169,16 @@ static bool passes(const struct live_model *model, const struct pl_row *row)
 	if (model->group_by != PL_GROUP_TRACEBACK)
 		return false;
 
+	const struct pl_sites *sites = live_model_shown(model)->sites;
 	size_t count;
-	const struct pl_frame *frames = pl_sites_frames(live_model_shown(model)->sites, row->site, &count, NULL);
+	const uint32_t *numbers = pl_sites_trace(sites, row->site, &count, NULL);
 
-	for (size_t i = 0; i < count; i++)
-		if (contains(frames[i].filename, model->filter) || contains(frames[i].function, model->filter))
+	for (size_t i = 0; i < count; i++) {
+		const struct pl_frame *frame = pl_sites_frame(sites, numbers[i]);
+
+		if (contains(frame->filename, model->filter) || contains(frame->function, model->filter))
 			return true;
+	}
 	return false;
 }
 

@@ -31,7 +31,6 @@ void pl_recording_writer_free(struct pl_recording_writer *writer)
 		return;
 	ZSTD_freeCCtx(writer->compressor);
 	pl_table_free(&writer->texts);
-	pl_frame_numbers_free(&writer->frames);
 	free(writer->totals);
 	free(writer->placed);
 	free(writer);
@@ -76,6 +75,13 @@ static void piece_free(struct piece *piece)
 	free(piece->snapshot.apart_count);
 }
 
+uint32_t writer_frame(struct piece *piece, uint32_t number)
+{
+	if (piece->frame_end <= number)
+		piece->frame_end = (size_t)number + 1;
+	return number;
+}
+
 /* The sites from *ret_end's beginning on, as many as go into a piece. */
 static int add_sites(
 	struct pl_recording_writer *writer, struct piece *piece, const struct pl_snapshot *snapshot, size_t *ret_end)
@@ -86,7 +92,7 @@ static int add_sites(
 	for (; end < snapshot->count && total < RECORDING_PIECE_FRAMES; end++) {
 		size_t depth;
 
-		(void)pl_sites_frames(snapshot->sites, (uint32_t)end, &depth, NULL);
+		(void)pl_sites_trace(snapshot->sites, (uint32_t)end, &depth, NULL);
 		total += depth;
 	}
 	*ret_end = end;
@@ -101,18 +107,13 @@ static int add_sites(
 	for (size_t site = first; site < end; site++) {
 		size_t depth, i = site - first;
 		bool more;
-		const struct pl_frame *frames = pl_sites_frames(snapshot->sites, (uint32_t)site, &depth, &more);
+		const uint32_t *frames = pl_sites_trace(snapshot->sites, (uint32_t)site, &depth, &more);
 
 		message->site_domain[i] = (uint32_t)pl_sites_domain(snapshot->sites, (uint32_t)site);
 		message->site_more[i] = more;
 		message->site_depth[i] = (uint32_t)depth;
-		for (size_t frame = 0; frame < depth; frame++) {
-			uint32_t number = pl_frame_number(&writer->frames, &frames[frame]);
-
-			if (number == UINT32_MAX)
-				return -ENOMEM;
-			message->site_frames[message->n_site_frames++] = number;
-		}
+		for (size_t frame = 0; frame < depth; frame++)
+			message->site_frames[message->n_site_frames++] = writer_frame(piece, frames[frame]);
 	}
 	message->n_site_domain = message->n_site_more = message->n_site_depth = end - first;
 	return 0;
@@ -159,10 +160,10 @@ static int add_classes(
 }
 
 /* The frames that those sites have brought. */
-static int add_frames(struct pl_recording_writer *writer, struct piece *piece)
+static int add_frames(struct pl_recording_writer *writer, struct piece *piece, const struct pl_sites *sites)
 {
 	Pyleak__Recording *message = &piece->message;
-	size_t count = writer->frames.count - writer->frame_count;
+	size_t count = piece->frame_end > writer->frame_count ? piece->frame_end - writer->frame_count : 0;
 
 	if (!count)
 		return 0;
@@ -173,7 +174,7 @@ static int add_frames(struct pl_recording_writer *writer, struct piece *piece)
 	if (!message->frame_filename || !message->frame_function || !message->frame_line || !message->frame_source)
 		return -ENOMEM;
 	for (size_t i = 0; i < count; i++) {
-		const struct pl_frame *frame = &writer->frames.items[writer->frame_count + i];
+		const struct pl_frame *frame = pl_sites_frame(sites, (uint32_t)(writer->frame_count + i));
 		pl_autofree char *source =
 			writer->source ? writer->source(writer->context, frame->filename, frame->line) : NULL;
 
@@ -184,7 +185,7 @@ static int add_frames(struct pl_recording_writer *writer, struct piece *piece)
 		if (source)
 			message->frame_source[i] = writer_add_text(writer, piece, source) + 1;
 	}
-	writer->frame_count = writer->frames.count;
+	writer->frame_count = piece->frame_end;
 	message->n_frame_filename = message->n_frame_function = message->n_frame_line = message->n_frame_source = count;
 	return 0;
 }
@@ -364,7 +365,7 @@ static int add_piece(struct pl_recording_writer *writer, struct pl_snapshot *sna
 	if (code == 0 && end == snapshot->count)
 		code = writer_add_stacks(writer, &piece, snapshot);
 	if (code == 0)
-		code = add_frames(writer, &piece);
+		code = add_frames(writer, &piece, snapshot->sites);
 	if (code == 0)
 		code = writer_add_callers(writer, &piece, snapshot, end);
 	if (code == 0)

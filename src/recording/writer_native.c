@@ -68,12 +68,11 @@ static int add_new_stacks(struct pl_recording_writer *writer, struct piece *piec
 		message->stack_more[i] = more;
 		message->stack_depth[i] = (uint32_t)depth;
 		for (size_t n = 0; n < depth; n++) {
-			uint32_t *number = &message->stack_frames[message->n_stack_frames++];
+			uint32_t number = pl_sites_frame_number(sites, &lines[n].frame);
 
-			*number = pl_frame_number(&writer->frames, &lines[n].frame);
-			if (*number == UINT32_MAX ||
-				writer_text(writer, piece, lines[n].module,
-					&message->stack_modules[message->n_stack_modules++]) < 0)
+			message->stack_frames[message->n_stack_frames++] = writer_frame(piece, number);
+			if (writer_text(writer, piece, lines[n].module,
+				    &message->stack_modules[message->n_stack_modules++]) < 0)
 				return -ENOMEM;
 		}
 	}

@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: MIT */
+#include <stdlib.h>
+
 #include "pyleak/cleanup.h"
 #include "pyleak/process.h"
 #include "pyleak/report.h"
@@ -26,7 +28,10 @@ const struct pl_cause *pl_known_cause(
 {
 	const struct pl_causes *known = pl_causes_default();
 	size_t count;
-	const struct pl_frame *frames = pl_sites_frames(sites, site, &count, NULL);
+	const uint32_t *numbers = pl_sites_trace(sites, site, &count, NULL);
+	pl_autofree struct pl_frame *frames = calloc(count, sizeof(*frames));
 
-	return known ? pl_causes_find(known, facts, frames, count, source_pid ? line_of : NULL, &source_pid) : NULL;
+	for (size_t i = 0; frames && i < count; i++)
+		frames[i] = *pl_sites_frame(sites, numbers[i]);
+	return known && frames ? pl_causes_find(known, facts, frames, count, source_pid ? line_of : NULL, &source_pid) : NULL;
 }

@@ -102,14 +102,17 @@ static int print_value(FILE *out, const char *text)
 static int print_traceback(FILE *out, const struct pl_report *report, const struct pl_row *row)
 {
 	size_t count, length;
-	const struct pl_frame *frames = pl_sites_frames(report->sites, row->site, &count, NULL);
+	const uint32_t *numbers = pl_sites_trace(report->sites, row->site, &count, NULL);
 	pl_autofree char *text = NULL;
 	FILE *stream = open_memstream(&text, &length);
 
 	if (!stream)
 		return -ENOMEM;
-	while (count--)
-		(void)fprintf(stream, "%s:%d%s", frames[count].filename, frames[count].line, count ? "; " : "");
+	while (count--) {
+		const struct pl_frame *frame = pl_sites_frame(report->sites, numbers[count]);
+
+		(void)fprintf(stream, "%s:%d%s", frame->filename, frame->line, count ? "; " : "");
+	}
 	if (fclose(stream) != 0)
 		return -ENOMEM;
 	(void)fputs(",traceback=", out);

@@ -26,16 +26,19 @@ bool pl_is_library(const char *filename)
 const struct pl_frame *pl_row_caller(const struct pl_sites *sites, const struct pl_row *row)
 {
 	size_t count;
-	const struct pl_frame *frames = pl_sites_frames(sites, row->site, &count, NULL), *without_file = NULL;
+	const uint32_t *numbers = pl_sites_trace(sites, row->site, &count, NULL);
+	const struct pl_frame *without_file = NULL;
 
 	if (!pl_is_library(row->filename))
 		return NULL;
 	for (size_t i = 0; i < count; i++) {
-		if (!pl_is_library(frames[i].filename))
-			return &frames[i];
-		if (!without_file && frames[i].filename[0] == '<' && strncmp(frames[i].filename, "<frozen ", 8) != 0 &&
+		const struct pl_frame *frame = pl_sites_frame(sites, numbers[i]);
+
+		if (!pl_is_library(frame->filename))
+			return frame;
+		if (!without_file && frame->filename[0] == '<' && strncmp(frame->filename, "<frozen ", 8) != 0 &&
 			row->filename[0] != '<')
-			without_file = &frames[i];
+			without_file = frame;
 	}
 	return without_file;
 }

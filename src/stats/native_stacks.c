@@ -5,33 +5,33 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "strings.h"
-
 #define FIRST_CAPACITY 64
 
 struct kept_stack {
 	const struct pl_native_line *lines; /* in the arena */
-	uint64_t hash;
 	uint32_t count;
 	bool more;
 };
 
 static uint64_t hash_lines(const struct pl_native_line *lines, size_t count, bool more)
 {
-	uint64_t hash = hash_mix(count, more);
+	uint64_t hash = pl_hash(count, more);
 
 	for (size_t i = 0; i < count; i++) {
-		hash = hash_mix(hash, (uint64_t)(uintptr_t)lines[i].module);
-		hash = hash_mix(hash, (uint64_t)(uintptr_t)lines[i].frame.filename);
-		hash = hash_mix(hash, (uint64_t)(uintptr_t)lines[i].frame.function);
-		hash = hash_mix(hash, (uint64_t)lines[i].frame.line);
+		hash = pl_hash(hash, (uint64_t)(uintptr_t)lines[i].module);
+		hash = pl_hash(hash, (uint64_t)(uintptr_t)lines[i].frame.filename);
+		hash = pl_hash(hash, (uint64_t)(uintptr_t)lines[i].frame.function);
+		hash = pl_hash(hash, (uint64_t)lines[i].frame.line);
 	}
 	return hash;
 }
 
-static bool equal(const struct kept_stack *a, const struct kept_stack *b)
+static bool equal(const void *context, uint32_t item, const void *wanted)
 {
-	if (a->hash != b->hash || a->count != b->count || a->more != b->more)
+	const struct native_stacks *stacks = context;
+	const struct kept_stack *a = &stacks->items[item], *b = wanted;
+
+	if (a->count != b->count || a->more != b->more)
 		return false;
 	for (size_t i = 0; i < a->count; i++)
 		if (a->lines[i].module != b->lines[i].module || a->lines[i].frame.filename != b->lines[i].frame.filename ||
@@ -57,25 +57,20 @@ uint32_t native_stacks_intern(struct native_stacks *stacks, struct arena *arena,
 	size_t count, bool more)
 {
 	struct kept_stack wanted = {.lines = lines, .count = (uint32_t)count, .more = more};
-	struct pl_table_entry *entry;
+	uint64_t hash = hash_lines(lines, count, more);
+	uint32_t found = pl_index_find(&stacks->index, hash, equal, stacks, &wanted);
 	struct pl_native_line *copy;
-	uint64_t key;
 
 	assert(count <= PL_NATIVE_FRAMES_MAX);
-	wanted.hash = hash_lines(lines, count, more);
-	/* Of another stack with the same hash the key is the next one. */
-	for (key = wanted.hash | !wanted.hash; (entry = pl_table_find(&stacks->index, key)); key += 1 + !(key + 1))
-		if (equal(&stacks->items[entry->value[0]], &wanted))
-			return (uint32_t)entry->value[0];
+	if (found != UINT32_MAX)
+		return found;
 	if (stacks->count >= UINT32_MAX - 1 || (stacks->count == stacks->capacity && !grow(stacks)))
 		return UINT32_MAX;
 	copy = arena_take(arena, (count + !count) * sizeof(*copy));
-	entry = copy ? pl_table_insert(&stacks->index, key) : NULL;
-	if (!entry)
+	if (!copy || !pl_index_add(&stacks->index, hash, (uint32_t)stacks->count))
 		return UINT32_MAX;
 	memcpy(copy, lines, count * sizeof(*copy));
 	wanted.lines = copy;
-	entry->value[0] = stacks->count;
 	stacks->items[stacks->count] = wanted;
 	return (uint32_t)stacks->count++;
 }
@@ -93,6 +88,6 @@ const struct pl_native_line *native_stacks_lines(
 void native_stacks_free(struct native_stacks *stacks)
 {
 	free(stacks->items);
-	pl_table_free(&stacks->index);
+	pl_index_free(&stacks->index);
 	*stacks = (struct native_stacks){0};
 }

@@ -3,15 +3,15 @@
 #define PYLEAK_STATS_NATIVE_STACKS_H
 
 #include "arena.h"
+#include "pyleak/index.h"
 #include "pyleak/stats.h"
-#include "pyleak/table.h"
 
 /* The distinct native stacks of a set of sites, numbered from 0 on. There are as many as there are ways through
  * native code: few beside the sites. */
 struct native_stacks {
 	struct kept_stack *items;
 	size_t count, capacity;
-	struct pl_table index; /* by hash: item */
+	struct pl_index index;
 };
 
 /* UINT32_MAX: out of memory. */

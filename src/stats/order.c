@@ -33,11 +33,12 @@ static int compare_frames(const struct pl_frame *a, const struct pl_frame *b)
 static int compare_traces(const struct pl_sites *sites, uint32_t a, uint32_t b)
 {
 	size_t a_count, b_count;
-	const struct pl_frame *a_frames = pl_sites_frames(sites, a, &a_count, NULL);
-	const struct pl_frame *b_frames = pl_sites_frames(sites, b, &b_count, NULL);
+	const uint32_t *a_frames = pl_sites_trace(sites, a, &a_count, NULL);
+	const uint32_t *b_frames = pl_sites_trace(sites, b, &b_count, NULL);
 
 	for (size_t i = 1; i <= a_count && i <= b_count; i++) {
-		int result = compare_frames(&a_frames[a_count - i], &b_frames[b_count - i]);
+		int result = compare_frames(
+			pl_sites_frame(sites, a_frames[a_count - i]), pl_sites_frame(sites, b_frames[b_count - i]));
 
 		if (result)
 			return result;

@@ -69,14 +69,15 @@ static void add_line(struct pl_pool *pool, const struct pl_frame *line, int64_t 
 static const struct pl_frame *line_of(const struct pl_sites *sites, uint32_t site)
 {
 	size_t count;
-	const struct pl_frame *frames = pl_sites_frames(sites, site, &count, NULL);
+	const uint32_t *numbers = pl_sites_trace(sites, site, &count, NULL);
+	const struct pl_frame *innermost = pl_sites_innermost(sites, site);
 
-	if (!frames[0].line)
+	if (!innermost->line)
 		return NULL;
 	for (size_t i = 0; i < count; i++)
-		if (!pl_is_library(frames[i].filename))
-			return &frames[i];
-	return &frames[0];
+		if (!pl_is_library(pl_sites_frame(sites, numbers[i])->filename))
+			return pl_sites_frame(sites, numbers[i]);
+	return innermost;
 }
 
 void pl_pools_make(const struct pl_snapshot *now, const struct pl_snapshot *before, int64_t resident, struct pl_pools *ret)

@@ -7,16 +7,15 @@
 
 #include "order.h"
 #include "pyleak/cleanup.h"
+#include "pyleak/index.h"
 #include "pyleak/stats.h"
-#include "strings.h"
 
 struct grouping {
 	const struct pl_rows_options *options;
 	bool difference;
 	struct pl_row *items;
 	size_t count, capacity;
-	uint32_t *index; /* item + 1, or 0 */
-	size_t mask;
+	struct pl_index index;
 };
 
 static uint64_t since(uint64_t now, uint64_t before)
@@ -57,9 +56,10 @@ static bool compute(
 	       figures->window.freed_size;
 }
 
-static struct pl_row describe(
-	const struct pl_sites *sites, uint32_t site, const struct pl_frame *frame, enum pl_group group_by)
+static struct pl_row describe(const struct pl_sites *sites, uint32_t site, enum pl_group group_by)
 {
+	const struct pl_frame *frame = pl_sites_innermost(sites, site);
+
 	return (struct pl_row){
 		.domain = pl_sites_domain(sites, site),
 		.pid = pl_sites_process(sites, site),
@@ -95,42 +95,43 @@ bool pl_row_is_same(const struct pl_row *a, const struct pl_row *b, enum pl_grou
 
 bool pl_row_has_site(const struct pl_row *row, enum pl_group group_by, const struct pl_sites *sites, uint32_t site)
 {
-	size_t count;
-	const struct pl_row key = describe(sites, site, pl_sites_frames(sites, site, &count, NULL), group_by);
+	const struct pl_row key = describe(sites, site, group_by);
 
 	return pl_row_is_same(row, &key, group_by);
 }
 
 static uint64_t hash_row(const struct pl_row *row, enum pl_group group_by)
 {
-	uint64_t hash = hash_mix((uint64_t)row->pid << 8 | row->domain, (uint64_t)(uintptr_t)row->filename);
+	uint64_t hash = pl_hash((uint64_t)row->pid << 8 | row->domain, (uint64_t)(uintptr_t)row->filename);
 
 	if (group_by == PL_GROUP_LINE)
-		return hash_mix(hash, is_object(row) ? (uint64_t)(uintptr_t)row->function : (uint64_t)row->line);
+		return pl_hash(hash, is_object(row) ? (uint64_t)(uintptr_t)row->function : (uint64_t)row->line);
 	if (group_by == PL_GROUP_FUNCTION)
-		return hash_mix(hash, (uint64_t)(uintptr_t)row->function);
+		return pl_hash(hash, (uint64_t)(uintptr_t)row->function);
 	if (group_by == PL_GROUP_TRACEBACK)
-		return hash_mix(hash, row->site);
+		return pl_hash(hash, row->site);
 	return hash;
 }
 
-/* The place in the index of the row with this key, or where it would be. */
-static uint32_t *find_place(const struct grouping *grouping, const struct pl_row *key)
+static bool has_key(const void *context, uint32_t item, const void *key)
 {
-	enum pl_group group_by = grouping->options->group_by;
-	size_t i = hash_row(key, group_by) & grouping->mask;
+	const struct grouping *grouping = context;
 
-	while (grouping->index[i] && !same_row(&grouping->items[grouping->index[i] - 1], key, group_by))
-		i = (i + 1) & grouping->mask;
-	return &grouping->index[i];
+	return same_row(&grouping->items[item], key, grouping->options->group_by);
 }
 
-static struct pl_row *find_row(struct grouping *grouping, const struct pl_row *key)
+/* UINT32_MAX: there is no row with this key. */
+static uint32_t find_row(const struct grouping *grouping, const struct pl_row *key)
 {
-	uint32_t *place = find_place(grouping, key);
+	return pl_index_find(&grouping->index, hash_row(key, grouping->options->group_by), has_key, grouping, key);
+}
 
-	if (*place)
-		return &grouping->items[*place - 1];
+static struct pl_row *make_row(struct grouping *grouping, const struct pl_row *key)
+{
+	uint32_t found = find_row(grouping, key);
+
+	if (found != UINT32_MAX)
+		return &grouping->items[found];
 	if (grouping->count == grouping->capacity) {
 		size_t capacity = grouping->capacity ? 2 * grouping->capacity : 256;
 		struct pl_row *items = realloc(grouping->items, capacity * sizeof(*items));
@@ -140,10 +141,11 @@ static struct pl_row *find_row(struct grouping *grouping, const struct pl_row *k
 		grouping->items = items;
 		grouping->capacity = capacity;
 	}
+	if (!pl_index_add(&grouping->index, hash_row(key, grouping->options->group_by), (uint32_t)grouping->count))
+		return NULL;
 	grouping->items[grouping->count] = *key;
 	grouping->items[grouping->count].number = (uint32_t)grouping->count;
-	*place = (uint32_t)++grouping->count;
-	return &grouping->items[grouping->count - 1];
+	return &grouping->items[grouping->count++];
 }
 
 /* Whether a site stands for its row better than the one that does so far. */
@@ -159,10 +161,8 @@ static bool is_heavier(const struct pl_row *figures, const struct pl_row *row, b
 static int add_site(
 	struct grouping *grouping, const struct pl_sites *sites, uint32_t site, const struct pl_row *figures)
 {
-	size_t frame_count;
-	const struct pl_frame *frame = pl_sites_frames(sites, site, &frame_count, NULL);
-	const struct pl_row key = describe(sites, site, frame, grouping->options->group_by);
-	struct pl_row *row = find_row(grouping, &key);
+	const struct pl_row key = describe(sites, site, grouping->options->group_by);
+	struct pl_row *row = make_row(grouping, &key);
 
 	if (!row)
 		return -ENOMEM;
@@ -185,13 +185,10 @@ static int add_site(
 static void number_sites(struct grouping *grouping, const struct pl_sites *sites, uint32_t *row_of_site, size_t count)
 {
 	for (size_t site = 0; site < count; site++) {
-		size_t frame_count;
-		const struct pl_frame *frame = pl_sites_frames(sites, (uint32_t)site, &frame_count, NULL);
-		const struct pl_row key = describe(sites, (uint32_t)site, frame, grouping->options->group_by);
-		uint32_t place = *find_place(grouping, &key);
+		const struct pl_row key = describe(sites, (uint32_t)site, grouping->options->group_by);
 
-		assert(!place || grouping->items);
-		row_of_site[site] = place ? grouping->items[place - 1].number : UINT32_MAX;
+		/* Rows stand as they were made: their numbers are those of the index. */
+		row_of_site[site] = find_row(grouping, &key);
 	}
 }
 
@@ -248,20 +245,12 @@ int pl_rows_make(const struct pl_snapshot *now, const struct pl_snapshot *before
 	struct pl_rows *ret)
 {
 	struct grouping grouping = {.options = options, .difference = before != NULL};
-	pl_autofree uint32_t *index = NULL;
-	size_t capacity = 64, made;
+	size_t made;
 	int code = 0;
 
 	*ret = (struct pl_rows){0};
 	if (before && before->sites != now->sites)
 		return -EINVAL;
-	while (capacity < 2 * now->count)
-		capacity *= 2;
-	index = calloc(capacity, sizeof(*index));
-	if (!index)
-		return -ENOMEM;
-	grouping.index = index;
-	grouping.mask = capacity - 1;
 	for (size_t site = 0; site < now->count && code == 0; site++) {
 		const struct pl_totals *old = before && site < before->count ? &before->totals[site] : NULL;
 		enum pl_site_domain domain = pl_sites_domain(now->sites, (uint32_t)site);
@@ -275,11 +264,13 @@ int pl_rows_make(const struct pl_snapshot *now, const struct pl_snapshot *before
 	ret->items = grouping.items;
 	ret->row_of_site = code == 0 ? malloc((now->count ? now->count : 1) * sizeof(*ret->row_of_site)) : NULL;
 	if (!ret->row_of_site) {
+		pl_index_free(&grouping.index);
 		pl_rows_free(ret);
 		return -ENOMEM;
 	}
 	ret->site_count = now->count;
 	number_sites(&grouping, now->sites, ret->row_of_site, ret->site_count);
+	pl_index_free(&grouping.index);
 	made = grouping.count;
 	select_files(&grouping);
 	rows_sort(grouping.items, grouping.count, now->sites, options->group_by, options->sort);

@@ -5,6 +5,7 @@
 
 #include "arena.h"
 #include "native_stacks.h"
+#include "pyleak/index.h"
 #include "pyleak/stats.h"
 #include "pyleak/units.h"
 #include "strings.h"
@@ -12,8 +13,8 @@
 #define FIRST_CAPACITY 1024
 
 struct site {
-	const struct pl_frame *frames; /* in the arena */
-	uint64_t hash;
+	const uint32_t *frames; /* numbers; in the arena */
+	const struct pl_frame *innermost;
 	int64_t born_ns;
 	uint32_t frame_count;
 	pid_t process;
@@ -32,7 +33,19 @@ struct pl_sites {
 	struct site *items;	  /* [capacity] */
 	struct pl_totals *totals; /* [capacity]; apart, so that a snapshot is one copy */
 	size_t count, capacity;
-	uint32_t *index; /* site + 1, or 0; twice as many as capacity, so that probing stays short */
+	struct pl_index index;
+	/* Frames by their numbers, in the arena: they are pointed to. */
+	struct frame_numbers {
+		const struct pl_frame **items;
+		size_t count, capacity;
+		struct pl_index index;
+	} frames;
+	/* The trace that is looked for, by the numbers of its frames, and the one before it, with which it mostly has its
+	 * outer frames in common. */
+	struct numbers {
+		uint32_t *items;
+		size_t count, capacity;
+	} numbers, last;
 };
 
 struct pl_sites *pl_sites_new(void)
@@ -57,7 +70,11 @@ void pl_sites_free(struct pl_sites *sites)
 	arena_free(&sites->arena);
 	free(sites->items);
 	free(sites->totals);
-	free(sites->index);
+	pl_index_free(&sites->index);
+	free(sites->frames.items);
+	pl_index_free(&sites->frames.index);
+	free(sites->numbers.items);
+	free(sites->last.items);
 	free(sites);
 }
 
@@ -66,28 +83,71 @@ const char *pl_sites_string(struct pl_sites *sites, const char *text)
 	return strings_intern(&sites->strings, &sites->arena, text);
 }
 
-static bool equal(const struct site *a, const struct site *b)
+static bool is_frame(const void *context, uint32_t item, const void *wanted)
 {
-	if (a->hash != b->hash || a->frame_count != b->frame_count || a->domain != b->domain || a->more != b->more ||
-		a->caller.module != b->caller.module || a->caller.symbol != b->caller.symbol ||
-		a->caller.offset != b->caller.offset || a->process != b->process)
+	const struct frame_numbers *frames = context;
+	const struct pl_frame *a = frames->items[item], *b = wanted;
+
+	return a->filename == b->filename && a->function == b->function && a->line == b->line;
+}
+
+static uint64_t hash_frame(const struct pl_frame *frame)
+{
+	return pl_hash(pl_hash((uint64_t)frame->line, (uint64_t)(uintptr_t)frame->filename),
+		(uint64_t)(uintptr_t)frame->function);
+}
+
+uint32_t pl_sites_frame_number(const struct pl_sites *sites, const struct pl_frame *frame)
+{
+	return pl_index_find(&sites->frames.index, hash_frame(frame), is_frame, &sites->frames, frame);
+}
+
+static bool grow_frames(struct frame_numbers *frames)
+{
+	size_t capacity = frames->capacity ? 2 * frames->capacity : FIRST_CAPACITY;
+	const struct pl_frame **items = reallocarray(frames->items, capacity, sizeof(*items));
+
+	if (!items)
 		return false;
-	for (size_t i = 0; i < a->frame_count; i++)
-		if (a->frames[i].filename != b->frames[i].filename || a->frames[i].function != b->frames[i].function ||
-			a->frames[i].line != b->frames[i].line)
-			return false;
+	frames->items = items;
+	frames->capacity = capacity;
 	return true;
 }
 
-/* Where the number of an equal site stands, or would. */
-static uint32_t *find(const struct pl_sites *sites, const struct site *wanted)
+/* UINT32_MAX: out of memory. */
+static uint32_t number_frame(struct pl_sites *sites, const struct pl_frame *frame)
 {
-	size_t mask = 2 * sites->capacity - 1;
-	size_t i = wanted->hash & mask;
+	struct frame_numbers *frames = &sites->frames;
+	uint32_t found = pl_sites_frame_number(sites, frame);
+	struct pl_frame *copy;
 
-	while (sites->index[i] && !equal(&sites->items[sites->index[i] - 1], wanted))
-		i = (i + 1) & mask;
-	return &sites->index[i];
+	if (found != UINT32_MAX)
+		return found;
+	if (frames->count >= UINT32_MAX - 1 || (frames->count == frames->capacity && !grow_frames(frames)))
+		return UINT32_MAX;
+	copy = arena_take(&sites->arena, sizeof(*copy));
+	if (!copy || !pl_index_add(&frames->index, hash_frame(frame), (uint32_t)frames->count))
+		return UINT32_MAX;
+	*copy = *frame;
+	frames->items[frames->count] = copy;
+	return (uint32_t)frames->count++;
+}
+
+const struct pl_frame *pl_sites_frame(const struct pl_sites *sites, uint32_t number)
+{
+	assert(number < sites->frames.count);
+	return sites->frames.items[number];
+}
+
+static bool is_site(const void *context, uint32_t item, const void *wanted)
+{
+	const struct pl_sites *sites = context;
+	const struct site *a = &sites->items[item], *b = wanted;
+
+	return a->frame_count == b->frame_count && a->domain == b->domain && a->more == b->more &&
+	       a->caller.module == b->caller.module && a->caller.symbol == b->caller.symbol &&
+	       a->caller.offset == b->caller.offset && a->process == b->process &&
+	       memcmp(a->frames, b->frames, a->frame_count * sizeof(*a->frames)) == 0;
 }
 
 static bool grow(struct pl_sites *sites)
@@ -95,7 +155,6 @@ static bool grow(struct pl_sites *sites)
 	size_t capacity = sites->capacity ? 2 * sites->capacity : FIRST_CAPACITY;
 	struct site *items = realloc(sites->items, capacity * sizeof(*items));
 	struct pl_totals *totals;
-	uint32_t *index;
 
 	if (!items)
 		return false;
@@ -104,38 +163,57 @@ static bool grow(struct pl_sites *sites)
 	if (!totals)
 		return false;
 	sites->totals = totals;
-	index = calloc(2 * capacity, sizeof(*index));
-	if (!index)
-		return false;
-	for (size_t site = 0; site < sites->count; site++) {
-		size_t i = items[site].hash & (2 * capacity - 1);
-
-		while (index[i])
-			i = (i + 1) & (2 * capacity - 1);
-		index[i] = (uint32_t)site + 1;
-	}
-	free(sites->index);
-	sites->index = index;
 	sites->capacity = capacity;
 	return true;
 }
 
-static uint32_t add(struct pl_sites *sites, struct site site)
+static uint32_t add(struct pl_sites *sites, struct site site, uint64_t hash)
 {
-	struct pl_frame *frames;
+	uint32_t *frames;
 
 	if (sites->count >= UINT32_MAX - 1 || (sites->count == sites->capacity && !grow(sites)))
 		return UINT32_MAX;
 	frames = arena_take(&sites->arena, site.frame_count * sizeof(*frames));
-	if (!frames)
+	if (!frames || !pl_index_add(&sites->index, hash, (uint32_t)sites->count))
 		return UINT32_MAX;
 	memcpy(frames, site.frames, site.frame_count * sizeof(*frames));
 	site.frames = frames;
+	site.innermost = pl_sites_frame(sites, frames[0]);
 	site.born_ns = pl_now_ns();
-	*find(sites, &site) = (uint32_t)sites->count + 1;
 	sites->items[sites->count] = site;
 	sites->totals[sites->count] = (struct pl_totals){0};
 	return (uint32_t)sites->count++;
+}
+
+/* Into sites->numbers. */
+static bool number_trace(struct pl_sites *sites, const struct pl_frame *frames, size_t count)
+{
+	const struct numbers last = sites->numbers;
+	struct numbers *numbers = &sites->numbers;
+
+	*numbers = sites->last;
+	sites->last = last;
+	numbers->count = 0;
+	if (count > numbers->capacity) {
+		uint32_t *grown = reallocarray(numbers->items, 2 * count, sizeof(*grown));
+
+		if (!grown)
+			return false;
+		numbers->items = grown;
+		numbers->capacity = 2 * count;
+	}
+	for (size_t outer = 1; outer <= count; outer++) {
+		const struct pl_frame *frame = &frames[count - outer];
+		uint32_t number = outer <= last.count ? last.items[last.count - outer] : UINT32_MAX;
+
+		if (number == UINT32_MAX || !is_frame(&sites->frames, number, frame))
+			number = number_frame(sites, frame);
+		if (number == UINT32_MAX)
+			return false;
+		numbers->items[count - outer] = number;
+	}
+	numbers->count = count;
+	return true;
 }
 
 static uint32_t intern(struct pl_sites *sites, enum pl_site_domain domain, const struct pl_frame *frames, size_t count,
@@ -143,29 +221,24 @@ static uint32_t intern(struct pl_sites *sites, enum pl_site_domain domain, const
 {
 	struct site wanted = {
 		.caller = caller,
-		.frames = count ? frames : &sites->unknown,
 		.frame_count = count ? (uint32_t)count : 1,
 		.process = sites->process,
 		.domain = (uint8_t)domain,
 		.more = more,
 	};
+	uint64_t hash = pl_hash(wanted.frame_count, (uint64_t)sites->process << 32 | (uint64_t)domain << 1 | more);
+	uint32_t found;
 
 	assert(domain < PL_SITE_DOMAIN_COUNT);
 	assert(count < UINT32_MAX);
-	wanted.hash = hash_mix(wanted.frame_count, (uint64_t)wanted.process << 32 | (uint64_t)domain << 1 | more);
-	wanted.hash = hash_mix(wanted.hash, (uint64_t)(uintptr_t)caller.module ^ caller.offset);
-	for (size_t i = 0; i < wanted.frame_count; i++) {
-		wanted.hash = hash_mix(wanted.hash, (uint64_t)(uintptr_t)wanted.frames[i].filename);
-		wanted.hash = hash_mix(wanted.hash, (uint64_t)(uintptr_t)wanted.frames[i].function);
-		wanted.hash = hash_mix(wanted.hash, (uint64_t)wanted.frames[i].line);
-	}
-	if (sites->capacity) {
-		uint32_t found = *find(sites, &wanted);
-
-		if (found)
-			return found - 1;
-	}
-	return add(sites, wanted);
+	if (!number_trace(sites, count ? frames : &sites->unknown, wanted.frame_count))
+		return UINT32_MAX;
+	wanted.frames = sites->numbers.items;
+	hash = pl_hash(hash, (uint64_t)(uintptr_t)caller.module ^ caller.offset);
+	for (size_t i = 0; i < wanted.frame_count; i++)
+		hash = pl_hash(hash, wanted.frames[i]);
+	found = pl_index_find(&sites->index, hash, is_site, sites, &wanted);
+	return found != UINT32_MAX ? found : add(sites, wanted, hash);
 }
 
 uint32_t pl_sites_intern(
@@ -211,6 +284,9 @@ const struct pl_native_caller *pl_sites_native_caller(const struct pl_sites *sit
 
 uint32_t pl_sites_intern_stack(struct pl_sites *sites, const struct pl_native_line *lines, size_t count, bool more)
 {
+	for (size_t i = 0; i < count; i++)
+		if (number_frame(sites, &lines[i].frame) == UINT32_MAX)
+			return UINT32_MAX;
 	return native_stacks_intern(&sites->stacks, &sites->arena, lines, count, more);
 }
 
@@ -256,12 +332,13 @@ void pl_sites_traceback(const struct pl_sites *sites, uint32_t site, struct pl_t
 		ret->native = lines_count;
 	}
 	/* What stands for the Python frames of a site that has none is the innermost native one. */
-	if (lines_count && item->caller.module && count == 1 && item->frames[0].filename == item->caller.module &&
-		!item->frames[0].line)
+	if (lines_count && item->caller.module && count == 1 && item->innermost->filename == item->caller.module &&
+		!item->innermost->line)
 		count = 0;
 	if (count > PL_TRACEBACK_MAX - PL_NATIVE_FRAMES_MAX)
 		count = PL_TRACEBACK_MAX - PL_NATIVE_FRAMES_MAX;
-	memcpy(&ret->frames[lines_count], item->frames, count * sizeof(*item->frames));
+	for (size_t i = 0; i < count; i++)
+		ret->frames[lines_count + i] = *pl_sites_frame(sites, item->frames[i]);
 	ret->gap = ret->gap && count;
 	ret->count = lines_count + count;
 	ret->more = item->more;
@@ -289,13 +366,19 @@ struct pl_totals *pl_sites_totals(struct pl_sites *sites, uint32_t site)
 	return &sites->totals[site];
 }
 
-const struct pl_frame *pl_sites_frames(const struct pl_sites *sites, uint32_t site, size_t *ret_count, bool *ret_more)
+const uint32_t *pl_sites_trace(const struct pl_sites *sites, uint32_t site, size_t *ret_count, bool *ret_more)
 {
 	assert(site < sites->count);
 	*ret_count = sites->items[site].frame_count;
 	if (ret_more)
 		*ret_more = sites->items[site].more;
 	return sites->items[site].frames;
+}
+
+const struct pl_frame *pl_sites_innermost(const struct pl_sites *sites, uint32_t site)
+{
+	assert(site < sites->count);
+	return sites->items[site].innermost;
 }
 
 enum pl_site_domain pl_sites_domain(const struct pl_sites *sites, uint32_t site)

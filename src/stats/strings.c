@@ -1,16 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #include "strings.h"
 
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define FIRST_CAPACITY 256
-
-struct strings_entry {
-	const char *text; /* NULL: free */
-	uint64_t hash;
-};
 
 static uint64_t hash_text(const char *text, size_t length)
 {
@@ -20,39 +14,29 @@ static uint64_t hash_text(const char *text, size_t length)
 		uint64_t word;
 
 		memcpy(&word, text, sizeof(word));
-		hash = hash_mix(hash, word);
+		hash = pl_hash(hash, word);
 	}
 	for (; length; length--)
-		hash = hash_mix(hash, (unsigned char)*text++);
+		hash = pl_hash(hash, (unsigned char)*text++);
 	return hash;
 }
 
-static struct strings_entry *find(const struct strings *strings, uint64_t hash, const char *text)
+static bool equal(const void *context, uint32_t item, const void *wanted)
 {
-	size_t i = hash & strings->mask;
+	const struct strings *strings = context;
 
-	while (strings->entries[i].text &&
-		(strings->entries[i].hash != hash || strcmp(strings->entries[i].text, text) != 0))
-		i = (i + 1) & strings->mask;
-	return &strings->entries[i];
+	return strcmp(strings->items[item], wanted) == 0;
 }
 
 static bool grow(struct strings *strings)
 {
-	size_t capacity = strings->entries ? 2 * (strings->mask + 1) : FIRST_CAPACITY;
-	struct strings larger = {
-		.entries = calloc(capacity, sizeof(*larger.entries)),
-		.count = strings->count,
-		.mask = capacity - 1,
-	};
+	size_t capacity = strings->capacity ? 2 * strings->capacity : FIRST_CAPACITY;
+	const char **items = reallocarray(strings->items, capacity, sizeof(*items));
 
-	if (!larger.entries)
+	if (!items)
 		return false;
-	for (size_t i = 0; strings->entries && i <= strings->mask; i++)
-		if (strings->entries[i].text)
-			*find(&larger, strings->entries[i].hash, strings->entries[i].text) = strings->entries[i];
-	free(strings->entries);
-	*strings = larger;
+	strings->items = items;
+	strings->capacity = capacity;
 	return true;
 }
 
@@ -60,27 +44,24 @@ const char *strings_intern(struct strings *strings, struct arena *arena, const c
 {
 	size_t length = strlen(text);
 	uint64_t hash = hash_text(text, length);
-	struct strings_entry *entry;
+	uint32_t found = pl_index_find(&strings->index, hash, equal, strings, text);
 	char *copy;
 
-	if (strings->entries) {
-		entry = find(strings, hash, text);
-		if (entry->text)
-			return entry->text;
-	}
-	if ((!strings->entries || 3 * (strings->count + 1) > 2 * (strings->mask + 1)) && !grow(strings))
+	if (found != UINT32_MAX)
+		return strings->items[found];
+	if (strings->count >= UINT32_MAX - 1 || (strings->count == strings->capacity && !grow(strings)))
 		return NULL;
 	copy = arena_take(arena, length + 1);
-	if (!copy)
+	if (!copy || !pl_index_add(&strings->index, hash, (uint32_t)strings->count))
 		return NULL;
 	memcpy(copy, text, length + 1);
-	*find(strings, hash, text) = (struct strings_entry){copy, hash};
-	strings->count++;
+	strings->items[strings->count++] = copy;
 	return copy;
 }
 
 void strings_free(struct strings *strings)
 {
-	free(strings->entries);
+	free(strings->items);
+	pl_index_free(&strings->index);
 	*strings = (struct strings){0};
 }

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 #include <stdlib.h>
 
+#include "pyleak/index.h"
 #include "pyleak/table.h"
 
 #define FIRST_CAPACITY 256
 
-/* Addresses differ in their middle bits; the multiplication spreads them over the high ones. */
 static size_t home(const struct pl_table *table, uint64_t key)
 {
-	return (size_t)((key * 0x9e3779b97f4a7c15ULL) >> 20) & table->mask;
+	return (size_t)pl_hash(0, key) & table->mask;
 }
 
 static struct pl_table_entry *slot(const struct pl_table *table, uint64_t key)

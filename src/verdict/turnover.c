@@ -56,7 +56,7 @@ static int compare_growths(const void *a, const void *b)
 static bool same_frames(const struct pl_sites *sites, uint32_t a, uint32_t b)
 {
 	size_t count, other;
-	const struct pl_frame *x = pl_sites_frames(sites, a, &count, NULL), *y = pl_sites_frames(sites, b, &other, NULL);
+	const uint32_t *x = pl_sites_trace(sites, a, &count, NULL), *y = pl_sites_trace(sites, b, &other, NULL);
 
 	return count == other && pl_sites_process(sites, a) == pl_sites_process(sites, b) &&
 	       memcmp(x, y, count * sizeof(*x)) == 0;
@@ -82,18 +82,23 @@ static void share_unknown(const struct pl_sites *sites, struct group *groups, si
 	}
 }
 
+static bool same_function(const struct pl_frame *a, const struct pl_frame *b)
+{
+	return a->filename == b->filename && a->function == b->function;
+}
+
 /* Twice the frames from each of the two up to the function that both were called in, or are. */
 static unsigned int distance(const struct pl_sites *sites, uint32_t a, uint32_t b)
 {
 	size_t x_count, y_count;
-	const struct pl_frame *x = pl_sites_frames(sites, a, &x_count, NULL), *y = pl_sites_frames(sites, b, &y_count, NULL);
+	const uint32_t *x = pl_sites_trace(sites, a, &x_count, NULL), *y = pl_sites_trace(sites, b, &y_count, NULL);
 	unsigned int least = FAR + ASIDE;
 
 	if (pl_sites_process(sites, a) != pl_sites_process(sites, b))
 		return least;
 	for (unsigned int i = 0; i < x_count && i < NEAREST_FRAMES; i++)
 		for (unsigned int k = 0; k < y_count && k < NEAREST_FRAMES; k++)
-			if (x[i].filename == y[k].filename && x[i].function == y[k].function) {
+			if (same_function(pl_sites_frame(sites, x[i]), pl_sites_frame(sites, y[k]))) {
 				/* A call to or fro is no distance. */
 				unsigned int found = i + k <= 1 ? 0 : 2 * (i + k) + (i && k ? ASIDE : 0);
 

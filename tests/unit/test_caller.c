@@ -4,6 +4,7 @@
 
 #include "pyleak/stats.h"
 #include "sample.h"
+#include "trace_frames.h"
 
 static const char *caller_of(const char *trace)
 {
@@ -13,7 +14,7 @@ static const char *caller_of(const char *trace)
 	static char name[100];
 	size_t count;
 
-	row.filename = pl_sites_frames(sites, row.site, &count, NULL)[0].filename;
+	row.filename = trace_frames(sites, row.site, &count, NULL)[0].filename;
 	caller = pl_row_caller(sites, &row);
 	(void)snprintf(name, sizeof(name), "%s", caller ? caller->function : "nobody");
 	pl_sites_free(sites);

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "pyleak/causes.h"
+#include "trace_frames.h"
 
 #define SECTION "[name]\ncause  it leaks\nremedy  do not\nsee https://example.org/\n"
 
@@ -49,7 +50,7 @@ static bool found_in(const struct pl_causes *causes, const char *trace)
 	uint32_t site = sample_site(sites, PL_SITE_PYTHON, trace);
 	char source[] = "/app/cached.py";
 	size_t count;
-	const struct pl_frame *frames = pl_sites_frames(sites, site, &count, NULL);
+	const struct pl_frame *frames = trace_frames(sites, site, &count, NULL);
 	const struct pl_cause *cause = pl_causes_find(causes, &facts_now, frames, count, line_of, source);
 
 	pl_sites_free(sites);

@@ -8,6 +8,7 @@
 
 #include "../../src/engine/inline_read.h"
 #include "../../src/engine/inline_rounding.h"
+#include "trace_frames.h"
 
 /*
  * The recorder's tables in memory, as the reader finds them in a tracee: at addresses that are not
@@ -188,7 +189,7 @@ static const struct pl_totals *totals_of(const char *filename, int line)
 {
 	for (uint32_t i = 0; i < pl_sites_count(reader.sites); i++) {
 		size_t count;
-		const struct pl_frame *frames = pl_sites_frames(reader.sites, i, &count, NULL);
+		const struct pl_frame *frames = trace_frames(reader.sites, i, &count, NULL);
 
 		if (strcmp(frames[0].filename, filename) == 0 && frames[0].line == line)
 			return pl_sites_totals(reader.sites, i);
@@ -240,7 +241,7 @@ Test(inline_read, sites_and_their_frames)
 	cr_assert_eq(pl_inline_reader_pass(&reader), 0);
 	expect_totals("/app/inner.py", 10, (struct pl_totals){300, 3, 100, 1});
 	expect_totals("<unknown>", 0, (struct pl_totals){50, 5, 0, 0});
-	frames = pl_sites_frames(reader.sites, reader.local[site], &count, &more);
+	frames = trace_frames(reader.sites, reader.local[site], &count, &more);
 	cr_assert_eq(count, 2);
 	cr_assert(more);
 	cr_assert_str_eq(frames[0].function, "inner");
@@ -360,7 +361,7 @@ Test(inline_read, strings_of_every_kind)
 		size_t count;
 
 		cr_assert_eq(pl_inline_reader_pass(&reader), 0);
-		frames = pl_sites_frames(reader.sites, reader.local[site], &count, NULL);
+		frames = trace_frames(reader.sites, reader.local[site], &count, NULL);
 		cr_expect_str_eq(frames[0].filename, cases[i].expected);
 		cr_expect_str_eq(frames[0].function, cases[i].expected);
 		cr_expect_eq(frames[0].line, 10);
@@ -382,7 +383,7 @@ Test(inline_read, tables_that_are_full)
 	tracee->control.lost_sites = 1;
 	cr_assert_eq(pl_inline_reader_pass(&reader), 0);
 	expect_totals("<lost>", 0, (struct pl_totals){1000, 1, 0, 0});
-	frames = pl_sites_frames(reader.sites, reader.local[site], &count, NULL);
+	frames = trace_frames(reader.sites, reader.local[site], &count, NULL);
 	cr_assert_str_eq(frames[0].filename, "<unknown>");
 	/* Both have one frame that nothing is known of. */
 	cr_assert_eq(pl_sites_totals(reader.sites, reader.local[site])->allocated_count, 5);
@@ -561,7 +562,7 @@ Test(inline_read, native_sites)
 		const struct pl_totals *totals = pl_sites_totals(reader.sites, number);
 		const struct pl_native_caller *caller = pl_sites_native_caller(reader.sites, number);
 		size_t frames;
-		const struct pl_frame *frame = pl_sites_frames(reader.sites, number, &frames, NULL);
+		const struct pl_frame *frame = trace_frames(reader.sites, number, &frames, NULL);
 
 		if (!totals->allocated_count)
 			continue;

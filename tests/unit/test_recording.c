@@ -9,6 +9,7 @@
 #include "pyleak/recording_file.h"
 #include "reader_private.h"
 #include "recording_private.h"
+#include "trace_frames.h"
 
 /* Recordings: what is written is read, of a file that is cut all that is whole, and of one that lies
  * nothing. */
@@ -179,7 +180,7 @@ Test(recording, what_is_written_is_read)
 	cr_expect_eq(snapshot->totals[3].allocated_size, UINT64_MAX);
 	cr_expect_eq(pl_sites_domain(sites, 1), PL_SITE_PYTHON);
 	cr_expect_eq(pl_sites_domain(sites, 3), PL_SITE_NATIVE);
-	frames = pl_sites_frames(sites, 1, &count, &more);
+	frames = trace_frames(sites, 1, &count, &more);
 	cr_assert_eq(count, 2);
 	cr_expect(!more);
 	cr_expect_str_eq(frames[0].function, "encode");
@@ -188,7 +189,7 @@ Test(recording, what_is_written_is_read)
 		pl_recording_reader_source(reader, frames[0].filename, 41), "line 41 of /app/formatter.py");
 	cr_expect_null(pl_recording_reader_source(reader, frames[0].filename, 42));
 	cr_expect_null(pl_recording_reader_source(reader, pl_sites_string(sites, "/app/no_source.py"), 1));
-	frames = pl_sites_frames(sites, 4, &count, &more);
+	frames = trace_frames(sites, 4, &count, &more);
 	cr_expect(more);
 	cr_expect_str_eq(frames[0].filename, "\xff/d\n");
 	cr_expect_str_eq(frames[0].function, "");

@@ -5,6 +5,7 @@
 #include <limits.h>
 
 #include "compare_to.inc"
+#include "trace_frames.h"
 
 static const struct pl_rows_options everything = {.python = true, .native = true};
 
@@ -34,7 +35,7 @@ static void describe(
 	const struct pl_sites *sites, const struct pl_row *row, enum pl_group group_by, char *text, size_t size)
 {
 	size_t count;
-	const struct pl_frame *frames = pl_sites_frames(sites, row->site, &count, NULL);
+	const struct pl_frame *frames = trace_frames(sites, row->site, &count, NULL);
 
 	if (group_by != PL_GROUP_TRACEBACK) {
 		(void)snprintf(text, size, "%s:%d", row->filename, row->line);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "sample.h"
+#include "trace_frames.h"
 
 Test(sites, equal_text_is_one_string)
 {
@@ -64,14 +65,14 @@ Test(sites, what_makes_a_site)
 	cr_assert_eq(pl_sites_intern(sites, PL_SITE_PYTHON, frames, 2, false), 0);
 	cr_assert_eq(pl_sites_process(sites, 0), 0);
 
-	stored = pl_sites_frames(sites, 1, &count, &more);
+	stored = trace_frames(sites, 1, &count, &more);
 	cr_assert_eq(count, 2);
 	cr_assert(more);
 	cr_assert_neq(stored, frames);
 	cr_assert_eq(stored[0].filename, file);
 	cr_assert_eq(stored[0].line, 1);
 	cr_assert_eq(stored[1].line, 2);
-	(void)pl_sites_frames(sites, 0, &count, &more);
+	(void)trace_frames(sites, 0, &count, &more);
 	cr_assert_not(more);
 	cr_assert_eq(pl_sites_domain(sites, 2), PL_SITE_NATIVE);
 	cr_assert_eq(pl_sites_domain(sites, 3), PL_SITE_PYTHON);
@@ -86,7 +87,7 @@ Test(sites, no_frame_is_the_unknown_one)
 	uint32_t site = pl_sites_intern(sites, PL_SITE_PYTHON, NULL, 0, false);
 	size_t count;
 
-	stored = pl_sites_frames(sites, site, &count, NULL);
+	stored = trace_frames(sites, site, &count, NULL);
 	cr_assert_eq(count, 1);
 	cr_assert_str_eq(stored->filename, "<unknown>");
 	cr_assert_eq(stored->line, 0);
@@ -113,7 +114,7 @@ Test(sites, many)
 			site = pl_sites_intern(sites, PL_SITE_PYTHON, frames, 3, false);
 			cr_assert_eq(site, (uint32_t)i);
 			sample_allocate(sites, site, (uint64_t)i, 1);
-			stored = pl_sites_frames(sites, site, &count, NULL);
+			stored = trace_frames(sites, site, &count, NULL);
 			cr_assert_eq(count, 3);
 			for (int j = 0; j < 3; j++) {
 				cr_assert_eq(stored[j].filename, frames[j].filename);

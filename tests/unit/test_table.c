@@ -2,6 +2,7 @@
 #include <criterion/criterion.h>
 #include <stdlib.h>
 
+#include "pyleak/index.h"
 #include "pyleak/table.h"
 
 Test(table, empty_has_nothing)
@@ -65,4 +66,46 @@ Test(table, agrees_with_an_array_over_a_million_random_steps)
 		cr_assert_eq(entry ? entry->value[0] : 0, model[k]);
 	}
 	pl_table_free(&table);
+}
+
+static bool is_number(const void *context, uint32_t item, const void *wanted)
+{
+	return ((const uint64_t *)context)[item] == *(const uint64_t *)wanted;
+}
+
+/* With hashes of their own, with few that many have in common, and with none at all. */
+Test(index, finds_what_was_added_whatever_the_hashes)
+{
+	enum { ITEMS = 3000 };
+	static uint64_t items[ITEMS];
+
+	for (uint64_t different = 1; different <= UINT64_C(1) << 40; different <<= 10) {
+		struct pl_index index = {0};
+
+		for (uint32_t i = 0; i < ITEMS; i++) {
+			uint64_t hash;
+
+			items[i] = 7 * (uint64_t)i;
+			hash = pl_hash(0, items[i]) % different;
+			cr_assert_eq(pl_index_find(&index, hash, is_number, items, &items[i]), UINT32_MAX);
+			cr_assert(pl_index_add(&index, hash, i));
+		}
+		for (uint32_t i = 0; i < ITEMS; i++)
+			cr_assert_eq(pl_index_find(&index, pl_hash(0, items[i]) % different, is_number, items, &items[i]), i);
+		cr_assert_eq(index.count, ITEMS);
+		pl_index_free(&index);
+	}
+}
+
+Test(index, keeps_its_storage_where_room_was_made)
+{
+	struct pl_index index = {0};
+	const struct pl_index_slot *slots;
+
+	cr_assert(pl_index_reserve(&index, 1000));
+	slots = index.slots;
+	for (uint32_t i = 0; i < 1000; i++)
+		cr_assert(pl_index_add(&index, pl_hash(1, i), i));
+	cr_assert_eq(index.slots, slots);
+	pl_index_free(&index);
 }
