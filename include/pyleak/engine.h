@@ -80,7 +80,8 @@ int pl_engine_look(struct pl_engine *engine);
 /* The process has ended while others go on: what was live in it counts as freed from now on. Inline only. */
 void pl_engine_retire(struct pl_engine *engine);
 
-/* The process is one that begins: what it comes to have until then is what it begins with (struct pl_totals). */
+/* The process is one of several, and what it comes to have until then is what it begins with (struct pl_totals). What it
+ * frees when its interpreter ends is not counted: see pl_engine_retire(). Once, before the first update. */
 void pl_engine_begin(struct pl_engine *engine, int64_t until_ns);
 
 /* What a snapshot needs to know of each process. */

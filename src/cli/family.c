@@ -190,8 +190,7 @@ static void take_in(struct pl_family *family, struct kin *kin)
 		return;
 	}
 	/* Its first moments are those of a start: imports, caches that every worker fills. */
-	if (family->looked)
-		pl_engine_begin(target->engine, pl_now_ns() + START_NSEC);
+	pl_engine_begin(target->engine, family->looked ? pl_now_ns() + START_NSEC : 0);
 	family->members[family->member_count++] = target;
 	kin->target = target;
 }

@@ -69,6 +69,7 @@ int pl_targets_start(struct pl_targets *targets, const struct pl_options *option
 	if (code < 0)
 		return code;
 	if (targets->family) {
+		pl_engine_begin(targets->lead.engine, 0);
 		pl_family_know(targets->family, &targets->lead);
 		pl_family_look(targets->family);
 	}

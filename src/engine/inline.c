@@ -87,6 +87,15 @@ static void watch_tables(struct inline_engine *self)
 		(int)self->python->pid, control->next_site, self->reader.config.frame_limit);
 }
 
+/* An interpreter that ends frees what it has, all of it. What its process had is what it had before that. */
+static bool is_ending(const struct inline_engine *self)
+{
+	uint64_t word;
+
+	return self->in_family && self->python->finalizing &&
+	       pl_memory_read_u64(self->python->pid, self->python->finalizing, &word) == 0 && word;
+}
+
 static int inline_pass(struct inline_engine *self, size_t stacks)
 {
 	int code;
@@ -98,6 +107,8 @@ static int inline_pass(struct inline_engine *self, size_t stacks)
 	if (!self->words_changed)
 		watch_words(self);
 	pl_sites_set_process(self->engine.sites, self->apart ? self->python->pid : 0);
+	if (is_ending(self))
+		return 0;
 	self->reader.starting = pl_now_ns() < self->starts_until;
 	code = pl_inline_reader_pass(&self->reader);
 	if (code == 0) {
@@ -129,7 +140,10 @@ static int inline_look(struct pl_engine *engine)
 
 static void inline_begin(struct pl_engine *engine, int64_t until_ns)
 {
-	((struct inline_engine *)engine)->starts_until = until_ns;
+	struct inline_engine *self = (struct inline_engine *)engine;
+
+	self->in_family = true;
+	self->starts_until = until_ns;
 }
 
 static void inline_retire(struct pl_engine *engine)

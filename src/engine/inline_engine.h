@@ -32,6 +32,7 @@ struct inline_engine {
 	int64_t next_native_look;
 	uint64_t start_time;
 	int64_t next_pass;
+	bool in_family;
 	int64_t starts_until; /* of a process that begins: see pl_engine_begin() */
 	bool apart;     /* its sites bear its number */
 	int process_fd; /* a pidfd: becomes readable when the process ends; -1 before Linux 5.3 */

@@ -297,10 +297,10 @@ def work():
             leak(number)
             number += 1
         time.sleep(0.02)
-    os._exit(0)
 def fork():
     if os.fork() == 0:
         work()
+        sys.exit(0)
 LIFE = float(sys.argv[1])
 sys.stdout.write("ready\\n"); sys.stdout.flush()
 for _ in range(3):
