@@ -218,7 +218,9 @@ static bool begin_anew(struct path *path, struct view *view, uint32_t object)
 		restart(path);
 		(void)fprintf(path->out, "%s ", type->name);
 		if (view->layout.old_keys) {
-			uint64_t code = image_word(view->image, address + (uint64_t)view->layout.generator_frame + 16);
+			/* gi_code; up to 3.9 gi_running comes before it */
+			uint64_t code = image_word(view->image, address + (uint64_t)view->layout.generator_frame +
+				(view->python->minor >= 10 ? 8 : 16));
 
 			print_function(path, view, code);
 		} else {
