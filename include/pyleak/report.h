@@ -44,6 +44,7 @@ struct pl_report {
 	size_t pid_count;
 	bool per_process; /* rows are those of one process each: pl_row.pid */
 	int64_t window_ns;
+	bool two_recordings; /* what is live is set against what was in another one: nothing grew from the one to the other */
 	int64_t stop_ns; /* the longest stop so far */
 	enum pl_group group_by;
 	enum pl_sort sort;

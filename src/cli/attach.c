@@ -161,11 +161,8 @@ int pl_command_attach(const struct pl_options *given)
 	if (pl_session_open(&session, &options, &err) == 0 && !options.keep) {
 		int code = record(&session, &options, &err);
 
-		/* The process is let go before anything is printed. */
-		if (code == 0 || code == -EINTR || code == -ESRCH || code == -ECANCELED) {
-			(void)pl_session_finish(&session, &err);
-			(void)pl_session_report_now(&session, &err);
-		}
+		if (code == 0 || code == -EINTR || code == -ESRCH || code == -ECANCELED)
+			(void)pl_session_end(&session, &err);
 	}
 	if (options.keep && session.targets.lead.engine)
 		note_kept(&session.targets, options.children);

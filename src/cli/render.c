@@ -146,16 +146,15 @@ struct pl_rows_options pl_rows_wanted(const struct pl_options *options)
 }
 
 /* The window: what was before it is the older snapshot, or the start of the recording. */
-static void fill_window(const struct pl_options *options, struct pl_report *report, const struct pl_snapshot *now,
-	const struct pl_snapshot *before)
+static void fill_window(struct pl_report *report, const struct pl_snapshot *now, const struct pl_snapshot *before)
 {
-	/* Another recording (two files) has lost what it has. */
-	bool same = !options->files[1];
+	/* Another recording began with nothing too: neither its resident size nor what it lost goes on in this one. */
+	bool same = !report->two_recordings;
 
 	report->window_ns = now->taken_ns - (before ? before->taken_ns : report->facts.since_ns);
 	report->rss_before = before ? before->rss : report->facts.rss;
 	report->rss_after = now->rss;
-	report->account_before = before ? &before->account : &report->facts.account;
+	report->account_before = !same ? NULL : before ? &before->account : &report->facts.account;
 	report->account_after = &now->account;
 	report->losses = pl_losses_since(&now->losses, before && same ? &before->losses : NULL);
 }
@@ -175,8 +174,9 @@ int pl_render(const struct pl_options *options, struct pl_report *report, const 
 	selection.group_by = PL_GROUP_TRACEBACK;
 	if (code == 0 && format->stacks)
 		code = pl_rows_make(now, before, &selection, &stacks);
-	fill_window(options, report, now, before);
-	report->older = pl_snapshot_older(now, before);
+	fill_window(report, now, before);
+	if (!report->two_recordings)
+		report->older = pl_snapshot_older(now, before);
 	explain_growth(report, now, before);
 	report->group_by = options->group_by;
 	report->sort = options->sort;

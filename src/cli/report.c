@@ -166,14 +166,15 @@ static bool is_per_process(const struct pl_snapshot *snapshot)
 }
 
 static int print(const struct pl_options *options, struct pl_output *output, struct recording *recording,
-	const struct pl_snapshot *now, const struct pl_snapshot *before, const struct pl_history *history,
-	bool *ret_exceeded)
+	bool two_recordings, const struct pl_snapshot *now, const struct pl_snapshot *before,
+	const struct pl_history *history, bool *ret_exceeded)
 {
 	struct pl_report report = {
 		.kind = before ? PL_REPORT_DIFF : PL_REPORT_TOP,
 		.facts = *pl_recording_reader_facts(recording->reader),
 		.stop_ns = pl_recording_reader_stop(recording->reader),
 		.per_process = is_per_process(now),
+		.two_recordings = two_recordings,
 	};
 	const struct pl_report_options form = {
 		.limit = options->limit,
@@ -184,6 +185,15 @@ static int print(const struct pl_options *options, struct pl_output *output, str
 	};
 
 	return pl_render(options, &report, &form, now, before, history, output->stream, ret_exceeded);
+}
+
+/* Two that read one probe, which stayed in the process, are parts of one recording. */
+static bool is_another(const struct recording *first, const struct recording *last)
+{
+	const struct pl_facts *one = pl_recording_reader_facts(first->reader), *other = pl_recording_reader_facts(last->reader);
+
+	return first != last && (one->pid != other->pid || one->started.tv_sec != other->started.tv_sec ||
+					one->started.tv_nsec != other->started.tv_nsec);
 }
 
 /* The first recording has the older snapshot, the last (which may be the same) the newer one. */
@@ -210,7 +220,7 @@ static int show(const struct pl_options *options, struct pl_output *output, stru
 	if (code == 0)
 		code = follow(last, &at, to, history, &now, err);
 	if (code == 0) {
-		code = print(options, output, last, now, before, history, ret_exceeded);
+		code = print(options, output, last, is_another(first, last), now, before, history, ret_exceeded);
 		if (code < 0)
 			(void)pl_fail(err, code, "the report could not be written: %s", strerror(-code));
 	}

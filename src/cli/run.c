@@ -60,8 +60,7 @@ static void record(struct pl_session *session, struct pl_error *err)
 							       : pl_session_record(session, end, err);
 
 	if (code == 0 || code == -EINTR || code == -ESRCH || code == -ECANCELED) {
-		(void)pl_session_finish(session, err);
-		(void)pl_session_report_now(session, err);
+		(void)pl_session_end(session, err);
 	}
 }
 

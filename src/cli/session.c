@@ -202,11 +202,13 @@ int pl_session_report(struct pl_session *session, enum pl_report_kind kind, cons
 	return code < 0 ? code : pl_output_write(&session->output, text, length, go_on_recording, session);
 }
 
-int pl_session_report_now(struct pl_session *session, struct pl_error *err)
+int pl_session_end(struct pl_session *session, struct pl_error *err)
 {
 	struct pl_snapshot *now = pl_session_snapshot(session);
-	int code = now ? pl_session_report(session, PL_REPORT_TOP, now, NULL) : -ENOMEM;
+	int code;
 
+	(void)pl_session_finish(session, err);
+	code = now ? pl_session_report(session, PL_REPORT_TOP, now, NULL) : -ENOMEM;
 	pl_snapshot_free(now);
 	return code < 0 ? pl_fail(err, code, "the report could not be written: %s", strerror(-code)) : 0;
 }

@@ -59,8 +59,9 @@ int pl_session_finish(struct pl_session *session, struct pl_error *err);
 int pl_session_report(struct pl_session *session, enum pl_report_kind kind, const struct pl_snapshot *now,
 		      const struct pl_snapshot *before);
 
-/* The last report of `attach`: what is live now. */
-int pl_session_report_now(struct pl_session *session, struct pl_error *err);
+/* The last report of `attach`: what is live now. What it says of the resident size is true of the moment before the
+ * recorder's tables go; the process is let go before anything is printed. */
+int pl_session_end(struct pl_session *session, struct pl_error *err);
 /* Records until `end` and takes a snapshot at the start, which the others begin from, and one after each interval. */
 int pl_session_take_snapshots(struct pl_session *session, int64_t end, struct pl_error *err);
 

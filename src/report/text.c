@@ -368,7 +368,10 @@ static void print_growth(const struct text *text)
 	char size[PL_SIZE_TEXT], window[PL_SIZE_TEXT];
 
 	pl_format_duration(report->window_ns, window);
-	(void)fprintf(text->out, "growth in %s", window);
+	if (report->two_recordings)
+		(void)fputs("difference of the two recordings", text->out);
+	else
+		(void)fprintf(text->out, "growth in %s", window);
 	if (report->pid_count > 1)
 		(void)fprintf(text->out, " in %zu processes", report->pid_count);
 	(void)fputs(": tracked ", text->out);

@@ -100,3 +100,30 @@ def test_settings_that_a_probe_does_not_have(victim):
     finally:
         assert pyleak("detach", victim.pid).status == 0
     victim.check()
+
+
+# -- growth -----------------------------------------------------------------------------------------
+
+def test_the_resident_size_is_that_of_the_last_moment(victim, tmp_path):
+    """Not that of the moment after, when the recorder's tables have gone: the growth would be less than what is live."""
+    path = tmp_path / "last.pyleak"
+    assert pyleak("attach", victim.pid, "-d", "1500ms", "-i", "500ms", "-o", path).status == 0
+    for document in (pyleak("report", path, "--format", "json").json(),
+                     pyleak("attach", victim.pid, "-d", "1s", "--format", "json").json()):
+        assert document["account"]["pyleak"]["after"] > 64 << 10, document["account"]
+        assert document["account"]["growth"]["pyleak"] == document["account"]["pyleak"]["after"]
+    victim.check()
+
+
+def test_two_recordings_of_two_processes(python, tmp_path):
+    """What is live in one is set against the other: nothing grew, in no time, and no older blocks were freed."""
+    paths = [tmp_path / "one.pyleak", tmp_path / "other.pyleak"]
+    for path in paths:
+        with Victim(python) as running:
+            assert pyleak("attach", running.pid, "-d", "500ms", "-o", path).status == 0
+    text = pyleak("report", *paths).stdout
+    assert "growth in" not in text and "difference of the two recordings: tracked " in text, text
+    assert "\nRSS " not in text and "older blocks" not in text and "freed from before" not in text, text
+    assert pyleak("report", *paths, "--format", "json").json()["account"] is None
+    text = pyleak("report", paths[1]).stdout
+    assert "growth in" in text and "\nRSS " in text, text
