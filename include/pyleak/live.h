@@ -10,6 +10,7 @@
 #include "pyleak/facts.h"
 #include "pyleak/headroom.h"
 #include "pyleak/stats.h"
+#include "pyleak/verdict.h"
 
 /*
  * The live view of `pyleak attach`: what is recorded, on a whole terminal, with keys. It is fed snapshots and asks for
@@ -61,6 +62,9 @@ bool pl_live_look(struct pl_live *live);
 
 /* How the rows are grouped and sorted now, for a report that follows. */
 void pl_live_selection(const struct pl_live *live, enum pl_group *ret_group_by, enum pl_sort *ret_sort);
+
+/* The windows that its verdicts rest on, for a report that follows: the caller's from then on. NULL: there are none. */
+struct pl_history *pl_live_take_history(struct pl_live *live);
 
 /* Gives the terminal back, and then says what was logged meanwhile. NULL is allowed. */
 void pl_live_close(struct pl_live *live);

@@ -116,6 +116,17 @@ static void take_selection(const struct pl_live *live, struct pl_options *option
 		options->sort = sort;
 }
 
+/* What was judged on the screen is judged so in the report. */
+static void take_history(struct pl_session *session, struct pl_live *live)
+{
+	struct pl_history *history = pl_live_take_history(live);
+
+	if (!history)
+		return;
+	pl_history_free(session->history);
+	session->history = history;
+}
+
 static int record(struct pl_session *session, struct pl_options *options, struct pl_error *err)
 {
 	int64_t end = options->duration_ns ? session->started_ns + options->duration_ns : INT64_MAX;
@@ -132,8 +143,10 @@ static int record(struct pl_session *session, struct pl_options *options, struct
 		code = pl_session_record(session, end, err);
 	else if (code == 0)
 		code = show(session, live, end, err);
-	if (live)
+	if (live) {
 		take_selection(live, options);
+		take_history(session, live);
+	}
 	pl_live_close(live);
 	pl_process_free(&process);
 	return code;

@@ -59,9 +59,8 @@ static void record(struct pl_session *session, struct pl_error *err)
 	int code = pl_report_format(options->format)->snapshots ? pl_session_take_snapshots(session, end, err)
 							       : pl_session_record(session, end, err);
 
-	if (code == 0 || code == -EINTR || code == -ESRCH || code == -ECANCELED) {
+	if (code == 0 || code == -EINTR || code == -ESRCH || code == -ECANCELED)
 		(void)pl_session_end(session, err);
-	}
 }
 
 static void note_before(const struct pl_session *session)

@@ -4,11 +4,13 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "pyleak/cleanup.h"
 #include "pyleak/report.h"
 #include "pyleak/units.h"
 
+enum { CALLERS_SHOWN = 3 };
 #define COUNT_MAX 99999999 /* what fits its column */
 
 void live_format_age(int64_t ns, char text[LIVE_CELL_MAX])
@@ -114,10 +116,32 @@ char *live_source(const struct live_model *model, const char *filename, int line
 	return source ? pl_printable(source) : NULL;
 }
 
+/* "main.py:12 > views.py:7 > ": who called, without which the rows of one line look the same. */
+static char *format_callers(const struct live_model *model, const struct pl_row *row)
+{
+	const struct pl_sites *sites = live_model_shown(model)->sites;
+	size_t count, shown;
+	const uint32_t *trace = pl_sites_trace(sites, row->site, &count, NULL);
+	char *text = strdup("");
+
+	shown = count < 1 + CALLERS_SHOWN ? count : 1 + CALLERS_SHOWN;
+	for (size_t i = 1; text && i < shown; i++) {
+		const struct pl_frame *frame = pl_sites_frame(sites, trace[i]);
+		pl_autofree char *filename = pl_printable(frame->filename), *inner = text;
+		const char *slash = filename ? strrchr(filename, '/') : NULL;
+
+		text = NULL;
+		if (!filename || asprintf(&text, "%s:%d > %s", slash ? slash + 1 : filename, frame->line, inner) < 0)
+			return NULL;
+	}
+	return text;
+}
+
 char *live_format_place(const struct live_model *model, const struct pl_row *row)
 {
 	pl_autofree char *filename = pl_printable(row->filename);
 	pl_autofree char *function = row->function ? pl_printable(row->function) : NULL;
+	pl_autofree char *callers = model->group_by == PL_GROUP_TRACEBACK ? format_callers(model, row) : NULL;
 	char *place = NULL, process[PL_SIZE_TEXT] = "";
 	int length;
 
@@ -130,6 +154,6 @@ char *live_format_place(const struct live_model *model, const struct pl_row *row
 	else if (model->group_by == PL_GROUP_FUNCTION && function)
 		length = asprintf(&place, "%s:%d (%s)%s", filename, row->line, function, process);
 	else
-		length = asprintf(&place, "%s:%d%s", filename, row->line, process);
+		length = asprintf(&place, "%s%s:%d%s", callers ? callers : "", filename, row->line, process);
 	return length < 0 ? NULL : place;
 }

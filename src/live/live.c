@@ -91,6 +91,11 @@ bool pl_live_look(struct pl_live *live)
 	return go_on;
 }
 
+struct pl_history *pl_live_take_history(struct pl_live *live)
+{
+	return PL_TAKE(live->model.windows);
+}
+
 void pl_live_selection(const struct pl_live *live, enum pl_group *ret_group_by, enum pl_sort *ret_sort)
 {
 	*ret_group_by = live->model.group_by;

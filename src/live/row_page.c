@@ -12,6 +12,7 @@
 #include "pyleak/report.h"
 #include "pyleak/units.h"
 
+enum { LINE_CELLS = sizeof("\", line ") - 1 };
 enum { LABEL_CELLS = 10, CHART_HEIGHT_MAX = 8, CHART_FROM_LINES = 10, LOW_CHART_HEIGHT = 4 };
 /* Of the traceback, below which the whole page is scrolled; and of what stands above it, at most. */
 enum { FRAMES_LINES_MIN = 4, HEAD_LINES_MAX = 80 };
@@ -40,6 +41,10 @@ static int render_figures(const struct live_model *model, const struct pl_row *r
 
 		if (!text[0])
 			continue;
+		/* A figure that has no room left goes to the next line. */
+		if (!change && line && line->cells &&
+			live_line_left(line) < 2 + (int)strlen(names[i]) + 1 + live_text_cells(text, screen->utf8) + 2)
+			line = live_screen_line(screen, y++);
 		if (change)
 			live_put(line, LIVE_PLAIN, " (");
 		else
@@ -173,6 +178,7 @@ struct traceback {
 	int y, end;
 	size_t skip;
 	size_t count;
+	size_t own; /* the line of the program's own frame; SIZE_MAX: it is the innermost, or there is none */
 };
 
 static struct live_line *next_line(struct traceback *traceback)
@@ -188,11 +194,16 @@ static void put_frame(const struct live_model *model, const struct pl_frame *fra
 	pl_autofree char *filename = pl_printable(frame->filename);
 	pl_autofree char *function = pl_printable(frame->function);
 	pl_autofree char *source = live_source(model, frame->filename, frame->line);
+	char number[16];
 
 	if (!filename || !function)
 		return;
-	live_putf(line, LIVE_PLAIN, "  File \"%s\", line ", filename);
-	live_putf(line, LIVE_BOLD, "%d", frame->line);
+	(void)snprintf(number, sizeof(number), "%d", frame->line);
+	live_put(line, LIVE_PLAIN, "  File \"");
+	/* On a narrow screen a long path loses its beginning: the number of the line stays. */
+	live_put_tail(line, LIVE_PLAIN, live_line_left(line) - LINE_CELLS - (int)strlen(number), filename);
+	live_put(line, LIVE_PLAIN, "\", line ");
+	live_put(line, LIVE_BOLD, number);
 	live_putf(line, LIVE_PLAIN, ", in %s", function);
 	if (source)
 		live_putf(next_line(traceback), LIVE_ACCENT, "    %s", source);
@@ -202,10 +213,15 @@ static size_t put_frames(const struct live_model *model, const struct pl_row *ro
 {
 	struct pl_traceback frames;
 
+	const struct pl_frame *own = pl_row_caller(live_model_shown(model)->sites, row);
+
 	pl_sites_traceback(live_model_shown(model)->sites, row->site, &frames);
+	traceback->own = SIZE_MAX;
 	if (frames.more)
 		live_put(next_line(traceback), LIVE_DIM, "  (and what called it: see --frames)");
 	for (size_t i = frames.count; i-- > 0;) {
+		if (own && frames.frames[i].line == own->line && frames.frames[i].filename == own->filename)
+			traceback->own = traceback->count;
 		put_frame(model, &frames.frames[i], traceback);
 		if (frames.gap && i == frames.native)
 			live_put(next_line(traceback), LIVE_DIM, "  (native frames that are not known)");
@@ -223,7 +239,8 @@ static void render_traceback(
 		return;
 	pl_format_size(row->site_size, false, size);
 	live_putf(live_screen_line(screen, y), LIVE_DIM,
-		"largest traceback: %s in %" PRId64 " blocks, most recent call last", size, row->site_count);
+		"largest traceback: %s in %" PRId64 " block%s, most recent call last", size, row->site_count,
+		row->site_count == 1 ? "" : "s");
 	(void)put_frames(model, row, &traceback);
 }
 
@@ -288,7 +305,8 @@ void live_row_render(struct live_model *model, struct live_screen *screen, int f
 	if (end - y >= CHART_FROM_LINES)
 		title = render_chart(model, row, screen, y, height < CHART_HEIGHT_MAX ? height : CHART_HEIGHT_MAX);
 	room = end > title + 1 ? (size_t)(end - title - 1) : 0;
-	top = scroll(model, frames, room, frames);
+	/* It opens at the innermost frames, unless the program's own one would be off the screen. */
+	top = scroll(model, frames, room, dry.own < frames && dry.own + room < frames ? dry.own : frames);
 	render_traceback(model, row, screen, title, end, top);
 	if (frames > room)
 		live_put_edge(live_screen_line(screen, title), LIVE_DIM, top ? "\u2191\u2193" : "\u2193");

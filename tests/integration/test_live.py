@@ -46,7 +46,7 @@ def start(terminal, victim, *arguments):
 def test_session(leaking, tmp_path):
     """From the command to the report: a leak is seen to grow, is found, opened, filtered; and all is as it was."""
     before = Trace(leaking.pid)
-    with Terminal(tmp_path) as terminal:
+    with Terminal(tmp_path, 80, 50) as terminal:
         modes = terminal.modes()
         screen = start(terminal, leaking)
         assert terminal.modes() != modes, "it would go by unnoticed if they were not given back"
@@ -84,6 +84,26 @@ def test_session(leaking, tmp_path):
         assert terminal.modes() == modes
     wait_clean(leaking.pid, 2)
     assert not before.differences(leaking.pid)
+
+
+def test_the_report_judges_like_the_view(leaking, tmp_path):
+    """A row that was steady on the screen is so in the report after it."""
+    with Terminal(tmp_path, 100, 40) as terminal:
+        start(terminal, leaking, "-i", "1s")
+
+        last = [0]
+
+        def steady(text):
+            if time.monotonic() - last[0] > 0.3:
+                last[0] = time.monotonic()
+                leaking.tell("leak 500")
+                assert leaking.line() == "leaked"
+            return any(LEAK in line and "steady" in line for line in text.splitlines())
+        terminal.wait(steady, seconds=60)
+        terminal.type("q")
+        screen = terminal.wait("total: size=")
+        assert "steady growth" in screen.replace("\n", " "), screen
+        assert terminal.status() == 0
 
 
 @pytest.mark.parametrize("columns, lines", [(40, 10), (80, 24), (200, 50)])

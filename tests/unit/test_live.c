@@ -349,7 +349,10 @@ Test(live, row)
 	live_on(40);
 	press(LIVE_KEY_ENTER);
 	expect("/srv/app.py:29 in parse");
-	expect("size=60.0 KiB (+15.0 KiB), count=120 (+30), average=512 B, churn=1536 B/s, age=");
+	expect("size=60.0 KiB (+15.0 KiB), count=120 (+30), average=512 B, churn=1536 B/s");
+	/* It has no room left in that line, and is not cut. */
+	expect("age=0s");
+	cr_assert_eq(strncmp(find("age=0s"), "age=0s", 6), 0);
 	expect("60.0 KiB\u2502");
 	expect("\u2588");
 	expect("39s ago");
@@ -364,6 +367,47 @@ Test(live, row)
 	expect("size=1536 B (");
 	press(LIVE_KEY_BACK);
 	expect("SIZE\u25bc");
+}
+
+/* Of a path that is too long for the screen the end stays, and the number of the line. */
+Test(live, long_path)
+{
+	char trace[400];
+
+	(void)sprintf(trace, "/%0200d/site-packages/orm/session.py:1234:flush|/srv/app.py:50:import_csv", 0);
+	sample_allocate(sites, sample_site(sites, PL_SITE_PYTHON, trace), 1 << 20, 1);
+	live_on(1);
+	press(LIVE_KEY_ENTER);
+	expect("orm/session.py\", line 1234");
+	expect("in 1 block,");
+	width = 60;
+	expect("session.py\", line 1234");
+}
+
+/* Below so many frames of a library the program's own one would not be seen. */
+Test(live, own_frame)
+{
+	char trace[4096] = "";
+
+	for (int i = 0; i < 20; i++)
+		(void)sprintf(trace + strlen(trace), "/usr/lib/python3/dist-packages/deep.py:%d:f%d|", i + 1, i);
+	strcat(trace, "/srv/mine.py:99:handler|/usr/lib/python3/dist-packages/server.py:7:serve");
+	sample_allocate(sites, sample_site(sites, PL_SITE_PYTHON, trace), 1 << 20, 1);
+	live_on(1);
+	press(LIVE_KEY_ENTER);
+	expect("File \"/srv/mine.py\", line 99, in handler");
+	expect_not("line 1, in f0");
+	press(LIVE_KEY_END);
+	expect("line 1, in f0");
+}
+
+/* Rows of one line, told apart by who called. */
+Test(live, rows_of_one_line)
+{
+	live_on(3);
+	type("t");
+	expect("app.py:50 > /srv/app.py:29");
+	expect("retry.py:5 > /srv/app.py:29");
 }
 
 Test(live, long_traceback)
