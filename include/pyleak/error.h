@@ -24,7 +24,7 @@ enum pl_remedy {
 struct pl_error {
 	int code;        /* -errno, 0 while nothing went wrong */
 	unsigned int remedies; /* enum pl_remedy; any one of them is enough */
-	char text[1024]; /* one line, no newline, no "pyleak:" in front */
+	char text[1024]; /* one line, but where it lists things; no newline at its end, no "pyleak:" in front */
 };
 
 /* Fills *err (which may be NULL) and returns code, so that it can be used as `return pl_fail(…)`.

@@ -26,6 +26,8 @@ enum pl_color { PL_COLOR_AUTO, PL_COLOR_ALWAYS, PL_COLOR_NEVER };
 struct pl_options {
 	enum pl_command command;
 	pid_t pid; /* 0: none given */
+	pid_t pid_option; /* of --pid: with the operand it says the same, or it is an error */
+	const char *process; /* a name instead; NULL: none given */
 	char *const *program; /* `run`: the arguments of what is started, NULL-terminated */
 	const char *files[2]; /* recordings; NULL: none given */
 	int64_t from_ns, to_ns; /* which snapshots of them; -1: none given */
@@ -82,7 +84,7 @@ int pl_command_heap(const struct pl_options *options);
 int pl_command_holders(const struct pl_options *options);
 int pl_command_doctor(const struct pl_options *options);
 
-/* The process meant when no PID was given (see pyleak(1)): the one with a probe, else the one Python
+/* The process meant when no PID was given, or a name (see pyleak(1)): the one with a probe, else the one Python
  * that may be attached to, else an error that lists the candidates. */
 int pl_choose_process(const struct pl_options *options, pid_t *ret_pid, struct pl_error *err);
 

@@ -9,7 +9,7 @@
 #define PL_NSEC_PER_SEC 1000000000LL
 #define PL_NSEC_PER_MSEC 1000000LL
 
-/* "500ms", "10s", "2m", "1h", "1.5s"; a bare number is seconds. *ret_ns > 0.
+/* "500ms", "10s", "2m", "1h", "1d", "1.5s"; a bare number is seconds. *ret_ns > 0.
  * -EINVAL: not a duration; -ERANGE: zero, negative or over 10 years. */
 int pl_parse_duration(const char *text, int64_t *ret_ns);
 

@@ -14,10 +14,14 @@ struct choice {
 	const struct pl_candidates *candidates;
 	bool probe; /* those that carry a probe; else those that can be attached to */
 	bool heads; /* of families: not those whose parent is meant */
+	const char *name; /* those that have it in what they are called, whatever else they are; NULL: any name */
 };
 
 static bool qualifies(const struct choice *choice, const struct pl_candidate *candidate)
 {
+	if (choice->name)
+		return strstr(pl_process_title(&candidate->process), choice->name) ||
+		       strcmp(candidate->process.comm, choice->name) == 0;
 	return choice->probe ? candidate->probe : !candidate->block.code;
 }
 
@@ -45,14 +49,13 @@ static size_t count_meant(const struct choice *choice, const struct pl_candidate
 	return count;
 }
 
-/* "12 (gunicorn: worker), 34 (python3 app.py) and 3 more" */
-static void name_candidates(const struct choice *choice, char *text, size_t size)
+/* Appends "\n  12  gunicorn: worker\n  34  python3 app.py\n  and 3 more": the one text of errors that has several lines. What
+ * a process is called has no control characters. */
+static void name_candidates(const struct choice *choice, struct pl_error *err)
 {
 	const struct pl_candidates *candidates = choice->candidates;
-	size_t named = 0, more = 0;
-	int used = 0;
+	size_t named = 0, more = 0, used = strlen(err->text);
 
-	text[0] = '\0';
 	for (size_t i = 0; i < candidates->count; i++) {
 		const struct pl_process *process = &candidates->items[i].process;
 		const char *command = pl_process_title(process);
@@ -60,18 +63,19 @@ static void name_candidates(const struct choice *choice, char *text, size_t size
 
 		if (!meant(choice, &candidates->items[i]))
 			continue;
-		if (named == MAX_NAMED) {
+		if (named++ >= MAX_NAMED) {
 			more++;
 			continue;
 		}
 		if (length > NAME)
 			for (cut = NAME; cut > 0 && ((unsigned char)command[cut] & 0xc0) == 0x80;)
 				cut--;
-		used += snprintf(text + used, size - (size_t)used, "%s%d (%.*s%s)", named++ ? ", " : "", process->pid,
-			(int)cut, command, cut < length ? "…" : "");
+		if (sizeof(err->text) - used > NAME + 32)
+			used += (size_t)snprintf(err->text + used, sizeof(err->text) - used, "\n  %d  %.*s%s", process->pid, (int)cut,
+				command, cut < length ? "…" : "");
 	}
 	if (more)
-		(void)snprintf(text + used, size - (size_t)used, " and %zu more", more);
+		(void)snprintf(err->text + used, sizeof(err->text) - used, "\n  and %zu more", more);
 }
 
 static int explain_none(const struct pl_candidates *candidates, struct pl_error *err)
@@ -88,9 +92,8 @@ static int explain_none(const struct pl_candidates *candidates, struct pl_error 
 int pl_choose_process(const struct pl_options *options, pid_t *ret_pid, struct pl_error *err)
 {
 	__attribute__((cleanup(pl_candidates_free))) struct pl_candidates candidates = {NULL, 0};
-	char names[MAX_NAMED * (NAME + 32)];
 	const struct pl_candidate *first = NULL;
-	struct choice choice = {.candidates = &candidates, .probe = true, .heads = options->children};
+	struct choice choice = {.candidates = &candidates, .probe = true, .heads = options->children, .name = options->process};
 	size_t count;
 	int r;
 
@@ -102,6 +105,9 @@ int pl_choose_process(const struct pl_options *options, pid_t *ret_pid, struct p
 	if (r < 0)
 		return pl_fail(err, r, "cannot list the processes: %s", strerror(-r));
 	count = count_meant(&choice, &first);
+	if (count == 0 && choice.name)
+		return pl_fail(err, -ESRCH, "no Python process that is to be seen is called '%s': give a PID, see 'pyleak ps'",
+			choice.name);
 	if (count == 0) {
 		choice.probe = false;
 		count = count_meant(&choice, &first);
@@ -117,7 +123,11 @@ int pl_choose_process(const struct pl_options *options, pid_t *ret_pid, struct p
 		*ret_pid = first->process.pid;
 		return 0;
 	}
-	name_candidates(&choice, names, sizeof(names));
-	return pl_fail(err, -ENOTUNIQ, "several Python processes %s: %s; give a PID, see 'pyleak ps'",
-		choice.probe ? "carry a probe" : "can be attached to", names);
+	if (choice.name)
+		r = pl_fail(err, -ENOTUNIQ, "several Python processes are called '%s', give the PID of one:", choice.name);
+	else
+		r = pl_fail(err, -ENOTUNIQ, "several Python processes %s, give the PID of one:",
+			choice.probe ? "carry a probe" : "can be attached to");
+	name_candidates(&choice, err);
+	return r;
 }

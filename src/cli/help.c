@@ -99,14 +99,14 @@ void pl_help_print(FILE *out, enum pl_command command)
 	bool all = command == PL_COMMAND_COUNT;
 
 	if (all) {
-		fputs("usage: pyleak COMMAND [PID] [OPTION...]\n\n"
+		fputs("usage: pyleak COMMAND [PID|NAME] [OPTION...]\n\n"
 		      "Finds the line of Python that leaks memory in a process that is already running.\n\n"
 		      "Commands:\n", out);
 		for (enum pl_command c = 0; c < PL_COMMAND_COUNT; c++)
 			fprintf(out, "  %-8s%s\n", pl_command_table[c].name, pl_command_table[c].help);
 	} else {
 		fprintf(out, "usage: pyleak %s%s [OPTION...]%s\n\n", pl_command_table[command].name,
-			pl_command_table[command].takes_pid	? " [PID]"
+			pl_command_table[command].takes_pid	? " [PID|NAME]"
 			: pl_command_table[command].takes_files ? " FILE [FILE]"
 								: "",
 			pl_command_table[command].takes_program ? " [--] COMMAND [ARGUMENT...]" : "");
@@ -114,8 +114,8 @@ void pl_help_print(FILE *out, enum pl_command command)
 	}
 	if (all || pl_command_table[command].takes_pid) {
 		fputc('\n', out);
-		print_wrapped(out, "Without a PID: the one process that carries a probe; else the one Python "
-				   "process that you may attach to.", 0, 0);
+		print_wrapped(out, "NAME is a part of the command line of one Python process. Without either: the one process that "
+				   "carries a probe; else the one Python process that you may attach to.", 0, 0);
 	}
 	for (enum pl_option_section section = 0; section < PL_SECTION_COUNT; section++) {
 		bool titled = false;
@@ -137,7 +137,7 @@ void pl_help_print(FILE *out, enum pl_command command)
 
 void pl_usage_print(FILE *out)
 {
-	fputs("usage: pyleak COMMAND [PID] [OPTION...]\n", out);
+	fputs("usage: pyleak COMMAND [PID|NAME] [OPTION...]\n", out);
 	for (enum pl_command command = 0; command < PL_COMMAND_COUNT; command++)
 		fprintf(out, "  %-8s%s\n", pl_command_table[command].name, pl_command_table[command].help);
 	fputs("see 'pyleak --help'\n", out);

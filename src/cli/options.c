@@ -155,8 +155,12 @@ static int find_command(const struct command_line *line, enum pl_command *ret, s
 	const char *second = line->operand_count > 1 ? line->operands[1] : NULL;
 	enum pl_command command = pl_command_by_name(name);
 
-	if (command == PL_COMMAND_COUNT)
-		return pl_fail(err, -EINVAL, "unknown command '%s', see 'pyleak --help'", name);
+	if (command == PL_COMMAND_COUNT) {
+		const char *meant = pl_command_suggest(name);
+
+		return meant ? pl_fail(err, -EINVAL, "unknown command '%s': did you mean '%s'?", name, meant) :
+			       pl_fail(err, -EINVAL, "unknown command '%s', see 'pyleak --help'", name);
+	}
 	if (pl_command_table[command].takes_files && line->extra)
 		return pl_fail(err, -E2BIG, "'%s' is one recording too many: one, or two to compare", line->extra);
 	if (pl_command_table[command].takes_files) {
@@ -173,14 +177,36 @@ static int find_command(const struct command_line *line, enum pl_command *ret, s
 	return 0;
 }
 
-static int find_pid(const char *word, pid_t *ret, struct pl_error *err)
+/* What does not look like a number is the name of a process. */
+static int find_process(const char *word, struct pl_options *options, struct pl_error *err)
 {
 	int64_t pid;
 
+	if (*word && !isdigit((unsigned char)*word) && !strchr("+-", *word)) {
+		options->process = word;
+		return 0;
+	}
 	if (pl_parse_number(word, 1, INT_MAX, &pid) < 0)
 		return pl_fail(err, -EINVAL, "'%s' is not a process id: give a number, see 'pyleak ps'", word);
-	*ret = (pid_t)pid;
+	options->pid = (pid_t)pid;
 	return 0;
+}
+
+/* "pyleak help attach" is "pyleak attach --help", "pyleak 4711" is "pyleak attach 4711". */
+static void take_short_forms(struct command_line *line)
+{
+	static const char attach[] = "attach";
+
+	if (line->operand_count > 0 && strcmp(line->operands[0], "help") == 0) {
+		line->help = true;
+		line->operand_count--;
+		memmove(line->operands, line->operands + 1, (size_t)line->operand_count * sizeof(line->operands[0]));
+	} else if (line->operand_count == 1 && line->operands[0][strspn(line->operands[0], "0123456789")] == '\0' &&
+		   *line->operands[0]) {
+		line->operands[1] = line->operands[0];
+		line->operands[0] = attach;
+		line->operand_count = 2;
+	}
 }
 
 /* Where the command line leaves it open: the name of the output says the format, and a document that is
@@ -234,7 +260,7 @@ static int fill(int argc, char **argv, const struct spelling *spelling, struct c
 		options->files[0] = line->operands[1];
 		options->files[1] = line->operand_count > 2 ? line->operands[2] : NULL;
 	} else if (line->operand_count > 1) {
-		int r = find_pid(line->operands[1], &options->pid, err);
+		int r = find_process(line->operands[1], options, err);
 
 		if (r < 0)
 			return r;
@@ -253,6 +279,10 @@ static int fill(int argc, char **argv, const struct spelling *spelling, struct c
 	int r = walk(argc, argv, spelling, line, options, err);
 
 	complete(options);
+	if (r == 0 && options->pid_option && (options->process || (options->pid && options->pid != options->pid_option)))
+		r = pl_fail(err, -EINVAL, "--pid %d and another process: give one", (int)options->pid_option);
+	if (options->pid_option)
+		options->pid = options->pid_option;
 	if (r == 0 && options->command == PL_COMMAND_REPORT)
 		r = complete_report(options, err);
 	/* A probe whose breakpoints nobody serves would only slow the process down. */
@@ -307,6 +337,7 @@ static int parse(int argc, char **argv, struct pl_options *options, struct pl_er
 		pl_fail(err, -EINVAL, "no completions for '%s': bash, zsh or fish", line.operands[1]);
 		return PL_EXIT_USAGE;
 	}
+	take_short_forms(&line);
 	if (line.operand_count > 0 && find_command(&line, &command, err) < 0)
 		return PL_EXIT_USAGE;
 	if (line.help) {

@@ -4,6 +4,7 @@
 #include "table.h"
 
 #define FOR_RECORDING (PL_FOR(ATTACH) | PL_FOR(RUN) | PL_FOR(DIFF))
+#define FOR_PROCESS (PL_FOR(ATTACH) | PL_FOR(DIFF) | PL_FOR(DETACH) | PL_FOR(HEAP) | PL_FOR(HOLDERS) | PL_FOR(DOCTOR))
 #define FOR_ROWS (FOR_RECORDING | PL_FOR(REPORT))
 #define FOR_RESULTS (PL_FOR(REPORT) | PL_FOR(PS) | PL_FOR(HEAP) | PL_FOR(HOLDERS) | PL_FOR(DOCTOR) | FOR_RECORDING)
 
@@ -153,6 +154,8 @@ const struct pl_option pl_option_table[] = {
 	{PL_OPTION_COLOR, "color", .choices = color_choices, .preset = "auto", .commands = FOR_RESULTS,
 		.section = PL_SECTION_OUTPUT, .help = "auto follows the terminal and NO_COLOR"},
 
+	{'p', "pid", "PID", .commands = FOR_PROCESS, .section = PL_SECTION_GENERAL,
+		.help = "the process, as well as without the option"},
 	{'q', "quiet", .commands = PL_FOR_ALL, .section = PL_SECTION_GENERAL, .help = "say only what went wrong"},
 	{'v', "verbose", .commands = PL_FOR_ALL, .section = PL_SECTION_GENERAL, .help = "say what is being done"},
 	{'h', "help", .commands = PL_FOR_ALL, .section = PL_SECTION_GENERAL, .help = "show this and exit"},

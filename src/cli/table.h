@@ -100,6 +100,8 @@ static inline bool pl_option_takes_value(const struct pl_option *option)
 const struct pl_option *pl_option_by_id(int id);
 /* PL_COMMAND_COUNT: no such command. */
 enum pl_command pl_command_by_name(const char *name);
+/* suggest.c: the command that was probably meant; NULL: none. */
+const char *pl_command_suggest(const char *word);
 
 /* values.c: takes one option's value (NULL for a flag) into *options, whose command is set. */
 int pl_option_apply(const struct pl_option *option, const char *value, struct pl_options *options,

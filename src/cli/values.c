@@ -50,7 +50,7 @@ static int parse_time(const struct pl_option *option, const char *value, int64_t
 		return pl_fail(err, r, "--%s: '%s' is out of range: more than 0, at most 10 years", option->name,
 			value);
 	if (r < 0)
-		return pl_fail(err, r, "--%s: '%s' is not a time: give a number and a unit, as 500ms, 10s, 2m or 1h",
+		return pl_fail(err, r, "--%s: '%s' is not a time: give a number and a unit, as 500ms, 10s, 2m, 1h or 1d",
 			option->name, value);
 	return 0;
 }
@@ -114,6 +114,10 @@ int pl_option_apply(const struct pl_option *option, const char *value, struct pl
 			return r;
 	}
 	switch (option->id) {
+	case 'p':
+		r = parse_whole(option, value, 1, INT_MAX, &number, err);
+		options->pid_option = (pid_t)number;
+		return r;
 	case 'i':
 		return parse_time(option, value, &options->interval_ns, err);
 	case 'd':

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "model.h"
+#include "pyleak/cleanup.h"
 #include "pyleak/log.h"
 #include "pyleak/report.h"
 #include "terminal.h"

@@ -67,6 +67,7 @@ int pl_parse_duration(const char *text, int64_t *ret_ns)
 		{"s", PL_NSEC_PER_SEC},
 		{"m", 60 * PL_NSEC_PER_SEC},
 		{"h", 3600 * PL_NSEC_PER_SEC},
+		{"d", 24 * 3600 * PL_NSEC_PER_SEC},
 	};
 	struct decimal number;
 	const char *end = read_decimal(text, &number);

@@ -135,7 +135,7 @@ def test_zsh_completes_options(command):
 
 
 WRONG = [
-    ["nonsense"], ["heap", "1", "-i", "1s"], ["heap", "1", "-s", "churn"], ["report"], ["report", "1", "2", "3"], ["attach", "foo"], ["attach", "-1"],
+    ["nonsense"], ["heap", "1", "-i", "1s"], ["heap", "1", "-s", "churn"], ["report"], ["report", "1", "2", "3"], ["attach", "12x"], ["attach", "-1"],
     ["attach", "1", "2"], ["ps", "1"], ["diff", "1", "--nonsense"], ["diff", "1", "-i"], ["diff", "1", "-i", "x"],
     ["diff", "1", "-f", "1000"], ["diff", "1", "--sample", "1M", "-e", "breakpoint"], ["diff", "1", "--format", "xml"], ["ps", "--format", "csv"],
     ["attach", "1", "--keep", "-e", "breakpoint"], ["attach", "1", "--keep", "-d", "1s"], ["attach", "1", "--keep", "--fail-above", "0"],
@@ -295,9 +295,28 @@ def test_without_a_pid_and_with_several_pythons():
     ''')
     first, second = answer.stdout.split()
     assert answer.returncode == 1
-    assert answer.stderr.count("\n") == 1
-    assert re.fullmatch(rf"pyleak: several Python processes can be attached to: {first} \(\S.*\), {second} \(\S.*\); "
-                        r"give a PID, see 'pyleak ps'\n", answer.stderr)
+    assert re.fullmatch(rf"pyleak: several Python processes can be attached to, give the PID of one:\n  {first}  \S.*\n"
+                        rf"  {second}  \S.*\n", answer.stderr)
+
+
+def test_a_process_by_its_name():
+    """Where one has it. Where several have it, or none, it says so."""
+    answer = alone('''
+        for n in 1 2; do "$1" -c "import time; print(flush=True); time.sleep(30)" "number $n" "both" & eval "p$n=$!"; done
+        sleep 1
+        echo "$p1 $p2"
+        "$0" doctor "number 2" | grep -o "process [0-9]*" | head -n 1
+        "$0" doctor both
+        "$0" doctor neither
+        status=$?
+        kill "$p1" "$p2"
+        exit "$status"
+    ''')
+    first, second, _, found = answer.stdout.split()
+    assert found == second, answer
+    assert re.fullmatch(rf"pyleak: several Python processes are called 'both', give the PID of one:\n  {first}  \S.*\n"
+                        rf"  {second}  \S.*\npyleak: no Python process that is to be seen is called 'neither': give a PID, "
+                        r"see 'pyleak ps'\n", answer.stderr)
 
 
 def test_ps_is_quick_and_quiet():

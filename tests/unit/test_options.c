@@ -270,24 +270,60 @@ Test(options, answers_on_stdout)
 	}
 }
 
+/* What people type before they have read anything. */
+Test(options, short_forms)
+{
+	static const struct {
+		const char *line;
+		enum pl_command command;
+		pid_t pid;
+		const char *process;
+	} cases[] = {
+		{"pyleak 4711", PL_COMMAND_ATTACH, 4711, NULL},
+		{"pyleak -q 4711", PL_COMMAND_ATTACH, 4711, NULL},
+		{"pyleak diff -p 4711", PL_COMMAND_DIFF, 4711, NULL},
+		{"pyleak diff 4711 --pid 4711", PL_COMMAND_DIFF, 4711, NULL},
+		{"pyleak diff gunicorn", PL_COMMAND_DIFF, 0, "gunicorn"},
+		{"pyleak heap app.py", PL_COMMAND_HEAP, 0, "app.py"},
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct answer answer;
+
+		ask(&answer, cases[i].line);
+		cr_assert_eq(answer.status, -1, "%s: %s", cases[i].line, answer.err);
+		cr_assert_eq(answer.options.command, cases[i].command, "%s", cases[i].line);
+		cr_assert_eq(answer.options.pid, cases[i].pid, "%s", cases[i].line);
+		cr_assert(cases[i].process ? answer.options.process && strcmp(answer.options.process, cases[i].process) == 0 :
+					     !answer.options.process, "%s", cases[i].line);
+	}
+}
+
 Test(options, wrong_lines_are_named_in_one_line)
 {
 	static const struct {
 		const char *line, *names;
 	} cases[] = {
-		{"pyleak foo", "unknown command 'foo'"},
+		{"pyleak foo", "unknown command 'foo', see 'pyleak --help'"},
+		{"pyleak atach", "unknown command 'atach': did you mean 'attach'?"},
+		{"pyleak dif 12", "unknown command 'dif': did you mean 'diff'?"},
+		{"pyleak idff", "unknown command 'idff': did you mean 'diff'?"},
+		{"pyleak rep a", "unknown command 'rep': did you mean 'report'?"},
+		{"pyleak attach 12 -p 13", "--pid 13 and another process: give one"},
+		{"pyleak attach app -p 13", "--pid 13 and another process: give one"},
+		{"pyleak diff -p 0", "--pid: '0'"},
+		{"pyleak ps -p 12", "'pyleak ps' does not take --pid"},
 		{"pyleak heap -i 1s", "'pyleak heap' does not take --interval"},
 		{"pyleak heap -s churn", "--sort churn is not for 'pyleak heap': give size, count or average"},
 		{"pyleak heap --format csv", "--format csv is not for 'pyleak heap'"},
 		{"pyleak report", "'pyleak report' needs a recording"},
 		{"pyleak report a b c", "'c' is one recording too many"},
-		{"pyleak report a --pid 3", "unknown option '--pid'"},
+		{"pyleak report a --pid 3", "'pyleak report' does not take --pid"},
 		{"pyleak report a -i 3", "'pyleak report' does not take --interval"},
 		{"pyleak report a --from soon", "--from: 'soon' is not a time"},
 		{"pyleak report a -s size-diff", "--sort: a difference needs two snapshots"},
 		{"pyleak report a --from 3s --to 3s", "--from must be before --to"},
 		{"pyleak report a --format recording", "--format recording is not for 'pyleak report'"},
-		{"pyleak attach foo", "'foo' is not a process id: give a number, see 'pyleak ps'"},
 		{"pyleak attach 0", "'0' is not a process id"},
 		{"pyleak attach 12x", "'12x' is not a process id"},
 		{"pyleak attach -- -5", "'-5' is not a process id"},
