@@ -1,6 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 #include "shown.h"
 
+#include <string.h>
+
+#include "pyleak/cleanup.h"
+
+enum { DEFINITION_LINES_MAX = 2000 };
+
 size_t shown_rows(const struct pl_rows *rows, size_t limit)
 {
 	return limit && limit < rows->count ? limit : rows->count;
@@ -48,4 +54,31 @@ char *shown_source(const struct pl_report_options *options, const char *filename
 	if (options->source)
 		return options->source(options->source_context, filename, line);
 	return options->source_pid ? pl_source_line(options->source_pid, filename, line) : NULL;
+}
+
+static bool defines(const char *source, const char *name)
+{
+	size_t length = strlen(name);
+
+	if (strncmp(source, "async ", 6) == 0)
+		source += 6 + strspn(source + 6, " \t");
+	if (strncmp(source, "def ", 4) != 0)
+		return false;
+	source += 4 + strspn(source + 4, " \t");
+	return strncmp(source, name, length) == 0 && strchr("( \t[", source[length]) && source[length];
+}
+
+int shown_definition(const struct pl_report_options *options, const char *filename, const char *function, int line)
+{
+	const char *dot = function ? strrchr(function, '.') : NULL, *name = dot ? dot + 1 : function;
+
+	if (!name || *name == '<')
+		return line;
+	for (int at = line; at > 0 && at > line - DEFINITION_LINES_MAX; at--) {
+		pl_autofree char *source = shown_source(options, filename, at);
+
+		if (source && defines(source, name))
+			return at;
+	}
+	return line;
 }

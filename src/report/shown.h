@@ -25,4 +25,8 @@ const char *shown_weight_unit(const struct pl_report *report);
 /* The source line at a place, for the caller to free; NULL: not known, or not wanted. */
 char *shown_source(const struct pl_report_options *options, const char *filename, int line);
 
+/* Where the function of a row begins, by the `def` in its source; the line that is given where that is not to be found: a
+ * lambda, a module, or a source that cannot be had (of a recording, but for the lines of its frames). */
+int shown_definition(const struct pl_report_options *options, const char *filename, const char *function, int line);
+
 #endif

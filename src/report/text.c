@@ -331,10 +331,13 @@ static void print_native_caller(const struct text *text, const struct pl_row *ro
 static void print_row(const struct text *text, const struct pl_row *row)
 {
 	enum pl_group group_by = text->report->group_by;
+	/* A function's row is of all its lines: it is shown where it begins. */
+	int line = group_by == PL_GROUP_FUNCTION ?
+			   shown_definition(text->options, row->filename, row->function, row->line) : row->line;
 
 	utf8_print(text->out, row->filename);
 	if (group_by != PL_GROUP_FILE)
-		(void)fprintf(text->out, ":%d", row->line);
+		(void)fprintf(text->out, ":%d", line);
 	if (group_by == PL_GROUP_FUNCTION && row->function) {
 		(void)fputs(" (", text->out);
 		utf8_print(text->out, row->function);
@@ -346,7 +349,7 @@ static void print_row(const struct text *text, const struct pl_row *row)
 	if (group_by == PL_GROUP_TRACEBACK && text->options->traceback)
 		print_traceback(text, row);
 	else if (group_by != PL_GROUP_FILE)
-		print_source(text, row->filename, row->line);
+		print_source(text, row->filename, line);
 }
 
 static void print_rest(const struct text *text, size_t shown)

@@ -127,3 +127,35 @@ def test_two_recordings_of_two_processes(python, tmp_path):
     assert pyleak("report", *paths, "--format", "json").json()["account"] is None
     text = pyleak("report", paths[1]).stdout
     assert "growth in" in text and "\nRSS " in text, text
+
+
+# -- rows -------------------------------------------------------------------------------------------
+
+def test_a_function_is_shown_where_it_begins(python, tmp_path):
+    """Not at the line in it that allocated first."""
+    script = tmp_path / "grows.py"
+    script.write_text('''import sys
+kept = []
+class Store:
+    async def other(self):
+        pass
+    def keep(self, number):
+        """Keeps it."""
+        item = [number] * 10
+
+        kept.append(item)
+store = Store()
+print("ready", flush=True)
+for line in sys.stdin:
+    for number in range(5000):
+        store.keep(number)
+    print("done", flush=True)
+''')
+    with Victim(python, script) as running:
+        with Pyleak("attach", running.pid, "-g", "function", "-n", "0", "--color", "never") as pyleak_running:
+            wait_hooked(running.pid, pyleak_running)
+            running.tell("grow")
+            assert running.line() == "done"
+            text = pyleak_running.finish(signal.SIGINT).stdout
+    row = text.index("grows.py:6 (")
+    assert text[row:].splitlines()[1] == "    def keep(self, number):", text
