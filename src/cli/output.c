@@ -12,6 +12,8 @@
 
 #include "output.h"
 #include "pyleak/cleanup.h"
+#include "pyleak/log.h"
+#include "pyleak/units.h"
 
 /* A file that was there before. Opened first and looked at then, so that what is checked is what is
  * written to. */
@@ -78,14 +80,21 @@ int pl_output_close(struct pl_output *output, struct pl_error *err)
 		broken = true;
 	int error = errno;
 	if (output->path) {
-		bool empty = output->created && fstat(fileno(stream), &status) == 0 && status.st_size == 0;
+		bool known = fstat(fileno(stream), &status) == 0 && S_ISREG(status.st_mode);
+		bool empty = output->created && known && status.st_size == 0;
 
 		if (fclose(stream) != 0 && !broken) {
 			error = errno;
 			broken = true;
 		}
-		if (empty)
+		if (empty) {
 			(void)unlink(output->path);
+		} else if (known && !broken) {
+			char size[PL_SIZE_TEXT];
+
+			pl_format_size(status.st_size, false, size);
+			pl_log_note("%s: %s written", output->path, size);
+		}
 	}
 	if (broken)
 		return pl_fail(err, -error, "%s: %s", output->path ? output->path : "standard output", strerror(error));

@@ -8,6 +8,7 @@
 #include "pyleak/cleanup.h"
 #include "pyleak/log.h"
 #include "pyleak/recording_file.h"
+#include "pyleak/units.h"
 #include "pyleak/verdict.h"
 #include "render.h"
 
@@ -187,6 +188,15 @@ static int print(const struct pl_options *options, struct pl_output *output, str
 	return pl_render(options, &report, &form, now, before, history, output->stream, ret_exceeded);
 }
 
+static int explain_length(const struct recording *recording, const char *option, int64_t wanted, struct pl_error *err)
+{
+	char length[PL_SIZE_TEXT], moment[PL_SIZE_TEXT];
+
+	pl_format_duration(recording->times[recording->count - 1], length);
+	pl_format_duration(wanted, moment);
+	return pl_fail(err, -ERANGE, "%s is %s long: %s %s is beyond its end", recording->name, length, option, moment);
+}
+
 /* Two that read one probe, which stayed in the process, are parts of one recording. */
 static bool is_another(const struct recording *first, const struct recording *last)
 {
@@ -207,6 +217,8 @@ static int show(const struct pl_options *options, struct pl_output *output, stru
 	size_t from = find(first, options->from_ns), to = find(last, options->to_ns), at = 0;
 	int code = history ? 0 : pl_fail(err, -ENOMEM, "out of memory");
 
+	if (code == 0 && first == last && first->count && options->from_ns > first->times[first->count - 1])
+		code = explain_length(first, "--from", options->from_ns, err);
 	if (code == 0 && difference && first == last && from >= to)
 		code = pl_fail(err, -ERANGE, "%s: --from and --to are nearest to the same snapshot", first->name);
 	if (code == 0)

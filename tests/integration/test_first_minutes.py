@@ -159,3 +159,11 @@ for line in sys.stdin:
             text = pyleak_running.finish(signal.SIGINT).stdout
     row = text.index("grows.py:6 (")
     assert text[row:].splitlines()[1] == "    def keep(self, number):", text
+
+
+def test_what_was_written(victim, tmp_path):
+    """Where somebody looks on, or asks for it."""
+    path = tmp_path / "written.pyleak"
+    result = pyleak("attach", victim.pid, "-d", "300ms", "-o", path, "-v")
+    assert re.search(re.escape(str(path)) + r": [\d.]+ (B|KiB|MiB) written\n", result.stderr), result
+    assert "written" not in pyleak("attach", victim.pid, "-d", "300ms", "-o", tmp_path / "again.pyleak").stderr

@@ -2,6 +2,7 @@
 """Recordings: attach and diff write them, report reads them, and whatever happens, what is whole is there."""
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -150,6 +151,8 @@ def test_what_cannot_be_read(tape, tmp_path):
         result = report(name, status=1)
         assert result.stdout == "" and words in result.stderr and result.stderr.count("\n") == 1, result
     result = report(tape, "--from", "1h", status=1)
+    assert re.search(r" is [\d.]+ \S+ long: --from 1 h\b.* is beyond its end\n", result.stderr), result
+    result = report(tape, "--from", "1ms", "--to", "2ms", status=1)
     assert "nearest to the same snapshot" in result.stderr
 
 
