@@ -50,6 +50,7 @@ struct pl_account {
 	/* What is in memory of that which allocators mapped that are linked into an object (pools.h), but for tracked
 	 * blocks within it. The taker's to fill. */
 	int64_t pools;
+	uint32_t others; /* processes that were added to this one: pl_account_add() */
 	/* By size class: free bytes in pools that also hold live blocks. */
 	uint64_t class_free[PL_ACCOUNT_CLASSES];
 };

@@ -77,6 +77,9 @@ void pl_engine_libraries_free(struct pl_engine_library *libraries, size_t count)
 /* What pl_engine_run() does each time it wakes up, for who waits for several engines at once:
  * call it every 20 ms. 0; -ESRCH: the process ended; -ENOTSUP: not with breakpoints. */
 int pl_engine_look(struct pl_engine *engine);
+/* The process has ended: closes and frees what was there for it, but for what is needed to retire it. The Python that the
+ * engine was started with may be closed then, and the engine be retired and freed, no more. */
+void pl_engine_end(struct pl_engine *engine);
 /* The process has ended while others go on: what was live in it counts as freed from now on. Inline only. */
 void pl_engine_retire(struct pl_engine *engine);
 
@@ -109,6 +112,10 @@ struct pl_touched {
 };
 void pl_engine_touched(const struct pl_engine *engine, struct pl_touched *ret);
 double pl_engine_rounding(const struct pl_engine *engine, uint32_t alignment);
+
+/* At once, and without a stop, nothing more is recorded; what was stays to be read. pl_engine_finish() then removes the
+ * probe, even one that was to stay or was there before. 0; -errno: it goes on; -ENOTSUP: not with breakpoints. */
+int pl_engine_disarm(struct pl_engine *engine);
 
 /* Removes the hooks and lets the process go. What it has added to the sites stays. */
 int pl_engine_finish(struct pl_engine *engine, struct pl_error *err);

@@ -52,10 +52,14 @@ bool pl_probe_is_kept(const struct pl_probe *probe);
 
 /* One pyleak at a time plants in a process, or removes what a dead one left: to a second one, the
  * first one's probe would look like a leftover. Held until this process ends, however it ends, or
- * lets go of it; to claim again what is held is harmless. Any number of processes can be claimed.
- * -EBUSY: another has it. */
+ * lets go of it; to claim again what is held is harmless. Any number of processes can be claimed. Only who may
+ * trace the process can claim it. -EBUSY: another has it; -EPERM. */
 int pl_probe_claim(pid_t pid);
-void pl_probe_unclaim(pid_t pid);
+/* Goes on beside whoever has it: the user says that it is none of ours. */
+int pl_probe_claim_by_force(pid_t pid);
+bool pl_probe_is_claimed_by_force(pid_t pid);
+/* Of this very process: its number may be another's by now. 0: of whichever has it. */
+void pl_probe_unclaim(pid_t pid, uint64_t start_time);
 /* Who else has claimed it, by what the kernel says of locks; nothing is claimed for it. 0: nobody, or it is not to be
  * seen from here. */
 pid_t pl_probe_claimant(pid_t pid);
@@ -134,6 +138,10 @@ int pl_probe_extend(struct pl_tracee *tracee, struct pl_probe *probe, const stru
  * err says so, and a later call can finish. The tracee is stopped when this returns.
  */
 int pl_probe_remove(struct pl_tracee *tracee, const struct pl_probe *probe, int64_t patience_ns, struct pl_error *err);
+
+/* From now on the entries pass through and nothing is recorded: one word in the probe's data is written, without a stop.
+ * What was recorded stays to be read. 0 or -errno; the process is the one that the probe was found in, says the caller. */
+int pl_probe_disarm(const struct pl_probe *probe);
 
 /* Find, seize, remove, let go. 0 also if there is nothing to remove (*ret_found says). *ret_stop_ns
  * (may be NULL) is the longest time that the process was held. */

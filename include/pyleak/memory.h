@@ -7,7 +7,7 @@
 #include <sys/types.h>
 
 /*
- * Reading another process's memory: process_vm_readv, and /proc/PID/mem where a kernel or a
+ * Another process's memory: process_vm_readv, and /proc/PID/mem where a kernel or a
  * sandbox has no process_vm_readv. No stop, no ptrace. Everything read is hostile: callers bound
  * every length and every loop themselves.
  *
@@ -27,6 +27,10 @@ struct pl_memory_piece {
 	size_t length;
 };
 int pl_memory_read_pieces(pid_t pid, const struct pl_memory_piece *pieces, size_t count);
+
+/* Writes into memory that the process may write itself, without a stop: for words of our own that are made for that (see
+ * probe_abi.h). All or nothing only up to 8 aligned bytes. Errors as above. */
+int pl_memory_write(pid_t pid, uint64_t address, const void *buffer, size_t length);
 
 static inline int pl_memory_read_u64(pid_t pid, uint64_t address, uint64_t *ret)
 {

@@ -89,7 +89,10 @@ bool pl_process_filter_is_containers(pid_t tid);
 bool pl_process_is_contained(pid_t pid);
 
 /* Opens a regular file as the process itself would see it (through /proc/PID/root). fd or -errno;
- * -EINVAL: it is something else. */
+ * -EINVAL: it is something else. With our own rights: for files that it has mapped. */
 int pl_process_open_file(pid_t pid, const char *path);
+/* The same with the rights of the process: for names that it has chosen, of files whose content is shown. -EACCES: it may
+ * not read that; -EPERM: its rights cannot be taken on. */
+int pl_process_open_file_as(pid_t pid, const char *path);
 
 #endif

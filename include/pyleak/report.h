@@ -14,6 +14,7 @@
 #include "pyleak/headroom.h"
 #include "pyleak/pools.h"
 #include "pyleak/stats.h"
+#include "pyleak/text.h"
 #include "pyleak/verdict.h"
 
 /*
@@ -110,11 +111,6 @@ int pl_report_html(FILE *out, const struct pl_report *report, const struct pl_re
 
 /* OpenMetrics 1.0, for Prometheus: a series a row. */
 int pl_report_openmetrics(FILE *out, const struct pl_report *report, const struct pl_report_options *options);
-
-/* Names and source lines come from the process and may be any bytes. The same text as it may be printed on one line of
- * a terminal: what that would act upon, and bytes that are not UTF-8, as \xNN or \uNNNN; a tab as a blank. The caller
- * frees it; NULL: out of memory. */
-char *pl_printable(const char *text);
 
 /* What all rows grew by, less what older blocks were freed meanwhile. */
 int64_t pl_report_net_growth(const struct pl_report *report);

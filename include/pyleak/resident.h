@@ -2,6 +2,7 @@
 #ifndef PYLEAK_RESIDENT_H
 #define PYLEAK_RESIDENT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -31,5 +32,14 @@ uint64_t pl_resident_or_swapped(pid_t pid, struct pl_range range);
 
 /* One byte for each page: 1, the process has written it: it is private and no file's, in memory or swapped out. */
 int pl_resident_written(int fd, struct pl_range range, uint8_t *pages);
+
+/*
+ * The next runs of pages of a range that are in memory, at most `max` of them; *ret_end is how far was looked: go on from
+ * there until it is the end of the range. For large ranges of which little is in memory: where the kernel can (Linux 6.7,
+ * PAGEMAP_SCAN) a reservation of a terabyte takes no time, before that 8 bytes for each of its pages are read, but never
+ * kept. `own`: also those that were swapped out, and only those that are no file's. 0 or -errno.
+ */
+int pl_resident_runs(int fd, struct pl_range range, bool own, struct pl_range *runs, size_t max, size_t *ret_count,
+		     uint64_t *ret_end);
 
 #endif

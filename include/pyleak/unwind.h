@@ -9,8 +9,10 @@
 
 /*
  * Native code of another process: what an address is, and who called whom on a copied piece of a stack.
- * By the objects' own unwind tables and DWARF (libdwfl; separate debug files and build-ids are found in the
- * usual way), so that no frame pointers are needed. Reads files and copied memory only: no ptrace.
+ * By the objects' own unwind tables and DWARF (libdwfl), so that no frame pointers are needed. Separate debug files are
+ * found in the usual places, by build ID or checksum, in the process's file system, then in ours (/usr/lib/debug only):
+ * regular files that the process may read, and never over the network, whatever DEBUGINFOD_URLS says. Reads files and
+ * copied memory only: no ptrace.
  */
 struct pl_unwinder;
 

@@ -15,6 +15,7 @@
 #include "pyleak/hook.h"
 #include "pyleak/landing.h"
 #include "pyleak/maps.h"
+#include "pyleak/text.h"
 #include "pyleak/trace.h"
 #include "pyleak/units.h"
 
@@ -29,6 +30,8 @@ static void __attribute__((format(printf, 2, 3))) note_down(char note[PL_CHECK_N
 	va_start(arguments, format);
 	(void)vsnprintf(note, PL_CHECK_NOTE, format, arguments);
 	va_end(arguments);
+	/* Some of it is a name of the process's. */
+	pl_text_blank(note, strlen(note));
 }
 
 static int check_alive(struct pl_subject *subject, char note[PL_CHECK_NOTE], struct pl_error *err)
@@ -132,7 +135,7 @@ int pl_check_headroom(pid_t pid, struct pl_headroom *ret, struct pl_error *err)
 		*ret = (struct pl_headroom){0};
 		return 0;
 	}
-	if (ret->left >= PL_PLANT_BYTES)
+	if (ret->left >= PL_PLANT_BYTES && ret->left >= ret->floor)
 		return 0;
 	pl_format_size((int64_t)ret->left, false, left);
 	pl_format_size((int64_t)ret->limit, false, limit);
@@ -175,14 +178,29 @@ static int check_calls(struct pl_subject *subject, char note[PL_CHECK_NOTE], str
 	return code < 0 ? pl_fail(err, code, "process %d cannot be read: %s", (int)subject->process.pid, strerror(-code)) : 0;
 }
 
+bool pl_check_is_pyleak(const struct pl_process *process)
+{
+	return strncmp(process->comm, "pyleak", 6) == 0 && (process->euid == 0 || process->euid == geteuid());
+}
+
 int pl_check_claimed(pid_t pid, struct pl_error *err)
 {
 	pid_t other = pl_probe_claimant(pid);
+	struct pl_process process = {0};
+	int code;
 
-	if (!other)
-		return pl_fail(err, -EBUSY, "process %d is being recorded by another pyleak: end that one first", (int)pid);
-	return pl_fail(err, -EBUSY, "process %d is being recorded by another pyleak, process %d: end that one first", (int)pid,
-		(int)other);
+	if (!other || pl_process_read(other, &process) < 0)
+		code = pl_fail(err, -EBUSY, "process %d is being recorded by another pyleak: end that one first", (int)pid);
+	else if (pl_check_is_pyleak(&process))
+		code = pl_fail(err, -EBUSY, "process %d is being recorded by another pyleak, process %d: end that one first",
+			(int)pid, (int)other);
+	else
+		code = pl_fail(err, -EBUSY,
+			"process %d is locked by process %d (%s) of user %u, as if it were recorded by another pyleak: end that one "
+			"first, or give --force",
+			(int)pid, (int)other, process.comm, process.euid);
+	pl_process_free(&process);
+	return code;
 }
 
 static int check_probe(struct pl_subject *subject, char note[PL_CHECK_NOTE], struct pl_error *err)
@@ -191,7 +209,7 @@ static int check_probe(struct pl_subject *subject, char note[PL_CHECK_NOTE], str
 	struct pl_probe probe;
 	int code = pl_probe_claim(pid);
 
-	pl_probe_unclaim(pid);
+	pl_probe_unclaim(pid, 0);
 	if (code == -EBUSY)
 		return pl_check_claimed(pid, err);
 	code = pl_probe_find(pid, &probe);

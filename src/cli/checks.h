@@ -43,6 +43,8 @@ int pl_checks_before_planting(struct pl_subject *subject, struct pl_error *err);
 /* What it takes to read its memory, and no more. */
 int pl_checks_before_reading(struct pl_subject *subject, struct pl_error *err);
 
+/* Whether a process is a pyleak of this user's or root's: nothing else has a right to keep us out. */
+bool pl_check_is_pyleak(const struct pl_process *process);
 /* -EBUSY and *err filled with who it is: another pyleak plants in the process or records it. */
 int pl_check_claimed(pid_t pid, struct pl_error *err);
 

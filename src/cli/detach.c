@@ -14,7 +14,7 @@
 
 #define REMOVE_PATIENCE_NSEC (2 * PL_NSEC_PER_SEC)
 
-static int detach(pid_t pid, struct pl_error *err)
+static int detach(pid_t pid, bool by_force, struct pl_error *err)
 {
 	struct pl_process process;
 	bool found = false;
@@ -25,7 +25,7 @@ static int detach(pid_t pid, struct pl_error *err)
 	if (code == 0)
 		code = pl_process_may_trace(&process, err);
 	if (code == 0)
-		code = pl_target_claim(pid, err);
+		code = pl_target_claim(pid, by_force, err);
 	if (code == 0)
 		code = pl_probe_detach(pid, REMOVE_PATIENCE_NSEC, &found, NULL, err);
 	if (code == 0)
@@ -39,7 +39,7 @@ static int detach(pid_t pid, struct pl_error *err)
 }
 
 /* One that keeps its probe does not keep the others theirs. */
-static int detach_family(pid_t pid, struct pl_error *err)
+static int detach_family(pid_t pid, bool by_force, struct pl_error *err)
 {
 	pl_autofree pid_t *pids = NULL;
 	size_t count = 0;
@@ -49,7 +49,7 @@ static int detach_family(pid_t pid, struct pl_error *err)
 		return pl_fail(err, code, "no process %d: see 'pyleak ps'", (int)pid);
 	for (size_t i = 0; i < count; i++)
 		if (i == 0 || pl_probe_present(pids[i]))
-			(void)detach(pids[i], err);
+			(void)detach(pids[i], by_force, err);
 	return err->code;
 }
 
@@ -60,7 +60,7 @@ int pl_command_detach(const struct pl_options *options)
 	int code = pl_choose_process(options, &pid, &err);
 
 	if (code == 0)
-		code = options->children ? detach_family(pid, &err) : detach(pid, &err);
+		code = (options->children ? detach_family : detach)(pid, options->force, &err);
 	pl_log_debug("%u ptrace steps", pl_trace_steps());
 	if (code < 0)
 		pl_log_error("%s", err.text[0] ? err.text : strerror(-code));

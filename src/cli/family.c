@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "pyleak/cleanup.h"
@@ -27,6 +28,7 @@ struct kin {
 	int64_t next_try;
 	int tries;
 	bool here; /* in the last look */
+	bool left_alone; /* its probe was another's, who has removed it */
 };
 
 struct pl_family {
@@ -42,6 +44,17 @@ struct pl_family {
 	bool looked;
 };
 
+/* Each process takes some. */
+static void allow_descriptors(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+		limit.rlim_cur = limit.rlim_max;
+		(void)setrlimit(RLIMIT_NOFILE, &limit);
+	}
+}
+
 struct pl_family *pl_family_new(pid_t root, const struct pl_options *options, struct pl_sites *sites)
 {
 	struct pl_family *family = calloc(1, sizeof(*family));
@@ -52,6 +65,7 @@ struct pl_family *pl_family_new(pid_t root, const struct pl_options *options, st
 	family->sites = sites;
 	family->root = root;
 	(void)pl_process_start_time(root, &family->root_start_time);
+	allow_descriptors();
 	return family;
 }
 
@@ -76,6 +90,19 @@ size_t pl_family_count(const struct pl_family *family)
 struct pl_target *pl_family_member(const struct pl_family *family, size_t i)
 {
 	return family->members[i];
+}
+
+void pl_family_forget(struct pl_family *family, size_t i)
+{
+	struct pl_target *member = family->members[i];
+
+	for (size_t j = 0; j < family->kin_count; j++)
+		if (family->kin[j].target == member)
+			family->kin[j].target = NULL;
+	pl_target_close(member);
+	free(member);
+	family->member_count--;
+	memmove(&family->members[i], &family->members[i + 1], (family->member_count - i) * sizeof(struct pl_target *));
 }
 
 bool pl_family_has_root(const struct pl_family *family)
@@ -206,11 +233,12 @@ void pl_family_look(struct pl_family *family)
 		struct kin *kin = &family->kin[i];
 
 		/* It runs another program now. An adopted probe may have been removed by its owner. */
-		if (kin->target && kin->target->ended && !kin->target->adopted) {
+		if (kin->target && kin->target->ended) {
+			kin->left_alone = kin->target->adopted;
 			kin->target = NULL;
 			kin->next_try = now + LOOK_NSEC;
 		}
-		if (!kin->target && now >= kin->next_try && !*pl_stop_flag())
+		if (!kin->target && !kin->left_alone && now >= kin->next_try && !*pl_stop_flag())
 			take_in(family, kin);
 	}
 	family->looked = true;
@@ -230,7 +258,7 @@ void pl_family_sweep(struct pl_family *family)
 		if (pl_process_read(kin->pid, &process) == 0 && pl_process_may_trace(&process, NULL) == 0 &&
 			pl_probe_claim(kin->pid) == 0) {
 			(void)pl_probe_detach(kin->pid, SWEEP_PATIENCE_NSEC, &found, NULL, NULL);
-			pl_probe_unclaim(kin->pid);
+			pl_probe_unclaim(kin->pid, kin->start_time);
 		}
 		pl_process_free(&process);
 	}

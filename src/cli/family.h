@@ -31,6 +31,8 @@ size_t pl_family_count(const struct pl_family *family);
 struct pl_target *pl_family_member(const struct pl_family *family, size_t i);
 
 /* The process that was named still runs, recorded or not. */
+/* Closes member i, which has ended and been retired; those behind it move up. */
+void pl_family_forget(struct pl_family *family, size_t i);
 bool pl_family_has_root(const struct pl_family *family);
 
 #endif

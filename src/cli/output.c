@@ -19,15 +19,22 @@
  * written to. */
 static int open_existing(const char *path, bool force, struct pl_error *err)
 {
-	pl_autoclose int fd = open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
+	const int flags = O_WRONLY | O_CLOEXEC | O_NOCTTY;
+	pl_autoclose int fd = open(path, flags | O_NOFOLLOW);
+	bool link = fd < 0 && errno == ELOOP;
 	struct stat status;
 	int opened;
 
+	if (link)
+		fd = open(path, flags); /* /dev/stdout is one, and leads to no file */
 	if (fd < 0 || fstat(fd, &status) < 0)
 		return pl_fail(err, -errno, "--output %s: %s", path, strerror(errno));
 	if (S_ISREG(status.st_mode)) {
 		if (!force)
 			return pl_fail(err, -EEXIST, "--output %s: the file exists; --force overwrites it", path);
+		/* Where it leads is not what was named: in a folder of everybody's it may be another user's choice. */
+		if (link)
+			return pl_fail(err, -ELOOP, "--output %s: that is a symbolic link, which --force does not follow", path);
 		if (ftruncate(fd, 0) < 0)
 			return pl_fail(err, -errno, "--output %s: %s", path, strerror(errno));
 	}

@@ -92,7 +92,7 @@ static int print_json(FILE *out, const struct pl_candidate *candidate)
 
 	if (!document)
 		return -ENOMEM;
-	r = json_dumpf(document, out, JSON_COMPACT);
+	r = json_dumpf(document, out, JSON_COMPACT | JSON_ENSURE_ASCII);
 	json_decref(document);
 	fputc('\n', out);
 	return r < 0 ? -EIO : 0;

@@ -63,11 +63,14 @@ static int run(struct pl_session *session, int64_t until_ns, struct pl_error *er
 		int64_t now = pl_now_ns(), step = steps && until_ns - now > STEP_NSEC ? now + STEP_NSEC : until_ns;
 		int code = pl_targets_run(&session->targets, step, err);
 
+		/* Whoever calls us may take steps that are shorter than ours: the live view does. */
+		if (code == 0) {
+			pl_serve(session->server);
+			if (session->look)
+				session->look(session->look_context);
+		}
 		if (code < 0 || step == until_ns)
 			return code;
-		pl_serve(session->server);
-		if (session->look)
-			session->look(session->look_context);
 	}
 }
 

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "checks.h"
 #include "pyleak/account_reader.h"
@@ -20,8 +21,18 @@
 #define RECORDING_PERCENT 35 /* of what is tracked, at most */
 #define CLAIM_PAUSE_NSEC (20 * PL_NSEC_PER_MSEC)
 
+static bool may_pass(pid_t pid)
+{
+	pid_t holder = pl_probe_claimant(pid);
+	struct pl_process process = {0};
+	bool stranger = !holder || pl_process_read(holder, &process) < 0 || !pl_check_is_pyleak(&process);
+
+	pl_process_free(&process);
+	return stranger;
+}
+
 /* The guardian of a killed pyleak has it for a second. */
-int pl_target_claim(pid_t pid, struct pl_error *err)
+int pl_target_claim(pid_t pid, bool by_force, struct pl_error *err)
 {
 	const struct timespec pause = {.tv_nsec = CLAIM_PAUSE_NSEC};
 	int64_t give_up = pl_now_ns() + LEFTOVER_PATIENCE_NSEC;
@@ -29,6 +40,8 @@ int pl_target_claim(pid_t pid, struct pl_error *err)
 
 	while ((code = pl_probe_claim(pid)) == -EBUSY && pl_now_ns() < give_up && !*pl_stop_flag())
 		(void)nanosleep(&pause, NULL);
+	if (code == -EBUSY && by_force && may_pass(pid))
+		code = pl_probe_claim_by_force(pid);
 	if (code == -EBUSY)
 		return pl_check_claimed(pid, err);
 	return code < 0 ? pl_fail(err, code, "process %d cannot be read: %s", (int)pid, strerror(-code)) : 0;
@@ -40,7 +53,7 @@ static int check(struct pl_subject *subject, struct pl_error *err)
 	struct pl_error claimed = {0};
 
 	/* Perhaps a guardian has it, which is done in a moment. */
-	if (code == -EBUSY && pl_target_claim(subject->process.pid, &claimed) == 0) {
+	if (code == -EBUSY && pl_target_claim(subject->process.pid, subject->by_force, &claimed) == 0) {
 		*err = (struct pl_error){0};
 		code = pl_checks_before_planting(subject, err);
 	}
@@ -119,7 +132,7 @@ static int adopt(struct pl_target *target, struct pl_probe *probe, const struct 
 		&target->engine, err);
 
 	target->adopted = code == 0;
-	pl_probe_unclaim(target->pid); /* there may be any number of readers */
+	pl_probe_unclaim(target->pid, target->start_time); /* there may be any number of readers */
 	return code;
 }
 
@@ -142,7 +155,7 @@ static int take_over(struct pl_target *target, const struct pl_options *options,
 			(int)pid, (int)pid);
 
 	/* If the pyleak that planted it was killed, its guardian may be about to remove it. */
-	code = pl_target_claim(pid, err);
+	code = pl_target_claim(pid, options->force, err);
 	if (code < 0)
 		return code;
 	if (kept && pl_probe_find(pid, &probe) == 0 && pl_probe_is_kept(&probe))
@@ -233,11 +246,22 @@ void pl_target_account(const struct pl_target *target, struct pl_account *ret)
 	pl_log_debug("the account took %.1f ms", (double)(pl_now_ns() - started) / PL_NSEC_PER_MSEC);
 }
 
+void pl_target_end(struct pl_target *target)
+{
+	(void)pl_engine_update(target->engine, &target->state);
+	target->state.rss = 0;
+	pl_engine_end(target->engine);
+	pl_account_close(PL_TAKE(target->account));
+	pl_python_close(PL_TAKE(target->python));
+	pl_space_close(PL_TAKE(target->space));
+	pl_probe_unclaim(target->pid, target->start_time);
+}
+
 void pl_target_close(struct pl_target *target)
 {
 	pl_engine_free(PL_TAKE(target->engine));
 	pl_account_close(PL_TAKE(target->account));
 	pl_python_close(PL_TAKE(target->python));
 	pl_space_close(PL_TAKE(target->space));
-	pl_probe_unclaim(target->pid);
+	pl_probe_unclaim(target->pid, target->start_time);
 }

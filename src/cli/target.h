@@ -37,11 +37,16 @@ int pl_target_start(struct pl_target *target, const struct pl_options *options, 
 /* What its RSS consists of now. */
 void pl_target_account(const struct pl_target *target, struct pl_account *ret);
 
+/* The process has ended while others go on: all that is open for it is closed; what is kept is its state, and what its
+ * engine needs to be retired. */
+void pl_target_end(struct pl_target *target);
+
 /* What is still planted is removed. */
 void pl_target_close(struct pl_target *target);
 
 /* One pyleak at a time plants or removes in a process: waits for a guardian that is at work, and
- * refuses beside a pyleak that records. Held until this process ends, or the target is closed. */
-int pl_target_claim(pid_t pid, struct pl_error *err);
+ * refuses beside a pyleak that records, which it names. Held until this process ends, or the target is closed. By force
+ * (--force) it goes on beside whoever holds the lock and is no pyleak of this user's or root's. */
+int pl_target_claim(pid_t pid, bool by_force, struct pl_error *err);
 
 #endif

@@ -10,8 +10,11 @@
 #include "pyleak/process.h"
 #include "pyleak/units.h"
 #include "stop.h"
+#include "watch.h"
 
 #define LOOK_PAUSE_NSEC (20 * PL_NSEC_PER_MSEC)
+/* Of a family that ends together the last figures stand, if no more than this is between its first and its last end. */
+#define RETIRE_NSEC (2 * PL_NSEC_PER_SEC)
 
 size_t pl_targets_count(const struct pl_targets *targets)
 {
@@ -83,10 +86,13 @@ int pl_targets_start(struct pl_targets *targets, const struct pl_options *option
 	return 0;
 }
 
-static void note_end(struct pl_target *target)
+/* A family lets go of it at once. */
+static void note_end(const struct pl_targets *targets, struct pl_target *target)
 {
 	target->ended = true;
 	target->ended_ns = pl_now_ns();
+	if (targets->family)
+		pl_target_end(target);
 }
 
 /* Whether one is still recorded, or may come from the process that was named. */
@@ -99,6 +105,48 @@ static bool any_left(struct pl_targets *targets)
 	return left;
 }
 
+/* All that is left of a member is a number. False: out of memory, it stays. */
+static bool depart(struct pl_targets *targets, size_t member)
+{
+	const struct pl_target *target = pl_family_member(targets->family, member);
+	int64_t stop_ns = pl_engine_stop_ns(target->engine);
+	struct pl_departed *grown = targets->departed;
+
+	/* Powers of two are where it is full. */
+	if ((targets->departed_count & (targets->departed_count - 1)) == 0)
+		grown = reallocarray(grown, targets->departed_count ? 2 * targets->departed_count : 1, sizeof(*grown));
+	if (!grown)
+		return false;
+	targets->departed = grown;
+	grown[targets->departed_count++] = (struct pl_departed){target->pid, target->ended_ns};
+	pl_losses_add(&targets->departed_losses, &target->state.losses);
+	if (stop_ns > targets->departed_stop_ns)
+		targets->departed_stop_ns = stop_ns;
+	pl_family_forget(targets->family, member);
+	return true;
+}
+
+/*
+ * What was live in a process that ended has ended with it, as long as others go on: of a family of which nobody is left,
+ * the last figures stand, as they do of one process. So those who ended before `before_ns` are retired, and forgotten.
+ */
+static void retire_ended(struct pl_targets *targets, int64_t before_ns)
+{
+	if (!targets->family || !any_left(targets))
+		return;
+	for (size_t i = pl_targets_count(targets); i-- > 0;) {
+		struct pl_target *target = pl_targets_at(targets, i);
+
+		if (!target->ended || target->ended_ns > before_ns)
+			continue;
+		if (!target->retired)
+			pl_engine_retire(target->engine);
+		target->retired = true;
+		if (i > 0)
+			(void)depart(targets, i - 1);
+	}
+}
+
 static void look_at_all(struct pl_targets *targets)
 {
 	for (size_t i = 0; i < pl_targets_count(targets); i++) {
@@ -106,13 +154,14 @@ static void look_at_all(struct pl_targets *targets)
 
 		if (target->ended || pl_engine_look(target->engine) != -ESRCH)
 			continue;
-		note_end(target);
+		note_end(targets, target);
 		pl_log_note("process %d has ended", (int)target->pid);
 	}
+	retire_ended(targets, pl_now_ns() - RETIRE_NSEC);
 	pl_family_look(targets->family);
 }
 
-static int run_family(struct pl_targets *targets, int64_t until_ns)
+static int run_family(struct pl_targets *targets, int64_t until_ns, struct pl_error *err)
 {
 	for (int64_t now = pl_now_ns(); now < until_ns; now = pl_now_ns()) {
 		int64_t pause = until_ns - now < LOOK_PAUSE_NSEC ? until_ns - now : LOOK_PAUSE_NSEC;
@@ -124,8 +173,28 @@ static int run_family(struct pl_targets *targets, int64_t until_ns)
 		look_at_all(targets);
 		if (!any_left(targets))
 			return -ESRCH;
+
+		int code = pl_watch_headroom(targets, err);
+
+		if (code < 0)
+			return code;
 	}
 	return 0;
+}
+
+/* One process, in steps between which other things are looked at. */
+static int run_one(struct pl_targets *targets, int64_t until_ns, struct pl_error *err)
+{
+	int code;
+
+	do {
+		int64_t next = targets->next_headroom_look;
+
+		code = pl_engine_run(targets->lead.engine, next < until_ns ? next : until_ns, pl_stop_flag(), err);
+		if (code == 0)
+			code = pl_watch_headroom(targets, err);
+	} while (code == 0 && pl_now_ns() < until_ns);
+	return code;
 }
 
 int pl_targets_run(struct pl_targets *targets, int64_t until_ns, struct pl_error *err)
@@ -133,45 +202,29 @@ int pl_targets_run(struct pl_targets *targets, int64_t until_ns, struct pl_error
 	int code;
 
 	if (targets->family)
-		return run_family(targets, until_ns);
-	code = pl_engine_run(targets->lead.engine, until_ns, pl_stop_flag(), err);
+		return run_family(targets, until_ns, err);
+	code = run_one(targets, until_ns, err);
 	if (code == -ESRCH)
-		note_end(&targets->lead);
+		note_end(targets, &targets->lead);
 	return code;
-}
-
-/* What was live in a process that ended has ended with it, as long as others go on: of a family of which
- * nobody is left, the last figures stand, as they do of one process. */
-static void retire_ended(struct pl_targets *targets)
-{
-	if (!targets->family || !any_left(targets))
-		return;
-	for (size_t i = 0; i < pl_targets_count(targets); i++) {
-		struct pl_target *target = pl_targets_at(targets, i);
-
-		if (!target->ended || target->retired)
-			continue;
-		pl_engine_retire(target->engine);
-		target->retired = true;
-	}
 }
 
 void pl_targets_update(struct pl_targets *targets, struct pl_engine_state *ret)
 {
-	*ret = (struct pl_engine_state){0};
+	*ret = (struct pl_engine_state){.losses = targets->departed_losses};
 	for (size_t i = 0; i < pl_targets_count(targets); i++) {
 		struct pl_target *target = pl_targets_at(targets, i);
 		int code = target->ended && targets->family ? 0 : pl_engine_update(target->engine, &target->state);
 
 		/* Once recording is over, the probe is gone and the process is not. */
 		if (code == -ESRCH && targets->family && !targets->finished)
-			note_end(target);
+			note_end(targets, target);
 		if (target->ended)
 			target->state.rss = 0;
 		ret->rss += target->state.rss;
 		pl_losses_add(&ret->losses, &target->state.losses);
 	}
-	retire_ended(targets);
+	retire_ended(targets, INT64_MAX);
 }
 
 void pl_targets_account(struct pl_targets *targets, struct pl_account *ret)
@@ -192,7 +245,7 @@ void pl_targets_account(struct pl_targets *targets, struct pl_account *ret)
 
 int64_t pl_targets_stop_ns(struct pl_targets *targets)
 {
-	int64_t longest = 0;
+	int64_t longest = targets->departed_stop_ns;
 
 	for (size_t i = 0; i < pl_targets_count(targets); i++) {
 		int64_t stop_ns = pl_engine_stop_ns(pl_targets_at(targets, i)->engine);
@@ -225,9 +278,12 @@ pid_t pl_targets_living(struct pl_targets *targets)
 
 pid_t *pl_targets_since(struct pl_targets *targets, int64_t since_ns, size_t *ret_count)
 {
-	pid_t *pids = calloc(pl_targets_count(targets), sizeof(*pids));
+	pid_t *pids = calloc(pl_targets_count(targets) + targets->departed_count, sizeof(*pids));
 
 	*ret_count = 0;
+	for (size_t i = 0; pids && i < targets->departed_count; i++)
+		if (targets->departed[i].ended_ns >= since_ns)
+			pids[(*ret_count)++] = targets->departed[i].pid;
 	for (size_t i = 0; pids && i < pl_targets_count(targets); i++) {
 		const struct pl_target *target = pl_targets_at(targets, i);
 
@@ -260,4 +316,5 @@ void pl_targets_close(struct pl_targets *targets)
 {
 	pl_target_close(&targets->lead);
 	pl_family_free(PL_TAKE(targets->family));
+	free(PL_TAKE(targets->departed));
 }

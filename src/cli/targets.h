@@ -13,6 +13,15 @@ struct pl_targets {
 	struct pl_family *family; /* the others; NULL without --children */
 	struct pl_facts facts;    /* the lead's, and of all that were recorded from the start the memory */
 	bool finished;
+	/* Members of the family that ended long ago, and what is left to say of them. */
+	struct pl_departed {
+		pid_t pid;
+		int64_t ended_ns;
+	} *departed;
+	size_t departed_count;
+	struct pl_losses departed_losses;
+	int64_t departed_stop_ns;
+	int64_t next_headroom_look;
 };
 
 /* Those that are or were recorded: at least one. */
@@ -26,7 +35,9 @@ int pl_targets_start(struct pl_targets *targets, const struct pl_options *option
 		     struct pl_error *err);
 
 /* Records until then. Of a family, who is born is taken in, and who ends is let go. 0; -EINTR; -ESRCH:
- * nobody is left; -ECANCELED: see err. */
+ * nobody is left; -ECANCELED: see err: an engine cannot go on safely, or so little memory is left in a process's cgroup,
+ * or in the machine, that the recorders may not take more of it. They are all off then, and finishing removes them,
+ * kept ones too. */
 int pl_targets_run(struct pl_targets *targets, int64_t until_ns, struct pl_error *err);
 
 /* Brings the sites up to date; what belonged to processes that ended is taken out of them. *ret sums up. */

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "pyleak/cleanup.h"
@@ -149,11 +150,14 @@ int pl_elf_class(const struct pl_elf *elf)
 static const struct pl_elf_symbols *table(const struct pl_elf *elf, bool full)
 {
 	struct pl_elf_symbols *symbols = full ? elf->full : elf->dynamic;
+	struct stat status;
 	int r = -ENOENT;
 
 	if (symbols->loaded)
 		return symbols;
 	symbols->loaded = true;
+	if (elf->file && fstat(elf->fd, &status) == 0)
+		symbols->file_bytes = (uint64_t)status.st_blocks * 512;
 	if (elf->file)
 		r = pl_elf_symbols_from_file(elf->file, full ? SHT_SYMTAB : SHT_DYNSYM, symbols);
 	/* Also where someone cut the section headers off. */

@@ -25,6 +25,7 @@ struct pl_elf_symbols {
 	const char *strings;
 	size_t strings_size;
 	char *owned_strings; /* where strings is a copy of our own */
+	uint64_t file_bytes; /* of the file, that its disk has; holes are none */
 	bool loaded;
 };
 

@@ -141,8 +141,25 @@ void pl_elf_symbols_free(struct pl_elf_symbols *symbols)
 	free(symbols);
 }
 
-static Elf_Data *section_data(Elf_Scn *section)
+#define SECTION_MAX (UINT64_C(512) << 20)
+#define SECTION_USUAL (UINT64_C(16) << 20)
+#define COMPRESSION_MAX 16
+
+/* libelf takes the memory that a section says it has. A file may say anything, and be of holes: what has no blocks on its
+ * disk is not read beyond what every library has. (A file system that compresses has fewer blocks than bytes.) */
+static bool is_credible(const struct pl_elf_symbols *symbols, Elf_Scn *section)
 {
+	GElf_Shdr header;
+
+	return gelf_getshdr(section, &header) && header.sh_size <= SECTION_MAX &&
+	       (header.sh_size <= SECTION_USUAL || header.sh_size / COMPRESSION_MAX <= symbols->file_bytes);
+}
+
+static Elf_Data *section_data(const struct pl_elf_symbols *symbols, Elf_Scn *section)
+{
+	if (section && !is_credible(symbols, section))
+		return NULL;
+
 	Elf_Data *data = section ? elf_getdata(section, NULL) : NULL;
 
 	return data && data->d_buf ? data : NULL;
@@ -163,14 +180,14 @@ int pl_elf_symbols_from_file(Elf *file, uint32_t section_type, struct pl_elf_sym
 {
 	GElf_Shdr header, versions_header;
 	Elf_Scn *section = find_section(file, section_type, &header);
-	Elf_Data *data = section_data(section);
+	Elf_Data *data = section_data(symbols, section);
 	Elf_Data *strings, *versions = NULL;
 	size_t strings_size;
 	int r;
 
 	if (!data || header.sh_entsize == 0)
 		return -ENOENT;
-	strings = section_data(elf_getscn(file, header.sh_link));
+	strings = section_data(symbols, elf_getscn(file, header.sh_link));
 	if (!strings)
 		return -ENOENT;
 	strings_size = strings->d_size;
@@ -179,7 +196,7 @@ int pl_elf_symbols_from_file(Elf *file, uint32_t section_type, struct pl_elf_sym
 	symbols->strings = strings->d_buf;
 	symbols->strings_size = strings_size;
 	if (section_type == SHT_DYNSYM)
-		versions = section_data(find_section(file, SHT_GNU_versym, &versions_header));
+		versions = section_data(symbols, find_section(file, SHT_GNU_versym, &versions_header));
 	for (int i = 1; i < MAX_SYMBOLS; i++) {
 		GElf_Sym symbol;
 		GElf_Versym version = 0;

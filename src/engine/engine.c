@@ -13,6 +13,12 @@ int pl_engine_look(struct pl_engine *engine)
 	return engine->ops->look ? engine->ops->look(engine) : -ENOTSUP;
 }
 
+void pl_engine_end(struct pl_engine *engine)
+{
+	if (engine->ops->end)
+		engine->ops->end(engine);
+}
+
 void pl_engine_retire(struct pl_engine *engine)
 {
 	if (engine->ops->retire)
@@ -56,6 +62,11 @@ void pl_engine_touched(const struct pl_engine *engine, struct pl_touched *ret)
 	*ret = (struct pl_touched){0, 0};
 	if (engine->ops->touched)
 		engine->ops->touched(engine, ret);
+}
+
+int pl_engine_disarm(struct pl_engine *engine)
+{
+	return engine->ops->disarm ? engine->ops->disarm(engine) : -ENOTSUP;
 }
 
 int pl_engine_finish(struct pl_engine *engine, struct pl_error *err)

@@ -247,21 +247,48 @@ static void inline_touched_now(const struct pl_engine *engine, struct pl_touched
 	*ret = (struct pl_touched){touched.untouched, touched.pools};
 }
 
+static int inline_disarm(struct pl_engine *engine)
+{
+	struct inline_engine *self = (struct inline_engine *)engine;
+	int code;
+
+	if (self->gone || !still_there(self))
+		return -ESRCH;
+	code = pl_probe_disarm(&self->probe);
+	self->disarmed |= code == 0;
+	return code;
+}
+
+/* Whoever has not planted it has no claim on the process. */
+static int detach(struct inline_engine *self, int64_t *ret_stop_ns, struct pl_error *err)
+{
+	pid_t pid = self->python->pid;
+	bool found, claimed = !self->planted && pl_probe_claim(pid) == 0;
+	int code;
+
+	if (!self->planted && !claimed)
+		return pl_fail(err, -EBUSY, "another pyleak is at work in process %d: the probe was left in place, switched off",
+			(int)pid);
+	code = pl_probe_detach(pid, REMOVE_PATIENCE_NSEC, &found, ret_stop_ns, err);
+	if (claimed)
+		pl_probe_unclaim(pid, self->start_time);
+	return code;
+}
+
 static int inline_finish(struct pl_engine *engine, struct pl_error *err)
 {
 	struct inline_engine *self = (struct inline_engine *)engine;
 	struct pl_error failure = {0};
 	int64_t stop_ns = 0;
-	bool found;
 	int code = 0;
 
-	if (self->planted && !self->keep && !self->gone) {
+	if (((self->planted && !self->keep) || self->disarmed) && !self->gone) {
 		/* The tables go with the probe. */
 		(void)inline_pass(self, STACKS_REPORTED);
 		look_at_rounding(self, &self->last_rounding);
 		if (!self->reader.config.sample)
 			inline_untouched_look(self->python->pid, &self->reader, &self->last_touched);
-		code = pl_probe_detach(self->python->pid, REMOVE_PATIENCE_NSEC, &found, &stop_ns, &failure);
+		code = detach(self, &stop_ns, &failure);
 		/* A process that ends by itself, or starts another program, takes the hooks with it. */
 		if (code < 0 && !still_there(self))
 			code = 0;
@@ -270,10 +297,30 @@ static int inline_finish(struct pl_engine *engine, struct pl_error *err)
 		if (stop_ns > engine->stop_ns)
 			engine->stop_ns = stop_ns;
 	}
-	if (self->keep && !self->gone)
+	if (self->keep && !self->disarmed && !self->gone)
 		inline_stacks_end(&self->stacks, &self->reader, self->planted);
-	self->planted = false;
+	self->planted = self->disarmed = false;
 	return code;
+}
+
+static void close_process(struct inline_engine *self)
+{
+	pl_probe_free(&self->probe);
+	inline_stacks_free(&self->stacks);
+	native_free(&self->native);
+	native_callers_free(&self->callers);
+	if (self->process_fd >= 0)
+		(void)close(self->process_fd);
+	self->process_fd = -1;
+}
+
+static void inline_end(struct pl_engine *engine)
+{
+	struct inline_engine *self = (struct inline_engine *)engine;
+
+	self->gone = true;
+	(void)pl_inline_reader_end(&self->reader);
+	close_process(self);
 }
 
 static void inline_free(struct pl_engine *engine)
@@ -283,24 +330,21 @@ static void inline_free(struct pl_engine *engine)
 	(void)inline_finish(engine, NULL);
 	unseen_free(&self->unseen, NULL);
 	pl_inline_reader_free(&self->reader);
-	pl_probe_free(&self->probe);
-	inline_stacks_free(&self->stacks);
-	native_free(&self->native);
-	native_callers_free(&self->callers);
-	if (self->process_fd >= 0)
-		(void)close(self->process_fd);
+	close_process(self);
 	free(self);
 }
 
 static const struct pl_engine_ops inline_ops = {
 	.run = inline_run,
 	.look = inline_look,
+	.end = inline_end,
 	.retire = inline_retire,
 	.begin = inline_begin,
 	.update = inline_update,
 	.memory = inline_memory,
 	.rounding = inline_rounding_now,
 	.touched = inline_touched_now,
+	.disarm = inline_disarm,
 	.finish = inline_finish,
 	.free = inline_free,
 };

@@ -41,6 +41,7 @@ struct inline_engine {
 	bool planted;   /* by us, or adopted: there is something to remove */
 	bool keep;
 	bool short_of_rows; /* tracebacks are being cut: said once */
+	bool disarmed;  /* for good: it is removed, whoever planted it and whatever for */
 	bool words_changed; /* a word that led to us does not any more: said once */
 	bool gone;      /* the process ended, or runs another program */
 };

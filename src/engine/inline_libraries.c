@@ -122,7 +122,7 @@ void inline_follow_libraries(struct inline_engine *self, int64_t now)
 	if (code == 0 && count)
 		code = extend(self, words, count);
 	if (claimed)
-		pl_probe_unclaim(self->python->pid);
+		pl_probe_unclaim(self->python->pid, 0);
 	if (code < 0)
 		pl_log_debug("libraries of process %d could not be looked at: %s", (int)self->python->pid, strerror(-code));
 

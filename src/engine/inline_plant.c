@@ -7,6 +7,7 @@
 
 #include "allocator_hooks.h"
 #include "free_lists.h"
+#include "inline_check.h"
 #include "inline_engine.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/memory.h"
@@ -56,7 +57,7 @@ static struct pl_account load_account(const uint64_t *words)
 {
 	struct pl_account account = {
 		.taken = words[CONFIG_ACCOUNT_KNOWN] != 0,
-		.rss = words[CONFIG_RSS],
+		.rss = words[CONFIG_RSS] % ACCOUNT_PART_MAX,
 		.arenas_overhead = (int64_t)(words[CONFIG_ACCOUNT_OVERHEAD] % ACCOUNT_PART_MAX),
 		.alignment = PL_ACCOUNT_ALIGNMENT,
 	};
@@ -205,6 +206,7 @@ int inline_adopt_config(struct inline_engine *self, int native_frames)
 {
 	const struct pl_inline_config *config = &self->reader.config;
 	struct pl_inline_image image;
+	int64_t now = pl_now_ns();
 	int code = pl_memory_read(self->python->pid, self->probe.base + PL_INLINE_IMAGE_OFFSET, &image, sizeof(image));
 
 	if (code == 0 && (image.magic != PL_INLINE_MAGIC || image.abi != PL_INLINE_ABI))
@@ -212,6 +214,8 @@ int inline_adopt_config(struct inline_engine *self, int native_frames)
 	if (code == 0)
 		code = pl_memory_read(self->python->pid, self->probe.base + PL_INLINE_CONFIG_OFFSET, &self->reader.config,
 			sizeof(self->reader.config));
+	if (code == 0)
+		code = inline_config_check(config, self->probe.tables, self->probe.tables_mapped_size);
 	if (code == 0)
 		code = pl_inline_reader_init(&self->reader);
 	if (code < 0)
@@ -223,10 +227,11 @@ int inline_adopt_config(struct inline_engine *self, int native_frames)
 		.frames = (int)config->frame_limit,
 		.sample = config->sample,
 		.native = config->native != 0,
-		.since_ns = (int64_t)config->planted_monotonic,
+		/* Another time namespace's clock may be ahead of ours. */
+		.since_ns = (int64_t)config->planted_monotonic < now ? (int64_t)config->planted_monotonic : now,
 		.started = {(time_t)(config->planted_realtime / PL_NSEC_PER_SEC),
 			(long)(config->planted_realtime % PL_NSEC_PER_SEC)},
-		.rss = config->engine[CONFIG_RSS],
+		.rss = config->engine[CONFIG_RSS] % ACCOUNT_PART_MAX,
 		.account = load_account(config->engine),
 	};
 	memcpy(self->engine.facts.python, self->python->version, sizeof(self->engine.facts.python));

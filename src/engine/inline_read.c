@@ -10,10 +10,6 @@
 /* A row whose two copies differ is in the middle of an event; it comes to rest within nanoseconds. */
 #define SETTLE_TRIES 8
 #define SITES_AT_ONCE 4096
-/* Limits of limits, far above those of inline_config.c. */
-#define CODES_MAX (1U << 24)
-#define FRAME_WORDS_MAX (1ULL << 27)
-#define TEXTS_MAX (1ULL << 30)
 
 struct inline_code {
 	const char *filename, *function; /* interned */
@@ -24,26 +20,27 @@ struct inline_code {
 
 int pl_inline_reader_init(struct pl_inline_reader *reader)
 {
-	const struct pl_inline_config *config = &reader->config;
-
-	if (config->site_limit < PL_INLINE_SITE_FIRST || config->site_limit > PL_INLINE_SITES_MAX ||
-		config->frame_limit < 1 || config->frame_limit > PL_INLINE_FRAMES_MAX || config->code_limit > CODES_MAX ||
-		config->frames_limit > FRAME_WORDS_MAX || config->arena_size > TEXTS_MAX)
-		return -EPROTO;
-	reader->codes = calloc(config->code_limit, sizeof(struct inline_code *));
+	reader->codes = calloc(reader->config.code_limit, sizeof(struct inline_code *));
 	return reader->codes ? 0 : -ENOMEM;
 }
 
-void pl_inline_reader_free(struct pl_inline_reader *reader)
+static void free_tables(struct pl_inline_reader *reader)
 {
 	for (uint64_t i = 0; reader->codes && i < reader->config.code_limit; i++)
 		if (reader->codes[i]) {
 			free(reader->codes[i]->lines);
 			free(reader->codes[i]);
 		}
-	free(reader->codes);
-	free(reader->local);
-	free(reader->totals);
+	free(PL_TAKE(reader->codes));
+	free(PL_TAKE(reader->local));
+	free(PL_TAKE(reader->totals));
+	reader->capacity = 0;
+}
+
+void pl_inline_reader_free(struct pl_inline_reader *reader)
+{
+	free_tables(reader);
+	free(reader->remainders);
 }
 
 static int reader_read(const struct pl_inline_reader *reader, uint64_t address, void *buffer, size_t length)
@@ -338,24 +335,71 @@ static void accept(struct pl_inline_reader *reader, uint64_t number, const struc
 	*last = *row;
 }
 
+/* What a process that ended had live at a site. */
+struct inline_remainder {
+	uint32_t site;
+	uint64_t size, count;
+	double size_variance, count_variance;
+};
+
+static bool remainder_of(const struct pl_inline_reader *reader, uint64_t number, struct inline_remainder *ret)
+{
+	struct pl_inline_estimate last;
+
+	if (reader->local[number] == UINT32_MAX)
+		return false;
+	pl_inline_estimate(&reader->totals[number], reader->config.sample, &last);
+	*ret = (struct inline_remainder){
+		.site = reader->local[number],
+		.size = last.totals.allocated_size - last.totals.freed_size,
+		.count = last.totals.allocated_count - last.totals.freed_count,
+		.size_variance = last.live_size_variance,
+		.count_variance = last.live_count_variance,
+	};
+	return ret->size || ret->count;
+}
+
+int pl_inline_reader_end(struct pl_inline_reader *reader)
+{
+	struct inline_remainder one;
+	size_t count = 0;
+
+	for (uint64_t i = 0; i < reader->capacity; i++)
+		count += remainder_of(reader, i, &one);
+	reader->remainders = calloc(count ? count : 1, sizeof(*reader->remainders));
+	if (!reader->remainders)
+		return -ENOMEM;
+	for (uint64_t i = 0; i < reader->capacity; i++)
+		if (remainder_of(reader, i, &one))
+			reader->remainders[reader->remainder_count++] = one;
+	free_tables(reader);
+	return 0;
+}
+
+static void retire(struct pl_inline_reader *reader, const struct inline_remainder *remainder)
+{
+	struct pl_totals *totals = pl_sites_totals(reader->sites, remainder->site);
+
+	totals->apart_size += remainder->size;
+	totals->apart_count += remainder->count;
+	totals->freed_size += remainder->size;
+	totals->freed_count += remainder->count;
+	totals->size_variance -= remainder->size_variance;
+	totals->count_variance -= remainder->count_variance;
+}
+
 void pl_inline_reader_retire(struct pl_inline_reader *reader)
 {
-	for (uint64_t i = 0; i < reader->capacity; i++) {
-		struct pl_inline_estimate last;
-		struct pl_totals *totals;
+	struct inline_remainder one;
 
-		if (reader->local[i] == UINT32_MAX)
-			continue;
-		totals = pl_sites_totals(reader->sites, reader->local[i]);
-		pl_inline_estimate(&reader->totals[i], reader->config.sample, &last);
-		totals->apart_size += live_size(&last.totals);
-		totals->apart_count += live_count(&last.totals);
-		totals->freed_size += last.totals.allocated_size - last.totals.freed_size;
-		totals->freed_count += last.totals.allocated_count - last.totals.freed_count;
-		totals->size_variance -= last.live_size_variance;
-		totals->count_variance -= last.live_count_variance;
+	for (uint64_t i = 0; i < reader->capacity; i++) {
+		if (remainder_of(reader, i, &one))
+			retire(reader, &one);
 		reader->local[i] = UINT32_MAX; /* once */
 	}
+	for (size_t i = 0; i < reader->remainder_count; i++)
+		retire(reader, &reader->remainders[i]);
+	reader->remainder_count = 0;
 }
 
 static int read_totals(struct pl_inline_reader *reader, uint64_t count)

@@ -30,6 +30,8 @@ struct pl_inline_reader {
 	/* Rows do not share what they point to, so that in sum they cannot be more than the table: a bound for what a
 	 * tracee gone wild can make us keep. */
 	uint64_t texts_read, frames_read;
+	struct inline_remainder *remainders; /* after pl_inline_reader_end() */
+	size_t remainder_count;
 };
 
 /* What a row of totals stands for: itself, or with a rate (config.sample) an unbiased estimate. The
@@ -40,14 +42,18 @@ struct pl_inline_estimate {
 };
 void pl_inline_estimate(const struct pl_inline_totals *row, uint64_t rate, struct pl_inline_estimate *ret);
 
-/* Checks the config (hostile) and allocates. 0, -EPROTO, -ENOMEM. */
+/* Allocates, by a config that inline_config_check() has found right. 0, -ENOMEM. */
 int pl_inline_reader_init(struct pl_inline_reader *reader);
 void pl_inline_reader_free(struct pl_inline_reader *reader);
 
 /* One pass: the sites' totals are those of the process now. 0 or -errno of reading; the sites then
  * hold what they held. */
 int pl_inline_reader_pass(struct pl_inline_reader *reader);
-/* The process is gone, and with it all that was live: it is counted as freed. There is no pass after it. */
+/* The process is gone, and there is no pass after it: what is kept is what retiring it needs, some bytes for each site at
+ * which something of it was live. 0; -ENOMEM: all is kept. */
+int pl_inline_reader_end(struct pl_inline_reader *reader);
+/* The process is gone, and with it all that was live: it is counted as freed. There is no pass after it. Again is
+ * harmless. */
 void pl_inline_reader_retire(struct pl_inline_reader *reader);
 
 #endif

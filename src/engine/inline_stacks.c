@@ -47,6 +47,7 @@ void inline_stacks_free(struct inline_stacks *stacks)
 	if (stacks->ready && stacks->memory_fd >= 0)
 		(void)close(stacks->memory_fd);
 	stack_samples_free(&stacks->samples);
+	stacks->count = 0;
 	stacks->ready = false;
 }
 
@@ -87,14 +88,14 @@ static bool begin_writing(const struct inline_stacks *stacks, bool claimed)
 	if (is_there(stacks))
 		return true;
 	if (!claimed)
-		pl_probe_unclaim(stacks->pid);
+		pl_probe_unclaim(stacks->pid, 0);
 	return false;
 }
 
 static void end_writing(const struct inline_stacks *stacks, bool claimed)
 {
 	if (!claimed)
-		pl_probe_unclaim(stacks->pid);
+		pl_probe_unclaim(stacks->pid, 0);
 }
 
 static void write_at(const struct inline_stacks *stacks, uint64_t address, const void *bytes, size_t length)

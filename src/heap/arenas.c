@@ -14,6 +14,7 @@
 
 enum {
 	ENTRIES_AT_ONCE = 256,
+	VISIT_TRIES = 16,
 	ENTRIES_MAX = 1 << 20,
 	POOL_BYTES_MAX = 16384,
 	POOL_HEADER = 48,
@@ -279,16 +280,20 @@ static void visit_arena(const struct moment *moment, const struct arena *arena, 
 
 bool arenas_visit(const struct moment *moment, const struct block_visitor *visitor)
 {
-	pl_autofree struct arena *arenas = NULL;
 	pl_autofree uint8_t *bytes = malloc(POOL_BYTES_MAX);
-	size_t count = 0;
-	uint32_t length;
+	uint32_t length = 0;
 
-	if (!bytes || read_array(moment, &arenas, &count) < 0)
-		return false;
-	count = compact(arenas, count);
-	length = pool_bytes(moment, arenas, count);
-	for (size_t i = 0; length && i < count; i++)
-		visit_arena(moment, &arenas[i], length, bytes, visitor);
+	/* The array may move, or an entry be changed, while it is read. */
+	for (int tries = 0; bytes && !length && tries < VISIT_TRIES; tries++) {
+		pl_autofree struct arena *arenas = NULL;
+		size_t count = 0;
+
+		if (read_array(moment, &arenas, &count) < 0)
+			continue;
+		count = compact(arenas, count);
+		length = pool_bytes(moment, arenas, count);
+		for (size_t i = 0; length && i < count; i++)
+			visit_arena(moment, &arenas[i], length, bytes, visitor);
+	}
 	return length != 0;
 }

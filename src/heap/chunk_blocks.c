@@ -17,6 +17,7 @@ enum {
 	MAPPED_MIN = 128 << 10, /* DEFAULT_MMAP_THRESHOLD_MIN */
 	BATCH = 256,
 };
+#define WINDOW (UINT64_C(1) << 30)
 
 struct visit {
 	const struct moment *moment;
@@ -98,16 +99,22 @@ static uint64_t mapped_chunk(const struct visit *visit, const struct pl_map *map
 
 static void visit_mapping(struct visit *visit, const struct pl_map *map)
 {
-	uint64_t count = (map->end - map->start) / PL_PAGE, size;
-	pl_autofree uint8_t *pages = malloc(count);
-	const struct pl_range range = {map->start, map->end};
+	pl_autofree uint8_t *pages = malloc(WINDOW / PL_PAGE);
+	uint64_t next = map->start; /* behind the last chunk */
 
-	if (!pages || pl_space_pages(visit->moment->reader->python->space, range, pages) < 0)
-		return;
-	for (uint64_t i = 0; i < count; i += size ? size / PL_PAGE : 1) {
-		size = pages[i] ? mapped_chunk(visit, map, map->start + i * PL_PAGE) : 0;
-		if (size)
-			add(visit, map->start + i * PL_PAGE + CHUNK_HEADER, size - CHUNK_HEADER);
+	/* A reservation may be a terabyte, and little of it be in memory. */
+	for (uint64_t start = map->start; pages && start < map->end; start += WINDOW) {
+		const struct pl_range range = {start, map->end - start < WINDOW ? map->end : start + WINDOW};
+
+		if (pl_space_pages(visit->moment->reader->python->space, range, pages) < 0)
+			return;
+		for (uint64_t at = next > start ? next : start; at < range.end; next = at) {
+			uint64_t size = pages[(at - start) / PL_PAGE] ? mapped_chunk(visit, map, at) : 0;
+
+			if (size)
+				add(visit, at + CHUNK_HEADER, size - CHUNK_HEADER);
+			at += size ? size : PL_PAGE;
+		}
 	}
 }
 

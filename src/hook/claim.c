@@ -11,62 +11,108 @@
 
 #include "pyleak/cleanup.h"
 #include "pyleak/hook.h"
+#include "pyleak/process.h"
 
-/* A lock on the process's own directory in /proc: it needs no file of ours, ends with its holder,
- * and cannot mean a later process with the same number. Another mount of /proc has another one. */
+/*
+ * A lock on the process's own /proc/PID/mem: it needs no file of ours, ends with its holder, and cannot mean a later
+ * process with the same number. Only who may trace the process can open that file, so that nobody else can keep us out.
+ * Another mount of /proc has another one.
+ */
 static struct claim {
 	pid_t pid;
-	int fd;
+	uint64_t start_time;
+	int fd; /* -1: taken over another's lock */
 } *claims;
 static size_t claim_count;
 
-static struct claim *claim_find(pid_t pid)
+static void claim_drop(struct claim *claim)
 {
-	for (size_t i = 0; i < claim_count; i++)
-		if (claims[i].pid == pid)
+	if (claim->fd >= 0)
+		(void)close(claim->fd);
+	*claim = claims[--claim_count];
+}
+
+/* That of another process that had the number before is none. */
+static struct claim *claim_find(pid_t pid, uint64_t start_time)
+{
+	for (size_t i = 0; i < claim_count; i++) {
+		if (claims[i].pid != pid)
+			continue;
+		if (claims[i].start_time == start_time)
 			return &claims[i];
+		claim_drop(&claims[i]);
+		break;
+	}
 	return NULL;
 }
 
-int pl_probe_claim(pid_t pid)
+static int open_lock(pid_t pid)
+{
+	char path[32];
+	int fd;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/mem", (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	return fd >= 0 ? fd : errno == ENOENT ? -ESRCH : errno == EACCES ? -EPERM : -errno;
+}
+
+static int claim(pid_t pid, bool by_force)
 {
 	struct claim *grown;
-	char path[32];
+	uint64_t start_time;
+	int code = pl_process_start_time(pid, &start_time), fd;
 
-	if (claim_find(pid))
+	if (code < 0)
+		return code;
+	if (claim_find(pid, start_time))
 		return 0;
 	grown = reallocarray(claims, claim_count + 1, sizeof(*claims));
 	if (!grown)
 		return -ENOMEM;
 	claims = grown;
-
-	(void)snprintf(path, sizeof(path), "/proc/%d", (int)pid);
-
-	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
+	fd = open_lock(pid);
 	if (fd < 0)
-		return errno == ENOENT ? -ESRCH : -errno;
+		return fd;
 	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-		int code = errno == EWOULDBLOCK ? -EBUSY : 0; /* a kernel without locks there leaves it to chance */
+		bool held = errno == EWOULDBLOCK; /* a kernel without locks there leaves it to chance */
 
 		(void)close(fd);
-		return code;
+		if (held && !by_force)
+			return -EBUSY;
+		fd = -1;
 	}
-	claims[claim_count++] = (struct claim){pid, fd};
+	claims[claim_count++] = (struct claim){pid, start_time, fd};
 	return 0;
 }
 
-void pl_probe_unclaim(pid_t pid)
+int pl_probe_claim(pid_t pid)
 {
-	struct claim *claim = claim_find(pid);
-
-	if (!claim)
-		return;
-	(void)close(claim->fd);
-	*claim = claims[--claim_count];
+	return claim(pid, false);
 }
 
-/* "1: FLOCK  ADVISORY  WRITE 4711 00:17:53123 0 EOF" (fs/locks.c, lock_get_status()). The directory's inode is this one
+int pl_probe_claim_by_force(pid_t pid)
+{
+	return claim(pid, true);
+}
+
+bool pl_probe_is_claimed_by_force(pid_t pid)
+{
+	for (size_t i = 0; i < claim_count; i++)
+		if (claims[i].pid == pid)
+			return claims[i].fd < 0;
+	return false;
+}
+
+void pl_probe_unclaim(pid_t pid, uint64_t start_time)
+{
+	for (size_t i = 0; i < claim_count; i++)
+		if (claims[i].pid == pid && (!start_time || claims[i].start_time == start_time)) {
+			claim_drop(&claims[i]);
+			return;
+		}
+}
+
+/* "1: FLOCK  ADVISORY  WRITE 4711 00:17:53123 0 EOF" (fs/locks.c, lock_get_status()). The file's inode is this one
  * for as long as somebody has it open. */
 pid_t pl_probe_claimant(pid_t pid)
 {
@@ -74,7 +120,7 @@ pid_t pl_probe_claimant(pid_t pid)
 	char path[32], line[256];
 	struct stat status;
 
-	(void)snprintf(path, sizeof(path), "/proc/%d", (int)pid);
+	(void)snprintf(path, sizeof(path), "/proc/%d/mem", (int)pid);
 	if (!file || stat(path, &status) < 0)
 		return 0;
 	while (fgets(line, sizeof(line), file)) {
@@ -94,7 +140,7 @@ pid_t pl_probe_claimant(pid_t pid)
 void pl_probe_unclaim_all(void)
 {
 	while (claim_count)
-		pl_probe_unclaim(claims[0].pid);
+		claim_drop(&claims[0]);
 	free(claims);
 	claims = NULL;
 }

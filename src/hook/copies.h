@@ -21,7 +21,8 @@ struct pl_copies {
 	size_t count, capacity;
 };
 
-/* Looks through the writable data of every loaded object (.data, .bss). No stop needed. 0 or -errno. */
+/* Looks through the writable data of every loaded object (.data, .bss): what was written of it, and not what still is as
+ * in the file, which would only be brought into memory. A gigabyte at most. No stop needed. 0 or -errno. */
 int pl_copies_find(const struct pl_probe *probe, const struct pl_maps *maps, struct pl_copies *ret);
 void pl_copies_free(struct pl_copies *copies);
 

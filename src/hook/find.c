@@ -6,6 +6,8 @@
 #include "pyleak/hook.h"
 #include "pyleak/memory.h"
 
+enum { INSIDE_WORDS_MAX = 16 };
+
 static bool is_probe_place(uint64_t address)
 {
 	return address >= PL_PROBE_BASE && (address - PL_PROBE_BASE) % PL_PROBE_STRIDE == 0 &&
@@ -62,7 +64,8 @@ static int read_header(struct pl_probe *probe)
 		return -ENOENT;
 	if (header->abi != PL_PROBE_ABI)
 		return -EPROTO;
-	if (header->hook_count > PL_PROBE_MAX_HOOKS || header->code_size < PL_PROBE_CODE_OFFSET ||
+	/* The process can write anything there: what a loop goes by is bounded. */
+	if (header->inside_words > INSIDE_WORDS_MAX || header->hook_count > PL_PROBE_MAX_HOOKS || header->code_size < PL_PROBE_CODE_OFFSET ||
 		header->code_size > probe->mapped_size)
 		return -EPROTO;
 	code = pl_memory_read(probe->pid, probe->base + PL_PROBE_HOOKS_OFFSET, probe->hooks,
@@ -114,6 +117,15 @@ bool pl_probe_present(pid_t pid)
 
 	pl_probe_free(&probe);
 	return code == 0 || code == -EPROTO;
+}
+
+int pl_probe_disarm(const struct pl_probe *probe)
+{
+	const uint32_t zero = 0;
+
+	return probe->filled && probe->header.armed_address ?
+		       pl_memory_write(probe->pid, probe->header.armed_address, &zero, sizeof(zero)) :
+		       -ENOENT;
 }
 
 bool pl_probe_is_kept(const struct pl_probe *probe)

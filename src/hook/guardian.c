@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -14,16 +17,19 @@
 #include "pyleak/units.h"
 
 #define DEATH_PATIENCE_NSEC PL_NSEC_PER_SEC
+#define CHARGES_MANY 64
 #define LOOKS 4 /* after 20, 60, 180 and 540 ms more */
 #define FAILURES 8 /* each half a second after the last */
 #define LOOK_PAUSE_NSEC (20 * PL_NSEC_PER_MSEC)
 #define FAILURE_PAUSE_NSEC (500 * PL_NSEC_PER_MSEC)
+#define MANY_DESCRIPTORS 65536
 #define REMOVE_PATIENCE_NSEC (2 * PL_NSEC_PER_SEC)
 
 /* A process to watch; without a pid: the dismissal. Shorter than PIPE_BUF, so it arrives whole or not at all. */
 struct charge {
 	pid_t pid;
 	uint64_t start_time;
+	bool by_force; /* whoever else has a claim on it is no pyleak */
 };
 
 static int alive_fd = -1;
@@ -62,7 +68,7 @@ static void clean(const struct charge *charge)
 	bool found;
 
 	/* Held until the end. Whoever has it has found what was left, or will. */
-	if (pl_probe_claim(pid) < 0)
+	if (pl_probe_claim(pid) < 0 && !charge->by_force)
 		return;
 	/* A thread that carries a call of the dead pyleak's makes it when it is given a processor: a
 	 * mapping may yet appear. And where a processor is rare, a dying pyleak takes its time to let go. */
@@ -82,6 +88,16 @@ static void clean(const struct charge *charge)
 	}
 }
 
+static size_t drop_ended(struct charge *charges, size_t count)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < count; i++)
+		if (is_there(&charges[i]))
+			charges[kept++] = charges[i];
+	return kept;
+}
+
 /* The processes that pyleak names are watched until it dismisses the guardian, or ends otherwise: then
  * the pipe is closed, and what was written into it before is still read. */
 static void guard(int pipe_fd, pid_t pyleak)
@@ -93,6 +109,9 @@ static void guard(int pipe_fd, pid_t pyleak)
 	while ((got = read(pipe_fd, &charge, sizeof(charge))) != 0) {
 		struct charge *grown;
 
+		/* A family may go through any number of processes. */
+		if (count >= CHARGES_MANY && (count & (count - 1)) == 0)
+			count = drop_ended(charges, count);
 		if (got < 0 && errno == EINTR)
 			continue;
 		if (got != sizeof(charge) || !charge.pid)
@@ -120,6 +139,19 @@ static void guard(int pipe_fd, pid_t pyleak)
 	}
 }
 
+static void close_others(unsigned int first, unsigned int last)
+{
+	struct rlimit limit;
+
+	if (first > last || syscall(SYS_close_range, first, last, 0) == 0)
+		return;
+	/* Before Linux 5.9. */
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur > MANY_DESCRIPTORS)
+		limit.rlim_cur = MANY_DESCRIPTORS;
+	for (unsigned int fd = first; fd <= last && fd < limit.rlim_cur; fd++)
+		(void)close((int)fd);
+}
+
 /* Nothing of the terminal or of a pipeline may be held open by a process that outlives the command. */
 static void leave_terminal(int keep_fd)
 {
@@ -133,9 +165,8 @@ static void leave_terminal(int keep_fd)
 	for (int fd = 0; fd < 3; fd++)
 		if (null_fd >= 0)
 			(void)dup2(null_fd, fd);
-	for (int fd = 3; fd < 64; fd++)
-		if (fd != keep_fd)
-			(void)close(fd);
+	close_others(3, (unsigned int)keep_fd - 1);
+	close_others((unsigned int)keep_fd + 1, UINT_MAX);
 	(void)prctl(PR_SET_NAME, "pyleak-guardian");
 	if (chdir("/") < 0)
 		return; /* its folder's file system stays busy meanwhile: no more */
@@ -208,7 +239,7 @@ pid_t pl_guardian_start(void)
 
 int pl_guardian_add(pid_t pid, uint64_t start_time)
 {
-	const struct charge charge = {pid, start_time};
+	const struct charge charge = {pid, start_time, pl_probe_is_claimed_by_force(pid)};
 	int code = 0;
 
 	if (is_off())

@@ -17,13 +17,22 @@ enum { MAX_FILE = 65536 };
 /* The names of the same things in both versions of cgroups. */
 struct version {
 	const char *mount; /* where distributions, Docker and Kubernetes have it */
-	const char *limit, *usage;
-	const char *droppable; /* in memory.stat */
+	const char *limits[2], *usage;
+	/* In memory.stat, what the kernel takes back before it kills: files that nobody has used lately, half of those that
+	 * somebody has (of the others the program lives), and what the file systems remember of names. */
+	const char *inactive, *active, *slab;
 };
 
-static const struct version unified = {"/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file "};
-static const struct version hybrid = {
-	"/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "};
+static const struct version unified = {"/sys/fs/cgroup", {"memory.max", "memory.high"}, "memory.current",
+	"inactive_file ", "active_file ", "slab_reclaimable "};
+static const struct version hybrid = {"/sys/fs/cgroup/memory", {"memory.limit_in_bytes"}, "memory.usage_in_bytes",
+	"total_inactive_file ", "total_active_file ", "total_slab_reclaimable "};
+
+/* As parts of the limit, and not less or more than that. A process can allocate some MiB before the next look. */
+#define CGROUP_FLOOR_MIN (UINT64_C(4) << 20)
+#define MACHINE_FLOOR_MIN (UINT64_C(32) << 20)
+#define FLOOR_MAX (UINT64_C(64) << 20)
+enum { FLOOR_SHARE = 128 };
 
 /* A small text file; -errno. */
 static int read_text(const char *path, char *text, size_t size)
@@ -58,27 +67,51 @@ static bool read_number(const char *folder, const char *name, uint64_t *ret)
 	return read_text(path, text, sizeof(text)) == 0 && sscanf(text, "%" SCNu64, ret) == 1;
 }
 
-static void take_least(struct pl_headroom *least, uint64_t limit, uint64_t used)
+static uint64_t find_floor(uint64_t limit, uint64_t least)
 {
-	uint64_t left = limit > used ? limit - used : 0;
+	uint64_t floor = limit / FLOOR_SHARE;
 
-	if (left < least->left)
-		*least = (struct pl_headroom){.limit = limit, .left = left, .cgroup = true};
+	return floor < least ? least : floor < FLOOR_MAX ? floor : FLOOR_MAX;
 }
 
-/* One cgroup, if it has a limit. What v1 calls unlimited is a number that no machine has, and never the least. */
+/* What is nearest to its floor counts. */
+static void take_least(struct pl_headroom *least, uint64_t limit, uint64_t used)
+{
+	uint64_t left = limit > used ? limit - used : 0, floor = find_floor(limit, CGROUP_FLOOR_MIN);
+
+	if ((int64_t)(left - floor) < (int64_t)(least->left - least->floor))
+		*least = (struct pl_headroom){.limit = limit, .left = left, .floor = floor, .cgroup = true};
+}
+
+static uint64_t find_droppable(const struct version *version, const char *stat)
+{
+	uint64_t inactive = 0, active = 0, slab = 0;
+
+	(void)find_number(stat, version->inactive, &inactive);
+	(void)find_number(stat, version->active, &active);
+	(void)find_number(stat, version->slab, &slab);
+	return inactive + active / 2 + slab;
+}
+
+/* v1 has a number that no machine has for "unlimited". */
+#define UNLIMITED (UINT64_C(1) << 60)
+
+/* One cgroup, if it has a limit. */
 static void look_into(const struct version *version, const char *folder, struct pl_headroom *least)
 {
-	uint64_t limit, used, droppable = 0;
+	uint64_t limit = UINT64_MAX, one, used, droppable = 0;
 	char path[PATH_MAX];
 	pl_autofree char *text = NULL;
 
-	if (!read_number(folder, version->limit, &limit) || !read_number(folder, version->usage, &used))
+	for (size_t i = 0; i < 2; i++)
+		if (version->limits[i] && read_number(folder, version->limits[i], &one) && one < limit)
+			limit = one;
+	if (limit >= UNLIMITED || !read_number(folder, version->usage, &used))
 		return;
 	text = calloc(1, MAX_FILE);
 	if (text && snprintf(path, sizeof(path), "%s/memory.stat", folder) < (int)sizeof(path) &&
 		read_text(path, text, MAX_FILE) == 0)
-		(void)find_number(text, version->droppable, &droppable);
+		droppable = find_droppable(version, text);
 	take_least(least, limit, used > droppable ? used - droppable : 0);
 }
 
@@ -113,7 +146,11 @@ int pl_headroom_read(const char *root, pid_t pid, struct pl_headroom *ret)
 		return code;
 	if (!find_number(text, "MemTotal:", &total) || !find_number(text, "MemAvailable:", &available))
 		return -EPROTO;
-	*ret = (struct pl_headroom){.limit = total * 1024, .left = available * 1024};
+	*ret = (struct pl_headroom){
+		.limit = total * 1024,
+		.left = available * 1024,
+		.floor = find_floor(total * 1024, MACHINE_FLOOR_MIN),
+	};
 
 	(void)snprintf(path, sizeof(path), "%s/proc/%d/cgroup", root, (int)pid);
 	code = read_text(path, text, MAX_FILE);

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 #include "pyleak/cleanup.h"
 
@@ -18,13 +19,13 @@ static bool vm_readv_refused(int error)
 	return error == ENOSYS || error == EPERM || error == EACCES;
 }
 
-static int open_mem(pid_t pid)
+static int open_mem(pid_t pid, int flags)
 {
 	char path[48];
 	int fd;
 
 	(void)snprintf(path, sizeof(path), "/proc/%d/mem", (int)pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
+	fd = open(path, flags | O_CLOEXEC);
 	if (fd >= 0)
 		return fd;
 	if (errno == ENOENT || errno == ESRCH)
@@ -53,7 +54,7 @@ static ssize_t read_mem(int fd, uint64_t address, void *buffer, size_t length)
 
 static ssize_t read_some_by_mem(pid_t pid, uint64_t address, void *buffer, size_t length)
 {
-	pl_autoclose int fd = open_mem(pid);
+	pl_autoclose int fd = open_mem(pid, O_RDONLY);
 
 	return fd < 0 ? fd : read_mem(fd, address, buffer, length);
 }
@@ -94,7 +95,7 @@ int pl_memory_read(pid_t pid, uint64_t address, void *buffer, size_t length)
 
 static int read_pieces_by_mem(pid_t pid, const struct pl_memory_piece *pieces, size_t count)
 {
-	pl_autoclose int fd = open_mem(pid);
+	pl_autoclose int fd = open_mem(pid, O_RDONLY);
 
 	if (fd < 0)
 		return fd;
@@ -137,4 +138,21 @@ int pl_memory_read_pieces(pid_t pid, const struct pl_memory_piece *pieces, size_
 			return -EFAULT;
 	}
 	return 0;
+}
+
+int pl_memory_write(pid_t pid, uint64_t address, const void *buffer, size_t length)
+{
+	struct iovec local = {(void *)buffer, length}, remote = {(void *)(uintptr_t)address, length};
+	ssize_t put = process_vm_writev(pid, &local, 1, &remote, 1, 0);
+
+	if (put < 0 && vm_readv_refused(errno)) {
+		pl_autoclose int fd = open_mem(pid, O_WRONLY);
+
+		if (fd < 0)
+			return fd;
+		put = pwrite(fd, buffer, length, (off_t)address);
+	}
+	if (put < 0)
+		return errno == ESRCH ? -ESRCH : errno == EPERM || errno == EACCES ? -EPERM : -EFAULT;
+	return (size_t)put == length ? 0 : -EFAULT;
 }

@@ -394,14 +394,22 @@ static int check_alive(const struct pl_process *process, struct pl_error *err)
 	return 0;
 }
 
+#define KERNEL_THREAD 0x00200000UL /* PF_KTHREAD of include/linux/sched.h */
+
 static int check_kernel_thread(pid_t pid, char state, struct pl_error *err)
 {
-	char text[4];
+	char text[1024], *bracket;
+	unsigned long flags = 0;
 
-	/* The one kind of living process without an address space. */
-	if (state != 'Z' && pl_proc_read(pid, "statm", text, sizeof(text)) > 0 && strncmp(text, "0 ", 2) == 0)
+	if (state == 'Z' || pl_proc_read(pid, "statm", text, sizeof(text)) <= 0 || strncmp(text, "0 ", 2) != 0)
+		return 0;
+	/* Threads of the kernel have no address space; and a process that ends loses its own before it is a zombie. */
+	if (pl_proc_read(pid, "stat", text, sizeof(text)) <= 0)
+		return pl_fail(err, -ESRCH, "there is no process %d", (int)pid);
+	bracket = strrchr(text, ')');
+	if (bracket && sscanf(bracket + 1, " %*c %*d %*d %*d %*d %*d %lu", &flags) == 1 && flags & KERNEL_THREAD)
 		return pl_fail(err, -ENOEXEC, "process %d is a thread of the kernel", (int)pid);
-	return 0;
+	return pl_fail(err, -ESRCH, "process %d has ended, or is about to", (int)pid);
 }
 
 static int check_permission(const struct pl_process *process, struct pl_error *err)

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "pyleak/process.h"
 
-#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -13,8 +12,10 @@
 #include <sys/syscall.h>
 
 #include "pyleak/cleanup.h"
+#include "pyleak/text.h"
 #include "pyleak/units.h"
 #include "process_private.h"
+#include "rights.h"
 
 enum { MAX_COMMAND_LINE = 4096, MAX_LINK = 4096 };
 
@@ -85,12 +86,10 @@ char *pl_proc_link(pid_t pid, const char *name)
 /* What a process calls itself may hold anything; it is shown on terminals and in tables. */
 static void make_printable(char *text, size_t length)
 {
-	for (size_t i = 0; i < length; i++) {
+	for (size_t i = 0; i < length; i++)
 		if (text[i] == '\0')
 			text[i] = ' ';
-		else if (iscntrl((unsigned char)text[i]))
-			text[i] = '?';
-	}
+	pl_text_blank(text, length);
 }
 
 static char *read_command_line(pid_t pid)
@@ -382,20 +381,24 @@ static int reopen_regular(int found)
 	return fd < 0 ? -errno : fd;
 }
 
-int pl_process_open_file(pid_t pid, const char *path)
+static int open_root(pid_t pid)
+{
+	char path[48];
+	int fd;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/root", (int)pid);
+	fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return fd >= 0 ? fd : errno == ENOENT ? -ESRCH : -errno;
+}
+
+static int open_in(int root, const char *path)
 {
 	struct open_how how = {
 		.flags = O_PATH | O_CLOEXEC,
 		.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
 	};
-	char root_path[48];
-	pl_autoclose int root = -1;
 	pl_autoclose int found = -1;
 
-	(void)snprintf(root_path, sizeof(root_path), "/proc/%d/root", (int)pid);
-	root = open(root_path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (root < 0)
-		return errno == ENOENT ? -ESRCH : -errno;
 	/* An absolute symbolic link in a container must not lead out of it into our own files. */
 	found = (int)syscall(SYS_openat2, root, path, &how, sizeof(how));
 	if (found < 0 && (errno == ENOSYS || errno == EPERM)) {
@@ -404,4 +407,25 @@ int pl_process_open_file(pid_t pid, const char *path)
 		found = openat(root, *path ? path : ".", (int)how.flags);
 	}
 	return found < 0 ? -errno : reopen_regular(found);
+}
+
+int pl_process_open_file(pid_t pid, const char *path)
+{
+	pl_autoclose int root = open_root(pid);
+
+	return root < 0 ? root : open_in(root, path);
+}
+
+int pl_process_open_file_as(pid_t pid, const char *path)
+{
+	/* To look into another process takes more rights than it has. */
+	pl_autoclose int root = open_root(pid);
+	struct pl_rights own;
+	int fd = root < 0 ? root : pl_rights_put_on(pid, &own);
+
+	if (fd < 0)
+		return fd;
+	fd = open_in(root, path);
+	pl_rights_take_off(&own);
+	return fd;
 }

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "pyleak/cleanup.h"
@@ -13,6 +14,17 @@ enum { WORDS_AT_ONCE = 8192 }; /* 32 MiB of the process */
 #define PAGE_PRESENT (UINT64_C(1) << 63)
 #define PAGE_SWAPPED (UINT64_C(1) << 62)
 #define PAGE_OF_FILE (UINT64_C(1) << 61) /* or shared */
+
+/* The same, and as linux/fs.h has it from 6.7 on. */
+struct scan {
+	uint64_t size, flags, start, end, walk_end, regions, region_count, page_max;
+	uint64_t inverted, all_of, any_of, wanted;
+};
+struct region {
+	uint64_t start, end, categories;
+};
+#define SCAN _IOWR('f', 16, struct scan)
+enum { SCAN_FILE = 1 << 2, SCAN_PRESENT = 1 << 3, SCAN_SWAPPED = 1 << 4, REGIONS_AT_ONCE = 256 };
 
 int pl_resident_open(pid_t pid)
 {
@@ -93,4 +105,68 @@ uint64_t pl_resident_or_swapped(pid_t pid, struct pl_range range)
 			found += pages[i] != 0;
 	}
 	return found * PL_PAGE;
+}
+
+/* -ENOTTY: the kernel is older. */
+static int scan_runs(int fd, struct pl_range range, bool own, struct pl_range *runs, size_t max, size_t *ret_count,
+	uint64_t *ret_end)
+{
+	struct region regions[REGIONS_AT_ONCE];
+	struct scan scan = {
+		.size = sizeof(scan),
+		.start = range.start,
+		.end = range.end,
+		.regions = (uint64_t)(uintptr_t)regions,
+		.region_count = max < REGIONS_AT_ONCE ? max : REGIONS_AT_ONCE,
+		.any_of = own ? SCAN_PRESENT | SCAN_SWAPPED : SCAN_PRESENT,
+		.inverted = own ? SCAN_FILE : 0,
+		.all_of = own ? SCAN_FILE : 0,
+		.wanted = SCAN_PRESENT,
+	};
+	int count;
+
+	do
+		count = ioctl(fd, SCAN, &scan);
+	while (count < 0 && errno == EINTR);
+	if (count < 0)
+		return -errno;
+	for (int i = 0; i < count; i++)
+		runs[i] = (struct pl_range){regions[i].start, regions[i].end};
+	*ret_count = (size_t)count;
+	*ret_end = scan.walk_end;
+	return scan.walk_end > range.start ? 0 : -EIO;
+}
+
+static bool is_wanted(uint64_t word, bool own)
+{
+	return own ? word & (PAGE_PRESENT | PAGE_SWAPPED) && !(word & PAGE_OF_FILE) : (word & PAGE_PRESENT) != 0;
+}
+
+int pl_resident_runs(int fd, struct pl_range range, bool own, struct pl_range *runs, size_t max, size_t *ret_count,
+	uint64_t *ret_end)
+{
+	uint64_t words[WORDS_AT_ONCE], at = range.start;
+	int code = scan_runs(fd, range, own, runs, max, ret_count, ret_end);
+	ssize_t count;
+
+	if (code != -ENOTTY)
+		return code;
+	*ret_count = 0;
+	/* One window at a time, so that nobody waits for long where nothing is. */
+	count = read_words(fd, range, words);
+	if (count < 0)
+		return (int)count;
+	for (ssize_t i = 0; i < count; i++, at += PL_PAGE) {
+		if (!is_wanted(words[i], own))
+			continue;
+		if (*ret_count && runs[*ret_count - 1].end == at) {
+			runs[*ret_count - 1].end += PL_PAGE;
+			continue;
+		}
+		if (*ret_count == max)
+			break;
+		runs[(*ret_count)++] = (struct pl_range){at, at + PL_PAGE};
+	}
+	*ret_end = at;
+	return 0;
 }

@@ -6,8 +6,8 @@
 
 #include "pyleak/cleanup.h"
 #include "pyleak/report.h"
+#include "pyleak/text.h"
 #include "shown.h"
-#include "utf8.h"
 
 /* A field in quotes. A spreadsheet takes what begins with one of these for a formula, and the names
  * come from the tracee: the apostrophe makes it text. */
@@ -19,10 +19,10 @@ static void print_field(FILE *out, const char *text)
 	for (const char *quote; (quote = strchr(text, '"')); text = quote + 1) {
 		pl_autofree char *part = strndup(text, (size_t)(quote - text));
 
-		utf8_print(out, part ? part : "");
+		pl_text_print(out, part ? part : "");
 		(void)fputs("\"\"", out);
 	}
-	utf8_print(out, text);
+	pl_text_print(out, text);
 	(void)fputc('"', out);
 }
 

@@ -6,8 +6,8 @@
 
 #include "pyleak/cleanup.h"
 #include "pyleak/report.h"
+#include "pyleak/text.h"
 #include "shown.h"
-#include "utf8.h"
 
 /* A semicolon ends a frame. */
 static void print_name(FILE *out, const char *text)
@@ -15,10 +15,10 @@ static void print_name(FILE *out, const char *text)
 	for (const char *end; (end = strchr(text, ';')); text = end + 1) {
 		pl_autofree char *part = strndup(text, (size_t)(end - text));
 
-		utf8_print(out, part ? part : "");
+		pl_text_print(out, part ? part : "");
 		(void)fputc(':', out);
 	}
-	utf8_print(out, text);
+	pl_text_print(out, text);
 }
 
 static void print_frame(FILE *out, const struct pl_frame *frame, enum pl_group group_by)

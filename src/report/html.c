@@ -34,7 +34,7 @@ static const char data_mark[] = "@DATA@";
 /* Numbers texts by what they are, through the keys of an object. */
 static json_int_t text_number(json_t *numbers, json_t *texts, const char *text, bool *failed)
 {
-	pl_autofree char *repaired = utf8_repair(text);
+	pl_autofree char *repaired = pl_text_repair(text);
 	json_t *known = repaired ? json_object_get(numbers, repaired) : NULL;
 	json_int_t number = (json_int_t)json_array_size(texts);
 

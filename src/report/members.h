@@ -9,7 +9,7 @@
 
 #include "pyleak/cleanup.h"
 #include "pyleak/report.h"
-#include "utf8.h"
+#include "pyleak/text.h"
 
 /* Building JSON. The put_ functions add a member to an object that may be NULL. They take what they
  * are given, and return whether it went wrong, which then is for want of memory: an object is built
@@ -23,7 +23,7 @@ static inline bool put(json_t *object, const char *key, json_t *value)
 /* A JSON string of bytes that may be no UTF-8; NULL: out of memory. */
 static inline json_t *make_string(const char *text)
 {
-	pl_autofree char *repaired = utf8_repair(text);
+	pl_autofree char *repaired = pl_text_repair(text);
 
 	return repaired ? json_string(repaired) : NULL;
 }

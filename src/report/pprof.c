@@ -9,9 +9,9 @@
 #include "pyleak-version.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/report.h"
+#include "pyleak/text.h"
 #include "pyleak/table.h"
 #include "shown.h"
-#include "utf8.h"
 
 /* The order is that of Go's own heap profiles. */
 enum value { ALLOC_OBJECTS, ALLOC_SPACE, INUSE_OBJECTS, INUSE_SPACE, VALUE_COUNT };
@@ -85,7 +85,7 @@ static int64_t text_index(struct builder *builder, const char *text)
 		builder->failed = true;
 		return 0;
 	}
-	profile->string_table[profile->n_string_table] = utf8_repair(text);
+	profile->string_table[profile->n_string_table] = pl_printable(text); /* go tool pprof prints them as they are */
 	if (!profile->string_table[profile->n_string_table]) {
 		builder->failed = true;
 		return 0;

@@ -60,12 +60,12 @@ static int open_relative(pid_t pid, const char *filename)
 		path = NULL;
 		return -ENOMEM;
 	}
-	return pl_process_open_file(pid, path);
+	return pl_process_open_file_as(pid, path);
 }
 
 static void load(struct source *source)
 {
-	pl_autoclose int fd = source->filename[0] == '/' ? pl_process_open_file(source->pid, source->filename)
+	pl_autoclose int fd = source->filename[0] == '/' ? pl_process_open_file_as(source->pid, source->filename)
 							 : open_relative(source->pid, source->filename);
 	pl_autofree char *text = NULL;
 	struct stat status;

@@ -7,9 +7,9 @@
 #include "account.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/report.h"
+#include "pyleak/text.h"
 #include "pyleak/units.h"
 #include "shown.h"
-#include "utf8.h"
 
 #define MAX_SOURCE_LENGTH 500
 #define NATIVE_CALLERS_SHOWN 3
@@ -143,7 +143,7 @@ static void print_source(const struct text *text, const char *filename, int line
 	}
 	(void)fputs("    ", text->out);
 	begin(text, STYLE_DIM);
-	utf8_print(text->out, source);
+	pl_text_print(text->out, source);
 	if (cut)
 		(void)fputs(" ...", text->out);
 	end(text);
@@ -161,15 +161,15 @@ static const char *last_part(const char *path)
 static void print_native_frame(const struct text *text, const struct pl_frame *frame, const char *module)
 {
 	(void)fputs("  File \"", text->out);
-	utf8_print(text->out, frame->filename);
+	pl_text_print(text->out, frame->filename);
 	(void)fputc('"', text->out);
 	if (frame->line)
 		(void)fprintf(text->out, ", line %d", frame->line);
 	(void)fputs(", in ", text->out);
-	utf8_print(text->out, frame->function);
+	pl_text_print(text->out, frame->function);
 	if (frame->filename != module) {
 		(void)fputs(" (", text->out);
-		utf8_print(text->out, last_part(module));
+		pl_text_print(text->out, last_part(module));
 		(void)fputc(')', text->out);
 	}
 	(void)fputc('\n', text->out);
@@ -185,7 +185,7 @@ static void print_traceback(const struct text *text, const struct pl_row *row)
 		text->out, "memory_blocks=%" PRId64 " size_kB=%.1f\n", row->site_count, (double)row->site_size / 1024);
 	for (size_t i = traceback.count; i-- > traceback.native;) {
 		(void)fputs("  File \"", text->out);
-		utf8_print(text->out, traceback.frames[i].filename);
+		pl_text_print(text->out, traceback.frames[i].filename);
 		(void)fprintf(text->out, "\", line %d\n", traceback.frames[i].line);
 		print_source(text, traceback.frames[i].filename, traceback.frames[i].line);
 	}
@@ -205,9 +205,9 @@ static void print_python_caller(const struct text *text, const struct pl_row *ro
 	if (!caller)
 		return;
 	(void)fputs("    # called from ", text->out);
-	utf8_print(text->out, caller->filename);
+	pl_text_print(text->out, caller->filename);
 	(void)fprintf(text->out, ":%d (", caller->line);
-	utf8_print(text->out, caller->function);
+	pl_text_print(text->out, caller->function);
 	(void)fputs(")\n", text->out);
 }
 
@@ -254,12 +254,12 @@ static void print_causes(const struct text *text)
 		pl_format_size(grown, true, size);
 		(void)fprintf(text->out, "known cause%s: ", steady ? "" : ", if this goes on");
 		begin(text, STYLE_BOLD);
-		utf8_print(text->out, cause->cause);
+		pl_text_print(text->out, cause->cause);
 		end(text);
 		(void)fprintf(text->out, " (%s in %zu row%s)\n    ", size, rows, rows == 1 ? "" : "s");
-		utf8_print(text->out, cause->remedy);
+		pl_text_print(text->out, cause->remedy);
 		(void)fputs("\n    ", text->out);
-		utf8_print(text->out, cause->see);
+		pl_text_print(text->out, cause->see);
 		(void)fputc('\n', text->out);
 	}
 }
@@ -283,7 +283,7 @@ static void print_remarks(const struct text *text, size_t number)
 	}
 	if (number < report->cause_count && report->causes[number]) {
 		(void)fputs("    # known cause: ", text->out);
-		utf8_print(text->out, report->causes[number]->name);
+		pl_text_print(text->out, report->causes[number]->name);
 		(void)fputc('\n', text->out);
 	}
 }
@@ -292,15 +292,15 @@ static void print_native(const struct text *text, const char *head, const char *
 	const char *filename, int line)
 {
 	(void)fprintf(text->out, "    %s: ", head);
-	utf8_print(text->out, last_part(module));
+	pl_text_print(text->out, last_part(module));
 	if (symbol) {
 		(void)fputs(" (", text->out);
-		utf8_print(text->out, symbol);
+		pl_text_print(text->out, symbol);
 		(void)fputc(')', text->out);
 	}
 	if (filename) {
 		(void)fputs(", ", text->out);
-		utf8_print(text->out, filename);
+		pl_text_print(text->out, filename);
 		(void)fprintf(text->out, ":%d", line);
 	}
 	(void)fputc('\n', text->out);
@@ -335,12 +335,12 @@ static void print_row(const struct text *text, const struct pl_row *row)
 	int line = group_by == PL_GROUP_FUNCTION ?
 			   shown_definition(text->options, row->filename, row->function, row->line) : row->line;
 
-	utf8_print(text->out, row->filename);
+	pl_text_print(text->out, row->filename);
 	if (group_by != PL_GROUP_FILE)
 		(void)fprintf(text->out, ":%d", line);
 	if (group_by == PL_GROUP_FUNCTION && row->function) {
 		(void)fputs(" (", text->out);
-		utf8_print(text->out, row->function);
+		pl_text_print(text->out, row->function);
 		(void)fputc(')', text->out);
 	}
 	(void)fputs(": ", text->out);

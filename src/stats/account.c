@@ -21,7 +21,10 @@ void pl_account_add(struct pl_account *sum, const struct pl_account *one)
 	sum->arenas_overhead += one->arenas_overhead;
 	sum->untouched += one->untouched;
 	sum->pools += one->pools;
-	sum->rounding = sum->rounding < 0 || one->rounding < 0 ? -1 : (sum->rounding + one->rounding) / 2;
+	sum->rounding = sum->rounding < 0 || one->rounding < 0 ?
+				-1 :
+				sum->rounding + (one->rounding - sum->rounding) / (sum->others + 2);
+	sum->others++;
 	if (one->alignment < sum->alignment)
 		sum->alignment = one->alignment;
 	for (int i = 0; i < PL_ACCOUNT_CLASSES; i++)

@@ -6,6 +6,8 @@
 #include <string.h>
 
 #define FIRST_CAPACITY 64
+/* Some 100 MiB at most: a process that goes wild makes others all the time. What comes then has no native frames. */
+#define STACKS_MAX (1U << 16)
 
 struct kept_stack {
 	const struct pl_native_line *lines; /* in the arena */
@@ -64,7 +66,7 @@ uint32_t native_stacks_intern(struct native_stacks *stacks, struct arena *arena,
 	assert(count <= PL_NATIVE_FRAMES_MAX);
 	if (found != UINT32_MAX)
 		return found;
-	if (stacks->count >= UINT32_MAX - 1 || (stacks->count == stacks->capacity && !grow(stacks)))
+	if (stacks->count >= STACKS_MAX || (stacks->count == stacks->capacity && !grow(stacks)))
 		return UINT32_MAX;
 	copy = arena_take(arena, (count + !count) * sizeof(*copy));
 	if (!copy || !pl_index_add(&stacks->index, hash, (uint32_t)stacks->count))

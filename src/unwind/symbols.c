@@ -22,8 +22,9 @@ static int find_elf(Dwfl_Module *module, void **user, const char *name, Dwarf_Ad
 	const struct pl_map *map = unwinder && name[0] == '/' ? pl_maps_find(&unwinder->maps, base) : NULL;
 	int fd = map ? pl_space_open_mapped(unwinder->space, &unwinder->maps, map) : -ENOENT;
 
+	/* The vdso, from memory. What is not mapped there any more has a name in our file system only by chance. */
 	if (fd < 0)
-		return dwfl_linux_proc_find_elf(module, user, name, base, file_name, elf);
+		return name[0] == '/' ? -1 : dwfl_linux_proc_find_elf(module, user, name, base, file_name, elf);
 	/* Beside it the debug file is looked for. */
 	if (asprintf(file_name, "%s%s", unwinder->root, name) < 0)
 		*file_name = NULL;
@@ -32,7 +33,7 @@ static int find_elf(Dwfl_Module *module, void **user, const char *name, Dwarf_Ad
 
 static const Dwfl_Callbacks callbacks = {
 	.find_elf = find_elf,
-	.find_debuginfo = dwfl_standard_find_debuginfo,
+	.find_debuginfo = unwinder_find_debug_file,
 };
 
 static int set_user(Dwfl_Module *module, void **user, const char *name, Dwarf_Addr start, void *unwinder)

@@ -17,6 +17,10 @@ struct pl_unwinder {
 	const struct pl_stack_copy *copy; /* the stack that is being walked */
 };
 
+/* The callback of libdwfl that finds debug files; *user is a struct pl_unwinder. */
+int unwinder_find_debug_file(Dwfl_Module *module, void **user, const char *name, Dwarf_Addr base, const char *object,
+			     const char *link, GElf_Word checksum, char **ret_path);
+
 /* The module of an address, new ones included: an object may have been loaded since. NULL: none. */
 Dwfl_Module *unwinder_module(struct pl_unwinder *unwinder, uint64_t address);
 

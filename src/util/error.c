@@ -3,22 +3,20 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
+
+#include "pyleak/text.h"
 
 static int __attribute__((format(printf, 4, 0)))
 fail(struct pl_error *err, int code, unsigned int remedies, const char *format, va_list arguments)
 {
-	char *byte;
-
 	if (!err || err->code)
 		return code;
 	err->code = code;
 	err->remedies = remedies;
 	(void)vsnprintf(err->text, sizeof(err->text), format, arguments);
 	/* Names in it may come from the tracee: none of them may start a line of its own or steer a terminal. */
-	for (byte = err->text; *byte; byte++) {
-		if ((unsigned char)*byte < ' ' || *byte == 0x7f)
-			*byte = '?';
-	}
+	pl_text_blank(err->text, strlen(err->text));
 	return code;
 }
 

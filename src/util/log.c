@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "pyleak/cleanup.h"
+#include "pyleak/text.h"
 
 static const char prefix[] = "pyleak: ";
 static enum pl_log_level log_level = PL_LOG_NORMAL;
@@ -58,13 +59,9 @@ static void __attribute__((format(printf, 1, 0))) log_message(const char *format
 	if (line) {
 		memcpy(line, prefix, prefix_length);
 		memcpy(line + prefix_length, message, (size_t)length);
-		/* A name from the tracee must not steer the terminal that it is shown on. */
-		for (size_t i = prefix_length; i < prefix_length + (size_t)length; i++) {
-			unsigned char byte = (unsigned char)line[i];
-
-			if ((byte < ' ' && byte != '\n' && byte != '\t') || byte == 0x7f)
-				line[i] = '?';
-		}
+		/* A name from the tracee must not steer the terminal that it is shown on, nor look like a message of ours. */
+		line[prefix_length + (size_t)length] = '\0';
+		pl_text_blank(line + prefix_length, (size_t)length);
 		line[prefix_length + (size_t)length] = log_sink ? '\0' : '\n';
 		if (log_sink)
 			log_sink(log_sink_context, line + prefix_length);

@@ -216,7 +216,7 @@ def test_ps_repairs_what_is_not_utf8():
         text = subprocess.run([PYLEAK, "ps", "--format", "json"], capture_output=True, check=True).stdout.decode()
         process.communicate(b"\n")
     document = next(json.loads(line) for line in text.splitlines() if f'"pid":{process.pid},' in line)
-    assert document["command"].endswith("\ufffd\ufffdt\u00e9")
+    assert document["command"].endswith("??t\u00e9")
 
 
 def test_ps_cuts_the_command_on_a_terminal_only(sleeper):
@@ -324,3 +324,14 @@ def test_ps_is_quick_and_quiet():
     answer = pyleak("ps", "--quiet")
     assert answer.returncode == 0 and answer.stderr == ""
     assert time.monotonic() - started < 10
+
+
+def test_force_follows_no_link(tmp_path):
+    """What is at the other end may be another user's choice; a device or a pipe is overwritten by nobody."""
+    victim, link = tmp_path / "precious", tmp_path / "link"
+    victim.write_text("precious")
+    link.symlink_to(victim)
+    answer = pyleak("ps", "--force", "-o", link)
+    assert answer.returncode == 1 and "symbolic link" in answer.stderr and victim.read_text() == "precious"
+    assert pyleak("ps", "--force", "-o", "/dev/stdout").returncode == 0
+    assert pyleak("ps", "--force", "-o", victim).returncode == 0 and "PID" in victim.read_text()

@@ -331,3 +331,32 @@ def test_workers_that_are_recycled(one_python, tmp_path):
                         row["filename"] != victim.path], document["stats"]
         assert any(document["stats"][0]["size_diff"] < 0 for document in documents), "one ended in none of the windows"
         os.kill(victim.pid, signal.SIGKILL)
+
+
+def test_workers_that_come_and_go(family):
+    """What ended costs nothing any more: descriptors and memory are those of who lives, the figures too."""
+    victim = family(8)
+    fds = lambda running: len(os.listdir("/proc/%d/fd" % running.pid))
+    rss = lambda running: int(open("/proc/%d/statm" % running.pid).read().split()[1]) * 4096
+    with attached(victim) as running:
+        before, seen = None, set(victim.ask("pids"))
+        for turn in range(5):
+            leak(victim, 100)
+            for _ in range(8):
+                victim.tell("kill 0")
+                assert victim.line() == "killed"
+            for _ in range(8):
+                victim.tell("fork")
+                seen.add(int(victim.line()))
+            wait_recorded(victim.ask("pids")[-1], running)
+            if turn == 0:
+                time.sleep(4)
+                before = fds(running), rss(running)
+        time.sleep(4)
+        assert fds(running) <= before[0] + 3, (fds(running), before)
+        assert rss(running) <= before[1] + (4 << 20), (rss(running), before)
+        leak(victim, 100)
+        document = running.finish(signal.SIGINT).json()
+    assert set(document["pids"]) == seen | {victim.pid}
+    [row] = leaks(document)
+    assert row["count"] == 800 and row["freed"]["count"] <= 8 * 500 and document["lost"] == {"events": 0, "sites": 0}

@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 
-from helpers import Trace, Victim, assert_refused, pyleak
+from helpers import PYLEAK, Trace, Victim, assert_refused, pyleak
 
 
 def heap(victim, *arguments):
@@ -92,3 +92,54 @@ def test_no_python():
             assert_refused(pyleak("heap", process.pid), "not a Python process")
         finally:
             process.kill()
+
+
+# Imports all the time: arenas come and go.
+IMPORTS = """
+import json, random, time
+print("ready", flush=True)
+kept = []
+while True:
+    kept.append([bytes(random.randrange(16, 400)) for _ in range(4000)])
+    if len(kept) > 40:
+        del kept[random.randrange(40):]
+"""
+
+
+def test_while_arenas_come(one_python):
+    """The maps that were read are never older than the arenas that are looked up in them."""
+    with Victim(one_python, None, "-c", IMPORTS) as victim:
+        for _ in range(40):
+            result, document = heap(victim)
+            assert document["arenas"] and not result.stderr, result
+
+
+RESERVES = """
+import ctypes, mmap
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+# Private, anonymous, not reserved: a terabyte of addresses, as sanitizers, databases and garbage collectors have.
+at = libc.mmap(None, 1 << 40, 3, 0x4022, -1, 0)
+assert at not in (None, 2**64 - 1), "no terabyte"
+ctypes.memset(at + (1 << 39), 1, 8192)
+kept = [bytes(200000) for _ in range(50)]
+print("ready", flush=True)
+input()
+"""
+
+
+def test_a_reservation(one_python):
+    """What is not in memory takes no memory of ours either."""
+    with Victim(one_python, None, "-c", RESERVES) as victim:
+        wrapper = ["/usr/bin/python3", "-c", "import resource, subprocess, sys, time; started = time.monotonic(); "
+                   "print(subprocess.run(sys.argv[1:], check=True, capture_output=True, text=True).stdout); "
+                   "print(time.monotonic() - started, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, "
+                   "resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime + "
+                   "resource.getrusage(resource.RUSAGE_CHILDREN).ru_stime)"]
+        lines = subprocess.run(wrapper + [PYLEAK, "heap", str(victim.pid), "--format", "json"], check=True,
+                               capture_output=True, text=True).stdout.split("\n")
+        kib, cpu = int(lines[-2].split()[1]), float(lines[-2].split()[2])
+        assert kib < 64 * 1024 and cpu < 20, lines[-2]
+        rows = {row["type"]: row for row in json.loads(lines[0])["stats"]}
+        assert rows["bytes"]["count"] >= 50 and rows["bytes"]["size"] >= 50 * 200000

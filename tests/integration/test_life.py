@@ -244,3 +244,18 @@ def test_detach_without_a_probe(host):
     assert result.stderr.count("\n") == 1 or result.status == 0, result
     assert not before.differences(victim.pid)
     victim.check()
+
+
+def test_ending(one_python):
+    """A process that is about to end has no memory any more, and is not called a thread of the kernel."""
+    if helpers.engine != "inline":
+        return  # who is asked is the same
+    program = "import mmap; m = mmap.mmap(-1, 1 << 30); [m.__setitem__(i, 1) for i in range(0, 1 << 30, 4096)]; print('ready', flush=True); input()"
+    said = set()
+    for _ in range(3):
+        with Victim(one_python, None, "-c", program) as victim:
+            victim.process.kill()
+            while victim.process.poll() is None:
+                result = pyleak("doctor", victim.pid)
+                said.update(line.split("program ")[-1].strip() for line in result.stdout.splitlines() if " no " in line)
+                assert "thread of the kernel" not in result.stdout, result

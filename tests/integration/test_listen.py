@@ -15,6 +15,7 @@ import urllib.request
 import pytest
 
 import helpers
+import terminals
 from helpers import VICTIMS, Pyleak, Victim, line_of, pyleak, wait_clean, wait_hooked, wait_until
 
 LEAK = str(VICTIMS / "leak.py")
@@ -277,3 +278,18 @@ def test_many_requests(leaking):
         client.close()
     assert sum(statuses.values()) == 50 * each and statuses[200] > 45 * each, statuses
     assert get(leaking)[0].status == 200
+
+
+def test_while_the_live_view_is_up(one_python, tmp_path):
+    port = free_port()
+    with Victim(one_python, "leak.py") as victim:
+        with terminals.Frozen(helpers.PYLEAK, "attach", victim.pid, "--listen", port) as view:
+            wait_until(lambda: view.read() is not None and answers(port), 30, "an answer")
+            for _ in range(3):
+                response, body = get(port)
+                assert response.status == 200 and body.endswith("# EOF\n")
+                view.read()
+            os.write(view.master, b"q")
+            view.read_all()
+            assert view.process.wait() == 0
+        wait_clean(victim.pid, 1)

@@ -130,3 +130,17 @@ Test(growth, rounding)
 	cr_assert_eq(pl_account_rounding(520, 16), 8);
 	cr_assert_eq(pl_account_rounding(521, 16), 23);
 }
+
+/* The mean of all, whatever the order. */
+Test(account, rounding_of_several_processes)
+{
+	static const double roundings[] = {2, 4, 6, 8, 5};
+	struct pl_account sum = {.taken = true, .rounding = roundings[0]};
+
+	for (size_t i = 1; i < sizeof(roundings) / sizeof(roundings[0]); i++) {
+		const struct pl_account one = {.taken = true, .rounding = roundings[i]};
+
+		pl_account_add(&sum, &one);
+	}
+	cr_assert_float_eq(sum.rounding, 5, 1e-9);
+}

@@ -100,6 +100,39 @@ Test(headroom, version_1)
 	expect(true, 200 * MIB, 100 * MIB);
 }
 
+/* Above memory.high a process hardly runs any more. What the kernel takes back first counts as free. */
+Test(headroom, high_and_droppable)
+{
+	put_file("/proc/meminfo", meminfo);
+	put_file("/proc/7/cgroup", "0::/a\n");
+	put_file("/sys/fs/cgroup/a/memory.max", "419430400\n");
+	put_file("/sys/fs/cgroup/a/memory.high", "209715200\n");
+	put_file("/sys/fs/cgroup/a/memory.current", "188743680\n");
+	expect(true, 200 * MIB, 20 * MIB);
+	put_file("/sys/fs/cgroup/a/memory.max", "max\n");
+	put_file("/sys/fs/cgroup/a/memory.stat", "inactive_file 10485760\nactive_file 20971520\nslab_reclaimable 31457280\n");
+	expect(true, 200 * MIB, 70 * MIB);
+	put_file("/sys/fs/cgroup/a/memory.high", "max\n");
+	expect(false, 4096 * MIB, 2048 * MIB);
+}
+
+/* What is nearest to its floor counts, not what has the least: a machine with 70 MiB left is in greater need than a cgroup
+ * with 60. */
+Test(headroom, floors)
+{
+	struct pl_headroom headroom;
+
+	put_file("/proc/meminfo", "MemTotal: 67108864 kB\nMemAvailable: 71680 kB\n");
+	put_file("/proc/7/cgroup", "0::/a\n");
+	put_file("/sys/fs/cgroup/a/memory.max", "104857600\n");
+	put_file("/sys/fs/cgroup/a/memory.current", "41943040\n");
+	cr_assert_eq(pl_headroom_read(root, 7, &headroom), 0);
+	cr_assert(!headroom.cgroup && headroom.left == 70 * MIB && headroom.floor == 64 * MIB);
+	put_file("/sys/fs/cgroup/a/memory.current", "99614720\n");
+	cr_assert_eq(pl_headroom_read(root, 7, &headroom), 0);
+	cr_assert(headroom.cgroup && headroom.left == 5 * MIB && headroom.floor == 4 * MIB);
+}
+
 /* In a container the path can be the host's, while the mount is the container's own. */
 Test(headroom, in_a_container)
 {

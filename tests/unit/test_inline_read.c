@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../../src/engine/inline_check.h"
 #include "../../src/engine/inline_read.h"
 #include "../../src/engine/inline_rounding.h"
 #include "trace_frames.h"
@@ -18,6 +19,7 @@
 enum { SITES = 1000, FRAMES = 4000, CODES = 200, ARENA = 1 << 19 };
 enum { CONTROL_AT = 0x10000, TOTALS_AT = 0x1000000, SITES_AT = 0x2000000, FRAMES_AT = 0x3000000, CODES_AT = 0x4000000,
 	ARENA_AT = 0x5000000 };
+#define REAL_AT UINT64_C(0x707a00000000)
 enum { MINOR = 11 };
 
 struct tracee {
@@ -472,48 +474,73 @@ Test(inline_read, totals_that_shrink_or_are_beyond_all_measure)
 
 /* -- what a tracee gone wild may hold ----------------------------------------------------------------- */
 
-static bool accepts(struct pl_inline_config config)
+/* The config of a probe that was planted in earnest, as it is found there. */
+static struct pl_inline_config real_config(uint64_t *ret_size)
 {
-	struct pl_inline_reader other = reader;
-	int r;
+	static struct pl_python python;
+	const struct pl_inline_options options = {.frames = 16};
+	struct pl_inline_config config;
 
-	other.codes = NULL;
-	other.config = config;
-	r = pl_inline_reader_init(&other);
-	cr_assert(r == 0 || r == -EPROTO);
-	if (r == 0)
-		pl_inline_reader_free(&other);
-	return r == 0;
+	*ret_size = pl_inline_data_size(&options);
+	pl_inline_configure(&options, &python, REAL_AT, &config);
+	return config;
 }
 
-Test(inline_read, limits_of_the_config)
+#define MEMBER(name) offsetof(struct pl_inline_config, name)
+
+Test(inline_read, config_as_a_whole)
 {
-	static const struct {
-		size_t member;
-		uint64_t largest;
-		uint64_t too_small; /* UINT64_MAX: 0 is fine */
-	} limits[] = {
-		{offsetof(struct pl_inline_config, site_limit), PL_INLINE_SITES_MAX, PL_INLINE_SITE_FIRST - 1},
-		{offsetof(struct pl_inline_config, frame_limit), PL_INLINE_FRAMES_MAX, 0},
-		{offsetof(struct pl_inline_config, code_limit), 1 << 24, UINT64_MAX},
-		{offsetof(struct pl_inline_config, frames_limit), 1 << 27, UINT64_MAX},
-		{offsetof(struct pl_inline_config, arena_size), 1 << 30, UINT64_MAX},
-	};
+	static const size_t addresses[] = {MEMBER(control), MEMBER(slots), MEMBER(directory), MEMBER(pool), MEMBER(odd),
+		MEMBER(totals), MEMBER(sites), MEMBER(index), MEMBER(frames), MEMBER(codes), MEMBER(code_index),
+		MEMBER(code_map), MEMBER(arena), MEMBER(stacks), MEMBER(bounds), MEMBER(skips), MEMBER(reading),
+		MEMBER(data_start)};
+	static const size_t counts[] = {MEMBER(slot_count), MEMBER(slot_stride), MEMBER(chunk_count), MEMBER(odd_mask),
+		MEMBER(site_limit), MEMBER(index_mask), MEMBER(frames_limit), MEMBER(code_limit), MEMBER(code_index_mask),
+		MEMBER(code_map_mask), MEMBER(arena_size), MEMBER(data_size), MEMBER(frame_limit)};
+	uint64_t size;
+	const struct pl_inline_config right = real_config(&size);
 
-	cr_assert(accepts(good_config()));
-	for (size_t i = 0; i < sizeof(limits) / sizeof(limits[0]); i++) {
-		struct pl_inline_config config = good_config();
-		uint64_t *member = (uint64_t *)((char *)&config + limits[i].member);
+	cr_assert_eq(inline_config_check(&right, REAL_AT, size), 0);
+	/* What is mapped there is less. */
+	cr_assert_eq(inline_config_check(&right, REAL_AT, size - 1), -EBADMSG);
+	cr_assert_eq(inline_config_check(&right, REAL_AT, 0), -EBADMSG);
+	cr_assert_eq(inline_config_check(&right, REAL_AT + 4096, size), -EBADMSG);
+	for (size_t i = 0; i < sizeof(addresses) / sizeof(addresses[0]); i++) {
+		const uint64_t wrong[] = {0, REAL_AT - 4096, REAL_AT + size, REAL_AT + size - 1, UINT64_MAX, UINT64_MAX - 4095,
+			1ULL << 63, REAL_AT + 1};
 
-		*member = limits[i].largest;
-		cr_expect(accepts(config), "limit %zu", i);
-		*member = limits[i].largest + 1;
-		cr_expect_not(accepts(config), "limit %zu", i);
-		*member = UINT64_MAX;
-		cr_expect_not(accepts(config), "limit %zu", i);
-		*member = limits[i].too_small;
-		cr_expect_not(accepts(config), "limit %zu", i);
+		for (size_t j = 0; j < sizeof(wrong) / sizeof(wrong[0]); j++) {
+			struct pl_inline_config config = right;
+
+			*(uint64_t *)((char *)&config + addresses[i]) = wrong[j];
+			cr_expect_eq(inline_config_check(&config, REAL_AT, size), -EBADMSG, "address %zu, %zu", i, j);
+		}
 	}
+	for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++) {
+		static const uint64_t wrong[] = {UINT64_MAX, UINT64_MAX / 2, 1ULL << 63, 1ULL << 60, 1ULL << 40, UINT64_MAX - 1};
+
+		for (size_t j = 0; j < sizeof(wrong) / sizeof(wrong[0]); j++) {
+			struct pl_inline_config config = right;
+
+			*(uint64_t *)((char *)&config + counts[i]) = wrong[j];
+			cr_expect_eq(inline_config_check(&config, REAL_AT, size), -EBADMSG, "count %zu, %zu", i, j);
+		}
+	}
+}
+
+Test(inline_read, smallest_counts_of_the_config)
+{
+	uint64_t size;
+	struct pl_inline_config config = real_config(&size);
+
+	config.site_limit = PL_INLINE_SITE_FIRST - 1;
+	cr_assert_eq(inline_config_check(&config, REAL_AT, size), -EBADMSG);
+	config = real_config(&size);
+	config.frame_limit = 0;
+	cr_assert_eq(inline_config_check(&config, REAL_AT, size), -EBADMSG);
+	config = real_config(&size);
+	config.planted_monotonic = UINT64_MAX;
+	cr_assert_eq(inline_config_check(&config, REAL_AT, size), -EBADMSG);
 }
 
 Test(inline_read, cursor_beyond_everything)

@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-#include "utf8.h"
+#include "pyleak/text.h"
 
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "pyleak/report.h"
-
-size_t utf8_character(const char *text, uint32_t *ret_character)
+size_t pl_text_character(const char *text, uint32_t *ret_character)
 {
 	const unsigned char *bytes = (const unsigned char *)text;
 	static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
@@ -38,7 +36,7 @@ size_t utf8_character(const char *text, uint32_t *ret_character)
 	return length;
 }
 
-char *utf8_repair(const char *text)
+char *pl_text_repair(const char *text)
 {
 	static const char replacement[] = "\xef\xbf\xbd";
 	const size_t replacement_length = sizeof(replacement) - 1;
@@ -49,7 +47,7 @@ char *utf8_repair(const char *text)
 		return NULL;
 	while (*text) {
 		uint32_t character;
-		size_t length = utf8_character(text, &character);
+		size_t length = pl_text_character(text, &character);
 
 		memcpy(to, length ? text : replacement, length ? length : replacement_length);
 		to += length ? length : replacement_length;
@@ -67,11 +65,11 @@ static bool is_active(uint32_t character)
 	       (character >= 0x2066 && character <= 0x2069);
 }
 
-void utf8_print(FILE *out, const char *text)
+void pl_text_print(FILE *out, const char *text)
 {
 	while (*text) {
 		uint32_t character;
-		size_t length = utf8_character(text, &character);
+		size_t length = pl_text_character(text, &character);
 
 		if (!length)
 			(void)fprintf(out, "\\x%02x", (unsigned char)*text);
@@ -93,9 +91,29 @@ char *pl_printable(const char *text)
 
 	if (!out)
 		return NULL;
-	utf8_print(out, text);
+	pl_text_print(out, text);
 	if (fclose(out) == 0)
 		return printable;
 	free(printable);
 	return NULL;
+}
+
+void pl_text_blank(char *text, size_t length)
+{
+	char *end = text + length;
+
+	while (text < end) {
+		uint32_t character;
+		size_t bytes = pl_text_character(text, &character);
+
+		if (bytes && bytes <= (size_t)(end - text) && !is_active(character)) {
+			text += bytes;
+			continue;
+		}
+		/* A character that is cut at the end, too. */
+		if (!bytes || bytes > (size_t)(end - text))
+			bytes = 1;
+		memset(text, '?', bytes);
+		text += bytes;
+	}
 }
