@@ -77,6 +77,8 @@ struct pl_remote_frame {
 int pl_arch_remote_frame(const pl_registers *regs, const void *xstate, size_t xstate_size, uint64_t signal_mask,
 			 uint64_t syscall_return_gadget, uint64_t sigreturn_gadget, struct pl_remote_frame *ret);
 void pl_arch_remote_frame_syscall(pl_registers *call, long number, const uint64_t arguments[6]);
+/* The same frame under a routine, which returns into it: its one argument. */
+void pl_arch_remote_frame_routine(pl_registers *call, uint64_t routine, uint64_t argument);
 
 /* The signal frame of the kernel: what a candidate on a stack must look like, and what it restores. *ret_restorer: the
  * code that the handler returns to, which calls rt_sigreturn; 0: the frame does not say. */

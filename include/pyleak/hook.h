@@ -8,6 +8,7 @@
 #include <sys/types.h>
 
 #include "pyleak/error.h"
+#include "pyleak/landing.h"
 #include "pyleak/probe.h"
 #include "pyleak/trace.h"
 
@@ -40,6 +41,9 @@ static inline const struct pl_probe_hook *pl_probe_hook(const struct pl_probe *p
 {
 	return i < probe->header.hook_count ? &probe->hooks[i] : &probe->words[i - probe->header.hook_count];
 }
+
+/* Writes into a process that runs: what nobody looks at yet, or a word that may be seen in parts. 0 or -errno. */
+int pl_probe_write(pid_t pid, uint64_t address, const void *bytes, size_t length);
 
 /* Looks for a probe, complete or half planted, without touching the process; release *ret with
  * pl_probe_free(), also after a failure. 0, -ENOENT, -ESRCH, -ENOMEM, -EPROTO: one that another version
@@ -95,6 +99,9 @@ struct pl_probe_plan {
 	uint64_t inside_offset;                      /* into the data */
 	uint64_t mark;
 	bool kept;                                   /* --keep: see struct pl_probe_header */
+	/* Into the code: the routine for errands, and its end; into the tables: what it is told. 0: there is none. */
+	uint32_t errand_entry_offset, errand_end_offset;
+	uint64_t errand_offset;
 	uint32_t scratch_offset;                     /* into the data: two struct pl_kernel_sigaction */
 	uint32_t trap_handler_offset, restorer_offset; /* into the code; trap_handler_offset 0: none wanted */
 	struct {
@@ -109,6 +116,7 @@ struct pl_probe_plan {
 	 * bound, its object is gone) is left alone. The stubs that they lead to are there (landing.h). */
 	const struct pl_probe_word *words;
 	uint32_t word_count;
+	struct pl_landing *landing; /* what is new in it is prepared first; NULL: none (pl_probe_plant_running() only) */
 	uint32_t word_capacity; /* rows to make room for, for pl_probe_extend() too; 0: none */
 };
 
@@ -121,12 +129,20 @@ int pl_probe_plant(struct pl_tracee *tracee, const struct pl_maps *maps, const s
 		   const struct pl_probe_plan *plan, struct pl_probe *ret, struct pl_error *err);
 
 /*
- * Redirects further words, of objects that were loaded since. All threads are stopped before and after.
+ * The same in a process that runs, of a probe with a routine for errands: pages mapped and filled, the words changed by one
+ * thread after the other, and armed after the last. *ret_stop_ns (may be NULL): the longest time that a thread was held.
+ * How each step is safe: see trace.h.
+ */
+int pl_probe_plant_running(pid_t pid, const struct pl_probe_plan *plan, struct pl_probe *ret, int64_t *ret_stop_ns,
+			   struct pl_error *err);
+
+/*
+ * Redirects further words, of objects that were loaded since; the process runs.
  * The rows of objects that are gone are used again. *ret_redirected: how many of the words lead to us
  * now; the others hold something else already. -ENOSPC: the table is full, some were left alone.
  */
-int pl_probe_extend(struct pl_tracee *tracee, struct pl_probe *probe, const struct pl_probe_word *words, uint32_t count,
-		    uint32_t *ret_redirected);
+int pl_probe_extend(struct pl_probe *probe, struct pl_landing *landing, const struct pl_probe_word *words, uint32_t count,
+		    uint32_t *ret_redirected, int64_t *ret_stop_ns);
 
 /*
  * Removes a probe from a stopped tracee: puts every word back (copies of our entries that another
@@ -154,7 +170,8 @@ bool pl_probe_quiescent(struct pl_tracee *tracee, const struct pl_probe *probe, 
  * The guardian: a process of our own, in a session of its own, that waits for this one to end. If
  * it ends without pl_guardian_dismiss(), the guardian removes what was left in every process that it
  * was given, and ends. The first process starts it; give it each one before that one is touched.
- * 0 or -errno. PYLEAK_GUARDIAN=off (tests) starts none.
+ * To be dismissed while a probe that was not to stay is still in one of them leaves that one to it: it goes on trying
+ * until the probe or the process is gone. 0 or -errno. PYLEAK_GUARDIAN=off (tests) starts none.
  */
 int pl_guardian_add(pid_t pid, uint64_t start_time);
 /* Starts it before there is a process to name: its pid, or 0. */

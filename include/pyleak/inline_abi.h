@@ -147,6 +147,7 @@ struct pl_inline_image {
 	uint32_t size; /* of the whole image */
 	uint32_t entry_count;
 	uint32_t entry[PL_INLINE_ENTRIES_MAX]; /* offsets in the image */
+	uint32_t errand, errand_end; /* of the routine of struct pl_probe_errand, likewise */
 };
 
 /* Offsets of the tracee's structs, from struct pl_python_layout. -1: this version has no such field. */

@@ -20,8 +20,8 @@ struct pl_inline_options {
 };
 
 /* The size of the one data mapping, control page first. All of it is zeroed in a forked child but its
- * last PL_INLINE_KEPT_SIZE bytes, config.free_lists.inside. */
-enum { PL_INLINE_KEPT_SIZE = 4096 };
+ * last PL_INLINE_KEPT_SIZE bytes: config.free_lists.inside, and behind it struct pl_probe_errand. */
+enum { PL_INLINE_KEPT_SIZE = 4096, PL_INLINE_ERRAND_OFFSET = 64 };
 uint64_t pl_inline_data_size(const struct pl_inline_options *options);
 
 /*

@@ -41,7 +41,7 @@
 #define PL_PROBE_CODE_OFFSET 0x1000
 
 /* Offsets that assembly needs; the assertions below hold them to the structs. */
-#define PL_PROBE_HOOKS_OFFSET 144
+#define PL_PROBE_HOOKS_OFFSET 168
 #define PL_PROBE_HOOK_SIZE 32
 #define PL_PROBE_HOOK_ORIGINAL 8
 #define PL_PROBE_SAVED_HANDLER 56
@@ -86,7 +86,45 @@ struct pl_probe_header {
 	/* Further hooks: a row is complete before it counts, and counts before its word is redirected. */
 	uint64_t words; /* address of rows; 0: none */
 	uint32_t word_count, word_capacity;
+	/* The routine that changes words: see struct pl_probe_errand. errand_entry 0: there is none, they are changed from
+	 * outside while all threads are stopped. */
+	uint64_t errand_entry, errand_end; /* of its code */
+	uint64_t errand;                   /* where what it is told is */
 };
+
+/*
+ * What changes words is a routine of the probe, in a thread of the process: a write from outside is not known to be one
+ * store, and others go on meanwhile. It is told what to do in memory of the probe, does it row by row, and returns.
+ */
+enum pl_probe_errand_kind {
+	PL_PROBE_ERRAND_SWAP,      /* a word of 8 bytes, if it holds `expected` */
+	PL_PROBE_ERRAND_PROTECTED, /* the same in a page that is read-only, and is so again afterwards */
+	/* `desired` is added to a number that is smaller (as an unsigned one), or taken off one that is not (and not negative). */
+	PL_PROBE_ERRAND_RAISE_8, PL_PROBE_ERRAND_RAISE_4, PL_PROBE_ERRAND_LOWER_8, PL_PROBE_ERRAND_LOWER_4,
+};
+enum pl_probe_errand_result {
+	PL_PROBE_ERRAND_UNTRIED,
+	PL_PROBE_ERRAND_TRYING, /* where it stands, or ran into a fault */
+	PL_PROBE_ERRAND_DONE,
+	PL_PROBE_ERRAND_OTHER,  /* it held something else */
+	PL_PROBE_ERRAND_DENIED, /* its page cannot be made writable */
+};
+struct pl_probe_errand_row {
+	uint64_t address, expected, desired;
+	uint32_t kind, result;
+};
+enum { PL_PROBE_ERRAND_ROWS = 120 };
+enum pl_probe_errand_state { PL_PROBE_ERRAND_IDLE, PL_PROBE_ERRAND_ASKED };
+struct pl_probe_errand {
+	uint32_t state;  /* the tracer's ASKED, before a thread is sent; IDLE again when the routine is through */
+	uint32_t next;   /* the first row to be done */
+	uint32_t count;  /* rows */
+	uint32_t reserved;
+	uint64_t page;   /* of a read-only mapping, writable at this moment; 0: none */
+	struct pl_probe_errand_row rows[PL_PROBE_ERRAND_ROWS];
+};
+/* The argument of the madvise() that the routine ends with: a page that nobody can have mapped. */
+#define PL_PROBE_ERRAND_END 0xfffffffff000
 
 enum pl_probe_hook_kind {
 	PL_PROBE_HOOK_WORD,

@@ -56,6 +56,10 @@ bool pl_process_is_alive(pid_t pid, uint64_t start_time);
 int pl_process_threads(pid_t pid, pid_t **ret_tids, size_t *ret_count);
 /* A process and those that descend from it, each behind its parent; *ret_pids is the caller's to free. -ESRCH. */
 int pl_process_family(pid_t pid, pid_t **ret_pids, size_t *ret_count);
+/* The children that one thread has made; *ret_pids is the caller's to free. -ESRCH: it ended, or the kernel does not say. */
+int pl_process_thread_children(pid_t pid, pid_t tid, pid_t **ret_pids, size_t *ret_count);
+/* Whether another process has the very memory of this one, as far as the kernel says; it does where it does not. */
+bool pl_process_shares_memory(pid_t pid, pid_t other);
 /* All pids that /proc shows, ascending. */
 int pl_process_list(pid_t **ret_pids, size_t *ret_count);
 

@@ -134,7 +134,7 @@ struct pl_python_detached {
 	int32_t native_id;    /* offset in the state of … (3.11+, else PL_NO_FIELD) */
 	int32_t tid;          /* … what is at this offset from the thread pointer */
 };
-/* The tracee is stopped. */
+/* Of a process that runs, what changes under the look is not believed: look again. */
 void pl_python_detached(const struct pl_python *python, struct pl_python_detached *ret);
 
 /* The thread pointers (pthread_self()) of all thread states, at most `max`, as an OS thread has them in each interpreter
@@ -167,15 +167,15 @@ struct pl_python_current {
 	int32_t room;        /* there it says up to which number it goes; */
 	uint64_t generation; /* its first word is at least this where the entry is up to date; 0: it always is */
 };
-/* Checked in `thread_pointers`, those of stopped threads. -ENOTSUP: it is nowhere. */
+/* Checked in `thread_pointers`. -ENOTSUP: it is nowhere, or one of the threads has ended meanwhile. */
 int pl_python_current(const struct pl_python *python, const uint64_t *thread_pointers, size_t count,
 		      struct pl_python_current *ret, struct pl_error *err);
 /* 3.12+: the GIL of the main interpreter (what its ceval.gil points to); 0 where there is none. */
 uint64_t pl_python_main_gil(const struct pl_python *python);
 
 /*
- * While all threads are stopped: forgets in *lists whatever is not proven by what it leads to. The
- * lists lie deep inside of the interpreter's state, where a patch release can move them.
+ * Forgets in *lists whatever is not proven by what it leads to. The lists lie deep inside of the interpreter's state,
+ * where a patch release can move them. One that changes under the look is not proven either: look again.
  */
 void pl_python_free_lists_check(const struct pl_python *python, struct pl_python_free_lists *lists);
 /* PyFloat_MAXFREELIST, PyDict_MAXFREELIST, PyContext_MAXFREELIST */

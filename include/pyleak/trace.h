@@ -24,6 +24,31 @@
  *                                └ breakpoints handed to the engine
  */
 
+/*
+ * A process is hooked and let go while it runs (hook.h), one of its threads held at a time. Each step, why it is safe, and
+ * the test that shows it; wherever the tracer dies, tests/torture/kill_storm.py visits the step:
+ *
+ *   hold one thread         SEIZE, INTERRUPT. If the tracer dies it goes on. One that does not stop goes on too, and is
+ *                           let go when it does (pl_trace_release_late(); test_no_stop.py: test_vfork)
+ *   mmap, madvise           remote calls, which return by themselves; nobody knows of the new pages (test_remote)
+ *   fill the pages          from outside, by nobody held; no word leads there yet
+ *   change a word           pl_remote_run(): a routine that the thread itself goes through, whether anybody looks or not,
+ *                           and leaves by the same frame. A compare-and-swap: a word that was changed since is left alone.
+ *                           Its page may be unmapped by another thread in that very moment: the fault is reported to
+ *                           the tracer and to nobody else, and the thread put back where it was (test_remote: fault).
+ *                           Only a tracer that dies within the microseconds between the look at a page and the swap, while
+ *                           another thread unloads the object, would leave that fault to the program
+ *                           (kill_storm.py --libraries)
+ *   make a page writable    by the routine, around the swap, and only if the word is the one that is meant
+ *                           (test_no_stop.py: test_read_only)
+ *   arm                     one word from outside, after the last hook; disarm: the first thing at the end
+ *   lengths of free lists   by compare-and-swap too. A change of the interpreter's at the same moment may undo ours, which
+ *                           is right for it, and is looked for; ours never undoes one of its (test_free_lists.py)
+ *   see a thread outside    sleeping: /proc/PID/task/TID/syscall, and its stack, twice: it must not have run in between;
+ *                           otherwise held, its registers and its stack (hook/quiescent.c; test_racers.py, test_hooked)
+ *   unmap                   a remote call, after the last thread was seen and no word leads to us (cycles.py)
+ */
+
 enum pl_thread_state {
 	PL_THREAD_RUNNING,
 	PL_THREAD_STOPPED,   /* in an interrupt stop: registers may be read and changed */
@@ -45,6 +70,7 @@ struct pl_tracee {
 	struct pl_thread *threads;
 	size_t count, capacity;
 	bool follow_threads;   /* PTRACE_O_TRACECLONE is set: new threads are taken in */
+	bool raised;           /* one thread, held at a higher priority */
 	bool ended;            /* the process exited, was killed, or called execve */
 	int64_t stopped_since; /* CLOCK_MONOTONIC, 0 while it runs */
 	int64_t longest_stop;  /* ns */
@@ -58,6 +84,18 @@ struct pl_tracee {
  * process for 50 ms at most (a thread in an uninterruptible sleep or in vfork cannot be stopped).
  * Only threads: nothing else of the process changes. */
 int pl_tracee_seize(pid_t pid, int64_t patience_ns, struct pl_tracee **ret, struct pl_error *err);
+/*
+ * Seizes and stops one thread alone; the others go on. The tracee that is given has this thread only: it can carry calls,
+ * and its registers can be read. Until it is let go this process has the highest priority that it may take. -ETIMEDOUT: it
+ * did not stop, and goes on; -ESRCH: it has ended; -EPERM.
+ */
+int pl_tracee_hold(pid_t pid, pid_t tid, int64_t patience_ns, struct pl_tracee **ret);
+/*
+ * A thread that did not stop when it was told to (in vfork, in a long uninterruptible wait) cannot be let go before it
+ * does: then it would stand still until this process ends. This lets go of those that have stopped since; to be called
+ * again and again (tests/integration/test_hazards.py, test_vfork). The next that holds them, or stops all, has them back.
+ */
+void pl_trace_release_late(void);
 /* Stops all threads of a running tracee again. */
 int pl_tracee_stop(struct pl_tracee *tracee, int64_t patience_ns, struct pl_error *err);
 /* Lets all threads go on, still traced. A group-stopped process stays stopped. */
@@ -78,6 +116,8 @@ int pl_thread_processor(pid_t pid, pid_t tid);
 /* Writes into the tracee's private memory, read-only and executable pages included (the kernel
  * copies them on write). While all threads are stopped, or into pages that nobody uses yet. */
 int pl_tracee_write(struct pl_tracee *tracee, uint64_t address, const void *bytes, size_t length);
+/* The same while it runs, by a thread that need not be traced. -EACCES: it is there, but cannot be written like this. */
+int pl_trace_write(pid_t tid, uint64_t address, const void *bytes, size_t length);
 /* Changes one aligned 8-byte word in one step if it holds `expected`; -EAGAIN and *ret_found
  * (may be NULL) if it holds something else. All threads are stopped. */
 int pl_tracee_swap_word(struct pl_tracee *tracee, uint64_t address, uint64_t expected, uint64_t desired,
@@ -106,6 +146,17 @@ int pl_remote_begin(struct pl_tracee *tracee, const struct pl_maps *maps, const 
 int pl_remote_call(struct pl_remote *remote, long number, const uint64_t arguments[6], int64_t *ret_result);
 /* The thread stands again where it was, stopped. Frees; NULL is allowed. */
 int pl_remote_end(struct pl_remote *remote);
+
+/* The two above for a running process, with one thread held: the one that a stop costs least, of those that can. */
+int pl_remote_hold(pid_t pid, const struct pl_maps *maps, const struct pl_gadgets *gadgets, struct pl_tracee **ret,
+		   struct pl_remote **ret_remote, struct pl_error *err);
+/*
+ * Calls a routine of ours in the thread, with one argument and all signals blocked but those of faults, and waits until it
+ * makes the system call madvise(done, 0, …), its last act before it returns. Like a call it ends by itself, in the
+ * thread's own state, if the tracer dies. -EFAULT: it ran into a fault, and is left where it stands; the thread is as it
+ * was after pl_remote_end(), and the routine can be called again.
+ */
+int pl_remote_run(struct pl_remote *remote, uint64_t routine, uint64_t argument, uint64_t done);
 
 /* How many steps this process has made: for tests that enumerate them. */
 unsigned int pl_trace_steps(void);

@@ -19,10 +19,10 @@ struct free_lists {
 	} type[PL_PARKING_TYPES];
 };
 
-/* Before the stop: reads the types and adds their hooks to the plan. */
+/* Reads the types and adds their hooks to the plan. */
 void free_lists_plan(const struct pl_python *python, const struct pl_inline_image *image, struct free_lists *lists,
 	struct pl_probe_plan *plan);
-/* In the stop, before planting: what cannot be proven is left alone. */
+/* Right before planting, while the process runs: what cannot be proven is left alone. */
 void free_lists_settle(const struct pl_python *python, struct free_lists *lists, struct pl_probe_plan *plan);
 /* When it is known where the probe will be: the copies, and the probe's configuration. */
 void free_lists_fill(const struct pl_python *python, const struct free_lists *lists, uint8_t *image, uint64_t base,

@@ -16,8 +16,8 @@
 #include "pyleak/units.h"
 
 /*
- * The engine that does not stop. The probe records by itself; the tracer is attached for the
- * milliseconds of planting and of removing, and reads the probe's tables from outside in between.
+ * The engine that does not stop. The probe records by itself; to plant and to remove it, one thread after the other
+ * is held for a moment, and in between the tracer reads the probe's tables from outside.
  */
 
 #define REMOVE_PATIENCE_NSEC (2 * PL_NSEC_PER_SEC)
@@ -128,6 +128,7 @@ static int inline_look(struct pl_engine *engine)
 		self->gone = true;
 	if (self->gone)
 		return -ESRCH;
+	pl_trace_release_late();
 	inline_follow_libraries(self, now);
 	/* To open objects for it can take long: not shortly before a pass, which a process that is about to end needs. */
 	if (now < self->next_pass - STACKS_BEFORE_PASS_NSEC)

@@ -17,9 +17,6 @@
  * hooks in what it loads later; inline.c: the life of a recording, from its start to the removal.
  */
 
-/* How long is tried to stop the process. */
-#define INLINE_STOP_PATIENCE_NSEC (5 * PL_NSEC_PER_SEC)
-
 struct inline_engine {
 	struct pl_engine engine;
 	const struct pl_python *python;
@@ -51,6 +48,9 @@ struct inline_engine {
 int inline_plant(struct inline_engine *self, const struct pl_engine_options *options, struct pl_error *err);
 /* Takes over how the probe that stands at self->probe was set up. -EPROTO: it is another version's. */
 int inline_adopt_config(struct inline_engine *self, int native_frames);
+
+/* A thread was held for so long. */
+void inline_note_stop(struct inline_engine *self, int64_t stop_ns);
 
 /* inline_libraries.c */
 /* Looks for libraries that were loaded since, not more often than it may cost; `now` in CLOCK_MONOTONIC. */

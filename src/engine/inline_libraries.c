@@ -13,7 +13,7 @@
 #define NATIVE_LOOK_SHARE 50
 
 /* Entries that were given out since. The original goes last: an entry with one is complete. */
-static int write_entries(struct inline_engine *self, struct pl_tracee *tracee)
+static int write_entries(struct inline_engine *self)
 {
 	struct pl_inline_config *config = &self->reader.config;
 	uint64_t address = self->probe.base + PL_INLINE_CONFIG_OFFSET;
@@ -23,13 +23,13 @@ static int write_entries(struct inline_engine *self, struct pl_tracee *tracee)
 		if (config->original[i] == self->native.original[i])
 			continue;
 		config->flags[i] = self->native.flags[i];
-		code = pl_tracee_write(tracee, address + offsetof(struct pl_inline_config, flags) + i, &config->flags[i], 1);
+		code = pl_probe_write(self->python->pid, address + offsetof(struct pl_inline_config, flags) + i, &config->flags[i], 1);
 		if (code == 0 && self->native.quiet[i])
-			code = pl_tracee_write(tracee,
+			code = pl_probe_write(self->python->pid,
 				address + offsetof(struct pl_inline_config, quiet) + 8 * (i - PL_INLINE_FIRST_ALLOC),
 				&self->native.quiet[i], 8);
 		if (code == 0)
-			code = pl_tracee_write(tracee, address + offsetof(struct pl_inline_config, original) + 8 * i,
+			code = pl_probe_write(self->python->pid, address + offsetof(struct pl_inline_config, original) + 8 * i,
 				&self->native.original[i], 8);
 		config->original[i] = self->native.original[i];
 	}
@@ -50,44 +50,29 @@ static int check_entries(struct inline_engine *self)
 	return -EAGAIN;
 }
 
-/* Hooks words of libraries that were loaded since: one short stop. */
+/* Hooks words of libraries that were loaded since. */
 static int extend(struct inline_engine *self, const struct pl_probe_word *words, uint32_t count)
 {
 	pid_t pid = self->python->pid;
-	struct pl_tracee *tracee = NULL;
 	uint32_t redirected = 0;
-	struct pl_maps maps = {0};
-	struct pl_gadgets gadgets;
-	int code = pl_maps_read(pid, &maps);
+	int64_t stop_ns = 0;
+	int code;
 
-	if (code == 0)
-		code = pl_gadgets_find(pid, &maps, &gadgets, NULL);
-	if (code == 0)
-		code = pl_tracee_seize(pid, INLINE_STOP_PATIENCE_NSEC, &tracee, NULL);
-	if (code == 0) {
-		/* As it is now: another pyleak may have extended it, or removed it. */
-		pl_probe_free(&self->probe);
-		code = pl_probe_find(pid, &self->probe);
-	}
+	/* As it is now: another pyleak may have extended it, or removed it. */
+	pl_probe_free(&self->probe);
+	code = pl_probe_find(pid, &self->probe);
 	if (code == 0 && !self->probe.filled)
 		code = -ENOENT;
 	if (code == 0)
 		code = check_entries(self);
 	if (code == 0)
-		code = pl_landing_prepare(tracee, &maps, &gadgets, &self->native.landing, NULL);
+		code = write_entries(self);
 	if (code == 0)
-		code = write_entries(self, tracee);
-	if (code == 0)
-		code = pl_probe_extend(tracee, &self->probe, words, count, &redirected);
-
-	int64_t stop_ns = pl_tracee_detach(tracee);
-
+		code = pl_probe_extend(&self->probe, &self->native.landing, words, count, &redirected, &stop_ns);
 	/* What was planned and has not come about is planned again. */
 	if (self->probe.filled)
 		native_adopt(&self->native, &self->probe, &self->reader.config);
-	pl_maps_free(&maps);
-	if (stop_ns > self->engine.stop_ns)
-		self->engine.stop_ns = stop_ns;
+	inline_note_stop(self, stop_ns);
 	if (code == -ENOSPC && !self->native.full) {
 		pl_log_note("process %d has loaded more libraries than the probe has room for: some are not recorded", (int)pid);
 		self->native.full = true;
@@ -95,7 +80,7 @@ static int extend(struct inline_engine *self, const struct pl_probe_word *words,
 	}
 	if (redirected < count && !self->native.full)
 		native_look_again(&self->native);
-	pl_log_debug("%u of %u words of libraries loaded since hooked, in %.1f ms", redirected, count, (double)stop_ns / 1e6);
+	pl_log_debug("%u of %u words of libraries loaded since hooked, a thread held for %.2f ms", redirected, count, (double)stop_ns / 1e6);
 	return code;
 }
 

@@ -16,8 +16,11 @@
 
 /* Rows for words of GOTs: 512 KiB, of which only what is used takes memory. */
 #define WORDS_MAX 16384U
+#define LEADER_PATIENCE_NSEC (100 * PL_NSEC_PER_MSEC)
+_Static_assert(PL_INLINE_ERRAND_OFFSET + sizeof(struct pl_probe_errand) <= PL_INLINE_KEPT_SIZE, "one page for both");
+enum { THREADS_CHECKED = 4096, LOOKS = 20 };
 
-/* What planting needs to know of the process, gathered while it is stopped. */
+/* What planting needs to know of the process, read while it runs. */
 struct planting {
 	const struct pl_python *python;
 	struct pl_inline_options options;
@@ -149,6 +152,9 @@ static int make_plan(const struct pl_python *python, struct planting *planting, 
 			       planting->options.sample ? PL_INLINE_SAMPLE :
 							 PL_INLINE_GIL,
 		.mark = PL_INLINE_MARKER,
+		.errand_entry_offset = header->errand,
+		.errand_end_offset = header->errand_end,
+		.errand_offset = pl_inline_data_size(&planting->options) - PL_INLINE_KEPT_SIZE + PL_INLINE_ERRAND_OFFSET,
 		.inside_words = 2,
 		.inside_offset = pl_inline_data_size(&planting->options) - PL_INLINE_KEPT_SIZE,
 	};
@@ -166,40 +172,63 @@ static int make_plan(const struct pl_python *python, struct planting *planting, 
 	return allocator_hooks_plan(python, header->entry, plan);
 }
 
-/* Where the running thread state is, checked in every thread. */
-static int find_current(struct pl_tracee *tracee, struct planting *planting, struct pl_error *err)
+/* Where the running thread state is, checked in every thread that has one. While they run, one may end under the look. */
+static int find_current(struct planting *planting, struct pl_error *err)
 {
 	pl_autofree uint64_t *pointers = NULL;
-	size_t count = 0;
+	int code = -ENOTSUP;
 
 	if (planting->python->thread_current)
 		return 0;
-	pointers = calloc(tracee->count, sizeof(*pointers));
+	pointers = calloc(THREADS_CHECKED, sizeof(*pointers));
 	if (!pointers)
 		return -ENOMEM;
-	for (size_t i = 0; i < tracee->count; i++) {
-		pl_registers regs;
+	for (int tries = 1; code == -ENOTSUP && tries <= LOOKS; tries++) {
+		struct pl_error last = {0};
+		size_t count = pl_python_thread_pointers(planting->python, pointers, THREADS_CHECKED);
 
-		if (pl_thread_registers(&tracee->threads[i], &regs) == 0)
-			pointers[count++] = pl_registers_thread_pointer(&regs);
+		code = pl_python_current(planting->python, pointers, count, &planting->current, &last);
+		if (code < 0 && tries == LOOKS)
+			(void)pl_fail(err, code, "%s", last.text);
 	}
-	return pl_python_current(planting->python, pointers, count, &planting->current, err);
+	return code;
 }
 
-/* The first thread, and its state if that may be looked at in native code. A leader that has ended has no registers. */
-static void find_leader(struct pl_tracee *tracee, const struct pl_maps *maps, struct planting *planting)
+/* The first thread, and its state if that may be looked at in native code: what it is called by itself, only its registers
+ * say. A leader that has ended has none. */
+static void find_leader(struct inline_engine *self, struct planting *planting)
 {
-	for (size_t i = 0; i < maps->count; i++)
-		if (strcmp(maps->items[i].path, "[stack]") == 0)
-			planting->leader_stack_end = maps->items[i].end;
-	for (size_t i = 0; i < tracee->count; i++) {
-		pl_registers regs;
+	pid_t pid = planting->python->pid;
+	struct pl_tracee *tracee = NULL;
+	struct pl_maps maps;
+	pl_registers regs;
 
-		if (tracee->threads[i].tid != planting->python->pid || pl_thread_registers(&tracee->threads[i], &regs) < 0)
-			continue;
+	if (pl_maps_read(pid, &maps) == 0)
+		for (size_t i = 0; i < maps.count; i++)
+			if (strcmp(maps.items[i].path, "[stack]") == 0)
+				planting->leader_stack_end = maps.items[i].end;
+	pl_maps_free(&maps);
+
+	if (pl_tracee_hold(pid, pid, LEADER_PATIENCE_NSEC, &tracee) < 0)
+		return;
+	if (pl_thread_registers(&tracee->threads[0], &regs) == 0)
 		planting->leader = pl_registers_thread_pointer(&regs);
+	inline_note_stop(self, pl_tracee_detach(tracee));
+	for (int looks = 0; planting->leader && !planting->leader_thread && looks < LOOKS; looks++)
 		planting->leader_thread = pl_python_first_thread(planting->python, planting->leader);
-	}
+}
+
+/* A thread that ends under the look leaves nothing that can be believed. */
+static void find_detached(struct planting *planting)
+{
+	for (int looks = 0; !planting->detached.interpreter && looks < LOOKS; looks++)
+		pl_python_detached(planting->python, &planting->detached);
+}
+
+void inline_note_stop(struct inline_engine *self, int64_t stop_ns)
+{
+	if (stop_ns > self->engine.stop_ns)
+		self->engine.stop_ns = stop_ns;
 }
 
 int inline_adopt_config(struct inline_engine *self, int native_frames)
@@ -250,9 +279,7 @@ static int plant_sized(struct inline_engine *self, const struct pl_engine_option
 		.native = options->native ? &self->native : NULL,
 	};
 	struct pl_probe_plan plan = {0};
-	struct pl_maps maps = {0};
-	struct pl_gadgets gadgets;
-	struct pl_tracee *tracee = NULL;
+	int64_t stop_ns = 0;
 	pl_autofree uint8_t *image = calloc(1, image_size());
 	pl_autofree struct pl_probe_word *words = NULL;
 	int code;
@@ -260,13 +287,8 @@ static int plant_sized(struct inline_engine *self, const struct pl_engine_option
 	if (!image)
 		return pl_fail(err, -ENOMEM, "out of memory");
 	memcpy(image, pl_inline_bytes, pl_inline_bytes_size);
-	/* All that can be read is read before the process is stopped. */
 	planting.gil = pl_python_main_gil(python);
-	code = pl_maps_read(python->pid, &maps);
-	if (code == 0)
-		code = pl_gadgets_find(python->pid, &maps, &gadgets, err);
-	if (code == 0)
-		code = make_plan(python, &planting, image, &plan);
+	code = make_plan(python, &planting, image, &plan);
 	plan.kept = options->keep;
 	if (code == 0 && options->native) {
 		code = native_look(&self->native, (const void *)(image + PL_INLINE_IMAGE_OFFSET), NULL, &words, &plan.word_count);
@@ -278,26 +300,19 @@ static int plant_sized(struct inline_engine *self, const struct pl_engine_option
 	if (code == 0 && !options->park)
 		free_lists_plan(python, (const void *)(image + PL_INLINE_IMAGE_OFFSET), &planting.free_lists, &plan);
 	if (code == 0)
-		code = pl_tracee_seize(python->pid, INLINE_STOP_PATIENCE_NSEC, &tracee, err);
+		code = find_current(&planting, err);
 	if (code == 0)
-		code = find_current(tracee, &planting, err);
-	if (code == 0)
-		find_leader(tracee, &maps, &planting);
+		find_leader(self, &planting);
 	/* Frames that are not objects (3.11+) lie in mappings, which only the native hooks see go. */
 	if (code == 0 && (options->native || python->layout.frame_instruction_is_index))
-		pl_python_detached(python, &planting.detached);
+		find_detached(&planting);
 	if (code == 0 && !options->park)
 		free_lists_settle(python, &planting.free_lists, &plan);
-	if (code == 0 && options->native)
-		code = pl_landing_prepare(tracee, &maps, &gadgets, &self->native.landing, err);
+	if (options->native)
+		plan.landing = &self->native.landing;
 	if (code == 0)
-		code = pl_probe_plant(tracee, &maps, &gadgets, &plan, &self->probe, err);
-
-	int64_t stop_ns = pl_tracee_detach(tracee);
-
-	if (stop_ns > self->engine.stop_ns)
-		self->engine.stop_ns = stop_ns;
-	pl_maps_free(&maps);
+		code = pl_probe_plant_running(python->pid, &plan, &self->probe, &stop_ns, err);
+	inline_note_stop(self, stop_ns);
 	if (code == 0) {
 		self->planted = true;
 		code = inline_adopt_config(self, options->native_frames);
@@ -305,7 +320,7 @@ static int plant_sized(struct inline_engine *self, const struct pl_engine_option
 	}
 	if (code == 0) {
 		native_adopt(&self->native, &self->probe, &self->reader.config);
-		/* For words that were bound between the look and the stop. */
+		/* For words that were bound since the look. */
 		native_look_again(&self->native);
 	}
 	return code;

@@ -19,13 +19,14 @@
 #define DEATH_PATIENCE_NSEC PL_NSEC_PER_SEC
 #define CHARGES_MANY 64
 #define LOOKS 4 /* after 20, 60, 180 and 540 ms more */
-#define FAILURES 8 /* each half a second after the last */
+#define FAILURES 8 /* each half a second after the last; then every so often: */
+#define FAILURE_PAUSE_MAX_SEC 20
 #define LOOK_PAUSE_NSEC (20 * PL_NSEC_PER_MSEC)
 #define FAILURE_PAUSE_NSEC (500 * PL_NSEC_PER_MSEC)
 #define MANY_DESCRIPTORS 65536
 #define REMOVE_PATIENCE_NSEC (2 * PL_NSEC_PER_SEC)
 
-/* A process to watch; without a pid: the dismissal. Shorter than PIPE_BUF, so it arrives whole or not at all. */
+/* A process to watch; a negative pid: it need not be any more; without a pid: the dismissal. Shorter than PIPE_BUF, so it arrives whole or not at all. */
 struct charge {
 	pid_t pid;
 	uint64_t start_time;
@@ -34,6 +35,10 @@ struct charge {
 
 static int alive_fd = -1;
 static pid_t guardian_pid;
+
+/* Those that it was given, on this side. */
+static struct charge *given;
+static size_t given_count;
 
 /* A dying process closes its files before it lets go of what it traces (do_exit(): exit_files() comes
  * before exit_notify(), which detaches and then makes it a zombie). Until then nobody else can seize. */
@@ -72,16 +77,23 @@ static void clean(const struct charge *charge)
 		return;
 	/* A thread that carries a call of the dead pyleak's makes it when it is given a processor: a
 	 * mapping may yet appear. And where a processor is rare, a dying pyleak takes its time to let go. */
-	for (int looks = 0, failures = 0; looks < LOOKS && failures < FAILURES;) {
+	for (int looks = 0, failures = 0; looks < LOOKS;) {
 		(void)nanosleep(&pause, NULL);
 		if (!is_there(charge))
 			return;
-		if (pl_probe_detach(pid, REMOVE_PATIENCE_NSEC, &found, NULL, NULL) < 0) {
-			failures++;
-			pause.tv_nsec = FAILURE_PAUSE_NSEC;
+		int code = pl_probe_detach(pid, REMOVE_PATIENCE_NSEC, &found, NULL, NULL);
+
+		if (code < 0) {
+			/* A thread that stays inside will leave at some time, and nobody else may come to see to it. Another
+			 * tool on top of us may stay for good. */
+			if (++failures == FAILURES && code == -EBUSY)
+				return;
+			pause = (struct timespec){.tv_nsec = FAILURE_PAUSE_NSEC};
+			if (failures > FAILURES)
+				pause = (struct timespec){.tv_sec = FAILURE_PAUSE_MAX_SEC};
 		} else {
 			looks++;
-			pause.tv_nsec = LOOK_PAUSE_NSEC;
+			pause = (struct timespec){.tv_nsec = LOOK_PAUSE_NSEC};
 			for (int i = 0; i < looks; i++)
 				pause.tv_nsec *= 3;
 		}
@@ -116,6 +128,12 @@ static void guard(int pipe_fd, pid_t pyleak)
 			continue;
 		if (got != sizeof(charge) || !charge.pid)
 			return;
+		if (charge.pid < 0) {
+			for (size_t i = 0; i < count; i++)
+				if (charges[i].pid == -charge.pid && charges[i].start_time == charge.start_time)
+					charges[i--] = charges[--count];
+			continue;
+		}
 		grown = reallocarray(charges, count + 1, sizeof(*charges));
 		if (!grown)
 			continue; /* the others are still watched */
@@ -223,6 +241,16 @@ static int start(void)
 	return 0;
 }
 
+static void note_given(const struct charge *charge)
+{
+	struct charge *grown = reallocarray(given, given_count + 1, sizeof(*grown));
+
+	if (!grown)
+		return;
+	given = grown;
+	given[given_count++] = *charge;
+}
+
 static bool is_off(void)
 {
 	const char *setting = getenv("PYLEAK_GUARDIAN");
@@ -248,18 +276,44 @@ int pl_guardian_add(pid_t pid, uint64_t start_time)
 		code = start();
 	if (code == 0 && write(alive_fd, &charge, sizeof(charge)) != sizeof(charge))
 		code = -errno;
+	if (code == 0)
+		note_given(&charge);
 	return code;
+}
+
+/* Whether something of ours is in the process that should not be. */
+static bool is_left(const struct charge *charge)
+{
+	struct pl_probe probe = {0};
+	bool left = is_there(charge) && pl_probe_find(charge->pid, &probe) == 0 && !pl_probe_is_kept(&probe);
+
+	pl_probe_free(&probe);
+	return left;
 }
 
 void pl_guardian_dismiss(void)
 {
 	const struct charge dismissal = {0};
 
+	ssize_t written = 0;
+	size_t left = 0;
+
 	if (alive_fd < 0)
 		return;
+	for (size_t i = 0; i < given_count; i++) {
+		const struct charge forget = {-given[i].pid, given[i].start_time};
 
-	ssize_t written = write(alive_fd, &dismissal, sizeof(dismissal));
-
+		if (is_left(&given[i]))
+			left++;
+		else
+			written = write(alive_fd, &forget, sizeof(forget));
+	}
+	free(given);
+	given = NULL;
+	given_count = 0;
+	/* What could not be removed is the guardian's from now on: to it this process has died. */
+	if (!left)
+		written = write(alive_fd, &dismissal, sizeof(dismissal));
 	(void)written; /* a guardian that is gone needs no dismissal */
 	(void)close(alive_fd);
 	alive_fd = -1;

@@ -10,6 +10,7 @@
 #include "pyleak/hook.h"
 #include "pyleak/memory.h"
 #include "pyleak/units.h"
+#include "remove.h"
 #include "words.h"
 
 #define KERNEL_SA_RESTORER 0x04000000
@@ -64,6 +65,11 @@ static void fill_header(struct pl_probe *probe, const struct pl_probe_plan *plan
 					 plan->hooks[i].bias,
 			.kind = plan->hooks[i].kind,
 		};
+	if (plan->errand_entry_offset) {
+		header->errand_entry = probe->base + plan->errand_entry_offset;
+		header->errand_end = probe->base + plan->errand_end_offset;
+		header->errand = probe->tables + plan->errand_offset;
+	}
 	if (!plan->word_capacity)
 		return;
 	header->words = probe->base + plan->code_size;
@@ -73,23 +79,43 @@ static void fill_header(struct pl_probe *probe, const struct pl_probe_plan *plan
 		probe->words[i] = pl_probe_row(probe, &plan->words[i]);
 }
 
-static int write_code(struct pl_tracee *tracee, const struct pl_probe *probe, const struct pl_probe_plan *plan)
+/* The code with its header. The caller frees; NULL: out of memory. */
+static uint8_t *make_image(const struct pl_probe *probe, const struct pl_probe_plan *plan)
 {
-	pl_autofree uint8_t *image = malloc(plan->code_size);
+	uint8_t *image = malloc(plan->code_size);
 
 	if (!image)
-		return -ENOMEM;
+		return NULL;
 	memcpy(image, plan->image, plan->code_size);
 	if (plan->fill)
 		plan->fill(plan->context, image, probe->base, probe->tables);
 	memcpy(image, &probe->header, sizeof(probe->header));
 	memcpy(image + PL_PROBE_HOOKS_OFFSET, probe->hooks, plan->hook_count * sizeof(probe->hooks[0]));
+	return image;
+}
 
-	int code = pl_tracee_write(tracee, probe->base, image, plan->code_size);
+static int write_code(struct pl_tracee *tracee, const struct pl_probe *probe, const struct pl_probe_plan *plan)
+{
+	pl_autofree uint8_t *image = make_image(probe, plan);
+	int code = image ? pl_tracee_write(tracee, probe->base, image, plan->code_size) : -ENOMEM;
 
 	if (code == 0 && plan->word_count)
 		code = pl_tracee_write(tracee, probe->header.words, probe->words, plan->word_count * sizeof(probe->words[0]));
 	return code;
+}
+
+/* The words before the header: whoever finds one believes it. */
+static int write_code_running(struct carrier *carrier, const struct pl_probe *probe, const struct pl_probe_plan *plan)
+{
+	pl_autofree uint8_t *image = make_image(probe, plan);
+	int code = image ? 0 : -ENOMEM;
+
+	if (code == 0 && plan->word_count)
+		code = carrier_write(carrier, probe->header.words, probe->words, plan->word_count * sizeof(probe->words[0]));
+	if (code == 0)
+		code = carrier_write(carrier, probe->base + PL_PROBE_CODE_OFFSET, image + PL_PROBE_CODE_OFFSET,
+			plan->code_size - PL_PROBE_CODE_OFFSET);
+	return code == 0 ? carrier_write(carrier, probe->base, image, PL_PROBE_CODE_OFFSET) : code;
 }
 
 /* The old action is in the header, and so in pages that outlive us, before the new one is set. */
@@ -164,6 +190,52 @@ static int redirect(struct pl_tracee *tracee, const struct pl_probe *probe, cons
 	return code;
 }
 
+static struct pl_probe_errand_row errand_of(const struct pl_maps *maps, const struct pl_probe_hook *hook, bool *ret_there)
+{
+	int kind = hook->kind == PL_PROBE_HOOK_LENGTH     ? PL_PROBE_ERRAND_RAISE_8 :
+		   hook->kind == PL_PROBE_HOOK_LENGTH_INT ? PL_PROBE_ERRAND_RAISE_4 :
+							    pl_probe_word_kind(maps, hook->address);
+	bool is_length = hook->kind == PL_PROBE_HOOK_LENGTH || hook->kind == PL_PROBE_HOOK_LENGTH_INT;
+
+	/* A count is the recorder's to change. */
+	*ret_there = kind >= 0 && hook->kind != PL_PROBE_HOOK_COUNT;
+	return (struct pl_probe_errand_row){
+		.address = hook->address,
+		.expected = is_length ? 0 : hook->original,
+		.desired = hook->entry,
+		.kind = (uint32_t)kind,
+	};
+}
+
+/* The hooks of the interpreter are all or nothing; of the others, one that holds something else by now is left alone. */
+static int redirect_running(struct carrier *carrier, const struct pl_probe *probe, const struct pl_probe_plan *plan)
+{
+	const uint32_t most = plan->hook_count + probe->header.word_count;
+	pl_autofree struct pl_probe_errand_row *rows = calloc(most + 1, sizeof(*rows));
+	size_t count = 0, words;
+	int code = rows ? carrier_look(carrier) : -ENOMEM;
+	bool there;
+
+	for (uint32_t i = 0; code == 0 && i < plan->hook_count; i++) {
+		rows[count] = errand_of(&carrier->maps, &probe->hooks[plan->order[i]], &there);
+		count += there;
+	}
+	words = count;
+	for (uint32_t i = 0; code == 0 && i < probe->header.word_count; i++) {
+		rows[count] = errand_of(&carrier->maps, &probe->words[i], &there);
+		count += there;
+	}
+	if (code == 0)
+		code = carrier_run(carrier, probe, rows, count);
+	for (size_t i = 0; code == 0 && i < words; i++)
+		if (rows[i].kind <= PL_PROBE_ERRAND_PROTECTED && rows[i].result != PL_PROBE_ERRAND_DONE)
+			code = rows[i].result == PL_PROBE_ERRAND_DENIED ? -EACCES : -EAGAIN;
+	if (code == 0)
+		code = carrier_write(
+			carrier, probe->header.armed_address, &plan->armed_value, sizeof(plan->armed_value));
+	return code;
+}
+
 static int explain(pid_t pid, int code, struct pl_error *err)
 {
 	switch (code) {
@@ -190,14 +262,14 @@ static int explain(pid_t pid, int code, struct pl_error *err)
 	}
 }
 
-int pl_probe_plant(struct pl_tracee *tracee, const struct pl_maps *maps, const struct pl_gadgets *gadgets,
-	const struct pl_probe_plan *plan, struct pl_probe *ret, struct pl_error *err)
+/* Chooses the places. */
+static int prepare(pid_t pid, const struct pl_maps *maps, const struct pl_probe_plan *plan, struct pl_probe *ret,
+	struct pl_error *err)
 {
-	struct pl_remote *remote = NULL;
 	uint64_t size = pl_pages_data_offset(plan) + plan->data_size;
 
 	*ret = (struct pl_probe){
-		.pid = tracee->pid,
+		.pid = pid,
 		.base = pl_probe_place(maps, size, plan->tables_size),
 		.mapped_size = size,
 		.tables_mapped_size = plan->tables_size,
@@ -205,14 +277,64 @@ int pl_probe_plant(struct pl_tracee *tracee, const struct pl_maps *maps, const s
 	if (ret->base && plan->tables_size)
 		ret->tables = pl_probe_tables_place(ret->base);
 	if (!ret->base)
-		return pl_fail(err, -EEXIST, "no free place for the probe in process %d", (int)tracee->pid);
+		return pl_fail(err, -EEXIST, "no free place for the probe in process %d", (int)pid);
 	if (plan->word_capacity)
 		ret->words = calloc(plan->word_capacity, sizeof(*ret->words));
-	if (plan->word_capacity && !ret->words)
-		return pl_fail(err, -ENOMEM, "out of memory");
+	return plan->word_capacity && !ret->words ? pl_fail(err, -ENOMEM, "out of memory") : 0;
+}
 
-	int code = pl_remote_begin(tracee, maps, gadgets, &remote, err);
+int pl_probe_plant_running(pid_t pid, const struct pl_probe_plan *plan, struct pl_probe *ret, int64_t *ret_stop_ns,
+	struct pl_error *err)
+{
+	struct carrier carrier;
+	int code = carrier_init(&carrier, pid, err);
 
+	if (code == 0)
+		code = prepare(pid, &carrier.maps, plan, ret, err);
+	if (code < 0)
+		goto out;
+	code = carrier_landing(&carrier, plan->landing, err);
+	if (code < 0)
+		goto out;
+	code = carrier_hold(&carrier, err);
+	if (code < 0) {
+		code = explain(pid, code, err);
+		goto out;
+	}
+	code = pl_pages_map(carrier.remote, carrier.tracee->threads[0].tid, ret, plan);
+
+	int ended = carrier_rest(&carrier);
+
+	if (code == 0)
+		code = ended;
+	if (code == 0) {
+		fill_header(ret, plan);
+		code = write_code_running(&carrier, ret, plan);
+		ret->filled = code == 0;
+	}
+	if (code == 0)
+		code = redirect_running(&carrier, ret, plan);
+	(void)carrier_rest(&carrier);
+	if (code < 0) {
+		(void)explain(pid, code, err);
+		(void)pl_probe_let_go(&carrier, ret, UNDO_PATIENCE_NSEC, NULL);
+	}
+out:
+	if (ret_stop_ns)
+		*ret_stop_ns = carrier.longest_hold;
+	carrier_free(&carrier);
+	return code;
+}
+
+int pl_probe_plant(struct pl_tracee *tracee, const struct pl_maps *maps, const struct pl_gadgets *gadgets,
+	const struct pl_probe_plan *plan, struct pl_probe *ret, struct pl_error *err)
+{
+	struct pl_remote *remote = NULL;
+	int code = prepare(tracee->pid, maps, plan, ret, err);
+
+	if (code < 0)
+		return code;
+	code = pl_remote_begin(tracee, maps, gadgets, &remote, err);
 	if (code < 0)
 		return explain(tracee->pid, code, err);
 	code = pl_pages_map(remote, tracee->threads[0].tid, ret, plan);

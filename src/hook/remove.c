@@ -11,6 +11,7 @@
 #include "pyleak/log.h"
 #include "pyleak/memory.h"
 #include "pyleak/units.h"
+#include "remove.h"
 
 #define STOP_PATIENCE_NSEC (2 * PL_NSEC_PER_SEC)
 #define FREE_LIST_MAX 4096
@@ -82,8 +83,7 @@ static bool is_word(const struct pl_probe_hook *hook)
 	       hook->kind == PL_PROBE_HOOK_LOADED;
 }
 
-/* Whether the object that a hooked word belongs to is still loaded there, as far as a file tells. */
-static bool is_still_there(const struct pl_probe_hook *hook, const struct pl_maps *maps)
+bool pl_probe_word_is_there(const struct pl_probe_hook *hook, const struct pl_maps *maps)
 {
 	const struct pl_map *map = hook->object ? pl_maps_find(maps, hook->address) : NULL;
 
@@ -112,7 +112,7 @@ static int restore_words(struct pl_tracee *tracee, const struct pl_probe *probe,
 
 		/* What was loaded leads to the landing page, which stays: the program may have set another. */
 		if (code == -EAGAIN && found != hook->original && hook->kind != PL_PROBE_HOOK_LOADED &&
-			is_still_there(hook, maps))
+			pl_probe_word_is_there(hook, maps))
 			foreign++;
 		else if (code < 0 && code != -EAGAIN && code != -EFAULT) /* -EFAULT: its library was unloaded */
 			return code;
@@ -260,6 +260,28 @@ proven:
 	return code;
 }
 
+int pl_probe_explain_left(pid_t pid, int code, struct pl_error *err)
+{
+	switch (code) {
+	case 0:
+		return 0;
+	case -EAGAIN:
+	case -ETIMEDOUT:
+		return pl_fail(err, -EAGAIN,
+			"a thread of process %d is still inside the probe, or cannot be looked at: it was left in place, switched "
+			"off; 'pyleak detach %d' removes it later",
+			(int)pid, (int)pid);
+	case -EBUSY:
+		return pl_fail(err, -EBUSY,
+			"another tool has hooked process %d on top of pyleak: a pass-through was left in place, "
+			"'pyleak detach %d' removes it when that tool is gone",
+			(int)pid, (int)pid);
+	default:
+		return pl_fail(err, code, "the probe in process %d could not be removed: %s; try 'pyleak detach %d'",
+			(int)pid, strerror(-code), (int)pid);
+	}
+}
+
 static int remove_in_pieces(struct pl_tracee *tracee, const struct pl_probe *probe, struct pl_pieces *pieces,
 	int64_t patience_ns, struct pl_error *err)
 {
@@ -287,23 +309,7 @@ static int remove_in_pieces(struct pl_tracee *tracee, const struct pl_probe *pro
 	}
 	tracee->on_breakpoint = engine;
 	tracee->context = context;
-	switch (code) {
-	case 0:
-		return 0;
-	case -EAGAIN:
-		return pl_fail(err, -EBUSY,
-			"a thread of process %d is still inside the probe: it was left in place, switched off; "
-			"'pyleak detach %d' removes it later",
-			(int)tracee->pid, (int)tracee->pid);
-	case -EBUSY:
-		return pl_fail(err, -EBUSY,
-			"another tool has hooked process %d on top of pyleak: a pass-through was left in place, "
-			"'pyleak detach %d' removes it when that tool is gone",
-			(int)tracee->pid, (int)tracee->pid);
-	default:
-		return pl_fail(err, code, "the probe in process %d could not be removed: %s; try 'pyleak detach %d'",
-			(int)tracee->pid, strerror(-code), (int)tracee->pid);
-	}
+	return pl_probe_explain_left(tracee->pid, code, err);
 }
 
 int pl_probe_remove(struct pl_tracee *tracee, const struct pl_probe *probe, int64_t patience_ns, struct pl_error *err)
@@ -326,7 +332,10 @@ int pl_probe_detach(pid_t pid, int64_t patience_ns, bool *ret_found, int64_t *re
 	if (code == -ENOENT)
 		return 0;
 	*ret_found = true;
-	if (code == 0)
+	/* One that nobody has filled yet has changed nothing. */
+	bool running = code == 0 && (!probe.filled || probe.header.errand_entry);
+
+	if (code == 0 && !running)
 		pl_pieces_plan(&probe, &pieces);
 	pl_probe_free(&probe);
 	if (code == -EPROTO)
@@ -335,6 +344,10 @@ int pl_probe_detach(pid_t pid, int64_t patience_ns, bool *ret_found, int64_t *re
 			(int)pid, (int)pid);
 	if (code < 0)
 		return pl_fail(err, code, "process %d cannot be read: %s", (int)pid, strerror(-code));
+	if (running) {
+		pl_pieces_free(&pieces);
+		return pl_probe_detach_running(pid, patience_ns, ret_stop_ns, err);
+	}
 	code = pl_tracee_seize(pid, patience_ns, &tracee, err);
 	if (code < 0) {
 		pl_pieces_free(&pieces);

@@ -12,4 +12,7 @@ struct pl_probe_hook pl_probe_row(const struct pl_probe *probe, const struct pl_
  * holds something else, or is not mapped any more. */
 int pl_probe_redirect(struct pl_tracee *tracee, const struct pl_probe_hook *hook, bool *ret_redirected);
 
+/* How an errand is to change this word: enum pl_probe_errand_kind; -1: it is not mapped, or not the process's own. */
+int pl_probe_word_kind(const struct pl_maps *maps, uint64_t address);
+
 #endif

@@ -28,26 +28,32 @@ static void add(struct pids *pids, pid_t pid)
 }
 
 /* /proc/PID/task/TID/children, which has a line of numbers. */
+static int add_children_of(pid_t pid, pid_t tid, char *text, struct pids *ret)
+{
+	char name[48], *end = text;
+
+	(void)snprintf(name, sizeof(name), "task/%d/children", (int)tid);
+
+	ssize_t got = pl_proc_read(pid, name, text, CHILDREN_BYTES);
+
+	for (const char *at = text; got > 0; at = end) {
+		long child = strtol(at, &end, 10);
+
+		if (end == at || child <= 0)
+			break;
+		add(ret, (pid_t)child);
+	}
+	return got < 0 ? (int)got : 0;
+}
+
 static int add_children(pid_t pid, char *text, struct pids *ret)
 {
 	pl_autofree pid_t *tids = NULL;
 	size_t count;
 	int r = pl_process_threads(pid, &tids, &count);
 
-	for (size_t i = 0; r == 0 && i < count; i++) {
-		char name[48], *end = text;
-
-		(void)snprintf(name, sizeof(name), "task/%d/children", (int)tids[i]);
-		if (pl_proc_read(pid, name, text, CHILDREN_BYTES) <= 0)
-			continue; /* the thread ended */
-		for (const char *at = text;; at = end) {
-			long child = strtol(at, &end, 10);
-
-			if (end == at || child <= 0)
-				break;
-			add(ret, (pid_t)child);
-		}
-	}
+	for (size_t i = 0; r == 0 && i < count; i++)
+		(void)add_children_of(pid, tids[i], text, ret); /* the thread may have ended */
 	return r;
 }
 
@@ -76,6 +82,21 @@ static int search_all(struct pids *ret)
 				if (parents[i] == ret->items[j])
 					add(ret, pids[i]);
 	} while (ret->count > before);
+	return 0;
+}
+
+int pl_process_thread_children(pid_t pid, pid_t tid, pid_t **ret_pids, size_t *ret_count)
+{
+	pl_autofree char *text = malloc(CHILDREN_BYTES);
+	struct pids found = {calloc(MAX_DESCENDANTS, sizeof(*found.items)), 0};
+	int r = text && found.items ? add_children_of(pid, tid, text, &found) : -ENOMEM;
+
+	if (r < 0) {
+		free(found.items);
+		return r;
+	}
+	*ret_pids = found.items;
+	*ret_count = found.count;
 	return 0;
 }
 

@@ -361,6 +361,13 @@ static int check_program(pid_t pid, struct pl_error *err)
 	return length < 0 ? 0 : pl_proc_check_program(pid, header, (size_t)length, err);
 }
 
+bool pl_process_shares_memory(pid_t pid, pid_t other)
+{
+	long different = syscall(SYS_kcmp, pid, other, KCMP_VM, 0, 0);
+
+	return different == 0 || (different < 0 && errno != ESRCH);
+}
+
 /* What is done to the memory of a child that vfork() made is done to its parent's. */
 static int check_memory(const struct pl_process *process, struct pl_error *err)
 {

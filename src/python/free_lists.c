@@ -17,6 +17,8 @@ enum {
 	CHAINS_FIRST = 10880,
 	CHAINS_LAST = 11520,
 	CHAIN_MAX = 2000, /* tuples of one size */
+	CHAIN_LOOK = 16,  /* so many blocks of a chain are looked at … */
+	CHAIN_LOOKS = 4,  /* … so often, if they do not fit together */
 	TUPLE_CHAINS = 20,
 };
 
@@ -208,7 +210,7 @@ static enum verdict check_behind(const struct pl_python *python, uint64_t addres
 	return type == python->free_lists.types[PL_PARKING_DICT] ? PROVEN : EMPTY;
 }
 
-static enum verdict check_chain(const struct pl_python *python, uint64_t address)
+static enum verdict look_at_chain(const struct pl_python *python, uint64_t address)
 {
 	uint64_t words[2], length = 0;
 
@@ -216,11 +218,25 @@ static enum verdict check_chain(const struct pl_python *python, uint64_t address
 		return WRONG;
 	if (words[1] > CHAIN_MAX) /* -1: closed by the interpreter */
 		return words[1] == UINT64_MAX && !words[0] ? EMPTY : WRONG;
-	for (uint64_t at = words[0]; at && length <= words[1] + 1; length++)
+	uint64_t at = words[0];
+
+	for (; at && length <= words[1] + 1 && length < CHAIN_LOOK; length++)
 		if (at & 7 || pl_space_read_u64(python->space, at, &at) < 0)
 			return WRONG;
-	/* A thread may have been stopped between the two. */
+	if (at && length == CHAIN_LOOK && words[1] >= CHAIN_LOOK)
+		return PROVEN;
+	/* A thread may be between its changes of the two. */
 	return length > words[1] + 1 || length + 1 < words[1] ? WRONG : words[1] ? PROVEN : EMPTY;
+}
+
+/* The process takes blocks from the chain, and uses them, while it is walked. */
+static enum verdict check_chain(const struct pl_python *python, uint64_t address)
+{
+	enum verdict verdict = WRONG;
+
+	for (int looks = 0; looks < CHAIN_LOOKS && verdict == WRONG; looks++)
+		verdict = look_at_chain(python, address);
+	return verdict;
 }
 
 /* The types of which a chain's blocks were; they keep all but their first word. */

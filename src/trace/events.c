@@ -151,6 +151,23 @@ int events_collect_stops(struct pl_tracee *tracee, int64_t deadline)
 	return tracee->count ? 0 : -ESRCH;
 }
 
+int events_await(struct pl_tracee *tracee, pid_t tid, int64_t deadline)
+{
+	while (threads_any_running(tracee)) {
+		int status;
+		pid_t got = waitpid(tid, &status, __WALL);
+
+		if (got > 0)
+			on_status(tracee, tid, status, true);
+		else if (errno == ECHILD)
+			tracee->threads[0].state = PL_THREAD_GONE;
+		if (pl_now_ns() >= deadline && threads_any_running(tracee))
+			return -ETIMEDOUT;
+	}
+	threads_forget_gone(tracee);
+	return tracee->count ? 0 : -ESRCH;
+}
+
 int pl_tracee_wait(struct pl_tracee *tracee)
 {
 	pid_t last = 0;

@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "pyleak/cleanup.h"
@@ -16,6 +17,8 @@
 #define CALL_PATIENCE_NSEC (2 * PL_NSEC_PER_SEC)
 /* One SIGSTOP is reported up to four times, and others may follow. */
 #define GROUP_STOP_TRIES 16
+#define ROUTINE_STACK 512
+#define FAULTS (1ULL << (SIGSEGV - 1) | 1ULL << (SIGBUS - 1))
 
 /*
  * One remote call, step by step, and what happens if the tracer dies right after:
@@ -38,6 +41,8 @@ struct pl_remote {
 	pl_registers original;
 	struct pl_remote_frame frame;
 	uint64_t signal_mask;
+	uint64_t mask_now;
+	int owed_signal; /* came meanwhile, and is passed on at the end */
 	bool redirected;
 	bool filter_suspended;
 };
@@ -170,7 +175,9 @@ static int prepare(struct pl_remote *remote, struct pl_thread *thread, const str
 		gadgets->syscall_return, gadgets->sigreturn, &remote->frame);
 	if (code < 0)
 		return code;
-	if (remote->frame.address < stack->start) {
+	/* A stack that grows does so under the routine too. */
+	if (remote->frame.address < stack->start + ROUTINE_STACK && (strcmp(stack->path, "[stack]") != 0 ||
+		remote->frame.address < stack->start)) {
 		free(PL_TAKE(remote->frame.bytes));
 		return -EAGAIN;
 	}
@@ -276,6 +283,20 @@ static int to_syscall_stop(struct pl_remote *remote)
 		 * an interrupt stop. The call is made all the same; the process is then found stopped. */
 		bool stop_signal = status >> 16 == 0 && WSTOPSIG(status) == SIGSTOP;
 
+		if (status >> 16 == 0 && (WSTOPSIG(status) == SIGSEGV || WSTOPSIG(status) == SIGBUS)) {
+			int origin = 0;
+
+			/* Sent by somebody: it is for the program. */
+			if (pl_ptrace_get_signal_code(thread->tid, &origin) == 0 && origin <= 0) {
+				remote->owed_signal = WSTOPSIG(status);
+				code = pl_ptrace_syscall(thread->tid, 0);
+				if (code < 0)
+					return code;
+				continue;
+			}
+			return -EFAULT;
+		}
+
 		if ((status >> 16 != PTRACE_EVENT_STOP && !stop_signal) || tries-- == 0)
 			return -EPROTO;
 		code = pl_ptrace_syscall(thread->tid, stop_signal ? SIGSTOP : 0);
@@ -283,6 +304,16 @@ static int to_syscall_stop(struct pl_remote *remote)
 			return code;
 	}
 	return -ETIMEDOUT;
+}
+
+/* Once the registers are set: see above. */
+static int block_signals(struct pl_remote *remote, uint64_t mask)
+{
+	if (remote->redirected && remote->mask_now == mask)
+		return 0;
+	remote->redirected = true;
+	remote->mask_now = mask;
+	return pl_ptrace_set_signal_mask(remote->thread->tid, mask);
 }
 
 int pl_remote_call(struct pl_remote *remote, long number, const uint64_t arguments[6], int64_t *ret_result)
@@ -295,13 +326,9 @@ int pl_remote_call(struct pl_remote *remote, long number, const uint64_t argumen
 	code = pl_ptrace_set_registers(tid, &call);
 	if (code < 0)
 		return code;
-	if (!remote->redirected) {
-		remote->redirected = true;
-		code = pl_ptrace_set_signal_mask(tid, ~0ULL);
-		if (code < 0)
-			return code;
-	}
-	code = to_syscall_stop(remote);
+	code = block_signals(remote, ~0ULL);
+	if (code == 0)
+		code = to_syscall_stop(remote);
 	if (code == 0)
 		code = to_syscall_stop(remote);
 	if (code == 0)
@@ -312,14 +339,38 @@ int pl_remote_call(struct pl_remote *remote, long number, const uint64_t argumen
 	return 0;
 }
 
+int pl_remote_run(struct pl_remote *remote, uint64_t routine, uint64_t argument, uint64_t done)
+{
+	pid_t tid = remote->thread->tid;
+	pl_registers call = remote->frame.call, now = {0};
+	int code;
+
+	pl_arch_remote_frame_routine(&call, routine, argument);
+	code = pl_ptrace_set_registers(tid, &call);
+	/* A signal of a fault that comes while it is blocked would end the process (kernel/signal.c,
+	 * force_sig_info_to_task()); like this it is reported to us, and nobody else sees it. */
+	if (code == 0)
+		code = block_signals(remote, ~FAULTS);
+	while (code == 0) {
+		code = to_syscall_stop(remote);
+		if (code == 0)
+			code = pl_ptrace_get_registers(tid, &now);
+		if (code == 0)
+			code = to_syscall_stop(remote);
+		if (code == 0 && pl_registers_syscall(&now) == SYS_madvise && pl_registers_first_argument(&now) == done)
+			return 0;
+	}
+	return code;
+}
+
 /* The thread must be seen in an interrupt stop again before anything else is done with it: at its
  * next CONT or DETACH the kernel then restarts the system call that we interrupted. */
-static int stop_again(struct pl_thread *thread)
+static int stop_again(struct pl_thread *thread, int owed_signal)
 {
 	int code = pl_ptrace_interrupt(thread->tid);
 
 	if (code == 0)
-		code = pl_ptrace_continue(thread->tid, 0);
+		code = pl_ptrace_continue(thread->tid, owed_signal);
 	while (code == 0) {
 		int status;
 
@@ -354,7 +405,7 @@ int pl_remote_end(struct pl_remote *remote)
 		if (code == 0)
 			code = pl_ptrace_set_registers(remote->thread->tid, &remote->original);
 		if (code == 0)
-			code = stop_again(remote->thread);
+			code = stop_again(remote->thread, remote->owed_signal);
 	}
 	/* The filter guards the program again while it runs under us. */
 	if (remote->filter_suspended && remote->thread->state == PL_THREAD_STOPPED) {

@@ -85,7 +85,7 @@ void threads_interrupt(struct pl_tracee *tracee)
 	}
 }
 
-static bool thread_is_dead(pid_t pid, pid_t tid)
+bool thread_is_dead(pid_t pid, pid_t tid)
 {
 	char path[64], line[512];
 	pl_autofclose FILE *file = NULL;
@@ -112,7 +112,7 @@ int threads_seize_new(struct pl_tracee *tracee)
 	for (size_t i = 0; i < count; i++) {
 		if (thread_find(tracee, tids[i]))
 			continue;
-		code = pl_ptrace_seize(tids[i], PL_TRACE_OPTIONS);
+		code = late_take(tracee->pid, tids[i]) ? 0 : pl_ptrace_seize(tids[i], PL_TRACE_OPTIONS);
 		if (code < 0) {
 			if (thread_is_dead(tracee->pid, tids[i]))
 				continue;
@@ -120,6 +120,7 @@ int threads_seize_new(struct pl_tracee *tracee)
 		}
 		if (!thread_add(tracee, tids[i])) {
 			(void)pl_ptrace_interrupt(tids[i]);
+			late_add(tracee->pid, tids[i]);
 			return -ENOMEM;
 		}
 		added++;

@@ -178,15 +178,21 @@ int64_t pl_tracee_detach(struct pl_tracee *tracee)
 {
 	if (!tracee)
 		return 0;
-	if (!tracee->ended && threads_any_running(tracee)) {
+	if (!tracee->ended && threads_any_running(tracee) && !tracee->raised) {
 		threads_interrupt(tracee);
 		(void)events_collect_stops(tracee, pl_now_ns() + ONE_STOP_NSEC);
 	}
-	/* What did not stop in time is let go by the kernel when this process ends. */
-	for (size_t i = 0; i < tracee->count; i++)
-		if (tracee->threads[i].state == PL_THREAD_STOPPED)
+	for (size_t i = 0; i < tracee->count; i++) {
+		enum pl_thread_state state = tracee->threads[i].state;
+
+		if (state == PL_THREAD_STOPPED)
 			(void)pl_ptrace_detach(tracee->threads[i].tid, 0);
+		else if (state != PL_THREAD_GONE && !tracee->ended)
+			late_add(tracee->pid, tracee->threads[i].tid);
+	}
 	count_stop(tracee);
+	if (tracee->raised)
+		priority_lower();
 
 	int64_t longest = tracee->longest_stop;
 

@@ -3,9 +3,10 @@
 #define PYLEAK_TRACE_TRACEE_PRIVATE_H
 
 #include "pyleak/trace.h"
+#include "pyleak/units.h"
 
 /* What a tracee is made of. threads.c: the threads that are traced, and what one of them is told; events.c: what the
- * kernel reports of them; tracee.c: stopping all of them and letting go. */
+ * kernel reports of them; tracee.c: stopping all of them and letting go; hold.c: one of them alone. */
 
 /* threads.c */
 struct pl_thread *thread_find(struct pl_tracee *tracee, pid_t tid);
@@ -19,6 +20,7 @@ bool thread_is_own(const struct pl_tracee *tracee, pid_t tid);
  * a pending INTERRUPT (kernel/signal.c, ptrace_stop()), so it is asked for anew before each step.
  */
 void thread_go_on(struct pl_thread *thread, int signal, bool collecting);
+bool thread_is_dead(pid_t pid, pid_t tid);
 bool threads_any_running(const struct pl_tracee *tracee);
 void threads_interrupt(struct pl_tracee *tracee);
 /* Seizes the threads that are not ours yet. The number of new ones, or -errno. */
@@ -32,5 +34,20 @@ void thread_follow_processor(const struct pl_tracee *tracee, pid_t tid);
 void events_tick(bool on);
 /* Until all threads have stopped. 0; -ETIMEDOUT: some thread did not stop; -ESRCH: the process ended. */
 int events_collect_stops(struct pl_tracee *tracee, int64_t deadline);
+/* The same of one thread, the only one that is traced. */
+int events_await(struct pl_tracee *tracee, pid_t tid, int64_t deadline);
+
+/* hold.c */
+/* How long one thread is waited for that is to carry calls. */
+#define CARRIER_PATIENCE_NSEC (100 * PL_NSEC_PER_MSEC)
+/* A thread that is seized and was told to stop, and is left to itself until it does. */
+void late_add(pid_t pid, pid_t tid);
+/* Whether it was one: it is the caller's again. */
+bool late_take(pid_t pid, pid_t tid);
+
+/* priority.c */
+/* Before a thread is held, and once it is let go; nested calls are counted. True: nobody else comes first now. */
+bool priority_raise(void);
+void priority_lower(void);
 
 #endif

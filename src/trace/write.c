@@ -31,20 +31,37 @@ static int poke_bytes(struct pl_tracee *tracee, uint64_t address, const uint8_t 
 	return 0;
 }
 
-int pl_tracee_write(struct pl_tracee *tracee, uint64_t address, const void *bytes, size_t length)
+static bool write_file(pid_t tid, uint64_t address, const void *bytes, size_t length)
 {
 	char path[64];
 	pl_autoclose int fd = -1;
 
-	if (!tracee->count)
-		return -ESRCH;
-	snprintf(path, sizeof(path), "/proc/%d/mem", (int)tracee->threads[0].tid);
+	snprintf(path, sizeof(path), "/proc/%d/mem", (int)tid);
 	fd = open(path, O_WRONLY | O_CLOEXEC);
 
 	ssize_t written = fd < 0 ? -1 : pwrite(fd, bytes, length, (off_t)address);
 
 	pl_fault_point();
-	if (written == (ssize_t)length)
+	return written == (ssize_t)length;
+}
+
+int pl_trace_write(pid_t tid, uint64_t address, const void *bytes, size_t length)
+{
+	uint8_t ignored;
+
+	if (write_file(tid, address, bytes, length))
+		return 0;
+
+	int code = pl_memory_read(tid, address, &ignored, sizeof(ignored));
+
+	return code < 0 ? code : -EACCES;
+}
+
+int pl_tracee_write(struct pl_tracee *tracee, uint64_t address, const void *bytes, size_t length)
+{
+	if (!tracee->count)
+		return -ESRCH;
+	if (write_file(tracee->threads[0].tid, address, bytes, length))
 		return 0;
 	/* proc_mem.force_override (Linux 6.12) can forbid this for read-only pages, and a sandbox can
 	 * hide the file; POKEDATA is left then. */

@@ -186,7 +186,7 @@ def test_nosignals(host):
 
 @pytest.mark.parametrize("threads", [1, 8, 50])
 def test_threads(host, threads):
-    """All threads of a process are stopped together, for a short time."""
+    """A thread is held for a short time; with breakpoints all of them, together."""
     victim = host("--threads", threads, "--pause", 0.05, "--light")
     with attach(victim.pid) as running:
         wait_hooked(victim.pid, running)

@@ -244,6 +244,154 @@ Test(remote, survives_its_tracer_in_a_read, .timeout = 120)
 	cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %#x", status);
 }
 
+static void *sleep_forever(void *unused)
+{
+	for (;;)
+		pause();
+	return unused;
+}
+
+/* -- a routine in the thread ------------------------------------------------------------------------------ */
+
+#define ROUTINE_END 0xfffffffff000
+
+/* Adds one to a word, and ends as it must. */
+void add_one(uint64_t *word);
+__asm__(".text\n"
+	"add_one:\n\t"
+	"push %rbx\n\t"
+	"incq (%rdi)\n\t"
+	"mov $28, %eax\n\t" /* madvise */
+	"movabs $0xfffffffff000, %rdi\n\t"
+	"xor %esi, %esi\n\t"
+	"xor %edx, %edx\n\t"
+	"syscall\n\t"
+	"pop %rbx\n\t"
+	"ret\n");
+
+static int run_routine(pid_t pid, uint64_t argument, struct pl_error *err)
+{
+	struct pl_maps maps = {0};
+	struct pl_gadgets gadgets;
+	struct pl_tracee *tracee = NULL;
+	struct pl_remote *remote = NULL;
+	int code = pl_maps_read(pid, &maps);
+
+	if (code == 0)
+		code = pl_gadgets_find(pid, &maps, &gadgets, err);
+	if (code == 0)
+		code = pl_remote_hold(pid, &maps, &gadgets, &tracee, &remote, err);
+	if (code == 0)
+		code = pl_remote_run(remote, (uint64_t)add_one, argument, ROUTINE_END);
+	(void)pl_remote_end(remote);
+	pl_tracee_detach(tracee);
+	pl_maps_free(&maps);
+	return code;
+}
+
+Test(remote, runs_a_routine_in_a_thread)
+{
+	pid_t pid = start_child(false);
+
+	for (uint64_t i = 1; i <= 20; i++) {
+		struct pl_error err = {0};
+
+		cr_assert_eq(run_routine(pid, (uint64_t)&shared[100], &err), 0, "%s", err.text);
+		cr_assert_eq(shared[100], i);
+	}
+	assert_goes_on(pid);
+	end_child(pid);
+}
+
+/* The word is gone: the tracer hears of it, and the process does not. */
+Test(remote, takes_a_thread_back_from_a_fault)
+{
+	pid_t pid = start_child(false);
+
+	for (int i = 0; i < 20; i++) {
+		struct pl_error err = {0};
+
+		cr_assert_eq(run_routine(pid, i % 2 ? 0x1000 : (uint64_t)add_one, &err), -EFAULT, "%s", err.text);
+		cr_assert_eq(run_routine(pid, (uint64_t)&shared[100], &err), 0, "%s", err.text);
+	}
+	cr_assert_eq(shared[100], 20);
+	assert_goes_on(pid);
+	end_child(pid);
+}
+
+/* Each step may be the last: then the routine is gone through or it is not, and the thread goes on. */
+Test(remote, survives_its_tracer_at_each_step_of_a_routine, .timeout = 120)
+{
+	pid_t pid = start_child(false);
+	int step, status = 0;
+
+	for (step = 1; step < 100; step++) {
+		uint64_t before = shared[100];
+		pid_t tracer = fork();
+
+		if (tracer == 0) {
+			char text[16];
+
+			snprintf(text, sizeof(text), "%d", step);
+			setenv("PYLEAK_FAULT", text, 1);
+			_exit(run_routine(pid, (uint64_t)&shared[100], NULL) == 0 ? 0 : 1);
+		}
+		(void)waitpid(tracer, &status, 0);
+		assert_goes_on(pid);
+		cr_assert_leq(shared[100] - before, 1);
+		if (WIFEXITED(status))
+			break;
+		cr_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+	}
+	cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "no round came through: status %#x", status);
+	cr_assert_gt(step, 12, "only %d steps: the fault point is not where it should be", step);
+	end_child(pid);
+}
+
+/* -- one thread alone --------------------------------------------------------------------------------------- */
+
+/* A thread in vfork cannot be stopped before its child is done; then it must not wait for us. */
+Test(trace, lets_go_of_a_thread_that_stops_late)
+{
+	int pipe_fds[2], status;
+
+	shared = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	cr_assert_eq(pipe(pipe_fds), 0);
+
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		char byte;
+
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+		*shared = 1;
+		if (vfork() == 0)
+			_exit((int)read(pipe_fds[0], &byte, 1));
+		*shared = 2;
+		sleep_forever(NULL);
+	}
+	while (!*shared)
+		usleep(1000);
+	usleep(50000);
+
+	struct pl_tracee *tracee = NULL;
+
+	cr_assert_eq(pl_tracee_hold(pid, pid, 50 * PL_NSEC_PER_MSEC, &tracee), -ETIMEDOUT);
+	cr_assert_null(tracee);
+	/* The second time it is ours already. */
+	cr_assert_eq(pl_tracee_hold(pid, pid, 50 * PL_NSEC_PER_MSEC, &tracee), -ETIMEDOUT);
+	pl_trace_release_late();
+	cr_assert_eq(*shared, 1);
+	cr_assert_eq(write(pipe_fds[1], "x", 1), 1);
+	for (int i = 0; i < 2000 && *shared == 1; i++) {
+		usleep(1000);
+		pl_trace_release_late();
+	}
+	cr_assert_eq(*shared, 2, "it stands still");
+	cr_assert_eq(waitpid(pid, &status, WNOHANG), 0);
+	end_child(pid);
+}
+
 Test(remote, keeps_a_stopped_process_stopped)
 {
 	pid_t pid = start_child(false);
@@ -272,13 +420,6 @@ Test(remote, keeps_a_stopped_process_stopped)
 	(void)kill(pid, SIGCONT);
 	assert_goes_on(pid);
 	end_child(pid);
-}
-
-static void *sleep_forever(void *unused)
-{
-	for (;;)
-		pause();
-	return unused;
 }
 
 Test(trace, stops_fifty_threads_within_the_goal)

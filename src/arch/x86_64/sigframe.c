@@ -170,6 +170,14 @@ void pl_arch_remote_frame_syscall(pl_registers *call, long number, const uint64_
 	call->r9 = arguments[5];
 }
 
+void pl_arch_remote_frame_routine(pl_registers *call, uint64_t routine, uint64_t argument)
+{
+	call->rip = routine;
+	call->rdi = argument;
+	call->rax = 0;
+	call->orig_rax = (uint64_t)-1; /* as above */
+}
+
 bool pl_arch_sigframe_registers(const void *frame, size_t size, pl_registers *ret, uint64_t *ret_restorer)
 {
 	struct signal_frame candidate;

@@ -49,6 +49,9 @@ pl_image:
 	native pool_reallocate, 6
 	native pool_free, 6
 	.noaltmacro
+	.org 4096 + 20 + 4 * 120, 0	/* behind PL_INLINE_ENTRIES_MAX */
+	.long pl_errand - pl_image
+	.long pl_errand_end - pl_image
 	.org 4608, 0			/* PL_INLINE_CONFIG_OFFSET */
 	.globl pl_config
 	.hidden pl_config

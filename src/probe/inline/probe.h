@@ -23,6 +23,7 @@
  *   thread.c   who is reading, once Python ends                         (cold)
  *   sample.c   random intervals                                         (cold)
  *   free_lists.c  deallocators of types that park blocks
+ *   errand.c   words of the process changed, in a thread that was sent
  *   code.c     code objects: first sight, content, death                (cold)
  *   older.c    frees of blocks from before the probe              (cold)
  *   shadow.c   chunks, large sizes, odd pointers                        (cold)

@@ -37,6 +37,9 @@ static inline uint64_t pl_registers_frame_pointer(const pl_registers *regs) { re
 static inline uint64_t pl_registers_thread_pointer(const pl_registers *regs) { return regs->fs_base; }
 static inline uint64_t pl_registers_second_argument(const pl_registers *regs) { return regs->rsi; }
 static inline int64_t pl_registers_result(const pl_registers *regs) { return (int64_t)regs->rax; }
+/* Of a system call, in the stop at its entry. */
+static inline int64_t pl_registers_syscall(const pl_registers *regs) { return (int64_t)regs->orig_rax; }
+static inline uint64_t pl_registers_first_argument(const pl_registers *regs) { return regs->rdi; }
 static inline void pl_registers_set_ip(pl_registers *regs, uint64_t ip) { regs->rip = ip; }
 static inline void pl_registers_set_sp(pl_registers *regs, uint64_t sp) { regs->rsp = sp; }
 

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+
+#include "process_private.h"
+#include "pyleak/asleep.h"
+
+static int read_status(pid_t pid, pid_t tid, struct pl_asleep *ret)
+{
+	char name[48], text[16384];
+	const char *state;
+
+	(void)snprintf(name, sizeof(name), "task/%d/status", (int)tid);
+
+	ssize_t got = pl_proc_read(pid, name, text, sizeof(text));
+
+	if (got < 0)
+		return (int)got;
+	state = pl_proc_field(text, "State");
+	ret->state = state ? state[strspn(state, " \t")] : '\0';
+	ret->switches = pl_proc_number(text, "voluntary_ctxt_switches", 10) +
+			pl_proc_number(text, "nonvoluntary_ctxt_switches", 10);
+	return strchr("ZX", ret->state) ? -ESRCH : 0;
+}
+
+static int read_syscall(pid_t pid, pid_t tid, struct pl_asleep *ret)
+{
+	char name[48], text[512], *end;
+	uint64_t *const words[] = {&ret->arguments[0], &ret->arguments[1], &ret->arguments[2], &ret->arguments[3],
+		&ret->arguments[4], &ret->arguments[5], &ret->sp, &ret->ip};
+
+	(void)snprintf(name, sizeof(name), "task/%d/syscall", (int)tid);
+
+	ssize_t got = pl_proc_read(pid, name, text, sizeof(text));
+
+	if (got < 0)
+		return (int)got;
+	ret->number = strtoll(text, &end, 10);
+	/* "running", or -1 with no arguments: outside of a system call. */
+	if (end == text || ret->number < 0)
+		return -EAGAIN;
+	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+		const char *at = end;
+
+		*words[i] = strtoull(at, &end, 16);
+		if (end == at)
+			return -EAGAIN;
+	}
+	return 0;
+}
+
+int pl_asleep_read(pid_t pid, pid_t tid, struct pl_asleep *ret)
+{
+	*ret = (struct pl_asleep){0};
+
+	int code = read_syscall(pid, tid, ret);
+
+	if (code == 0)
+		code = read_status(pid, tid, ret);
+	return code == 0 && !strchr("SDT", ret->state) ? -EAGAIN : code;
+}
+
+bool pl_asleep_same(const struct pl_asleep *before, const struct pl_asleep *after)
+{
+	return before->switches == after->switches && before->number == after->number && before->sp == after->sp &&
+	       before->ip == after->ip;
+}
+
+bool pl_asleep_may_wait_for_child(const struct pl_asleep *asleep)
+{
+	return asleep->state == 'D' && (asleep->number == SYS_vfork || asleep->number == SYS_clone || asleep->number == SYS_clone3);
+}

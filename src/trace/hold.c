@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#include "pyleak/asleep.h"
+#include "pyleak/cleanup.h"
+#include "pyleak/process.h"
+#include "pyleak/units.h"
+#include "ptrace.h"
+#include "tracee_private.h"
+
+/*
+ * Holding one thread. One that does not come to a stop in time (it began to wait uninterruptibly after it was looked at,
+ * or is not given a processor) cannot be let go either: ptrace(2) detaches only what is stopped. It goes on all the while,
+ * and is known here until its stop is reported and it can be let go.
+ */
+
+struct late {
+	pid_t pid, tid;
+};
+static struct late *lates;
+static size_t late_count;
+
+void late_add(pid_t pid, pid_t tid)
+{
+	struct late *grown = reallocarray(lates, late_count + 1, sizeof(*grown));
+
+	/* Without memory the kernel lets it go when this process ends. */
+	if (!grown)
+		return;
+	lates = grown;
+	lates[late_count++] = (struct late){pid, tid};
+}
+
+bool late_take(pid_t pid, pid_t tid)
+{
+	for (size_t i = 0; i < late_count; i++)
+		if (lates[i].pid == pid && lates[i].tid == tid) {
+			lates[i] = lates[--late_count];
+			return true;
+		}
+	return false;
+}
+
+/* Its stop has come: it goes on as it would have without us. */
+static void release(pid_t tid, int status)
+{
+	if (WIFSTOPPED(status))
+		(void)pl_ptrace_detach(tid, status >> 16 ? 0 : WSTOPSIG(status));
+}
+
+void pl_trace_release_late(void)
+{
+	for (size_t i = late_count; i-- > 0;) {
+		int status = 0;
+		pid_t got = waitpid(lates[i].tid, &status, __WALL | WNOHANG);
+
+		if (got == 0)
+			continue;
+		if (got > 0)
+			release(lates[i].tid, status);
+		lates[i] = lates[--late_count];
+	}
+}
+
+static int seize(pid_t pid, pid_t tid)
+{
+	if (late_take(pid, tid))
+		return 0;
+
+	int code = pl_ptrace_seize(tid, PL_TRACE_OPTIONS);
+
+	/* One that is on its way out may not be seized. */
+	return code == -EPERM && thread_is_dead(pid, tid) ? -ESRCH : code;
+}
+
+int pl_tracee_hold(pid_t pid, pid_t tid, int64_t patience_ns, struct pl_tracee **ret)
+{
+	struct pl_tracee *tracee = calloc(1, sizeof(*tracee));
+
+	if (!tracee)
+		return -ENOMEM;
+	tracee->pid = pid;
+	events_tick(true);
+	pl_trace_release_late();
+
+	int code = seize(pid, tid);
+
+	if (code == 0 && !thread_add(tracee, tid)) {
+		late_add(pid, tid);
+		code = -ENOMEM;
+	}
+	if (code == 0) {
+		bool first = priority_raise();
+		int64_t asked = pl_now_ns();
+
+		tracee->raised = true;
+		threads_interrupt(tracee);
+		code = events_await(tracee, tid, asked + patience_ns);
+		/* Until it has stopped it is not held; when that was is seen at once only by who has the priority. */
+		tracee->stopped_since = code < 0 ? 0 : first ? pl_now_ns() : asked;
+	}
+	if (code < 0) {
+		(void)pl_tracee_detach(tracee);
+		return code;
+	}
+	*ret = tracee;
+	return 0;
+}
+
+/* -- who carries calls ---------------------------------------------------------------------------------- */
+
+enum { LOOKED_AT = 48, RANKS = 5, UNFIT = RANKS };
+
+/*
+ * What a stop costs a thread that sleeps in this system call. 0: nothing, it is made again; 1: it runs, and is delayed;
+ * 2: the same as 0, unless we die in between: then EINTR, for the kernel alone knows how it goes on; 3: not known;
+ * 4: EINTR whoever stops it (signal(7); no handler is run, and few programs expect it).
+ */
+static int rank(pid_t pid, pid_t tid)
+{
+	enum { READ = 0, WRITE = 1, POLL = 7, NANOSLEEP = 35, PAUSE = 34, SEMOP = 65, ACCEPT = 43, WAIT4 = 61, FUTEX = 202,
+		IO_GETEVENTS = 208, RESTART = 219, SEMTIMEDOP = 220, CLOCK_NANOSLEEP = 230, EPOLL_WAIT = 232,
+		EPOLL_PWAIT = 281, EPOLL_PWAIT2 = 441, SIGTIMEDWAIT = 128, ACCEPT4 = 288, SELECT = 23, PSELECT = 270,
+		WAITID = 247 };
+	struct pl_asleep asleep;
+	int code = pl_asleep_read(pid, tid, &asleep);
+
+	if (code == -ESRCH)
+		return UNFIT;
+	if (code == 0 && asleep.state == 'D')
+		return UNFIT;
+	if (code == -EAGAIN)
+		return 1;
+	if (code < 0)
+		return 3;
+	switch (asleep.number) {
+	case READ:
+	case WRITE:
+	case PAUSE:
+	case ACCEPT:
+	case ACCEPT4:
+	case WAIT4:
+	case WAITID:
+	case SELECT:
+	case PSELECT:
+		return 0;
+	case FUTEX:
+		return asleep.arguments[3] ? 2 : 0;
+	case POLL:
+	case NANOSLEEP:
+	case CLOCK_NANOSLEEP:
+	case RESTART:
+		return 2;
+	case EPOLL_WAIT:
+	case EPOLL_PWAIT:
+	case EPOLL_PWAIT2:
+	case SEMOP:
+	case SEMTIMEDOP:
+	case SIGTIMEDWAIT:
+	case IO_GETEVENTS:
+		return 4;
+	default:
+		return 3;
+	}
+}
+
+static int try_carrier(pid_t pid, pid_t tid, const struct pl_maps *maps, const struct pl_gadgets *gadgets,
+	struct pl_tracee **ret, struct pl_remote **ret_remote, struct pl_error *err)
+{
+	int code = pl_tracee_hold(pid, tid, CARRIER_PATIENCE_NSEC, ret);
+
+	if (code < 0)
+		return code;
+	code = pl_remote_begin(*ret, maps, gadgets, ret_remote, err);
+	if (code < 0)
+		(void)pl_tracee_detach(PL_TAKE(*ret));
+	return code;
+}
+
+int pl_remote_hold(pid_t pid, const struct pl_maps *maps, const struct pl_gadgets *gadgets, struct pl_tracee **ret,
+	struct pl_remote **ret_remote, struct pl_error *err)
+{
+	pl_autofree pid_t *tids = NULL;
+	uint8_t ranks[LOOKED_AT];
+	size_t count;
+	struct pl_error last = {0};
+	int result = -EAGAIN, code = pl_process_threads(pid, &tids, &count);
+
+	if (code < 0)
+		return code;
+	for (size_t i = 0; i < count && i < LOOKED_AT; i++)
+		ranks[i] = (uint8_t)rank(pid, tids[i]);
+	for (int wanted = 0; wanted < RANKS; wanted++)
+		for (size_t i = 0; i < count; i++) {
+			/* Of very many threads the further ones are looked at only if none of the first would do. */
+			if (i < LOOKED_AT ? ranks[i] != wanted : wanted != RANKS - 1 || rank(pid, tids[i]) == UNFIT)
+				continue;
+			last = (struct pl_error){0};
+			code = try_carrier(pid, tids[i], maps, gadgets, ret, ret_remote, &last);
+			if (code == 0)
+				return 0;
+			/* That of this thread only. */
+			if (code != -ESRCH && code != -ETIMEDOUT && code != -EAGAIN)
+				goto out;
+			if (code != -ESRCH)
+				result = code;
+		}
+	code = result;
+out:
+	return last.text[0] ? pl_fail(err, code, "%s", last.text) :
+			      pl_fail(err, code, "no thread of process %d can carry a system call at this moment: try again",
+				      (int)pid);
+}

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: MIT
+"""A process is hooked and let go while it runs: nobody waits for anybody."""
+import os
+import re
+import signal
+import struct
+import subprocess
+import time
+
+import pytest
+
+import helpers
+from helpers import PATIENCE, Trace, Victim, attach, leftovers, library, maps, pyleak, wait_clean, wait_until
+
+
+
+@pytest.fixture(autouse=True)
+def inline():
+    helpers.engine = "inline"
+
+SPAWNER = r"""
+import ctypes, os, sys, threading, time
+fifo = sys.argv[1]
+libc = ctypes.CDLL(None)
+returned = []
+def spawn():
+    actions = ctypes.create_string_buffer(512)
+    libc.posix_spawn_file_actions_init(actions)
+    libc.posix_spawn_file_actions_addopen(actions, 5, fifo.encode(), os.O_RDONLY, 0)
+    pid = ctypes.c_int()
+    arguments = (ctypes.c_char_p * 2)(b"true", None)
+    code = libc.posix_spawn(ctypes.byref(pid), b"/bin/true", actions, None, arguments, None)
+    returned.append(time.monotonic())
+    os.waitpid(pid.value, 0)
+    if code:
+        returned.append(code)
+thread = threading.Thread(target=spawn)
+thread.start()
+print("ready", flush=True)
+kept, rounds = [], 0
+for line in sys.stdin:
+    kept = [[rounds] * 20 for _ in range(1000)]
+    rounds += 1
+    print(repr(returned[0] if returned else None), flush=True)
+"""
+
+
+class Spawner(Victim):
+    """A thread of it waits in posix_spawn(), whose child opens a FIFO that nobody writes to."""
+
+    def __init__(self, python, path):
+        self.fifo = str(path / "fifo")
+        os.mkfifo(self.fifo)
+        (path / "spawner.py").write_text(SPAWNER)
+        super().__init__(python, str(path / "spawner.py"), self.fifo)
+        wait_until(lambda: "D" in self.states(), 10, "a thread in vfork")
+
+    def states(self):
+        found = []
+        for tid in os.listdir("/proc/%d/task" % self.pid):
+            with open("/proc/%d/task/%s/stat" % (self.pid, tid)) as file:
+                found.append(file.read().rsplit(")", 1)[1].split()[0])
+        return found
+
+    def returned(self):
+        self.tell("?")
+        answer = self.line()
+        return None if answer == "None" else float(answer)
+
+    def let_on(self):
+        descriptor = os.open(self.fifo, os.O_WRONLY)
+        os.close(descriptor)
+
+
+def test_vfork(python, tmp_path):
+    """Hooked, recorded and let go of while one of its threads cannot be stopped by anybody."""
+    with Spawner(python, tmp_path) as victim:
+        before = Trace(victim.pid)
+        with attach(victim.pid, "--duration", "700ms") as running:
+            for _ in range(10):
+                assert victim.returned() is None
+                time.sleep(0.05)
+            result = running.finish()
+        assert result.status == 0, result
+        assert result.json()["stats"], result
+        assert "D" in victim.states()
+        assert not before.differences(victim.pid)
+        victim.let_on()
+        wait_until(victim.returned, 5, "the thread goes on")
+
+
+def test_vfork_ends(python, tmp_path):
+    """The thread goes on at once when its child has gone on, while pyleak is there, and is not held by it."""
+    with Spawner(python, tmp_path) as victim:
+        with attach(victim.pid) as running:
+            wait_until(lambda: len([m for m in maps(victim.pid) if m[0] >> 32 == 0x7079]) or None, 20, "a probe")
+            victim.returned()
+            began = time.monotonic()
+            victim.let_on()
+            wait_until(victim.returned, 5, "the thread goes on")
+            assert victim.returned() - began < 0.5 * PATIENCE
+            result = running.finish(signal.SIGTERM)
+        assert result.status == 0, result
+        assert not leftovers(victim.pid)
+
+
+def words_of_ours(pid, ranges):
+    with open("/proc/%d/mem" % pid, "rb", buffering=0) as memory:
+        count = 0
+        for start, end, _, _ in ranges:
+            memory.seek(start)
+            words = struct.unpack("<%dQ" % ((end - start) // 8), memory.read(end - start))
+            count += sum(helpers.PROBE_FIRST <= word < helpers.PROBE_END for word in words)
+    return count
+
+
+def test_read_only(one_python, tmp_path):
+    """Words in pages that are read-only after relocation are hooked, and the pages are read-only again at once."""
+    script = tmp_path / "now.py"
+    script.write_text("import ctypes, sys\nlibrary = ctypes.CDLL(sys.argv[1])\nprint('ready', flush=True)\n"
+                      "for line in sys.stdin:\n    library.native_take(0, 64)\n    print('done', flush=True)\n")
+
+    def mappings():
+        return [m for m in maps(victim.pid) if "victim_native_now" in m[3]]
+
+    with Victim(one_python, str(script), library("native_now")) as victim:
+        before = mappings()
+        relro = [m for m, after in zip(before, before[1:]) if m[2].startswith("r--") and after[2].startswith("rw-")]
+        assert relro, before
+        with attach(victim.pid) as running:
+            wait_until(lambda: words_of_ours(victim.pid, relro) >= 5, 20, "hooked words in %s" % relro)
+            wait_until(lambda: mappings() == before, 5, "read-only again")
+            victim.tell("?")
+            assert victim.line() == "done"
+            result = running.finish(signal.SIGTERM)
+        assert result.status == 0, result
+        assert mappings() == before
+        assert not words_of_ours(victim.pid, relro)
+        victim.tell("?")
+        assert victim.line() == "done"
+        wait_clean(victim.pid, 1)
+
+
+def test_thousand_threads(python, tmp_path):
+    """Many threads, on a machine that has other things to do: each is seen, one after the other."""
+    script = tmp_path / "threads.py"
+    script.write_text("import sys, threading, time\nthreading.stack_size(65536)\nend = threading.Event()\n"
+                      "threads = [threading.Thread(target=end.wait) for _ in range(1000)]\n"
+                      "[thread.start() for thread in threads]\nprint('ready', flush=True)\n"
+                      "while True:\n    kept = [[i] for i in range(1000)]\n    time.sleep(0.001)\n")
+    burners = [subprocess.Popen([python, "-c", "while True: pass"]) for _ in range(4)]
+    try:
+        with Victim(python, str(script)) as victim:
+            before = Trace(victim.pid)
+            for _ in range(3):
+                result = pyleak("attach", victim.pid, "--duration", "300ms", "--format", "json", "--verbose", seconds=60)
+                assert result.status == 0, result
+                assert result.json()["stats"]
+                assert not re.search("cannot be", result.stderr), result
+                assert not before.differences(victim.pid)
+            assert victim.alive()
+    finally:
+        for burner in burners:
+            burner.kill()
+            burner.wait()
