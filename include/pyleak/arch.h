@@ -18,7 +18,8 @@
  *
  *   pl_registers                 as PTRACE_GETREGSET NT_PRSTATUS gives them
  *   pl_registers_ip, _sp, _frame_pointer, _result, _set_ip, _set_sp
- *   pl_registers_second_argument of a function that is about to begin
+ *   pl_registers_first_argument, _syscall  of a system call, where it is entered; _second_argument of a function that is
+ *                                about to begin
  *   pl_registers_thread_pointer  from which thread-local words are reached
  *   pl_registers_in_restart_block  a wait that the kernel cut short, which only its own restart block can continue
  *

@@ -90,6 +90,9 @@ int pl_tracee_seize(pid_t pid, int64_t patience_ns, struct pl_tracee **ret, stru
  * did not stop, and goes on; -ESRCH: it has ended; -EPERM.
  */
 int pl_tracee_hold(pid_t pid, pid_t tid, int64_t patience_ns, struct pl_tracee **ret);
+/* Whether a process that was started by us stands where it was followed to (launch.h): its one thread is to be held until it
+ * may go on. Its registers can be read. */
+bool pl_trace_holds(pid_t pid);
 /*
  * A thread that did not stop when it was told to (in vfork, in a long uninterruptible wait) cannot be let go before it
  * does: then it would stand still until this process ends. This lets go of those that have stopped since; to be called

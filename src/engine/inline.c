@@ -20,7 +20,8 @@
  * is held for a moment, and in between the tracer reads the probe's tables from outside.
  */
 
-#define REMOVE_PATIENCE_NSEC (2 * PL_NSEC_PER_SEC)
+/* Nobody is held meanwhile, and nothing recorded. */
+#define REMOVE_PATIENCE_NSEC (10 * PL_NSEC_PER_SEC)
 #define LOOK_NSEC (20 * PL_NSEC_PER_MSEC)
 /* What is read while nobody asks, so that a process that ends leaves something to report. */
 #define PASS_NSEC (500 * PL_NSEC_PER_MSEC)

@@ -200,6 +200,7 @@ static void find_leader(struct inline_engine *self, struct planting *planting)
 {
 	pid_t pid = planting->python->pid;
 	struct pl_tracee *tracee = NULL;
+	const struct pl_thread leader = {.tid = pid};
 	struct pl_maps maps;
 	pl_registers regs;
 
@@ -208,10 +209,10 @@ static void find_leader(struct inline_engine *self, struct planting *planting)
 			if (strcmp(maps.items[i].path, "[stack]") == 0)
 				planting->leader_stack_end = maps.items[i].end;
 	pl_maps_free(&maps);
-
-	if (pl_tracee_hold(pid, pid, LEADER_PATIENCE_NSEC, &tracee) < 0)
+	/* One that has yet to begin stands already, and must not before it is hooked. */
+	if (!pl_trace_holds(pid) && pl_tracee_hold(pid, pid, LEADER_PATIENCE_NSEC, &tracee) < 0)
 		return;
-	if (pl_thread_registers(&tracee->threads[0], &regs) == 0)
+	if (pl_thread_registers(&leader, &regs) == 0)
 		planting->leader = pl_registers_thread_pointer(&regs);
 	inline_note_stop(self, pl_tracee_detach(tracee));
 	for (int looks = 0; planting->leader && !planting->leader_thread && looks < LOOKS; looks++)

@@ -31,6 +31,7 @@ int carrier_look(struct carrier *carrier)
 
 void carrier_free(struct carrier *carrier)
 {
+	carrier->keep = false;
 	(void)carrier_rest(carrier);
 	pl_maps_free(&carrier->maps);
 }
@@ -39,7 +40,7 @@ int carrier_rest(struct carrier *carrier)
 {
 	int code = pl_remote_end(PL_TAKE(carrier->remote));
 
-	if (!carrier->tracee)
+	if (!carrier->tracee || carrier->keep)
 		return code;
 
 	int64_t held = pl_tracee_detach(PL_TAKE(carrier->tracee));
@@ -54,8 +55,10 @@ int carrier_hold(struct carrier *carrier, struct pl_error *err)
 	int64_t give_up = pl_now_ns() + CARRIER_PATIENCE_NSEC;
 	int code;
 
-	if (carrier->tracee && pl_now_ns() - carrier->held_since < CARRIER_HOLD_NSEC)
+	if (carrier->remote && (carrier->keep || pl_now_ns() - carrier->held_since < CARRIER_HOLD_NSEC))
 		return 0;
+	if (carrier->tracee && carrier->keep)
+		return pl_remote_begin(carrier->tracee, &carrier->maps, &carrier->gadgets, &carrier->remote, err);
 	(void)carrier_rest(carrier);
 	do {
 		struct pl_error last = {0};

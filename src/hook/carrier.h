@@ -16,6 +16,7 @@ struct carrier {
 	struct pl_tracee *tracee; /* the thread that is held now, or NULL */
 	struct pl_remote *remote;
 	int64_t held_since, longest_hold;
+	bool keep; /* a process that is to begin when all is done: its thread is held until carrier_free() */
 };
 
 /* Reads what is mapped. Release it in any case. 0 or -errno. */

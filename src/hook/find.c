@@ -50,6 +50,18 @@ static int read_words(struct pl_probe *probe)
 			      -ENOMEM;
 }
 
+/* Where a thread would be sent is the process's to forge: nowhere but into the code, with what it is told in the tables. */
+static bool errand_is_within(const struct pl_probe *probe)
+{
+	const struct pl_probe_header *header = &probe->header;
+
+	return !header->errand_entry ||
+	       (header->errand_entry >= probe->base + PL_PROBE_CODE_OFFSET && header->errand_entry < header->errand_end &&
+		       header->errand_end <= probe->base + header->code_size && header->errand % 8 == 0 &&
+		       (!probe->tables || (header->errand >= probe->tables && header->errand - probe->tables <=
+							probe->tables_mapped_size - sizeof(struct pl_probe_errand))));
+}
+
 static int read_header(struct pl_probe *probe)
 {
 	static const char unwritten[sizeof(probe->header.magic)];
@@ -66,7 +78,7 @@ static int read_header(struct pl_probe *probe)
 		return -EPROTO;
 	/* The process can write anything there: what a loop goes by is bounded. */
 	if (header->inside_words > INSIDE_WORDS_MAX || header->hook_count > PL_PROBE_MAX_HOOKS || header->code_size < PL_PROBE_CODE_OFFSET ||
-		header->code_size > probe->mapped_size)
+		header->code_size > probe->mapped_size || !errand_is_within(probe))
 		return -EPROTO;
 	code = pl_memory_read(probe->pid, probe->base + PL_PROBE_HOOKS_OFFSET, probe->hooks,
 		header->hook_count * sizeof(probe->hooks[0]));

@@ -24,7 +24,7 @@
 #define LOOK_PAUSE_NSEC (20 * PL_NSEC_PER_MSEC)
 #define FAILURE_PAUSE_NSEC (500 * PL_NSEC_PER_MSEC)
 #define MANY_DESCRIPTORS 65536
-#define REMOVE_PATIENCE_NSEC (2 * PL_NSEC_PER_SEC)
+#define REMOVE_PATIENCE_NSEC (10 * PL_NSEC_PER_SEC)
 
 /* A process to watch; a negative pid: it need not be any more; without a pid: the dismissal. Shorter than PIPE_BUF, so it arrives whole or not at all. */
 struct charge {

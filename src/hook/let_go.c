@@ -340,8 +340,8 @@ static int free_tables(struct removal *removal)
 
 		code = carrier_call(removal->carrier, SYS_madvise,
 			(const uint64_t[6]){piece.start, piece.end - piece.start, MADV_DONTNEED, 0, 0, 0}, NULL);
-		(void)carrier_rest(removal->carrier);
 	}
+	(void)carrier_rest(removal->carrier);
 	if (pieces.next)
 		pl_log_debug("%zu pieces of its tables were freed before the rest", pieces.next);
 	pl_pieces_free(&pieces);

@@ -8,8 +8,8 @@
 #include "pyleak/resident.h"
 
 /*
- * The memory of large tables, in pieces that each take the kernel some milliseconds to free, so that the process need
- * not stand still for all of it. Without the pages that removing a probe looks at: the word that arms it, and the
+ * The memory of large tables, in pieces that each take the kernel less than a millisecond to free, so that nobody who
+ * needs the process's mappings meanwhile waits for all of it. Without the pages that removing a probe looks at: the word that arms it, and the
  * counts of threads inside.
  */
 struct pl_pieces {

@@ -293,6 +293,7 @@ int pl_probe_plant_running(pid_t pid, const struct pl_probe_plan *plan, struct p
 		code = prepare(pid, &carrier.maps, plan, ret, err);
 	if (code < 0)
 		goto out;
+	carrier.keep = pl_trace_holds(pid);
 	code = carrier_landing(&carrier, plan->landing, err);
 	if (code < 0)
 		goto out;
@@ -317,12 +318,14 @@ int pl_probe_plant_running(pid_t pid, const struct pl_probe_plan *plan, struct p
 	(void)carrier_rest(&carrier);
 	if (code < 0) {
 		(void)explain(pid, code, err);
+		carrier.keep = false;
+		(void)carrier_rest(&carrier);
 		(void)pl_probe_let_go(&carrier, ret, UNDO_PATIENCE_NSEC, NULL);
 	}
 out:
+	carrier_free(&carrier);
 	if (ret_stop_ns)
 		*ret_stop_ns = carrier.longest_hold;
-	carrier_free(&carrier);
 	return code;
 }
 

@@ -155,7 +155,7 @@ int events_await(struct pl_tracee *tracee, pid_t tid, int64_t deadline)
 {
 	while (threads_any_running(tracee)) {
 		int status;
-		pid_t got = waitpid(tid, &status, __WALL);
+		pid_t got = pl_ptrace_wait(tid, &status);
 
 		if (got > 0)
 			on_status(tracee, tid, status, true);

@@ -55,7 +55,7 @@ void pl_trace_release_late(void)
 {
 	for (size_t i = late_count; i-- > 0;) {
 		int status = 0;
-		pid_t got = waitpid(lates[i].tid, &status, __WALL | WNOHANG);
+		pid_t got = pl_ptrace_poll(lates[i].tid, &status);
 
 		if (got == 0)
 			continue;
@@ -74,6 +74,11 @@ static int seize(pid_t pid, pid_t tid)
 
 	/* One that is on its way out may not be seized. */
 	return code == -EPERM && thread_is_dead(pid, tid) ? -ESRCH : code;
+}
+
+bool pl_trace_holds(pid_t pid)
+{
+	return pl_ptrace_is_held(pid);
 }
 
 int pl_tracee_hold(pid_t pid, pid_t tid, int64_t patience_ns, struct pl_tracee **ret)
@@ -97,6 +102,7 @@ int pl_tracee_hold(pid_t pid, pid_t tid, int64_t patience_ns, struct pl_tracee *
 		int64_t asked = pl_now_ns();
 
 		tracee->raised = true;
+		priority_lend(tid);
 		threads_interrupt(tracee);
 		code = events_await(tracee, tid, asked + patience_ns);
 		/* Until it has stopped it is not held; when that was is seen at once only by who has the priority. */

@@ -1,15 +1,34 @@
 /* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <linux/futex.h>
+#include <pthread.h>
 #include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
 
+#include "pyleak/units.h"
 #include "tracee_private.h"
 
 /*
- * Who holds a thread of a busy service must not wait for a processor himself: a tracer of the usual priority was seen to
- * hold a process of one thread for 270 ms. So while a thread is held this one comes before all others, on the one
- * processor that it uses, and gives that up again with the thread. Without the right to that (CAP_SYS_NICE, RLIMIT_RTPRIO)
- * it is as nice as it may be to itself.
+ * Who holds a thread of a busy service must not wait for a processor, nor may that thread when it is to make a call for
+ * us: a tracer of the usual priority was seen to hold a process of one thread for 270 ms. So while a thread is held, this
+ * one comes before all others, on the one processor that it uses, and gives that up with the thread. Without the right to
+ * that (CAP_SYS_NICE, RLIMIT_RTPRIO) it is as nice as it may be to itself.
+ *
+ * The thread's own priority is not changed, or it would keep it if we died: it inherits ours, as the owner of a lock does
+ * from who waits for it. A helper waits for a lock that names the thread as its owner, which the kernel takes on trust
+ * (kernel/futex/pi.c, attach_to_pi_owner(); only the futex must be a shared one, since the owner has another memory). When
+ * the wait ends, or this process does, however it does, the thread has its own priority again.
  */
+
+#define LEND_NSEC PL_NSEC_PER_MSEC /* a wait; what it may outlast the hold */
+#define REFUSED_PAUSE_NSEC (PL_NSEC_PER_MSEC / 5)
 
 static int depth;
 static struct {
@@ -17,6 +36,75 @@ static struct {
 	struct sched_param param;
 	bool realtime, changed;
 } before;
+
+static struct {
+	pthread_t helper;
+	bool started, refused;
+	_Atomic uint32_t borrower; /* the thread that is lent to; 0: none */
+	uint32_t *lock;            /* shared memory */
+} lending;
+
+static long futex(void *word, int operation, uint32_t value, const struct timespec *timeout)
+{
+	return syscall(SYS_futex, word, operation, value, timeout, NULL, 0);
+}
+
+static void *lend(void *unused)
+{
+	for (;;) {
+		uint32_t borrower = atomic_load(&lending.borrower);
+		struct timespec until;
+
+		if (!borrower) {
+			(void)futex(&lending.borrower, FUTEX_WAIT_PRIVATE, 0, NULL);
+			continue;
+		}
+		(void)clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_nsec += LEND_NSEC;
+		if (until.tv_nsec >= PL_NSEC_PER_SEC) {
+			until.tv_sec++;
+			until.tv_nsec -= PL_NSEC_PER_SEC;
+		}
+		*lending.lock = borrower;
+		if (futex(lending.lock, FUTEX_LOCK_PI, 0, &until) < 0 && errno == ETIMEDOUT)
+			continue;
+		/* The thread has ended, or the kernel will not have it: no loop without a pause, at this priority. */
+		(void)nanosleep(&(struct timespec){.tv_nsec = REFUSED_PAUSE_NSEC}, NULL);
+	}
+	return unused;
+}
+
+/* A thread of this process, at its priority of this moment. */
+static bool start_helper(void)
+{
+	sigset_t all, old;
+
+	lending.lock = mmap(NULL, sizeof(*lending.lock), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (lending.lock == MAP_FAILED)
+		return false;
+	(void)sigfillset(&all);
+	(void)pthread_sigmask(SIG_SETMASK, &all, &old);
+
+	const struct sched_param highest = {.sched_priority = 1};
+	int code = pthread_create(&lending.helper, NULL, lend, NULL);
+
+	(void)pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return code == 0 && pthread_setschedparam(lending.helper, SCHED_FIFO, &highest) == 0;
+}
+
+void priority_lend(pid_t tid)
+{
+	if (!before.realtime || lending.refused)
+		return;
+	if (!lending.started) {
+		lending.started = start_helper();
+		lending.refused = !lending.started;
+		if (lending.refused)
+			return;
+	}
+	atomic_store(&lending.borrower, (uint32_t)tid);
+	(void)futex(&lending.borrower, FUTEX_WAKE_PRIVATE, 1, NULL);
+}
 
 bool priority_raise(void)
 {
@@ -44,6 +132,7 @@ void priority_lower(void)
 {
 	if (--depth)
 		return;
+	atomic_store(&lending.borrower, 0);
 	/* With the limit alone, and no capability, the flag stays. */
 	if (before.changed && sched_setscheduler(0, before.policy, &before.param) < 0)
 		(void)sched_setscheduler(0, before.policy | SCHED_RESET_ON_FORK, &before.param);

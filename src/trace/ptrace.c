@@ -125,15 +125,25 @@ void pl_ptrace_started(pid_t pid)
 	started.ended = false;
 }
 
-pid_t pl_ptrace_wait(pid_t tid, int *ret_status)
+static pid_t wait_for(pid_t tid, int *ret_status, int options)
 {
-	pid_t got = waitpid(tid, ret_status, __WALL);
+	pid_t got = waitpid(tid, ret_status, __WALL | options);
 
 	if (got > 0 && got == started.pid && !WIFSTOPPED(*ret_status)) {
 		started.ended = true;
 		started.status = *ret_status;
 	}
 	return got;
+}
+
+pid_t pl_ptrace_wait(pid_t tid, int *ret_status)
+{
+	return wait_for(tid, ret_status, 0);
+}
+
+pid_t pl_ptrace_poll(pid_t tid, int *ret_status)
+{
+	return wait_for(tid, ret_status, WNOHANG);
 }
 
 bool pl_ptrace_ended(pid_t pid, int *ret_status)

@@ -45,6 +45,7 @@ bool pl_ptrace_is_held(pid_t tid);
 
 /* waitpid(), for threads too. The end of the program that we have started is noted, whoever waits for what. */
 pid_t pl_ptrace_wait(pid_t tid, int *ret_status);
+pid_t pl_ptrace_poll(pid_t tid, int *ret_status); /* the same without waiting: 0, nothing to report */
 void pl_ptrace_started(pid_t pid);
 /* Whether a wait has come across its end. */
 bool pl_ptrace_ended(pid_t pid, int *ret_status);

@@ -303,6 +303,8 @@ static int to_syscall_stop(struct pl_remote *remote)
 		if (code < 0)
 			return code;
 	}
+	/* It goes on by itself, and is known to when it is let go. */
+	thread->state = PL_THREAD_RUNNING;
 	return -ETIMEDOUT;
 }
 
