@@ -141,16 +141,16 @@ def test_read_only(one_python, tmp_path):
         wait_clean(victim.pid, 1)
 
 
-def test_thousand_threads(python, tmp_path):
+def test_thousand_threads(one_python, tmp_path):
     """Many threads, on a machine that has other things to do: each is seen, one after the other."""
     script = tmp_path / "threads.py"
     script.write_text("import sys, threading, time\nthreading.stack_size(65536)\nend = threading.Event()\n"
                       "threads = [threading.Thread(target=end.wait) for _ in range(1000)]\n"
                       "[thread.start() for thread in threads]\nprint('ready', flush=True)\n"
                       "while True:\n    kept = [[i] for i in range(1000)]\n    time.sleep(0.001)\n")
-    burners = [subprocess.Popen([python, "-c", "while True: pass"]) for _ in range(4)]
+    burners = [subprocess.Popen([one_python, "-c", "while True: pass"]) for _ in range(4)]
     try:
-        with Victim(python, str(script)) as victim:
+        with Victim(one_python, str(script)) as victim:
             before = Trace(victim.pid)
             for _ in range(3):
                 result = pyleak("attach", victim.pid, "--duration", "300ms", "--format", "json", "--verbose", seconds=60)
