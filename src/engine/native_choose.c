@@ -63,14 +63,6 @@ enum { VALUES_MAX = 128 };
 enum { FUNCTIONS = sizeof(functions) / sizeof(functions[0]), FUNCTION_MALLOC = 0 };
 _Static_assert((int)FUNCTIONS <= (int)PL_GOT_NAMES_MAX, "they can be asked for");
 
-struct native_object *native_find_object(const struct native *native, const struct pl_map *map)
-{
-	for (size_t i = 0; i < native->object_count; i++)
-		if (native->objects[i].start == map->start && native->objects[i].identity == pl_map_identity(map))
-			return &native->objects[i];
-	return NULL;
-}
-
 size_t native_names(const char *names[PL_GOT_NAMES_MAX])
 {
 	for (size_t i = 0; i < FUNCTIONS; i++)

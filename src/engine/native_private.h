@@ -14,7 +14,13 @@ struct native_object {
 	const char *allocator; /* that is linked in; NULL: none */
 };
 
-struct native_object *native_find_object(const struct native *native, const struct pl_map *map);
+static inline struct native_object *native_find_object(const struct native *native, const struct pl_map *map)
+{
+	for (size_t i = 0; i < native->object_count; i++)
+		if (native->objects[i].start == map->start && native->objects[i].identity == pl_map_identity(map))
+			return &native->objects[i];
+	return NULL;
+}
 
 /* The names of the functions that are asked for: how many, and which. The last ones are no symbols, but those of
  * enum arrow_function. */

@@ -75,13 +75,6 @@ static void piece_free(struct piece *piece)
 	free(piece->snapshot.apart_count);
 }
 
-uint32_t writer_frame(struct piece *piece, uint32_t number)
-{
-	if (piece->frame_end <= number)
-		piece->frame_end = (size_t)number + 1;
-	return number;
-}
-
 /* The sites from *ret_end's beginning on, as many as go into a piece. */
 static int add_sites(
 	struct pl_recording_writer *writer, struct piece *piece, const struct pl_snapshot *snapshot, size_t *ret_end)

@@ -21,3 +21,10 @@ int writer_text(struct pl_recording_writer *writer, struct piece *piece, const c
 	*ret = (uint32_t)entry->value[0] - 1;
 	return 0;
 }
+
+uint32_t writer_frame(struct piece *piece, uint32_t number)
+{
+	if (piece->frame_end <= number)
+		piece->frame_end = (size_t)number + 1;
+	return number;
+}
