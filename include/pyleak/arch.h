@@ -16,7 +16,9 @@
  * a header of its own for each (src/probe). Nothing else asks which one it is.
  * No ptrace here: the trace room fetches and sets registers and passes them in.
  *
- *   pl_registers                 as PTRACE_GETREGSET NT_PRSTATUS gives them
+ *   pl_registers                 begins with the PL_ARCH_PRSTATUS_BYTES that PTRACE_GETREGSET NT_PRSTATUS gives; of
+ *                                PL_ARCH_NT_THREAD_POINTER (0: none) the one word is behind
+ *                                pl_registers_set_thread_pointer()
  *   pl_registers_ip, _sp, _frame_pointer, _result, _set_ip, _set_sp
  *   pl_registers_first_argument, _syscall  of a system call, where it is entered; _second_argument of a function that is
  *                                about to begin
@@ -26,6 +28,7 @@
  *   PL_ARCH_NAME                 for people
  *   PL_ARCH_ELF_MACHINE
  *   PL_ARCH_NT_STATE             the note of ptrace that has the vector registers
+ *   PL_ARCH_GADGETS_IN_VDSO      what a remote call needs of the tracee's text may be in "[vdso]"
  *   PL_ARCH_RED_ZONE             bytes below the stack pointer that belong to the thread
  *   PL_ARCH_DWARF_…              numbers of registers in DWARF
  *

@@ -285,6 +285,7 @@ struct pl_inline_config {
 	/* An exception cannot go through the code here, which no unwinder knows. So of an operator new the one that does
 	 * not throw is called, and where that has nothing to give, the original is jumped to. By entry of the kind ALLOC. */
 	uint64_t quiet[16];
+	int64_t thread_self; /* pthread_self() from the thread pointer, where they are not the same */
 };
 
 /* Whether the tables are so full that a traceback which is new gets a row of its top frame alone: three quarters. */

@@ -156,16 +156,26 @@ bool pl_ptrace_ended(pid_t pid, int *ret_status)
 
 int pl_ptrace_get_registers(pid_t tid, pl_registers *regs)
 {
-	struct iovec piece = {regs, sizeof(*regs)};
+	struct iovec piece = {regs, PL_ARCH_PRSTATUS_BYTES};
 	int code = step(PTRACE_GETREGSET, tid, NT_PRSTATUS, (uintptr_t)&piece);
+	uint64_t pointer = 0;
 
+	if (code < 0)
+		return code;
 	/* A shorter set is that of a 32-bit thread. */
-	return code < 0 ? code : piece.iov_len == sizeof(*regs) ? 0 : -ENOEXEC;
+	if (piece.iov_len != PL_ARCH_PRSTATUS_BYTES)
+		return -ENOEXEC;
+	if (PL_ARCH_NT_THREAD_POINTER) {
+		piece = (struct iovec){&pointer, sizeof(pointer)};
+		code = step(PTRACE_GETREGSET, tid, PL_ARCH_NT_THREAD_POINTER, (uintptr_t)&piece);
+		pl_registers_set_thread_pointer(regs, pointer);
+	}
+	return code;
 }
 
 int pl_ptrace_set_registers(pid_t tid, const pl_registers *regs)
 {
-	struct iovec piece = {(void *)regs, sizeof(*regs)};
+	struct iovec piece = {(void *)regs, PL_ARCH_PRSTATUS_BYTES};
 
 	return step(PTRACE_SETREGSET, tid, NT_PRSTATUS, (uintptr_t)&piece);
 }

@@ -89,7 +89,9 @@ int pl_gadgets_find(pid_t pid, const struct pl_maps *maps, struct pl_gadgets *re
 		for (size_t i = 0; i < maps->count; i++) {
 			const struct pl_map *map = &maps->items[i];
 
-			if (!(map->flags & PL_MAP_EXEC) || !map->inode || may_be_c_library(map) == others)
+			bool vdso = PL_ARCH_GADGETS_IN_VDSO && strcmp(map->path, "[vdso]") == 0;
+
+			if (!(map->flags & PL_MAP_EXEC) || (!map->inode && !vdso) || may_be_c_library(map) == others)
 				continue;
 			if (!ret->syscall_return)
 				(void)find_bytes(pid, map, pl_arch_syscall_return, pl_arch_syscall_return_size,

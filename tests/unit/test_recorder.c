@@ -14,10 +14,7 @@ static struct host_frame outer, inner;
 
 static uint64_t self_pointer(void)
 {
-	uint64_t self;
-
-	__asm__("mov %%fs:0, %0" : "=r"(self));
-	return self;
+	return (uint64_t)__builtin_thread_pointer();
 }
 
 static void begin_adjusted(uint32_t frames, uint64_t sample, uint32_t mode, void (*adjust)(struct pl_inline_config *))

@@ -16,10 +16,7 @@ static int native_result; /* of functions that return a code */
 
 static uint64_t self_pointer(void)
 {
-	uint64_t self;
-
-	__asm__("mov %%fs:0, %0" : "=r"(self));
-	return self;
+	return (uint64_t)__builtin_thread_pointer();
 }
 
 static void *entry_of(enum pl_inline_native kind)
@@ -176,12 +173,17 @@ static const struct pl_inline_site *last_row(void)
 }
 
 /* The same all over a function that allocates no more of the stack: so also when a call of its has returned. */
-#define STACK_POINTER                                          \
-	({                                                     \
-		uint64_t sp_;                                  \
-                                                               \
-		__asm__ volatile("mov %%rsp, %0" : "=r"(sp_)); \
-		sp_;                                           \
+#if defined(__x86_64__)
+#define MOVE_STACK_POINTER "mov %%rsp, %0"
+#else
+#define MOVE_STACK_POINTER "mov %0, sp"
+#endif
+#define STACK_POINTER                                                                           \
+	({                                                                                      \
+		uint64_t sp_;                                                                   \
+                                                                                                \
+		__asm__ volatile(MOVE_STACK_POINTER : "=r"(sp_));                               \
+		sp_;                                                                            \
 	})
 static __thread uint64_t stack_pointer_of_take;
 

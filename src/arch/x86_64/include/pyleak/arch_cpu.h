@@ -15,8 +15,11 @@ typedef struct user_regs_struct pl_registers;
 
 enum {
 	PL_ARCH_ELF_MACHINE = EM_X86_64,
+	PL_ARCH_PRSTATUS_BYTES = sizeof(struct user_regs_struct),
+	PL_ARCH_NT_THREAD_POINTER = 0,
 	PL_ARCH_NT_STATE = NT_X86_XSTATE,
 	PL_ARCH_RED_ZONE = 128,
+	PL_ARCH_GADGETS_IN_VDSO = 0,
 	/* SI_KERNEL (arch/x86/kernel/traps.c, do_int3); some C libraries do not say what it is. */
 	PL_ARCH_BREAKPOINT_CODE = 0x80,
 	/* System V ABI, table of registers. */
@@ -40,6 +43,7 @@ static inline int64_t pl_registers_result(const pl_registers *regs) { return (in
 /* Of a system call, in the stop at its entry. */
 static inline int64_t pl_registers_syscall(const pl_registers *regs) { return (int64_t)regs->orig_rax; }
 static inline uint64_t pl_registers_first_argument(const pl_registers *regs) { return regs->rdi; }
+static inline void pl_registers_set_thread_pointer(pl_registers *regs, uint64_t pointer) { regs->fs_base = pointer; }
 static inline void pl_registers_set_ip(pl_registers *regs, uint64_t ip) { regs->rip = ip; }
 static inline void pl_registers_set_sp(pl_registers *regs, uint64_t sp) { regs->rsp = sp; }
 
