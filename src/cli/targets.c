@@ -16,16 +16,6 @@
 /* Of a family that ends together the last figures stand, if no more than this is between its first and its last end. */
 #define RETIRE_NSEC (2 * PL_NSEC_PER_SEC)
 
-size_t pl_targets_count(const struct pl_targets *targets)
-{
-	return 1 + pl_family_count(targets->family);
-}
-
-struct pl_target *pl_targets_at(struct pl_targets *targets, size_t i)
-{
-	return i == 0 ? &targets->lead : pl_family_member(targets->family, i - 1);
-}
-
 /* With --children the process that was named may be none to record: a shell, a supervisor. Then the first
  * of its family leads that is. */
 int pl_targets_check(struct pl_targets *targets, const struct pl_options *options, pid_t pid, struct pl_error *err)
@@ -254,18 +244,6 @@ int64_t pl_targets_stop_ns(struct pl_targets *targets)
 			longest = stop_ns;
 	}
 	return longest;
-}
-
-uint64_t pl_targets_memory(struct pl_targets *targets)
-{
-	uint64_t sum = 0;
-
-	for (size_t i = 0; i < pl_targets_count(targets); i++) {
-		const struct pl_target *target = pl_targets_at(targets, i);
-
-		sum += target->ended ? 0 : pl_engine_memory(target->engine);
-	}
-	return sum;
 }
 
 pid_t pl_targets_living(struct pl_targets *targets)

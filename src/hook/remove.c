@@ -83,13 +83,6 @@ static bool is_word(const struct pl_probe_hook *hook)
 	       hook->kind == PL_PROBE_HOOK_LOADED;
 }
 
-bool pl_probe_word_is_there(const struct pl_probe_hook *hook, const struct pl_maps *maps)
-{
-	const struct pl_map *map = hook->object ? pl_maps_find(maps, hook->address) : NULL;
-
-	return !hook->object || (map && pl_map_identity(map) == hook->object);
-}
-
 /* Every word that holds our entry gets its original back. The number of words that hold neither:
  * somebody hooked on top of us. */
 static int restore_words(struct pl_tracee *tracee, const struct pl_probe *probe, const struct pl_maps *maps)
@@ -258,28 +251,6 @@ proven:
 	pl_copies_free(&copies);
 	pl_maps_free(&maps);
 	return code;
-}
-
-int pl_probe_explain_left(pid_t pid, int code, struct pl_error *err)
-{
-	switch (code) {
-	case 0:
-		return 0;
-	case -EAGAIN:
-	case -ETIMEDOUT:
-		return pl_fail(err, -EAGAIN,
-			"a thread of process %d is still inside the probe, or cannot be looked at: it was left in place, switched "
-			"off; 'pyleak detach %d' removes it later",
-			(int)pid, (int)pid);
-	case -EBUSY:
-		return pl_fail(err, -EBUSY,
-			"another tool has hooked process %d on top of pyleak: a pass-through was left in place, "
-			"'pyleak detach %d' removes it when that tool is gone",
-			(int)pid, (int)pid);
-	default:
-		return pl_fail(err, code, "the probe in process %d could not be removed: %s; try 'pyleak detach %d'",
-			(int)pid, strerror(-code), (int)pid);
-	}
 }
 
 static int remove_in_pieces(struct pl_tracee *tracee, const struct pl_probe *probe, struct pl_pieces *pieces,

@@ -40,6 +40,8 @@ int events_await(struct pl_tracee *tracee, pid_t tid, int64_t deadline);
 /* hold.c */
 /* How long one thread is waited for that is to carry calls. */
 #define CARRIER_PATIENCE_NSEC (100 * PL_NSEC_PER_MSEC)
+
+/* late.c */
 /* A thread that is seized and was told to stop, and is left to itself until it does. */
 void late_add(pid_t pid, pid_t tid);
 /* Whether it was one: it is the caller's again. */
