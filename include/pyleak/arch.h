@@ -26,6 +26,7 @@
  *   pl_registers_in_restart_block  a wait that the kernel cut short, which only its own restart block can continue
  *
  *   PL_ARCH_NAME                 for people
+ *   PL_ARCH_SHADOW_STACK_…       where /proc/PID/status says of a shadow stack, and how; "": nowhere
  *   PL_ARCH_ELF_MACHINE
  *   PL_ARCH_NT_STATE             the note of ptrace that has the vector registers
  *   PL_ARCH_GADGETS_IN_VDSO      what a remote call needs of the tracee's text may be in "[vdso]"

@@ -23,7 +23,7 @@ struct pl_process {
 	uint64_t rss;        /* bytes */
 	uint64_t sig_blocked, sig_caught, sig_ignored; /* of the leader; bit n-1 is signal n */
 	int seccomp;         /* 0 none, 1 strict, 2 filter */
-	bool shadow_stack;   /* x86_Thread_features: shstk */
+	bool shadow_stack;   /* see arch.h */
 	bool same_pid_namespace;
 	pid_t own_pid;       /* its number in its own PID namespace */
 	char comm[32];

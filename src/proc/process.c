@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
+#include "pyleak/arch.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/text.h"
 #include "pyleak/units.h"
@@ -92,8 +93,8 @@ static int parse_stat(char *text, struct pl_process *process)
 void pl_proc_parse_status(const char *status, struct pl_process *process)
 {
 	const char *ids = pl_proc_field(status, "Uid");
-	const char *features = pl_proc_field(status, "x86_Thread_features");
-	const char *shadow = features ? strstr(features, "shstk") : NULL;
+	const char *features = pl_proc_field(status, PL_ARCH_SHADOW_STACK_LINE);
+	const char *shadow = features ? strstr(features, PL_ARCH_SHADOW_STACK_WORD) : NULL;
 
 	process->tracer = (pid_t)pl_proc_number(status, "TracerPid", 10);
 	process->seccomp = (int)pl_proc_number(status, "Seccomp", 10);

@@ -21,6 +21,9 @@ typedef struct {
 } pl_registers;
 
 #define PL_ARCH_NAME "aarch64"
+/* /proc says nothing of a guarded control stack (GCS). */
+#define PL_ARCH_SHADOW_STACK_LINE ""
+#define PL_ARCH_SHADOW_STACK_WORD ""
 
 enum {
 	PL_ARCH_ELF_MACHINE = EM_AARCH64,

@@ -12,6 +12,8 @@
 typedef struct user_regs_struct pl_registers;
 
 #define PL_ARCH_NAME "x86-64"
+#define PL_ARCH_SHADOW_STACK_LINE "x86_Thread_features"
+#define PL_ARCH_SHADOW_STACK_WORD "shstk"
 
 enum {
 	PL_ARCH_ELF_MACHINE = EM_X86_64,
