@@ -11,6 +11,7 @@ struct pl_headroom {
 	uint64_t limit; /* of the cgroup, or all memory of the machine */
 	uint64_t left;  /* of that; page cache which can be dropped counts as free */
 	bool cgroup;    /* it is a cgroup's limit that is reached first */
+	uint64_t kills; /* of processes in its cgroup, for want of memory, since the cgroup was made; 0: none, or not known */
 	uint64_t floor; /* with less than this left nothing more is recorded: the memory is the program's */
 };
 

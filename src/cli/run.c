@@ -6,6 +6,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "pyleak/headroom.h"
 #include "pyleak/hook.h"
 #include "pyleak/launch.h"
 #include "pyleak/log.h"
@@ -21,6 +22,7 @@ struct program {
 	struct pl_launch *launch;
 	bool ended;
 	int status; /* of waitpid() */
+	struct pl_headroom before; /* of our own cgroup, which is the program's */
 };
 
 /* ^Z stops us with it: the shell waits for us. Whoever continues us continues all of the terminal's group. */
@@ -44,6 +46,20 @@ static void wait_for(struct program *program)
 
 	for (look_at_program(program); !program->ended; look_at_program(program))
 		(void)nanosleep(&pause, NULL);
+}
+
+/* Else it looks as if somebody had ended it. */
+static void explain_kill(const struct program *program)
+{
+	struct pl_headroom now;
+	char limit[PL_SIZE_TEXT];
+
+	if (!WIFSIGNALED(program->status) || WTERMSIG(program->status) != SIGKILL || pl_headroom_read("", getpid(), &now) < 0 ||
+		now.kills <= program->before.kills)
+		return;
+	pl_format_size((int64_t)now.limit, false, limit);
+	pl_log_error("the kernel has killed process %d for want of memory (oom_kill): %s limit is %s", (int)pl_launch_pid(program->launch),
+		now.cgroup ? "its cgroup's" : "the machine's", limit);
 }
 
 static int status_of(const struct program *program)
@@ -103,6 +119,10 @@ int pl_command_run(const struct pl_options *options)
 	struct pl_error err = {0};
 	pid_t pid;
 	int status = -1;
+
+	if (pl_headroom_read("", getpid(), &program.before) < 0)
+		program.before = (struct pl_headroom){0};
+
 	int code = starting ? pl_launch_start(options->program, pl_guardian_start(), &program.launch, &err)
 			    : pl_fail(&err, -ENOMEM, "out of memory");
 
@@ -122,6 +142,7 @@ int pl_command_run(const struct pl_options *options)
 	else
 		pl_log_error("'%s' may not be traced (%s): nothing is recorded", options->program[0], strerror(-code));
 	wait_for(&program);
+	explain_kill(&program);
 	pl_guardian_dismiss();
 	pl_launch_free(program.launch);
 	return status >= 0 ? status : status_of(&program);

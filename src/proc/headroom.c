@@ -21,12 +21,13 @@ struct version {
 	/* In memory.stat, what the kernel takes back before it kills: files that nobody has used lately, half of those that
 	 * somebody has (of the others the program lives), and what the file systems remember of names. */
 	const char *inactive, *active, *slab;
+	const char *events; /* has the number of those that were killed: of the cgroup and below it (v1: of it alone) */
 };
 
 static const struct version unified = {"/sys/fs/cgroup", {"memory.max", "memory.high"}, "memory.current",
-	"inactive_file ", "active_file ", "slab_reclaimable "};
+	"inactive_file ", "active_file ", "slab_reclaimable ", "memory.events"};
 static const struct version hybrid = {"/sys/fs/cgroup/memory", {"memory.limit_in_bytes"}, "memory.usage_in_bytes",
-	"total_inactive_file ", "total_active_file ", "total_slab_reclaimable "};
+	"total_inactive_file ", "total_active_file ", "total_slab_reclaimable ", "memory.oom_control"};
 
 /* As parts of the limit, and not less or more than that. A process can allocate some MiB before the next look. */
 #define CGROUP_FLOOR_MIN (UINT64_C(4) << 20)
@@ -80,7 +81,7 @@ static void take_least(struct pl_headroom *least, uint64_t limit, uint64_t used)
 	uint64_t left = limit > used ? limit - used : 0, floor = find_floor(limit, CGROUP_FLOOR_MIN);
 
 	if ((int64_t)(left - floor) < (int64_t)(least->left - least->floor))
-		*least = (struct pl_headroom){.limit = limit, .left = left, .floor = floor, .cgroup = true};
+		*least = (struct pl_headroom){.limit = limit, .left = left, .floor = floor, .cgroup = true, .kills = least->kills};
 }
 
 static uint64_t find_droppable(const struct version *version, const char *stat)
@@ -115,20 +116,35 @@ static void look_into(const struct version *version, const char *folder, struct 
 	take_least(least, limit, used > droppable ? used - droppable : 0);
 }
 
+static uint64_t count_kills(const char *path)
+{
+	char text[1024];
+	uint64_t kills = 0;
+
+	if (read_text(path, text, sizeof(text)) == 0)
+		(void)find_number(text, "oom_kill ", &kills);
+	return kills;
+}
+
 /* A cgroup and all around it. In a container its path may be that of the host, and only the last of these be there:
  * the mount itself, which is the container's own. */
 static void look_around(const struct version *version, const char *root, char *path, struct pl_headroom *least)
 {
 	char folder[PATH_MAX];
+	uint64_t kills = 0;
 
 	/* Beyond the cgroup namespace that we are in: nothing below the mount is about it. */
 	if (strstr(path, "/.."))
 		return;
 	for (char *slash = path + strlen(path); slash; slash = strrchr(path, '/')) {
+		if (slash == path + strlen(path) &&
+			snprintf(folder, sizeof(folder), "%s%s%s/%s", root, version->mount, path, version->events) < (int)sizeof(folder))
+			kills = count_kills(folder);
 		*slash = '\0';
 		if (snprintf(folder, sizeof(folder), "%s%s%s", root, version->mount, path) < (int)sizeof(folder))
 			look_into(version, folder, least);
 	}
+	least->kills += kills;
 }
 
 int pl_headroom_read(const char *root, pid_t pid, struct pl_headroom *ret)

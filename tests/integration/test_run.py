@@ -11,6 +11,7 @@ import pytest
 import test_lists_of_ints as lists_of_ints
 import test_matplotlib
 import test_servers
+from cgroups import cgroup  # noqa: F401, a fixture
 from helpers import PATIENCE, PYLEAK, VICTIMS, line_of, skip_here, state, wait_until
 
 STARTED = VICTIMS / "started.py"
@@ -217,6 +218,17 @@ def test_killed_at_a_step(python, tmp_path, guardian):
         # Before the program's first instruction there is nothing to go on.
         wait_until(lambda: written.exists() and written.read_text() == "whole" or step < 3 and not written.exists(), 30,
                    "step %d of %d" % (step, steps))
+
+
+def test_killed_for_its_memory(cgroup):
+    """What was live is shown, and the kernel's reason said."""
+    code = ("import time\nkept = [bytes(1000000) for _ in range(10)]\ntime.sleep(%g)\n"
+            "while True:\n    kept.append(bytes(20 << 20))\n" % (1.5 * PATIENCE))
+    (cgroup.path / cgroup.limit).write_text(str(150 << 20))
+    result = run("-n", "3", "--", DEBIAN, "-c", code, preexec_fn=cgroup.enter)
+    assert result.returncode == 128 + signal.SIGKILL, result
+    assert "for want of memory (oom_kill): its cgroup's limit is 150 MiB" in result.stderr, result
+    assert "<string>:2: size=9766 KiB" in result.stdout or "<string>:5: size=" in result.stdout, result
 
 
 DEBIAN = "/usr/bin/python3"
