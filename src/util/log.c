@@ -43,6 +43,19 @@ static void write_whole(const char *text, size_t length)
 	}
 }
 
+/* Lines of a list, which begin with two blanks, are ours: what looks like one in a name looks like no message. */
+static void blank_lines(char *text, size_t length)
+{
+	char *end;
+
+	while ((end = memmem(text, length, "\n  ", 3))) {
+		pl_text_blank(text, (size_t)(end - text));
+		length -= (size_t)(end + 1 - text);
+		text = end + 1;
+	}
+	pl_text_blank(text, length);
+}
+
 static void __attribute__((format(printf, 1, 0))) log_message(const char *format, va_list arguments)
 {
 	pl_autofree char *message = NULL;
@@ -61,7 +74,7 @@ static void __attribute__((format(printf, 1, 0))) log_message(const char *format
 		memcpy(line + prefix_length, message, (size_t)length);
 		/* A name from the tracee must not steer the terminal that it is shown on, nor look like a message of ours. */
 		line[prefix_length + (size_t)length] = '\0';
-		pl_text_blank(line + prefix_length, (size_t)length);
+		blank_lines(line + prefix_length, (size_t)length);
 		line[prefix_length + (size_t)length] = log_sink ? '\0' : '\n';
 		if (log_sink)
 			log_sink(log_sink_context, line + prefix_length);
