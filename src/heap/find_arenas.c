@@ -45,18 +45,20 @@ enum arena_state arena_check(const struct arena *arena, uint64_t array, const st
 static bool is_array(const struct pl_heap_reader *reader, const struct pl_maps *maps, uint64_t address)
 {
 	struct arena entries[FIRST_ENTRIES];
-	bool any = false;
+	size_t allocated = 0, mapped = 0;
 
 	if (pl_space_read(reader->python->space, address, entries, sizeof(entries)) < 0)
 		return false;
 	for (size_t i = 0; i < FIRST_ENTRIES; i++) {
-		enum arena_state state = arena_check(&entries[i], address, maps);
+		enum arena_state state = arena_check(&entries[i], address, NULL);
 
 		if (state == ARENA_WRONG)
 			return false;
-		any |= state == ARENA_ALLOCATED;
+		allocated += state == ARENA_ALLOCATED;
+		mapped += state == ARENA_ALLOCATED && arena_check(&entries[i], address, maps) == ARENA_ALLOCATED;
 	}
-	return any;
+	/* Some may have come or gone since the maps were read. */
+	return mapped && mapped * 2 >= allocated;
 }
 
 static void look_at_word(struct pl_heap_reader *reader, const struct pl_maps *maps, uint64_t at, uint64_t word)
