@@ -24,7 +24,8 @@ struct tally {
 	uint32_t sampled;
 };
 
-/* All native blocks must be glibc's, or their marks mean nothing. */
+/* All native blocks must be glibc's, or their marks mean nothing: not those of another malloc(), nor of Arrow's pools
+ * (test_pools.py: what lives in them was taken for freed). */
 static bool is_glibc_only(const struct pl_inline_config *config)
 {
 	bool any = false;
@@ -34,6 +35,8 @@ static bool is_glibc_only(const struct pl_inline_config *config)
 			return false;
 		any |= config->original[entry] != 0;
 	}
+	for (uint32_t entry = PL_INLINE_FIRST_POOL_ALLOCATE; entry <= PL_INLINE_LAST_POOL_FREE; entry++)
+		any &= !config->original[entry];
 	return any;
 }
 
@@ -196,7 +199,7 @@ void unseen_correct(struct unseen *unseen, pid_t pid, const struct pl_inline_rea
 	unseen->next_look_ns = started + taken * LOOK_SHARE;
 	if (code < 0)
 		pl_log_debug("blocks that were freed unseen could not be looked for: %s", strerror(-code));
-	else
+	else if (unseen->count)
 		pl_log_debug("%llu blocks, %llu bytes, were freed unseen, as the C library's marks say (%.1f ms)",
 			(unsigned long long)unseen->count, (unsigned long long)unseen->size, (double)taken / PL_NSEC_PER_MSEC);
 }

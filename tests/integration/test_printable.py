@@ -74,9 +74,11 @@ def test_pprof(victim, tmp_path):
     assert b"\xe2\x80\xae" not in data and b"\xc2\x9b" not in data and b"\x1b]0;" not in data
 
 
-def test_errors(victim):
-    """Many candidates: each by its command line, in one line."""
-    with Victim("/usr/bin/python3", "hostile_names.py"):
-        answer = subprocess.run([PYLEAK, "attach"], stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
-        assert answer.returncode == 1 and answer.stdout == b""
-        assert len(assert_text(answer.stderr).splitlines()) == 1
+def test_errors():
+    """Two candidates: each by its command line, in one line. In a PID namespace of their own, where nobody else is."""
+    script = 'for n in 1 2; do tail -f /dev/null | /usr/bin/python3 "$1" "$2" >/dev/null & done; sleep 2; exec "$0" attach'
+    answer = subprocess.run(["unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", script, PYLEAK,
+                             str(VICTIMS / "hostile_names.py"), HOSTILE],
+                            stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
+    assert answer.returncode == 1 and answer.stdout == b"", answer
+    assert len(assert_text(answer.stderr).splitlines()) == 3, answer

@@ -114,8 +114,9 @@ def test_a_full_cache_is_no_leak(python, tmp_path, leak):
         # In each window about as much goes as comes: the leak is what is left.
         for document in documents[2:]:
             assert document["older"]["count"] > 100, document["older"]
+            # From 3.10 on the sizes of three in four of them are not known: their mean is an estimate.
             if document["older"]["sized"]:
-                assert abs(document["net_growth"]) < 0.3 * document["total"]["size_diff"], document["total"]
+                assert abs(document["net_growth"]) < 0.5 * document["total"]["size_diff"], document["total"]
             else:
                 assert document["net_growth"] is None and pythons.of(python).free_threaded, python
 
