@@ -81,7 +81,7 @@ static uint64_t items_count(struct view *view, const struct type *type, const ui
 		return count; /* an impossible one shows that it is no object */
 	case KIND_GENERATOR:
 		return layout->old_keys || left < type->basic_size ? 0 :
-			frame_slots(view, word_of(object, (uint64_t)(layout->generator_frame + view->python->layout.frame_code)));
+			frame_slots(view, word_of(object, (uint64_t)layout->generator_frame + (uint64_t)view->python->layout.frame_code));
 	case KIND_FRAME:
 		if (layout->old_keys)
 			break;

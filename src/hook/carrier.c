@@ -101,7 +101,7 @@ int pl_probe_write(pid_t pid, uint64_t address, const void *bytes, size_t length
 
 int carrier_call(struct carrier *carrier, long number, const uint64_t arguments[6], int64_t *ret_result)
 {
-	int64_t result;
+	int64_t result = 0;
 	int code = carrier_hold(carrier, NULL);
 
 	if (code == 0)

@@ -118,7 +118,7 @@ static void look_into(const struct version *version, const char *folder, struct 
 
 static uint64_t count_kills(const char *path)
 {
-	char text[1024];
+	char text[1024] = "";
 	uint64_t kills = 0;
 
 	if (read_text(path, text, sizeof(text)) == 0)

@@ -93,7 +93,7 @@ int pl_resident_written(int fd, struct pl_range range, uint8_t *pages)
 
 uint64_t pl_resident_or_swapped(pid_t pid, struct pl_range range)
 {
-	uint8_t pages[WORDS_AT_ONCE];
+	uint8_t pages[WORDS_AT_ONCE] = {0};
 	pl_autoclose int fd = pl_resident_open(pid);
 	uint64_t found = 0;
 

@@ -241,10 +241,14 @@ static int listen_at(const struct serve_address *address, const char *text, stru
 int pl_serve_open(const char *text, const struct pl_serve_source *source, struct pl_server **ret, struct pl_error *err)
 {
 	struct pl_server *server = calloc(1, sizeof(*server));
-	struct serve_address address;
-	int code = server ? serve_address(text, &address, err) : pl_fail(err, -ENOMEM, "out of memory");
-	int fd = code == 0 ? listen_at(&address, text, err) : -1;
+	struct serve_address address = {.length = 0};
+	int code, fd = -1;
 
+	if (!server)
+		return pl_fail(err, -ENOMEM, "out of memory");
+	code = serve_address(text, &address, err);
+	if (code == 0)
+		fd = listen_at(&address, text, err);
 	if (code == 0 && fd < 0)
 		code = fd;
 	if (code == 0) {

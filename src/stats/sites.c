@@ -105,7 +105,7 @@ uint32_t pl_sites_frame_number(const struct pl_sites *sites, const struct pl_fra
 static bool grow_frames(struct frame_numbers *frames)
 {
 	size_t capacity = frames->capacity ? 2 * frames->capacity : FIRST_CAPACITY;
-	const struct pl_frame **items = reallocarray(frames->items, capacity, sizeof(*items));
+	const struct pl_frame **items = reallocarray(frames->items, capacity, sizeof(void *));
 
 	if (!items)
 		return false;
