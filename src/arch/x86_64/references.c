@@ -12,6 +12,7 @@
 
 enum { BLOCK = 256, LANES = 4 };
 typedef int32_t lanes __attribute__((vector_size(LANES * sizeof(int32_t))));
+typedef uint32_t sums __attribute__((vector_size(LANES * sizeof(uint32_t)))); /* which wrap around */
 
 /* Whether any of the distances that begin in this block leads to what is at most `span` beyond `low`, modulo 2^32.
  * `bias`: from there to the end of a distance that begins with the block. Three bytes behind the block are read. */
@@ -20,17 +21,18 @@ static bool may_refer(const uint8_t *text, uint32_t bias, uint32_t span)
 	/* SSE2 compares signed numbers only: all are moved down by half of the range. */
 	const int32_t limit = (int32_t)(span ^ 0x80000000U);
 	const lanes limits = {limit, limit, limit, limit};
-	lanes hits = {0}, index = {0, 4, 8, 12};
+	lanes hits = {0};
+	sums index = {0, 4, 8, 12};
 
-	index += (int32_t)(bias ^ 0x80000000U);
+	index += bias ^ 0x80000000U;
 	for (size_t at = 0; at < BLOCK; at += LANES * sizeof(int32_t)) {
 		for (int shift = 0; shift < 4; shift++) {
-			lanes distances;
+			sums distances;
 
 			memcpy(&distances, text + at + shift, sizeof(distances));
-			hits |= distances + index + shift <= limits;
+			hits |= (lanes)(distances + index + (uint32_t)shift) <= limits;
 		}
-		index += (int32_t)(LANES * sizeof(int32_t));
+		index += (uint32_t)(LANES * sizeof(int32_t));
 	}
 	return hits[0] | hits[1] | hits[2] | hits[3];
 }
