@@ -14,16 +14,30 @@
 
 #define REMOVE_PATIENCE_NSEC (2 * PL_NSEC_PER_SEC)
 
-static int detach(pid_t pid, bool by_force, struct pl_error *err)
+static int check(pid_t pid, struct pl_error *err)
 {
 	struct pl_process process;
-	bool found = false;
 	int code = pl_process_read(pid, &process);
 
 	if (code < 0)
 		code = pl_fail(err, code, "no process %d: see 'pyleak ps'", (int)pid);
 	if (code == 0)
 		code = pl_process_may_trace(&process, err);
+	pl_process_free(&process);
+	return code;
+}
+
+static int detach(pid_t pid, bool by_force, struct pl_error *err)
+{
+	struct pl_error claimed = {0};
+	bool found = false;
+	int code = check(pid, err);
+
+	/* Perhaps the guardian of a killed pyleak has it, which is done in a moment. */
+	if (code == -EBUSY && pl_target_claim(pid, by_force, &claimed) == 0) {
+		*err = (struct pl_error){0};
+		code = check(pid, err);
+	}
 	if (code == 0)
 		code = pl_target_claim(pid, by_force, err);
 	if (code == 0)
@@ -34,7 +48,6 @@ static int detach(pid_t pid, bool by_force, struct pl_error *err)
 		pl_log_debug("a landing page stays in process %d, 8 KiB that lead to the allocators' own functions: the program "
 			     "may have kept a pointer to it",
 			(int)pid);
-	pl_process_free(&process);
 	return code;
 }
 
