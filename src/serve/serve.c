@@ -40,7 +40,6 @@ struct request {
 	struct MHD_Connection *connection;
 	void *mark;      /* the state when it came; NULL: the page is not a difference */
 	int64_t due_ns;  /* when its page is made */
-	bool suspended;
 	struct request *next, **link; /* of those that wait */
 };
 
@@ -119,7 +118,6 @@ static enum MHD_Result wait_until(struct request *request, int64_t due_ns)
 		request->next->link = &request->next;
 	server->waiting = request;
 	server->waiting_count++;
-	request->suspended = true;
 	MHD_suspend_connection(request->connection);
 	return MHD_YES;
 }
@@ -276,7 +274,6 @@ int pl_serve_open(const char *text, const struct pl_serve_source *source, struct
 static void resume(struct request *request)
 {
 	leave_queue(request);
-	request->suspended = false;
 	MHD_resume_connection(request->connection);
 }
 

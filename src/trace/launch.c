@@ -92,13 +92,10 @@ static void note_end(struct pl_launch *launch, pid_t tid, int status)
 	launch->status = status;
 }
 
-static void go_on(struct pl_launch *launch, struct follower *thread, int signal)
+/* One that was killed meanwhile will say so. */
+static void go_on(const struct follower *thread, int signal)
 {
-	int code = thread->asking ? pl_ptrace_syscall(thread->tid, signal) : pl_ptrace_continue(thread->tid, signal);
-
-	/* It was killed meanwhile, and will say so. */
-	(void)launch;
-	(void)code;
+	(void)(thread->asking ? pl_ptrace_syscall(thread->tid, signal) : pl_ptrace_continue(thread->tid, signal));
 }
 
 static bool is_stop_signal(int signal)
@@ -138,12 +135,12 @@ static void on_event(struct pl_launch *launch, struct follower *thread, int stat
 		}
 		break;
 	case 0:
-		go_on(launch, thread, signal);
+		go_on(thread, signal);
 		return;
 	default:
 		break;
 	}
-	go_on(launch, thread, 0);
+	go_on(thread, 0);
 }
 
 static int fail_start(const char *program, int code, struct pl_error *err)
@@ -277,7 +274,7 @@ static bool on_syscall(struct pl_launch *launch, struct follower *thread, pl_lau
 		case PL_LAUNCH_ASK_AGAIN: break;
 		}
 	}
-	go_on(launch, thread, 0);
+	go_on(thread, 0);
 	return false;
 }
 
