@@ -22,6 +22,7 @@ int main(int argc, char **argv)
 		[PL_COMMAND_ATTACH] = pl_command_attach,
 		[PL_COMMAND_RUN] = pl_command_run,
 		[PL_COMMAND_DIFF] = pl_command_diff,
+		[PL_COMMAND_WHY] = pl_command_why,
 		[PL_COMMAND_DETACH] = pl_command_detach,
 		[PL_COMMAND_HEAP] = pl_command_heap,
 		[PL_COMMAND_HOLDERS] = pl_command_holders,

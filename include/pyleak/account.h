@@ -32,6 +32,13 @@ enum pl_account_part {
 	PL_ACCOUNT_OTHER,
 	PL_ACCOUNT_PARTS,
 };
+/* In `apart`, behind the parts. */
+enum {
+	PL_ACCOUNT_APART_OVERHEAD = PL_ACCOUNT_PARTS, /* of the arenas */
+	PL_ACCOUNT_APART_UNTOUCHED,
+	PL_ACCOUNT_APART_POOLS,
+	PL_ACCOUNT_APARTS,
+};
 enum { PL_ACCOUNT_CLASSES = 65 }; /* by size in units of 8 bytes: blocks of up to 512 */
 enum { PL_ACCOUNT_ALIGNMENT = 16 }; /* where nothing else is known */
 
@@ -50,6 +57,9 @@ struct pl_account {
 	/* What is in memory of that which allocators mapped that are linked into an object (pools.h), but for tracked
 	 * blocks within it. The taker's to fill. */
 	int64_t pools;
+	/* Of a family, so far: what processes had that came later, when they came, less what those had that ended, when they
+	 * ended. The taker's to fill. */
+	int64_t apart[PL_ACCOUNT_APARTS];
 	uint32_t others; /* processes that were added to this one: pl_account_add() */
 	/* By size class: free bytes in pools that also hold live blocks. */
 	uint64_t class_free[PL_ACCOUNT_CLASSES];
@@ -66,6 +76,7 @@ enum pl_rss_cause {
 	PL_CAUSE_TRACKED,     /* what the rows explain */
 	PL_CAUSE_ROUNDING,    /* what allocators add to it: an estimate */
 	PL_CAUSE_OLDER,       /* blocks from before the recording that were freed: below zero */
+	PL_CAUSE_PROCESSES,   /* of a family: those that came or ended, with all that they had then */
 	PL_CAUSE_POOLS,       /* allocators that are linked into an object */
 	PL_CAUSE_UNTOUCHED,   /* what of it is not in memory: below zero */
 	PL_CAUSE_ARENAS_FREE,
@@ -74,6 +85,10 @@ enum pl_rss_cause {
 	PL_CAUSE_SHARED,
 	PL_CAUSE_STACKS,
 	PL_CAUSE_OWN,
+	/* What pl_places_explain() finds in the rest: memory of the process's own that it mapped itself, or in the data of its
+	 * objects; and what is in use in the C library's heap and in no row. */
+	PL_CAUSE_MAPPED,
+	PL_CAUSE_HEAP_USED,
 	/* Above zero: memory that no hooked allocator gave out. Below: frees that no hook saw. */
 	PL_CAUSE_UNEXPLAINED,
 	PL_CAUSES,
@@ -86,11 +101,14 @@ struct pl_rss_growth {
 	bool fragmentation;
 	uint32_t class_size; /* of the pools that hold most of it; 0: it is not in pools */
 };
-/* `older`: bytes of blocks from before the recording that were freed. */
+/* All but PL_CAUSE_PROCESSES are within the lives of processes, and so is `tracked` to be, with `rounding`.
+ * `older`: bytes of blocks from before the recording that were freed. */
 void pl_rss_growth_compute(const struct pl_account *before, const struct pl_account *now, int64_t tracked, int64_t rounding,
 		       int64_t older, struct pl_rss_growth *ret);
 
 /* What an allocator adds to a Python block of this size on average; alignment as in the account. */
 uint32_t pl_account_rounding(uint64_t size, uint32_t alignment);
+/* The same of a block that is malloc's, however small: a header, and a least size. */
+uint32_t pl_account_malloc_rounding(uint64_t size);
 
 #endif

@@ -28,10 +28,22 @@
  *   PL_ARCH_NAME                 for people
  *   PL_ARCH_SHADOW_STACK_…       where /proc/PID/status says of a shadow stack, and how; "": nowhere
  *   PL_ARCH_ELF_MACHINE
- *   PL_ARCH_NT_STATE             the note of ptrace that has the vector registers
+ *   PL_ARCH_NT_STATE, _ELSE      the note of ptrace that has the vector registers, and the one where there is no such (0: none)
+ *   PL_ARCH_NT_STREAMING         the note of vectors in streaming mode (struct user_sve_header first), which a system call ends;
+ *                                0: there is no such mode
+ *   PL_ARCH_NT_SYSTEM_CALL       the note that says which system call a thread is in, an int that may be set to -1: none
+ *                                (0: the registers say it)
  *   PL_ARCH_GADGETS_IN_VDSO      what a remote call needs of the tracee's text may be in "[vdso]"
  *   PL_ARCH_RED_ZONE             bytes below the stack pointer that belong to the thread
  *   PL_ARCH_DWARF_…              numbers of registers in DWARF
+ *   PL_ARCH_SELF_IS_POINTER      pthread_self() is the thread pointer: pl_arch_thread_self() has nothing to find
+ *   PL_ARCH_THREAD_VECTOR        where from the thread pointer the dynamic thread vector is
+ *   PL_ARCH_STATIC_TLS_BELOW     static thread-local words are at negative offsets from the thread pointer, else at positive ones
+ *   PL_ARCH_TELLS_REFERENCES     the text shows whether a word is only jumped through; else whatever is not a PLT's may be
+ *                                loaded, and kept
+ *   PL_ARCH_SIGNS_RETURNS        addresses of return on stacks may have a code in their unused bits (pointer authentication)
+ *   PL_ARCH_MUTEX_BYTES          glibc's pthread_mutex_t
+ *   pl_arch_is_thread()          whether a thread may have its thread pointer there, by the word at it
  *
  * Breakpoint instructions (pl_arch_breakpoint): SIGTRAP comes with si_code PL_ARCH_BREAKPOINT_CODE,
  *   pl_registers_breakpoint()    is where the instruction is at which the thread stopped, and
@@ -81,6 +93,8 @@ struct pl_remote_frame {
 };
 int pl_arch_remote_frame(const pl_registers *regs, const void *xstate, size_t xstate_size, uint64_t signal_mask,
 			 uint64_t syscall_return_gadget, uint64_t sigreturn_gadget, struct pl_remote_frame *ret);
+/* Whether a system call takes something of this state (SVE) that the tracer must put back, as the frame does. */
+bool pl_arch_call_loses(const void *xstate, size_t xstate_size);
 void pl_arch_remote_frame_syscall(pl_registers *call, long number, const uint64_t arguments[6]);
 /* The same frame under a routine, which returns into it: its one argument. */
 void pl_arch_remote_frame_routine(pl_registers *call, uint64_t routine, uint64_t argument);
@@ -104,7 +118,7 @@ int pl_arch_data_references(uint64_t function, pl_arch_read read, pl_arch_is_dat
 			    uint64_t *references, size_t max, size_t *ret_count);
 /* Instructions in `text`, which lies at `address`, that refer to addresses from low to high, inclusive: jumps and
  * calls through the word there, and all others. What merely looks like one is visited too. Pieces of a text must
- * overlap by PL_ARCH_REFERENCE_BYTES. */
+ * overlap by PL_ARCH_REFERENCE_BYTES. Where not PL_ARCH_TELLS_REFERENCES, none is visited. */
 typedef void (*pl_arch_visit_reference)(void *context, uint64_t target, bool jump);
 void pl_arch_find_references(const uint8_t *text, size_t size, uint64_t address, uint64_t low, uint64_t high,
 			     pl_arch_visit_reference visit, void *context);
@@ -124,6 +138,8 @@ struct pl_thread_local {
 	uint64_t descriptor; /* the same */
 };
 int pl_arch_thread_local(uint64_t function, pl_arch_read read, void *context, struct pl_thread_local *ret);
+/* What pthread_self() gives, from the thread pointer on, by the code of pthread_self(). -ENOENT: it is not understood. */
+int pl_arch_thread_self(uint64_t function, pl_arch_read read, void *context, int64_t *ret);
 /* For `mov disp(%rip),%rax; ret` (PyInterpreterState_Head of 3.6): the address loaded. -ENOENT. */
 int pl_arch_loaded_word(uint64_t function, pl_arch_read read, void *context, uint64_t *ret_address);
 

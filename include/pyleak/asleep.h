@@ -27,6 +27,10 @@ int pl_asleep_read(pid_t pid, pid_t tid, struct pl_asleep *ret);
 /* Whether a thread that was seen twice has not run in between: then whatever was read of its stack meanwhile holds. */
 bool pl_asleep_same(const struct pl_asleep *before, const struct pl_asleep *after);
 
+/* A thread of the kernel's own that counts among those of the process: a worker of io_uring. It never runs code of the
+ * process, and no tracer can stop it. */
+bool pl_thread_is_kernels(pid_t pid, pid_t tid);
+
 /* Whether it waits for a child that shares its memory and has not called exec() (vfork, posix_spawn), if it is in D. */
 bool pl_asleep_may_wait_for_child(const struct pl_asleep *asleep);
 

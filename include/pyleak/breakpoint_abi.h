@@ -23,8 +23,13 @@
 
 #include "pyleak/probe.h"
 
+/* Whole pages, the largest that there are: PL_PAGE_MAX comes from meson.build, see page.h. */
+#if PL_PAGE_MAX < 0x2000
 #define PL_BREAKPOINT_CODE_SIZE 0x2000
-#define PL_BREAKPOINT_DATA_SIZE 0x1000
+#else
+#define PL_BREAKPOINT_CODE_SIZE PL_PAGE_MAX
+#endif
+#define PL_BREAKPOINT_DATA_SIZE PL_PAGE_MAX
 #define PL_BREAKPOINT_HOOKS 12
 
 /* In the data page. */

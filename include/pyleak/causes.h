@@ -5,6 +5,7 @@
 #include <stddef.h>
 
 #include "pyleak/error.h"
+#include "pyleak/row_types.h"
 #include "pyleak/stats.h"
 
 /*
@@ -26,6 +27,7 @@ struct pl_causes;
 struct pl_cause_facts {
 	int threads; /* of the process now; 0: not known */
 	int python;  /* 31105 for 3.11.5; 0: not known */
+	const struct pl_row_types *types; /* of the row's live objects; NULL: not known */
 };
 /* The number of a version as text, "3.11.5" or "3.11"; 0: it is none. */
 int pl_causes_version(const char *text);

@@ -2,6 +2,7 @@
 #ifndef PYLEAK_ELF_H
 #define PYLEAK_ELF_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -31,13 +32,15 @@ int pl_elf_class(const struct pl_elf *elf);   /* ELFCLASS64, … */
 int pl_elf_symbol(const struct pl_elf *elf, const char *name, uint64_t *ret_address, uint64_t *ret_size);
 /* As above, but in .symtab too for names with a compiler's suffix (`_PyObject.lto_priv.0`). */
 int pl_elf_symbol_prefix(const struct pl_elf *elf, const char *prefix, uint64_t *ret_address, uint64_t *ret_size);
-/* The function that a run-time address lies in: its name (valid until pl_elf_close()) and the distance from
- * its start. From .symtab or, where that has none, from .dynsym. -ENOENT if no symbol covers it. */
-int pl_elf_symbol_at(const struct pl_elf *elf, uint64_t address, const char **ret_name, uint64_t *ret_offset);
+/* The function that a run-time address lies in: its name (until the next call) and the distance from its start. From .symtab,
+ * of which no more than 8 bytes a function are kept, or where the file has none, from .dynsym. -ENOENT if no symbol covers it. */
+int pl_elf_symbol_at(struct pl_elf *elf, uint64_t address, const char **ret_name, uint64_t *ret_offset);
+/* Whether there is no .symtab: another file may know more. */
+bool pl_elf_is_stripped(struct pl_elf *elf);
 /* Run-time address and size of a section such as ".PyRuntime". */
 int pl_elf_section(const struct pl_elf *elf, const char *name, uint64_t *ret_address, uint64_t *ret_size);
 
-/* The allocator that is linked into an object, by the messages among its constants ("jemalloc"; static text); NULL: none that
+/* The allocator that is linked into an object, by the messages among its constants ("jemalloc", "jemalloc or mimalloc"; static text); NULL: none that
  * is known, or its file cannot be read. Takes as long as reading them: some 10 ms for 10 MB. */
 const char *pl_elf_linked_allocator(struct pl_space *space, const struct pl_maps *maps, const struct pl_map *map);
 

@@ -10,6 +10,7 @@
 #include "pyleak/facts.h"
 #include "pyleak/hook.h"
 #include "pyleak/python.h"
+#include "pyleak/resident.h"
 #include "pyleak/stats.h"
 
 /*
@@ -24,6 +25,7 @@ struct pl_engine_options {
 	bool apart;      /* what it adds to the sites is kept apart from what other processes add */
 	int frames;      /* kept for each allocation, 1 to 128 */
 	int native_frames; /* of the native stacks that sites get, 0 (none at all) to 64 */
+	uint64_t tables; /* inline: memory for the recorder's tables, in bytes; 0: a share of the process's own */
 	uint64_t sample; /* inline: one allocation per so many bytes on average; 0: every one */
 	bool native;     /* inline: the C library's allocators too */
 	bool park;       /* inline: leave CPython's free lists alone */
@@ -31,6 +33,11 @@ struct pl_engine_options {
 	/* Of the process before it was touched: told again to who adopts the probe. */
 	uint64_t rss;
 	struct pl_account account;
+	struct pl_arena_map arena_map; /* inline: see pl_account_arena_map() */
+	/* Where memory is that has an owner who is known (pl_account_places()), now: what is left is perhaps of an allocator that
+	 * is linked into an object. Called until the engine is freed or ended. NULL: such are not looked for. */
+	int (*places)(void *context, struct pl_range **ret, size_t *ret_count);
+	void *places_context;
 };
 
 /* The breakpoint engine: each allocation stops its thread. The tracer stays attached. */
@@ -72,6 +79,9 @@ struct pl_engine_library {
 /* What the inline engine hooks, or would hook, in a process: all objects with such words, in the order in which they are
  * mapped. The process is only read. *ret is the caller's, see pl_engine_libraries_free(). 0 or -errno. */
 int pl_engine_libraries(const struct pl_python *python, struct pl_engine_library **ret, size_t *ret_count);
+/* Those of them that are loaded now and have words that this engine leaves alone; the engine's own, until it is next called.
+ * NULL, and 0 of them, of the breakpoint engine, and without native allocators. */
+const struct pl_engine_library *pl_engine_left(const struct pl_engine *engine, size_t *ret_count);
 void pl_engine_libraries_free(struct pl_engine_library *libraries, size_t count);
 
 /* What pl_engine_run() does each time it wakes up, for who waits for several engines at once:
@@ -109,9 +119,46 @@ uint64_t pl_engine_memory(const struct pl_engine *engine);
  * pl_account); 0 also where that is not known. */
 struct pl_touched {
 	int64_t untouched, pools;
+	/* The caller's, or NULL: what is not in memory is added to this, by site. Not once the engine is finished. */
+	int64_t *by_site;
+	size_t site_count;
 };
-void pl_engine_touched(const struct pl_engine *engine, struct pl_touched *ret);
+void pl_engine_touched(struct pl_engine *engine, struct pl_touched *ret);
 double pl_engine_rounding(const struct pl_engine *engine, uint32_t alignment);
+
+/*
+ * Live blocks of some sites, as the recorder has them now. Of each group of sites at most `most` are kept, drawn from all
+ * that were seen; where there is much memory, a part of it is looked at, evenly spread: so a block that is not among
+ * them may be alive, and what is read at its address may be gone. Not seen: odd blocks of up to 16 bytes.
+ */
+struct pl_live_block {
+	uint64_t address, size; /* as the allocator gave it out: with an object's headers, if one is in it */
+	uint64_t rate; /* it was taken as a sample, one in so many bytes on average; 0: each is */
+};
+struct pl_live_blocks {
+	struct pl_live_block *items; /* [groups][most] */
+	uint64_t *seen; /* by group: how many were; the first of its items, as many as there are or `most`, are set */
+	size_t groups, most;
+};
+/* 0, -ENOMEM; free them in any case. For one engine, once: addresses of two processes do not mix. */
+int pl_live_blocks_init(struct pl_live_blocks *blocks, size_t groups, size_t most);
+/* group_of_site: [site_count], by number in the engine's sites; groups from `blocks->groups` on are not wanted (so it may
+ * be row_of_site of struct pl_rows). To be called before the engine is finished, when the tables go. 0; -ENOTSUP: not
+ * with breakpoints, or not any more; -errno. */
+int pl_engine_live_blocks(const struct pl_engine *engine, const uint32_t *group_of_site, size_t site_count,
+			  struct pl_live_blocks *blocks);
+size_t pl_live_blocks_kept(const struct pl_live_blocks *blocks, size_t group);
+/* How many blocks it stands for: of a sample the large ones are more likely to be there. */
+double pl_live_block_weight(const struct pl_live_block *block);
+void pl_live_blocks_free(struct pl_live_blocks *blocks);
+
+/* Sets has[site] for each site, of `count`, at which something of this process is live. */
+void pl_engine_live_sites(const struct pl_engine *engine, bool *has, size_t count);
+
+/* Ranges, in order, none overlapping another: bytes in memory of each that rows have, or allocators that are linked in, or
+ * pyleak itself. From a part of the tables where they are large. 0; -ENOTSUP: not known (with breakpoints, of samples, or
+ * not any more); -errno. */
+int pl_engine_owned(struct pl_engine *engine, const struct pl_range *ranges, size_t count, int64_t *ret);
 
 /* At once, and without a stop, nothing more is recorded; what was stays to be read. pl_engine_finish() then removes the
  * probe, even one that was to stay or was there before. 0; -errno: it goes on; -ENOTSUP: not with breakpoints. */

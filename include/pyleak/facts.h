@@ -19,6 +19,7 @@ struct pl_facts {
 	char engine[16]; /* "inline", "breakpoint" */
 	int frames;      /* kept for each allocation */
 	uint64_t sample; /* bytes for each sample; 0: every allocation is recorded */
+	uint64_t tables; /* bytes that --tables allows them; 0: by default */
 	bool native;     /* native allocators are recorded */
 	int64_t since_ns; /* when it began, on the clock of its snapshots */
 	struct timespec started; /* the same, CLOCK_REALTIME */
@@ -36,6 +37,11 @@ struct pl_losses {
 	uint64_t freed_before_count, freed_before_size;
 	/* Frees that no hook saw, found by the marks of the C library; they are in the figures. */
 	uint64_t freed_unseen_count, freed_unseen_size;
+	/* Tracebacks of which only the innermost frame was kept, because the recorder's tables had reached their limit. */
+	uint64_t shortened;
+	/* A state, and not a number of anything: since they are at their limit in spite of that, one allocation for so many bytes
+	 * on average is recorded, and what was allocated since is an estimate. 0: not. */
+	uint64_t sampling;
 };
 /* Adds those of another process. A process can claim anything: sums stop at the limit of their type. */
 void pl_losses_add(struct pl_losses *sum, const struct pl_losses *one);

@@ -21,7 +21,6 @@
  */
 
 enum pl_got_kind {
-	PL_GOT_UNSURE, /* not yet looked at: never given out */
 	PL_GOT_JUMPED, /* jumped through only */
 	PL_GOT_LOADED, /* loaded as a value */
 	PL_GOT_DATA,   /* a pointer in data */

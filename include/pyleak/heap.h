@@ -35,9 +35,17 @@ struct pl_arena_figures {
 /* `maps` as they are now. False: there are none that can be found. */
 bool pl_heap_count_arenas(const struct pl_heap_reader *reader, const struct pl_maps *maps, struct pl_arena_figures *ret);
 
+/* pymalloc's map of its arenas. Its root is 0: it was not found, or does not have all of the arenas, or is of another shape. */
+struct pl_arena_map pl_heap_arena_map(const struct pl_heap_reader *reader, const struct pl_maps *maps);
+
 struct pl_chunk_figures {
 	int64_t used, free;
 };
 bool pl_heap_count_chunks(const struct pl_heap_reader *reader, const struct pl_maps *maps, struct pl_chunk_figures *ret);
+
+/* Where the arenas are, *ret_arenas of them, and behind them glibc's heaps: all, in no order. *ret is the caller's to free.
+ * 0; -ENOENT: the arenas cannot be found; -ENOMEM. */
+int pl_heap_places(const struct pl_heap_reader *reader, const struct pl_maps *maps, struct pl_range **ret, size_t *ret_arenas,
+		   size_t *ret_count);
 
 #endif

@@ -10,6 +10,7 @@
 #include "pyleak/error.h"
 #include "pyleak/landing.h"
 #include "pyleak/probe.h"
+#include "pyleak/resident.h"
 #include "pyleak/trace.h"
 
 /*
@@ -59,6 +60,8 @@ bool pl_probe_is_kept(const struct pl_probe *probe);
  * lets go of it; to claim again what is held is harmless. Any number of processes can be claimed. Only who may
  * trace the process can claim it. -EBUSY: another has it; -EPERM. */
 int pl_probe_claim(pid_t pid);
+/* The same, but waits so long for another one: whoever reads a probe has the claim for fractions of a second. */
+int pl_probe_claim_within(pid_t pid, int64_t patience_ns);
 /* Goes on beside whoever has it: the user says that it is none of ours. */
 int pl_probe_claim_by_force(pid_t pid);
 bool pl_probe_is_claimed_by_force(pid_t pid);
@@ -69,9 +72,22 @@ void pl_probe_unclaim(pid_t pid, uint64_t start_time);
 pid_t pl_probe_claimant(pid_t pid);
 void pl_probe_unclaim_all(void);
 
+/* Where probes may be in a process with these mappings: at base + i × PL_PROBE_STRIDE, i < count. */
+struct pl_probe_places {
+	uint64_t base;
+	unsigned int count;
+};
+static inline struct pl_probe_places pl_probe_places(const struct pl_maps *maps)
+{
+	return pl_maps_end(maps) > PL_PROBE_BASE ? (struct pl_probe_places){PL_PROBE_BASE, PL_PROBE_PLACES} :
+						   (struct pl_probe_places){PL_PROBE_LOW_BASE, PL_PROBE_LOW_PLACES};
+}
+
 /* Where the tables of a probe at this base are. */
 static inline uint64_t pl_probe_tables_place(uint64_t base)
 {
+	if (base < PL_PROBE_BASE)
+		return PL_PROBE_LOW_TABLES_BASE + (base - PL_PROBE_LOW_BASE) / PL_PROBE_STRIDE * PL_PROBE_LOW_TABLES_STRIDE;
 	return PL_PROBE_TABLES_BASE + (base - PL_PROBE_BASE) / PL_PROBE_STRIDE * PL_PROBE_TABLES_STRIDE;
 }
 
@@ -145,6 +161,29 @@ int pl_probe_extend(struct pl_probe *probe, struct pl_landing *landing, const st
 		    uint32_t *ret_redirected, int64_t *ret_stop_ns);
 
 /*
+ * Changes words of the tables, which others may change too: those that hold what is expected, in their order, by one thread
+ * that is held. `done`: it was changed. Who calls has the claim. *ret_stop_ns: for how long a thread was held at most.
+ */
+struct pl_probe_change {
+	uint64_t address, expected, desired;
+	bool done;
+};
+int pl_probe_change(const struct pl_probe *probe, struct pl_probe_change *changes, size_t count, int64_t *ret_stop_ns);
+
+/*
+ * Gives pages of the tables back to the system, which are zeros then and stay mapped: changes a word to what says so, and, if
+ * that came about, gives back its pages, and changes the word once more. Between the two changes little time goes by.
+ */
+struct pl_probe_giving {
+	struct pl_probe_change before, after;
+	struct pl_range pages;
+	bool given;
+};
+/* The same of pages that nobody will ever write to again. */
+int pl_probe_drop(const struct pl_probe *probe, const struct pl_range *pages, size_t count, int64_t *ret_stop_ns);
+int pl_probe_give_back(const struct pl_probe *probe, struct pl_probe_giving *items, size_t count, int64_t *ret_stop_ns);
+
+/*
  * Removes a probe from a stopped tracee: puts every word back (copies of our entries that another
  * hook saved in static data too), disarms, and waits until all of this holds for every thread: no
  * register and no pending signal frame points into the code, and no thread will return into it.
@@ -166,6 +205,7 @@ int pl_probe_detach(pid_t pid, int64_t patience_ns, bool *ret_found, int64_t *re
 /* Whether the stopped threads could be in the probe now or later (exposed for its test). */
 bool pl_probe_quiescent(struct pl_tracee *tracee, const struct pl_probe *probe, const struct pl_maps *maps);
 
+#define PL_GUARDIAN_NAME "pyleak-guardian" /* of the process, as the kernel has it */
 /*
  * The guardian: a process of our own, in a session of its own, that waits for this one to end. If
  * it ends without pl_guardian_dismiss(), the guardian removes what was left in every process that it

@@ -53,7 +53,7 @@
 /* In the word of a native caller: its mapping is a pool's. */
 #define PL_INLINE_CALLER_POOL (1ull << 63)
 
-#define PL_INLINE_ABI 9
+#define PL_INLINE_ABI 13
 #define PL_INLINE_MARKER 0x6d61726b70796c21ull
 
 enum { PL_INLINE_IMAGE_OFFSET = 4096, PL_INLINE_CONFIG_OFFSET = 4608, PL_INLINE_TYPES_OFFSET = 8192,
@@ -134,7 +134,8 @@ _Static_assert((int)PL_INLINE_ENTRY_COUNT <= (int)PL_INLINE_ENTRIES_MAX, "the im
 
 /* What is special about a native entry, in config.flags. */
 enum {
-	PL_INLINE_NATIVE_GLIBC = 1,  /* the original is glibc's: the size of a block stands before it */
+	/* The original is glibc's: the size of a block stands before it. Of a free of Python's: that of what is no pool's. */
+	PL_INLINE_NATIVE_GLIBC = 1,
 	PL_INLINE_NATIVE_THROWS = 2, /* an operator new that throws: config.quiet is called first */
 	PL_INLINE_NATIVE_PYTHON = 4, /* the interpreter's own mmap: its arenas are not recorded */
 	PL_INLINE_NATIVE_POOL = 8,   /* mmap by an allocator that is linked into the object: of a site of its own */
@@ -248,6 +249,8 @@ struct pl_inline_config {
 	uint64_t frame_limit;    /* 1 … PL_INLINE_FRAMES_MAX */
 	uint64_t sample;         /* bytes per sample on average; 0: everything */
 	uint64_t pool_bytes;     /* of pymalloc's pools: 4096 or 16384; 0: there are none to read sizes from */
+	uint64_t arena_map;      /* 3.10+: the root of pymalloc's map of its arenas, see struct pl_arena_map; 0: not known */
+	uint32_t arena_node_bits, arena_leaf_bits;
 	uint64_t nested_size;    /* mem and obj requests larger than this reach the raw domain: 512; 0 with debug */
 	uint64_t control, slots, directory, pool, odd, totals, sites, index, frames, codes, code_index, code_map, arena, stacks, bounds, skips;
 	uint64_t slot_count;     /* thread slots besides slot 0; a power of two */
@@ -263,6 +266,7 @@ struct pl_inline_config {
 	uint64_t code_map_mask;
 	uint64_t arena_size;
 	/* For whoever finds the probe later; the recorder does not read these. */
+	uint64_t tables; /* --tables, in bytes; 0: a share of the process */
 	uint64_t pid, start_time; /* of the tracee, as in /proc/PID/stat, in its own namespace */
 	uint64_t planted_realtime, planted_monotonic; /* ns */
 	uint64_t python_hex;
@@ -286,6 +290,7 @@ struct pl_inline_config {
 	 * not throw is called, and where that has nothing to give, the original is jumped to. By entry of the kind ALLOC. */
 	uint64_t quiet[16];
 	int64_t thread_self; /* pthread_self() from the thread pointer, where they are not the same */
+	uint64_t page_bytes; /* of this kernel */
 };
 
 /* Whether the tables are so full that a traceback which is new gets a row of its top frame alone: three quarters. */
@@ -298,14 +303,145 @@ _Static_assert(PL_INLINE_IMAGE_OFFSET + sizeof(struct pl_inline_image) <= PL_INL
 _Static_assert(PL_INLINE_CONFIG_OFFSET + sizeof(struct pl_inline_config) <= PL_INLINE_TYPES_OFFSET, "the config fits its page");
 _Static_assert(PL_INLINE_TYPES_OFFSET + PL_INLINE_TYPES * PL_INLINE_TYPE_BYTES <= PL_INLINE_TEXT_OFFSET, "the copies fit their page");
 
-/* What the recorder does with an event. Written by the tracer (and THREADS by the recorder, when the
- * first interpreter with its own GIL shows up; in that mode it samples if config.sample is set). */
+/*
+ * What the recorder does with an event: a word of three bytes, each with one writer while it is armed, so that none is lost.
+ *
+ *   0  0: pass through. The tracer arms and disarms by writing the whole word.
+ *   1  1: the mem and obj domains do not run under one GIL: a slot for each thread, atomic adds. Set by the recorder when
+ *      the first interpreter with its own GIL shows up.
+ *   2  0: everything is recorded; else about one allocation in each so many bytes, by PL_INLINE_SAMPLE_GIVEN or as a power
+ *      of two. Written by the tracer when the tables are at their limit, from then on never lower.
+ *
+ * From one rate to another, also from none. Each block's row says by which rate it was taken (struct pl_inline_totals), so
+ * nothing that is in the map changes its meaning. A thread decides once, by the word that it has read; what it draws an
+ * interval by it keeps in its slot, and the block that ends the interval is of that rate, whatever is written meanwhile: its
+ * allocations were taken by that, those that follow by the next, each on its own. A tracer that dies before the byte, or
+ * after it, leaves a recorder that does the one or the other.
+ */
 enum pl_inline_mode {
-	PL_INLINE_OFF,            /* pass through */
-	PL_INLINE_GIL,            /* the mem and obj domains run under one GIL: plain adds, one slot */
-	PL_INLINE_THREADS,        /* they do not: a slot for each thread, atomic adds */
-	PL_INLINE_SAMPLE,         /* as GIL, but only about one allocation in each `sample` bytes */
+	PL_INLINE_OFF = 0,
+	PL_INLINE_GIL = 1,
+	PL_INLINE_MANY = 0x100,
+	PL_INLINE_THREADS = PL_INLINE_GIL | PL_INLINE_MANY,
+	PL_INLINE_SAMPLE_SHIFT = 16,
+	PL_INLINE_SAMPLE_GIVEN = 1, /* config.sample; else the exponent of … */
+	PL_INLINE_SAMPLE_MAX = 40,  /* … two, at most */
+	PL_INLINE_SAMPLE = PL_INLINE_GIL | PL_INLINE_SAMPLE_GIVEN << PL_INLINE_SAMPLE_SHIFT,
 };
+static inline bool pl_inline_is_armed(uint32_t mode) { return (uint8_t)mode != 0; }
+/* How allocations are sampled now; 0: not. */
+static inline uint32_t pl_inline_sampling(uint32_t mode) { return mode >> PL_INLINE_SAMPLE_SHIFT & 0x7f; }
+/* In bytes. A row's 0 is that of a row of no trace, too. `given`: config.sample */
+static inline uint64_t pl_inline_rate(uint32_t sampling, uint64_t given)
+{
+	if (sampling <= PL_INLINE_SAMPLE_GIVEN)
+		return given;
+	return (uint64_t)1 << (sampling < PL_INLINE_SAMPLE_MAX ? sampling : PL_INLINE_SAMPLE_MAX);
+}
+
+/*
+ * Reuse of rows. Sites that nothing live is of, and code objects that no such site names and that are dead, are used
+ * again. Who finds them is the tracer, from outside and without a stop; the recorder does no more than it did but for
+ * taking a spare row where it would have taken a new one. Nothing of this is on the way of an allocation whose site is
+ * in a cache. Without a tracer nothing is freed, and the tables fill up: see pl_inline_is_short().
+ *
+ * A row of a site goes through this:
+ *
+ *   in use ──(1)──> set aside ──(2,3)──> proven ──(4)──> spare ──> in use, by the recorder
+ *      ^───────── revived ──────┘
+ *
+ *   1. Its totals say that nothing lives (allocated = freed), and have not moved for a while. The lowest bit of `hash` is
+ *      cleared, one byte: the recorder compares whole hashes, whose lowest bit is always set, so that nobody finds it by the
+ *      index any more. Whoever has it already goes on with it, which is right: it keeps its frames, counts, and name.
+ *   2. Grace. A thread that may know the number is one that is between having chosen a site and having added to its
+ *      totals. All that time `outer` or `busy` of its slot is not 0, or `slotless` counts it. The tracer issues a
+ *      membarrier(), which is a barrier on all processors that run anything, so that whoever loaded an index or a cache
+ *      from before (1) is seen to be at work, and then waits until each slot was seen with both words 0, once, or its thread
+ *      dead. After that nobody who has found it by (1) is on the way.
+ *   3. Caches: entries of `top` that lead to it get a `code` that is nobody's, by one byte. The recorder may move entries
+ *      within their set while that is done, so it is followed by another grace, and by another look, until none is found.
+ *      Nobody can put it there again: nobody finds it.
+ *   4. The totals are read once more. If something lives by now, or it is a slot's last_site, it is revived: its hash is
+ *      restored. Else nobody will ever add to it: every block of it was freed, which is the last thing that is done with
+ *      it, and there is no way left to its number. The hash becomes 0, then the totals 0 with the next `generation`.
+ *
+ * A free of a block needs no grace: as long as it has not added to the totals, they say that the block lives, and it does
+ * nothing with the row after that. What is noted of blocks from before the probe has no flag; such rows are never freed,
+ * are never taken of the spare ones, and keep the row whose frames they share.
+ *
+ * A code object's row is in use while a row of a site names it, or its address is in code_map. It is set aside in the same
+ * way, and after a grace looked for again in both: in between a thread may have found it by its content. The caches of
+ * walks name only code objects that are in code_map, or forget them before they are looked at.
+ *
+ * Spare rows are lists, for sites by the room that they have for frames, for code objects by that for text: the head in the
+ * control page, the others by `next`. The tracer writes a head that is 0 only, and the recorder takes the first one
+ * by compare-and-swap. A write from outside may be seen in parts: a head says its number twice (pl_inline_spare()).
+ * That the first one is still followed by the same row is certain: to come back it would have to go through a grace,
+ * which waits for the thread that has looked at it.
+ *
+ * The tracer's death: a row that is set aside is used on, and found again by the next tracer, which goes on with it. Rows that
+ * it had freed and put into no list yet are found by their hash of 0, where the list that they would be in is empty: then
+ * they are in nobody's list, and after a grace in nobody's hands. Code objects that were lost so stay lost: memory, nothing
+ * else.
+ *
+ * Another reader at the same time sees by the generation that a row is another one, and by `reused` that what it knows
+ * of code objects is not current. The indexes keep the words of rows that were freed: such a word is used again by whoever
+ * wants to add one (the row's hash is 0, or belongs elsewhere), and no word becomes 0 again, which would cut a search short.
+ */
+enum {
+	PL_INLINE_ROOM_WORDS = 4, /* frames are given out in multiples of this */
+	PL_INLINE_SITE_ROOMS = 34,
+	PL_INLINE_TEXT_LEAST = 64,
+	PL_INLINE_TEXT_ROOMS = 53,
+	PL_INLINE_CODE_NOBODY = 0xff, /* as the highest byte of `code` in a cache: no address has it */
+};
+static inline uint64_t pl_inline_spare(uint32_t number)
+{
+	return number ? number | (uint64_t)~number << 32 : 0;
+}
+/* The number that a head names; 0: none, or it is being written. */
+static inline uint32_t pl_inline_spare_number(uint64_t head)
+{
+	return (uint32_t)head == ~(uint32_t)(head >> 32) ? (uint32_t)head : 0;
+}
+/* Rooms for text: 64 bytes, and four steps for each power of two above. The smallest that has room for `size`. */
+static inline uint32_t pl_inline_text_room(uint64_t size)
+{
+	uint32_t power;
+
+	if (size <= PL_INLINE_TEXT_LEAST)
+		return 0;
+	power = 57 - (uint32_t)__builtin_clzll(size - 1);
+	return 4 * power + (uint32_t)((size - 1 - ((uint64_t)PL_INLINE_TEXT_LEAST << power)) >> (4 + power)) + 1;
+}
+static inline uint64_t pl_inline_text_bytes(uint32_t room)
+{
+	const uint32_t power = room ? (room - 1) / 4 : 0;
+
+	return room ? ((uint64_t)PL_INLINE_TEXT_LEAST << power) + (((uint64_t)(room - 1) % 4 + 1) << (4 + power))
+		    : PL_INLINE_TEXT_LEAST;
+}
+
+/*
+ * Where an index looks for a hash at its i-th step: in four tables of growing size, one after the other, 16 steps in each,
+ * so that few rows touch few pages. Like one search: what is in a later table is there because the steps in the earlier ones
+ * found no free word, and no word becomes free (0) again. `mask`: of a size of 1024 or more.
+ */
+enum { PL_INLINE_LEVEL_PROBES = 16 };
+static inline uint64_t pl_inline_place(uint64_t hash, uint32_t i, uint64_t mask)
+{
+	const uint32_t level = i / PL_INLINE_LEVEL_PROBES;
+	const uint64_t size = (mask + 1) >> (level < 3 ? 6 - 2 * level : 1);
+
+	return size + ((hash + i % PL_INLINE_LEVEL_PROBES) & (size - 1));
+}
+/* Whether a search for the hash comes to this place. */
+static inline bool pl_inline_leads_to(uint64_t hash, uint64_t place)
+{
+	const uint64_t size = (uint64_t)1 << (63 - __builtin_clzll(place | 1));
+
+	return ((place - hash) & (size - 1)) < PL_INLINE_LEVEL_PROBES;
+}
 
 /*
  * The control page. Counters of what was lost only grow; every one is a number of events unless it
@@ -335,6 +471,12 @@ struct pl_inline_control {
 	/* The main thread's stack as it was when the tracer looked last; check as in struct pl_inline_bounds, with
 	 * 0 for the owner. */
 	uint64_t main_low, main_high, main_check;
+	/* Of the reuse of rows: see struct pl_inline_reuse below. */
+	uint64_t slotless;     /* threads that are at work without a slot, at this moment */
+	uint64_t reused;       /* how often rows were freed: written by the tracer before it does */
+	uint64_t site_limit;   /* rows of sites before new tracebacks are cut to one frame; 0: none; written by the tracer */
+	uint64_t shortened;    /* tracebacks that were cut */
+	uint64_t spare_sites[PL_INLINE_SITE_ROOMS], spare_codes[PL_INLINE_TEXT_ROOMS];
 };
 _Static_assert(sizeof(struct pl_inline_control) <= 4096, "one page");
 
@@ -362,7 +504,7 @@ _Static_assert(sizeof(struct pl_inline_control) <= 4096, "one page");
 enum {
 	PL_INLINE_CHUNK_SHIFT = 26,
 	PL_INLINE_CHUNK_BYTES = 1 << 24,
-	PL_INLINE_DIRECTORY_ENTRIES = 1 << 21,
+	PL_INLINE_DIRECTORY_ENTRIES = 1 << 22, /* 48 bits of addresses */
 	PL_INLINE_SIZE_BITS = 11,
 	PL_INLINE_SIZE_SPILLED = (1 << PL_INLINE_SIZE_BITS) - 1,
 	PL_INLINE_SPILL_WORDS = 5,
@@ -373,6 +515,45 @@ enum {
 	PL_INLINE_SITES_MAX = 1 << 18,
 };
 
+/*
+ * A chunk that came to hold nothing is given back to the system, while the recorder goes on. All of it is in the word of the
+ * directory, which the tracer has changed by compare-and-swap in one held thread (struct pl_probe_errand):
+ *
+ *   chunk ──(1)──> LEFT ──(2: grace, look)──(3)──> EMPTY ──(4: madvise)──(5)──> chunk
+ *     ^──── a hook ──┘                               └── a hook: another chunk of the pool
+ *
+ *   1. From now on a hook that comes to the word and finds LEFT puts the chunk back itself, by one compare-and-swap, and
+ *      goes on as ever: nothing is lost, and (3) will find another word.
+ *   2. A grace, as for rows (see "Reuse of rows"): after it no thread is on its way that had the chunk from before (1) and
+ *      may write into it. All that write an entry which is not 0 say so by `outer`, `busy` or `slotless` while they have
+ *      the chunk. Then all of the chunk is looked at, and found to be zeros, or the word is put back.
+ *   3. This succeeds only if nobody was here since (1): then the chunk is what was seen, nothing, and nobody has it.
+ *      From now on a block that is freed is none of this chunk's; one that is born makes another chunk.
+ *   4. MADV_DONTNEED: the pages are zeros, as they were, and no memory.
+ *   5. The chunk is back, if no other has come into its place; else it is lost, which is addresses and no memory. (If the
+ *      tracer died before (4) was done, the next gives its pages back: no word leads to it, before and after a grace.)
+ *      Chunks are given back only while more than half of the pool was never used.
+ *
+ * A hook that frees needs no grace: it may have the chunk from before (1), and be as late as it likes. It writes nothing
+ * but zeros, and only where it has found an entry; if it had found one after (2), that would not have seen zeros only; and
+ * what it reads of a chunk that was given back is 0, as it was. This is why the pages stay mapped, and why a chunk
+ * never serves other addresses.
+ *
+ * The tracer's death: LEFT is undone by the next hook that comes there, and is as good as before for all others; or by the
+ * next tracer that looks for empty chunks (it has the claim: nobody is at work then). EMPTY is as good as 0, and stays until a
+ * hook brings another chunk: a thread may make the call of (4) long after the tracer died, or gave up waiting for it.
+ * A forked child has neither directory nor chunks. Tests: test_given_back.c, test_given_back.py.
+ */
+#define PL_INLINE_CHUNK_LEFT (1ull << 63)
+#define PL_INLINE_CHUNK_EMPTY (3ull << 62)
+#define PL_INLINE_CHUNK_STATE (3ull << 62)
+
+/* The chunk that a word of the directory leads to, also one that is about to leave. */
+static inline uint64_t pl_inline_chunk(uint64_t word)
+{
+	return (word & PL_INLINE_CHUNK_STATE) == PL_INLINE_CHUNK_LEFT ? word & ~PL_INLINE_CHUNK_STATE : word;
+}
+
 /* Open addressing on the block's address, at most PL_INLINE_PROBES steps. address: 0 never used, 1 free again. */
 struct pl_inline_odd {
 	uint64_t address;
@@ -381,7 +562,7 @@ struct pl_inline_odd {
 };
 
 /*
- * Sites. Numbers are given in order and never change their meaning.
+ * Sites. Numbers are given in order; one that nothing live needs may get another meaning, and then another generation.
  *
  * Totals only grow. allocated is added before the block is given out and freed after that, so at any
  * instant allocated >= freed, in size and in count. Plain fields are written under the main GIL only,
@@ -396,7 +577,8 @@ struct pl_inline_odd {
  * rows then are of (trace, class of size), so that every block of a row has about the same p:
  * p of the row's average allocated size. An unbiased estimate of a trace is the sum over its rows of
  * n / p (blocks) and bytes / p; its variance the sum of n (1 − p) / p² and n s² (1 − p) / p², for the
- * live ones n = allocated − freed. PL_INLINE_SITE_UNKNOWN is not used; rows may have no frames.
+ * live ones n = allocated − freed. PL_INLINE_SITE_UNKNOWN is not used; rows may have no frames. Blocks that were taken
+ * before all that, or by another rate, are of other rows.
  */
 struct pl_inline_totals {
 	uint64_t first_freed_size, first_freed_count;
@@ -405,7 +587,11 @@ struct pl_inline_totals {
 	uint64_t allocated_size, allocated_count;
 	uint64_t shared_allocated_size, shared_allocated_count;
 	uint64_t first_allocated_size, first_allocated_count;
-	uint64_t unused[4];
+	uint32_t generation; /* how often the row was freed */
+	uint32_t next;       /* of a spare row */
+	uint32_t room;       /* for frames, in PL_INLINE_ROOM_WORDS; stays */
+	uint32_t sampling;   /* how its blocks were taken: pl_inline_rate(); set before the row is found by anybody */
+	uint64_t unused[2];
 } __attribute__((aligned(128))); /* 96 would make each hook multiply: 2 % of a loop that allocates */
 _Static_assert(offsetof(struct pl_inline_totals, freed_size) / 64 == offsetof(struct pl_inline_totals, allocated_count) / 64,
 	"the plain fields of a row are in one cache line");
@@ -417,8 +603,8 @@ enum {
 	PL_INLINE_SITE_FIRST,
 };
 
-/* hash is stored last: a row with hash 0 is not ready (and has no totals yet). UNKNOWN and LOST have
- * no row. */
+/* hash is stored last: a row with hash 0 is not ready (and has no totals yet), or spare. With the lowest bit 0 it is set
+ * aside, and else as good as any other. UNKNOWN and LOST have no row. */
 struct pl_inline_site {
 	uint64_t hash;
 	uint32_t frames; /* index of the first (innermost) of `count` words in frames */
@@ -457,13 +643,15 @@ enum { PL_INLINE_FILENAME_MAX = 4096, PL_INLINE_NAME_MAX = 1024, PL_INLINE_LINES
  * In the arena from `data` on: file name, name, line table, each *_bytes long. kind: bytes per
  * character (1: Latin-1, of which ASCII is a part; 2; 4), as CPython stores it. */
 struct pl_inline_code {
-	uint64_t hash; /* stored last */
+	uint64_t hash; /* stored last; 0, and the lowest bit: as of a site */
 	uint64_t data;
 	uint32_t filename_bytes, name_bytes, lines_bytes;
 	int32_t first_line;
 	uint8_t filename_kind, name_kind;
 	uint16_t flags;
-	uint32_t reserved[7];
+	uint32_t room; /* for text: pl_inline_text_bytes() */
+	uint32_t next; /* of a spare row */
+	uint32_t reserved[5];
 };
 _Static_assert(sizeof(struct pl_inline_code) == 64, "rows do not straddle cache lines");
 
@@ -484,6 +672,10 @@ enum { PL_INLINE_PROBES = 64 }; /* longest search in any hash table */
  * same. And only if the tracer has granted more claims than were made. It grants a few at a time, when it has read
  * what there was: without a tracer nothing is copied. Several tracers see the same ring; that is all right,
  * since reading takes nothing out, and `sequence` tells what was overwritten.
+ *
+ * Of the sites of Python's own allocators none is taken until the tracer asks: there `skips` is 0, or which allocation from
+ * the next one on that the caches of a slot do not know is taken. So to ask it also makes the caches forget the site, by
+ * one byte of its code object's address (struct pl_inline_top): that costs the recorder nothing where nobody asks.
  *
  * What may be read without a fault? A copy that ran off the end of a stack would kill the process. So the
  * recorder reads nothing but what the tracer has seen to be the running thread's own stack:
@@ -516,14 +708,15 @@ struct pl_inline_stack {
 	uint64_t pc, sp, bp; /* of the caller, after the return; the copy begins at sp */
 	uint32_t site;
 	uint32_t bytes; /* copied */
-	uint64_t reserved;
+	uint32_t meanwhile; /* site of the last allocation with the GIL, whoever made it */
+	uint32_t tid;       /* of this thread, in its own namespace, where the tracer said how to tell it; 0 */
 	uint8_t copy[PL_INLINE_STACK_BYTES - 64];
 };
 _Static_assert(sizeof(struct pl_inline_stack) == PL_INLINE_STACK_BYTES, "the ring is of whole pages");
 
 /*
  * A slot: what a thread remembers of its last frame walks. Slot 0 belongs to the holder of the main
- * GIL; the others to the thread whose pthread_self() is in owner, for ever. The tracer need not read them.
+ * GIL; the others to the thread whose thread pointer is in owner, for ever. The tracer need not read them.
  */
 enum { PL_INLINE_FRAMES_MAX = 128, PL_INLINE_TOP_BITS = 10, PL_INLINE_TOPS = 1 << PL_INLINE_TOP_BITS,
        PL_INLINE_TOP_WAYS = 4, PL_INLINE_SEEN_BITS = 12, PL_INLINE_SEEN = 1 << PL_INLINE_SEEN_BITS,
@@ -588,6 +781,8 @@ struct pl_inline_slot {
 	uint32_t generation; /* `seen` of another one is forgotten */
 	uint32_t levels;     /* how many there are */
 	uint64_t below;      /* the frame that called that of level 0; 0: nobody did */
+	uint32_t drawn;      /* what `countdown` was drawn by, as in the mode; 0: not yet */
+	uint32_t fired;      /* the same of the last sample; 0: there was none */
 	struct pl_inline_top top[PL_INLINE_TOPS][PL_INLINE_TOP_WAYS] __attribute__((aligned(64)));
 	struct pl_inline_seen seen[PL_INLINE_SEEN];
 	struct pl_inline_level level[PL_INLINE_LEVELS];

@@ -8,21 +8,23 @@
 
 #include "pyleak/error.h"
 #include "pyleak/maps.h"
+#include "pyleak/page.h"
 #include "pyleak/trace.h"
 
 /*
- * The landing page: where words lead that a program loads as values. It may have kept what it loaded anywhere (in an
+ * The landing page: where words lead that a program loads as values, and those of the interpreter's types that it loads long
+ * before it calls through them (engine/free_lists.c). It may have kept what it loaded anywhere (in an
  * object of its heap, in a register that a deeper frame has pushed), so what such a word was given stays good for as long
- * as the process lives. Two pages apart from the probe:
+ * as the process lives. Two pages (of the largest that there are) apart from the probe:
  *
- *   PL_LANDING_BASE + i × PL_LANDING_STRIDE
+ *   PL_LANDING_BASE or _LOW_BASE + i × PL_LANDING_STRIDE
  *   ┌───────────────────────────────┐ 0x0000  r-x, private, anonymous: written from outside only
  *   │ struct pl_landing_header      │
  *   │ struct pl_landing_row[]       │ which function each stub stands for
  *   │ stubs, 16 bytes each          │ pl_arch_stub(): jmp *word(%rip)
- *   ├───────────────────────────────┤ 0x1000  rw-, private, anonymous; a forked child has a copy
+ *   ├───────────────────────────────┤ PL_LANDING_WORDS  rw-, private, anonymous; a forked child has a copy
  *   │ a word for each stub          │ the function itself, or while it records the recorder's entry for it
- *   └───────────────────────────────┘ 0x2000
+ *   └───────────────────────────────┘ PL_LANDING_SIZE
  *
  * A word is a hook like any other (PL_PROBE_HOOK_LANDING): put back at the end. A stub is two instructions, the second
  * of which reads the word and jumps: a thread stopped in front of it goes where the word leads then. So nobody has to be
@@ -37,15 +39,17 @@
 enum {
 	PL_LANDING_VERSION = 1,
 	PL_LANDING_PLACES = 4,
-	PL_LANDING_SIZE = 0x2000,
+	PL_LANDING_SIZE = 2 * PL_PAGE_MAX,
 	PL_LANDING_CAPACITY = 120,
 	PL_LANDING_STUBS = 0x800,  /* offsets */
-	PL_LANDING_WORDS = 0x1000,
+	PL_LANDING_FILLED = 0x1000, /* with the stubs: nothing is behind it on the first page */
+	PL_LANDING_WORDS = PL_PAGE_MAX,
 	PL_LANDING_STUB_SIZE = 16,
 };
 /* Behind the places of probes, see probe.h. */
 #define PL_LANDING_BASE 0x70797e000000
-#define PL_LANDING_STRIDE 0x10000
+#define PL_LANDING_LOW_BASE 0x20f0000000
+#define PL_LANDING_STRIDE ((PL_LANDING_SIZE + UINT64_C(0xffff)) & ~UINT64_C(0xffff))
 
 struct pl_landing_header {
 	char magic[8];    /* written last */

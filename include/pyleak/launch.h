@@ -40,6 +40,9 @@ pid_t pl_launch_pid(const struct pl_launch *launch);
 /* Until the question is answered with THIS: *ret_pid then stands at the entry of a system call, and nothing else is
  * traced. -ESRCH: all of it has ended before; -EPERM, -ENOSYS: it may not be traced. */
 int pl_launch_follow(struct pl_launch *launch, pl_launch_question *ask, void *context, pid_t *ret_pid);
+/* The same again of a process that was let go and has called execve() since: it stands in pl_launch_follow() as if it were
+ * about to begin. 0; -ESRCH, -EPERM: it goes on by itself. */
+int pl_launch_again(struct pl_launch *launch, pid_t pid);
 /* Lets the process that is held go, if nobody has taken it over. */
 void pl_launch_release(struct pl_launch *launch);
 

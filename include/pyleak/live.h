@@ -9,6 +9,7 @@
 #include "pyleak/error.h"
 #include "pyleak/facts.h"
 #include "pyleak/headroom.h"
+#include "pyleak/row_types.h"
 #include "pyleak/stats.h"
 #include "pyleak/verdict.h"
 
@@ -30,9 +31,14 @@ struct pl_live_facts {
 };
 
 struct pl_live_options {
+	/* What the live blocks of a row are, asked for a row that is opened, at each snapshot; NULL: nobody knows. */
+	void (*look_at_row)(void *context, const struct pl_sites *sites, const struct pl_row *row, enum pl_group group_by,
+			    struct pl_row_types *ret);
+	void *look_context;
 	struct pl_rows_options rows; /* what is shown, and how at first */
 	int64_t interval_ns;         /* over how long changes are shown */
 	bool color;
+	bool holders;     /* who keeps a row can be asked: see pl_live_wants_held() */
 	bool suspend;     /* ^Z stops pyleak; else it does nothing */
 };
 
@@ -43,6 +49,9 @@ struct pl_live_state {
 	size_t processes; /* that are recorded now */
 	pid_t source_pid; /* whose file system source lines are read from; 0: no source lines */
 	struct pl_headroom headroom; /* limit 0: not known */
+	bool collector_off;      /* the collector of cycles is, or never runs by itself */
+	bool collector_counted;
+	uint64_t full;           /* full collections since the recording began, if they are counted */
 };
 
 /*
@@ -59,6 +68,11 @@ int pl_live_update(struct pl_live *live, struct pl_snapshot *now, const struct p
 /* To be called often, some fifty times a second: keys, a terminal of another size, ^Z. Draws what has changed by
  * them. False: the user wants to quit. */
 bool pl_live_look(struct pl_live *live);
+
+/* Whether the user has asked who keeps the opened row, since it was asked the last time; says which row that is. */
+bool pl_live_wants_held(struct pl_live *live, const struct pl_sites **ret_sites, struct pl_row *ret_row, enum pl_group *ret_group_by);
+/* What there is to say of it, in lines; shown as long as the row is opened. Draws. */
+void pl_live_show_held(struct pl_live *live, const char *text);
 
 /* How the rows are grouped and sorted now, for a report that follows. */
 void pl_live_selection(const struct pl_live *live, enum pl_group *ret_group_by, enum pl_sort *ret_sort);

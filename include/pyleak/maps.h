@@ -41,6 +41,8 @@ void pl_maps_free(struct pl_maps *maps);
  * overcommit. UINT64_MAX: no limit. */
 uint64_t pl_address_space_left(pid_t pid);
 
+/* The end of the last of the program's mappings: near it ends what may be mapped at all (the stack is there). */
+uint64_t pl_maps_end(const struct pl_maps *maps);
 /* The mapping that contains address, or NULL. */
 const struct pl_map *pl_maps_find(const struct pl_maps *maps, uint64_t address);
 /* A number, not 0, for the file that a mapping shows, to be compared with one that was kept. */

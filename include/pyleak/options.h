@@ -19,7 +19,7 @@
 enum pl_exit { PL_EXIT_DONE = 0, PL_EXIT_FAILED = 1, PL_EXIT_USAGE = 2, PL_EXIT_GREW = 3,
 	       PL_EXIT_NOT_EXECUTED = 126, PL_EXIT_NOT_FOUND = 127 /* run: as a shell has them */ };
 
-enum pl_command { PL_COMMAND_PS, PL_COMMAND_ATTACH, PL_COMMAND_RUN, PL_COMMAND_DIFF, PL_COMMAND_DETACH, PL_COMMAND_HEAP, PL_COMMAND_HOLDERS, PL_COMMAND_DOCTOR, PL_COMMAND_REPORT, PL_COMMAND_COUNT };
+enum pl_command { PL_COMMAND_PS, PL_COMMAND_ATTACH, PL_COMMAND_RUN, PL_COMMAND_DIFF, PL_COMMAND_WHY, PL_COMMAND_DETACH, PL_COMMAND_HEAP, PL_COMMAND_HOLDERS, PL_COMMAND_DOCTOR, PL_COMMAND_REPORT, PL_COMMAND_COUNT };
 enum pl_engine_kind { PL_ENGINE_INLINE, PL_ENGINE_BREAKPOINT };
 enum pl_color { PL_COLOR_AUTO, PL_COLOR_ALWAYS, PL_COLOR_NEVER };
 
@@ -29,10 +29,13 @@ struct pl_options {
 	pid_t pid_option; /* of --pid: with the operand it says the same, or it is an error */
 	const char *process; /* a name instead; NULL: none given */
 	char *const *program; /* `run`: the arguments of what is started, NULL-terminated */
-	const char *files[2]; /* recordings; NULL: none given */
+	const char *files[2]; /* recordings, or core files; NULL: none given */
+	bool info; /* `report`: what is in them, and no more */
+	const char *save, *sysroot;
 	int64_t from_ns, to_ns; /* which snapshots of them; -1: none given */
 	int64_t interval_ns;
-	int64_t duration_ns; /* 0: attach: until ^C; diff: until --count */
+	bool interval_given;
+	int64_t duration_ns; /* 0: attach: until ^C; diff: until --count; why: for eight windows */
 	int64_t count;
 	bool count_given;
 	bool frames_given, sample_given, domain_given; /* else they are not missed in a probe that has others */
@@ -46,12 +49,14 @@ struct pl_options {
 	bool python, native;
 	enum pl_engine_kind engine;
 	uint64_t sample;
+	uint64_t tables; /* of the recorder in the process, in bytes; 0: a share */
 	bool sort_given; /* without it, a difference is in the order of differences */
 	bool limit_given; /* on the command line: without it, a format that is one document has all rows */
 	enum pl_format format;
 	bool format_given; /* without it, the name of the output decides */
 	const char *output; /* NULL: stdout */
 	const char *listen; /* NULL: nowhere */
+	const char *listen_token; /* a file; NULL: anybody may ask */
 	bool force;
 	bool fail_above_set;
 	uint64_t fail_above;
@@ -59,6 +64,7 @@ struct pl_options {
 	bool keep;
 	const char *type; /* --type; NULL: none given */
 	int64_t max_stop_ns;
+	bool holders; /* who keeps the live blocks of each row of the last report */
 	bool children; /* the family of the process too */
 	bool per_process; /* rows of each process */
 	enum pl_color color;
@@ -78,6 +84,7 @@ int pl_command_ps(const struct pl_options *options);
 int pl_command_attach(const struct pl_options *options);
 int pl_command_run(const struct pl_options *options);
 int pl_command_diff(const struct pl_options *options);
+int pl_command_why(const struct pl_options *options);
 int pl_command_detach(const struct pl_options *options);
 int pl_command_report(const struct pl_options *options);
 int pl_command_heap(const struct pl_options *options);

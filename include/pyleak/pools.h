@@ -16,10 +16,22 @@ struct pl_pool {
 	const char *allocator; /* "jemalloc" */
 	int64_t mapped;        /* bytes of address space that it took, since the snapshot before or the start */
 	int64_t size;          /* of them in memory */
-	/* The lines that it mapped most for; the innermost that are no library's. */
+	/* A hint, by the first of these that gives any: the innermost lines that are no library's, most first. */
 	const struct pl_frame *lines[PL_POOL_LINES];
-	int64_t line_mapped[PL_POOL_LINES];
+	int64_t line_weight[PL_POOL_LINES];
 	size_t line_count;
+	enum pl_pool_lines {
+		/* Of the blocks that are recorded below them in the object's package (its wrappers in Python, its own blocks of
+		 * the C library) many stayed. */
+		PL_POOL_KEPT,
+		/* It mapped for them; the line that found it full is mostly not the one that had filled it. */
+		PL_POOL_MAPPED,
+		/* It has mapped nothing, because it fills what it had: the object's own code allocated for them, freed or not,
+		 * as far as that is recorded (Apache Arrow's pools), and most of that has a line. */
+		PL_POOL_ALLOCATED,
+		/* The package allocated below them, whatever and wherever. */
+		PL_POOL_WORKED,
+	} lines_by;
 };
 
 struct pl_pools {

@@ -7,7 +7,7 @@
  * recognised, and what has to be put back. Read by this pyleak, by the guardian, and by the next
  * pyleak that comes along; also included by assembly (constants only).
  *
- *   PL_PROBE_BASE + i × PL_PROBE_STRIDE        r-x, private, anonymous: written from outside only
+ *   PL_PROBE_BASE or _LOW_BASE + i × PL_PROBE_STRIDE        r-x, private, anonymous: written from outside only
  *   ┌───────────────────────────────┐ 0x0000
  *   │ struct pl_probe_header        │ magic, ABI, the process it was made for, saved SIGTRAP action
  *   │ struct pl_probe_hook[]        │ one for each redirected word: address, original, entry
@@ -19,7 +19,7 @@
  *   │ data of the engine            │ rw-, private, anonymous; a forked child sees zeros
  *   └───────────────────────────────┘ total_size
  *
- *   PL_PROBE_TABLES_BASE + i × PL_PROBE_TABLES_STRIDE       rw-, likewise, not reserved
+ *   PL_PROBE_TABLES_BASE + i × PL_PROBE_TABLES_STRIDE (or _LOW_…)       rw-, likewise, not reserved
  *   ┌───────────────────────────────┐
  *   │ tables of the engine          │ (inline only: sites, traces, the map of live blocks)
  *   └───────────────────────────────┘ tables_size
@@ -35,6 +35,12 @@
 #define PL_PROBE_PLACES 16
 #define PL_PROBE_TABLES_BASE 0x707a00000000
 #define PL_PROBE_TABLES_STRIDE 0x4000000000 /* 256 GiB */
+/* The same in processes whose addresses do not go so far: 39 bits on kernels for small machines, 42 with pages of 64 KiB.
+ * Programs are put from two thirds of 39 bits on, or higher, and what they map is below the end. */
+#define PL_PROBE_LOW_BASE 0x20796c0000
+#define PL_PROBE_LOW_PLACES 8
+#define PL_PROBE_LOW_TABLES_BASE 0x2100000000
+#define PL_PROBE_LOW_TABLES_STRIDE 0x500000000 /* 20 GiB */
 
 #define PL_PROBE_ABI 3
 #define PL_PROBE_MAX_HOOKS 120
@@ -119,7 +125,7 @@ struct pl_probe_errand {
 	uint32_t state;  /* the tracer's ASKED, before a thread is sent; IDLE again when the routine is through */
 	uint32_t next;   /* the first row to be done */
 	uint32_t count;  /* rows */
-	uint32_t reserved;
+	uint32_t page_bytes; /* of this kernel; 0: 4096 */
 	uint64_t page;   /* of a read-only mapping, writable at this moment; 0: none */
 	struct pl_probe_errand_row rows[PL_PROBE_ERRAND_ROWS];
 };
@@ -140,7 +146,7 @@ enum pl_probe_hook_kind {
 	PL_PROBE_HOOK_GOT,
 	/* A word of the landing page (landing.h): nobody but its stub reads it. */
 	PL_PROBE_HOOK_LANDING,
-	/* A word of a loaded object that is loaded as a value. It leads to a stub of the landing page, which is not a
+	/* A word of a loaded object that is loaded as a value, or a type's tp_dealloc. It leads to a stub of the landing page, which is not a
 	 * part of the probe and stays: that such a word holds something else by then, or was copied, is harmless. */
 	PL_PROBE_HOOK_LOADED,
 };

@@ -54,6 +54,10 @@ bool pl_process_is_alive(pid_t pid, uint64_t start_time);
 
 /* Thread ids of a process, in /proc's order; *ret_tids is the caller's to free. -ESRCH. */
 int pl_process_threads(pid_t pid, pid_t **ret_tids, size_t *ret_count);
+/* The name of a thread (PR_SET_NAME) by the number that it has in the innermost of its namespaces, as gettid() gives it there.
+ * -ESRCH: there is none. */
+enum { PL_PROCESS_THREAD_NAME = 16 };
+int pl_process_thread_name(pid_t pid, pid_t own_tid, char ret[PL_PROCESS_THREAD_NAME]);
 /* A process and those that descend from it, each behind its parent; *ret_pids is the caller's to free. -ESRCH. */
 int pl_process_family(pid_t pid, pid_t **ret_pids, size_t *ret_count);
 /* The children that one thread has made; *ret_pids is the caller's to free. -ESRCH: it ended, or the kernel does not say. */

@@ -66,6 +66,16 @@ struct pl_python_free_lists {
 	struct pl_parked_objects objects; /* up to 3.13 */
 };
 
+/*
+ * arena_map_root of Objects/obmalloc.c (3.10 and later), by which pymalloc tells its own blocks from those of malloc(). Three
+ * levels by the bits of an address: two of pointers to nodes, each for so many bits; in the last, for each MiB, in which part
+ * of it an arena lies.
+ */
+struct pl_arena_map {
+	uint64_t root; /* 0: it is not known */
+	uint32_t node_bits, leaf_bits;
+};
+
 struct pl_python {
 	struct pl_space *space; /* what it is read from: borrowed */
 	pid_t pid;              /* the same process, for those that trace it */
@@ -80,6 +90,7 @@ struct pl_python {
 	uint64_t interpreters_head; /* address of the word that points to the newest interpreter */
 	uint64_t thread_current;    /* address of the word with the GIL holder's tstate (<= 3.11), else 0 */
 	uint64_t finalizing;        /* address of a word that is not 0 once Py_Finalize() has begun; 0: not known */
+	int64_t thread_self;        /* what pthread_self() gives, from the thread pointer */
 	uint64_t code_type;         /* &PyCode_Type */
 	uint64_t allocators[PL_PYMEM_COUNT]; /* address of each PyMemAllocatorEx {ctx, malloc, calloc, realloc, free} */
 	char *object_path;          /* the mapped ELF that defines the interpreter, as the tracee names it */
@@ -117,8 +128,8 @@ struct pl_frame_ref {
 };
 
 /*
- * The tstate of the OS thread whose thread pointer (x86-64: fs_base) is given: tstate.thread_id ==
- * pthread_self(). All interpreters are searched; with several, the active one. 0 if it has none.
+ * The tstate of the OS thread whose thread pointer (pl_registers_thread_pointer()) is given: tstate.thread_id is
+ * its pthread_self(). All interpreters are searched; with several, the active one. 0 if it has none.
  * `hint` may be a tstate that was right the last time (checked before it is believed), or 0.
  */
 uint64_t pl_python_thread(const struct pl_python *python, uint64_t thread_pointer, uint64_t hint);
@@ -137,7 +148,7 @@ struct pl_python_detached {
 /* Of a process that runs, what changes under the look is not believed: look again. */
 void pl_python_detached(const struct pl_python *python, struct pl_python_detached *ret);
 
-/* The thread pointers (pthread_self()) of all thread states, at most `max`, as an OS thread has them in each interpreter
+/* The thread pointers of all thread states, at most `max`, as an OS thread has them in each interpreter
  * that it has entered; how many. */
 size_t pl_python_thread_pointers(const struct pl_python *python, uint64_t *pointers, size_t max);
 
@@ -202,6 +213,9 @@ int pl_line_locations(const uint8_t *table, size_t size, int first_line, int32_t
 /* A str object as UTF-8 (lone surrogates as U+FFFD); at most max_bytes, then cut at a character.
  * *ret is the caller's. -EFAULT, -EINVAL (not a str that we can read). */
 int pl_python_string(const struct pl_python *python, uint64_t object, size_t max_bytes, char **ret);
+/* The str that a small dict (of a class, a module) has under a key in ASCII: the same. -ENOENT: none, or no dict that we
+ * can read. */
+int pl_python_dict_text(const struct pl_python *python, uint64_t dict, const char *key, size_t max_bytes, char **ret);
 /* `length` characters as CPython stores them, `kind` (1, 2 or 4) bytes each, by the same rules; a NUL,
  * which would end the text, becomes U+FFFD too. */
 int pl_python_text(const uint8_t *data, unsigned int kind, size_t length, size_t max_bytes, char **ret);

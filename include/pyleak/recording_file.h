@@ -20,12 +20,17 @@
 
 struct pl_recording_writer;
 
+/* The line where the function begins that a line is in; 0: not known. */
+typedef int pl_definition_finder(void *context, const char *filename, const char *function, int line);
+
 /* The source line at a place, for the caller to free; NULL: not known. */
 typedef char *pl_source_reader(void *context, const char *filename, int line);
 
 /* `source` may be NULL: no source lines. Both sites and context are borrowed. NULL: out of memory. */
 struct pl_recording_writer *pl_recording_writer_new(const struct pl_facts *facts, pl_source_reader *source,
 						    void *context);
+/* Have the beginnings of functions written too; before the first snapshot. */
+void pl_recording_writer_set_definitions(struct pl_recording_writer *writer, pl_definition_finder *definition);
 void pl_recording_writer_free(struct pl_recording_writer *writer);
 /* The bytes that stand for one more snapshot, later than all before it and of the same sites: to be
  * written at the end of the file, whole, and freed. 0 or -errno (-EFBIG: too many sites). */
@@ -51,6 +56,9 @@ int64_t pl_recording_reader_stop(const struct pl_recording_reader *reader);
 /* Its totals. taken_ns is nanoseconds since 1970. NULL: out of memory. */
 struct pl_snapshot *pl_recording_reader_snapshot(const struct pl_recording_reader *reader);
 
+/* Where the function of a frame begins; 0: it does not say. */
+int pl_recording_reader_definition(const struct pl_recording_reader *reader, const char *filename, const char *function,
+				   int line);
 /* The source line that a recording brought along for a place, by the addresses of the names in the
  * sites; NULL: none. Lives as long as the sites. */
 const char *pl_recording_reader_source(const struct pl_recording_reader *reader, const char *filename, int line);

@@ -12,14 +12,17 @@
 #include "pyleak/collector.h"
 #include "pyleak/facts.h"
 #include "pyleak/headroom.h"
+#include "pyleak/holders.h"
+#include "pyleak/places.h"
 #include "pyleak/pools.h"
+#include "pyleak/row_types.h"
 #include "pyleak/stats.h"
 #include "pyleak/text.h"
 #include "pyleak/verdict.h"
 
 /*
  * Rows to documents. One file here for each format, and one table of them (formats.c). What each
- * looks like is specified in pyleak(1), FORMATS.
+ * looks like is specified in pyleak-formats(5).
  */
 
 enum pl_format {
@@ -31,11 +34,27 @@ enum pl_format {
 	PL_FORMAT_PPROF,
 	PL_FORMAT_HTML,
 	PL_FORMAT_OPENMETRICS,
+	PL_FORMAT_HEAPSNAPSHOT, /* of holders alone: holders.h */
 	PL_FORMAT_RECORDING, /* no report: recording_file.h */
 	PL_FORMAT_COUNT
 };
 
 enum pl_report_kind { PL_REPORT_TOP, PL_REPORT_DIFF };
+
+/* What a row grew by over all windows of a recording. */
+struct pl_grown {
+	const struct pl_row *row;
+	int64_t size;
+	struct pl_verdict verdict;
+};
+enum { PL_GROWN_ROWS = 5 };
+
+/* A loaded object that calls native allocators in ways of which some are not recorded. */
+struct pl_unrecorded {
+	const char *path;
+	uint32_t words; /* so many words that lead to an allocator */
+	const char *why;
+};
 
 struct pl_report {
 	const char *host; /* openmetrics: where it is recorded, a label of each series; NULL: none */
@@ -45,6 +64,11 @@ struct pl_report {
 	size_t pid_count;
 	bool per_process; /* rows are those of one process each: pl_row.pid */
 	int64_t window_ns;
+	int64_t taken_ns; /* the end of the window */
+	size_t window, windows; /* which of how many; 0: it is the only one, and how many there will be is not known */
+	struct pl_grown grown[PL_GROWN_ROWS]; /* most of all over all windows, the largest first */
+	size_t grown_count, grown_windows; /* windows 0: that is not asked for */
+	int64_t grown_ns;
 	bool two_recordings; /* what is live is set against what was in another one: nothing grew from the one to the other */
 	int64_t stop_ns; /* the longest stop so far */
 	enum pl_group group_by;
@@ -54,14 +78,25 @@ struct pl_report {
 	struct pl_rss_growth growth;                                 /* from the one to the other */
 	struct pl_losses losses; /* within the window */
 	struct pl_collector collector, collector_before; /* now, and when the recording began; not known of several processes */
+	int64_t last_full_ns; /* ago: a full collection was noticed; 0: none was */
 	struct pl_older older;   /* what was freed in it that is older than the recording */
+	int64_t rounding;        /* what allocators added in it to the sizes of what the rows have; 0 also where that is not known */
+	const struct pl_places *places_before; /* NULL: not known */
+	struct pl_places_growth places; /* what grew of what lies where */
 	struct pl_pools pools; /* allocators that are linked in, and what they grew by */
+	const struct pl_unrecorded *unrecorded; /* [unrecorded_count]; NULL: there are none, or none are known (of a recording) */
+	size_t unrecorded_count;
 	const struct pl_sites *sites;
 	const struct pl_rows *rows;
 	const struct pl_verdict *verdicts; /* [verdict_count], of the first rows; NULL: none */
 	size_t verdict_count;
 	const struct pl_cause *const *causes; /* [cause_count], of the first rows; NULL: none known, or it does not grow */
 	size_t cause_count;
+	const int64_t *touched; /* [rows->count]: bytes of older blocks that came into memory now; NULL: not known */
+	const struct pl_row_types *types; /* [type_count], of the first rows; NULL: not looked at */
+	size_t type_count;
+	const struct pl_held_row *held; /* [held_count], of the first rows: who keeps them; NULL: nobody asked */
+	size_t held_count;
 	struct pl_headroom headroom; /* beside verdicts; limit 0: not known */
 	const struct pl_rows *stacks; /* the same by traceback, where the format is made of stacks; else NULL */
 	const struct pl_history *history; /* the snapshots up to this report; NULL: none */
@@ -75,6 +110,8 @@ struct pl_report_options {
 	pid_t source_pid; /* whose file system source lines are read from; 0: no source lines */
 	/* Where they come from instead, if it is set; as pl_source_line() otherwise. */
 	char *(*source)(void *context, const char *filename, int line);
+	/* Beside it: where the function begins that a line is in, 0 if that is not known; NULL: by the source. */
+	int (*definition)(void *context, const char *filename, const char *function, int line);
 	void *source_context;
 };
 
@@ -112,7 +149,15 @@ int pl_report_html(FILE *out, const struct pl_report *report, const struct pl_re
 /* OpenMetrics 1.0, for Prometheus: a series a row. */
 int pl_report_openmetrics(FILE *out, const struct pl_report *report, const struct pl_report_options *options);
 
-/* What all rows grew by, less what older blocks were freed meanwhile. */
+/* Whether most of the growth of the resident size is in no row, and is not fragmentation. */
+bool pl_report_is_in_no_row(const struct pl_report *report);
+/* Whether its figures are estimates, from the start (--sample) or by now (--tables). */
+static inline bool pl_report_is_estimate(const struct pl_report *report)
+{
+	return report->facts.sample || report->losses.sampling;
+}
+
+/* What all rows grew by, less what older blocks were freed meanwhile: both with what allocators add to their sizes. */
 int64_t pl_report_net_growth(const struct pl_report *report);
 
 /* What there is to say of a verdict, on one line without a newline: "steady growth over 5 windows: +1.2 MiB/h
@@ -120,12 +165,30 @@ int64_t pl_report_net_growth(const struct pl_report *report);
 enum { PL_VERDICT_TEXT = 256 };
 void pl_verdict_text(const struct pl_verdict *verdict, const struct pl_headroom *headroom, char text[PL_VERDICT_TEXT]);
 
+/* What there is to say of who called the line of a row, on one line: "called from FILE:LINE (FUNCTION)", by caller what it
+ * called, or that all frames kept are of libraries, and which option shows more. *ret_frame: whose source goes with it, or
+ * NULL. `frames`: as many were kept at most. NULL: nothing, or out of memory. The caller frees it. */
+char *pl_caller_text(const struct pl_sites *sites, const struct pl_row *row, enum pl_group group_by, int frames,
+		     const struct pl_frame **ret_frame);
+
+/* What is known of the thread that a row's largest stack is of, where that is a library's own: "NAME, runs FUNCTION (OBJECT)", and
+ * "FILE:LINE" of what Python did meanwhile, which is a hint; each NULL where there is nothing to say. The caller frees both. */
+struct pl_thread_texts {
+	char *thread, *meanwhile;
+};
+struct pl_thread_texts pl_thread_texts_of(const struct pl_sites *sites, const struct pl_row *row);
+void pl_thread_texts_free(struct pl_thread_texts *texts);
+
 /* The known cause that the traceback of a site fits, and the sources in the file system of `source_pid` (0: without
  * them); NULL: none, or out of memory. */
 const struct pl_cause *pl_known_cause(const struct pl_sites *sites, uint32_t site, const struct pl_cause_facts *facts,
 				      pid_t source_pid);
 /* What conditions on causes are about; pid 0: of no process that is there. `python`: its version, or NULL. */
 struct pl_cause_facts pl_cause_facts_read(pid_t pid, const char *python);
+
+/* The line of the `def` of the function that a line is in, by its source from there upwards; 0 where that is not to be
+ * found: a lambda, a module, a source that cannot be had. */
+int pl_source_definition(pid_t pid, const char *filename, const char *function, int line);
 
 /* One line of a source file (1-based), without indentation and newline, from the file system of
  * `pid`; NULL if it cannot be had. The caller frees it. Files are cached for the run of the

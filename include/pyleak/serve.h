@@ -34,8 +34,12 @@ struct pl_serve_source {
 /* Whether text is "PORT", "ADDRESS:PORT" or "[ADDRESS]:PORT" with numbers alone (no address is the loopback), or
  * "unix:PATH". 0 or -EINVAL. */
 int pl_serve_check(const char *text, struct pl_error *err);
-/* Listens there, and says where in a note. *source is copied. A socket in the file system is its owner's alone. */
-int pl_serve_open(const char *text, const struct pl_serve_source *source, struct pl_server **ret, struct pl_error *err);
+/*
+ * Listens there, and says where in a note. *source is copied. A socket in the file system is its owner's alone.
+ * `token_path`: a file with the token that every request has to give (src/serve/token.h), or NULL.
+ */
+int pl_serve_open(const char *text, const char *token_path, const struct pl_serve_source *source, struct pl_server **ret,
+	struct pl_error *err);
 /* Answers who is there; does not wait. NULL is allowed. */
 void pl_serve(struct pl_server *server);
 void pl_serve_close(struct pl_server *server); /* NULL is allowed */

@@ -26,8 +26,10 @@ struct pl_space_kind {
 	ssize_t (*read_some)(struct pl_space *space, uint64_t address, void *buffer, size_t length);
 	/* Many small pieces, all or nothing. NULL: they are read one by one. */
 	int (*read_pieces)(struct pl_space *space, const struct pl_memory_piece *pieces, size_t count);
-	/* See pl_space_pages(). */
+	/* See pl_space_pages(): with PL_SWAPPED for what is only to be had from swap. */
 	int (*pages)(struct pl_space *space, struct pl_range range, uint8_t *pages);
+	/* See pl_space_next(). NULL: it is found by `pages`. */
+	int (*next)(struct pl_space *space, struct pl_range range, struct pl_range *ret);
 	int (*maps)(struct pl_space *space, struct pl_maps *ret);
 	/* See pl_space_open_mapped(). */
 	int (*open_mapped)(struct pl_space *space, const struct pl_maps *maps, const struct pl_map *map);
@@ -36,7 +38,7 @@ struct pl_space_kind {
 struct pl_space {
 	const struct pl_space_kind *kind;
 	pid_t pid;     /* of the process that it is, or was */
-	char name[32]; /* for messages: "process 4711" */
+	char name[64]; /* for messages: "process 4711", "core.4711" */
 };
 
 /* That of a live process. Opens nothing yet. 0 or -ENOMEM. */
@@ -58,6 +60,13 @@ static inline int pl_space_read_u64(struct pl_space *space, uint64_t address, ui
 /* One byte for each page of the range: 1, it is there to be read; 0, it is not, or (live) only from swap. 0 or -errno
  * (-ESRCH, -EPERM); of an empty range, whether that can be had at all. */
 int pl_space_pages(struct pl_space *space, struct pl_range range, uint8_t *pages);
+/* The same, but what has been swapped out counts as there: reading it takes the time that the swap takes. */
+int pl_space_pages_or_swapped(struct pl_space *space, struct pl_range range, uint8_t *pages);
+
+/* The first pages of the range that are there to be read, swapped out or not, or some of them; it begins at the end of
+ * the range if there are none. For large ranges that are no file's, of which little is there: see pl_resident_runs().
+ * 0 or -errno. */
+int pl_space_next(struct pl_space *space, struct pl_range range, struct pl_range *ret);
 
 /* What is mapped; free it with pl_maps_free(), also after an error. 0, -ESRCH, -EPERM, -ENOMEM. */
 int pl_space_maps(struct pl_space *space, struct pl_maps *ret);

@@ -9,6 +9,7 @@
 
 #include "pyleak/account.h"
 #include "pyleak/facts.h"
+#include "pyleak/places.h"
 
 /*
  * Sites, snapshots, and what is computed from them. Knows nothing of processes: an engine feeds it,
@@ -99,11 +100,29 @@ enum { PL_NATIVE_FRAMES_MAX = 64, PL_TRACEBACK_MAX = 1024 + PL_NATIVE_FRAMES_MAX
 uint32_t pl_sites_intern_stack(struct pl_sites *sites, const struct pl_native_line *lines, size_t count, bool more);
 const struct pl_native_line *pl_sites_stack_lines(const struct pl_sites *sites, uint32_t stack, size_t *ret_count,
 						  bool *ret_more);
+/*
+ * What is known of the thread where it is one of a library's own, which runs no Python: a part of what its stack is. Whom it
+ * works for nobody says. `meanwhile` is what was seen beside it: the line that allocated last with the GIL, at that instant.
+ * Strings interned.
+ */
+struct pl_native_thread {
+	const char *name;             /* as the kernel has it; NULL: it had ended */
+	struct pl_native_line begins; /* the function that it runs, the C library's own left out; module NULL: not known */
+	struct pl_frame meanwhile;    /* the program's own frame, where there is one; filename NULL: not known */
+};
+/* pl_sites_intern_stack() of such a thread. */
+uint32_t pl_sites_intern_thread_stack(struct pl_sites *sites, const struct pl_native_line *lines, size_t count, bool more,
+				      const struct pl_native_thread *thread);
+/* NULL: nothing is known of it, or it is a stack of a thread that runs Python. */
+const struct pl_native_thread *pl_sites_stack_thread(const struct pl_sites *sites, uint32_t stack);
+/* The same of the stack of a site without Python frames; NULL also of one that has such, or no stack. */
+const struct pl_native_thread *pl_sites_thread(const struct pl_sites *sites, uint32_t site);
 size_t pl_sites_stack_count(const struct pl_sites *sites);
 void pl_sites_set_stack(struct pl_sites *sites, uint32_t site, uint32_t stack);
 uint32_t pl_sites_stack(const struct pl_sites *sites, uint32_t site); /* UINT32_MAX: none */
 
-/* A site's frames with its native ones below them, innermost first. */
+/* A site's frames with its native ones below them, innermost first; of native ones without a name that follow each other
+ * in one object, there is one. */
 struct pl_traceback {
 	size_t count;
 	size_t native; /* so many of them, in front, are native */
@@ -131,6 +150,28 @@ uint32_t pl_sites_frame_number(const struct pl_sites *sites, const struct pl_fra
 /* The first one of its trace. */
 const struct pl_frame *pl_sites_innermost(const struct pl_sites *sites, uint32_t site);
 enum pl_site_domain pl_sites_domain(const struct pl_sites *sites, uint32_t site);
+
+/*
+ * Whose doing a site is: the innermost frame that is in nobody's site-packages, not in the standard library and no
+ * launcher script ("bin/gunicorn"); code without a file ("<string>") only if there is no other. This is the one place
+ * that decides it, for rows by caller and for "called from".
+ */
+enum pl_caller_kind {
+	PL_CALLER_OWN,
+	PL_CALLER_TASK,    /* there is none within what an event loop called: its outermost frame, the task's coroutine */
+	PL_CALLER_LIBRARY, /* all frames are of libraries: the outermost of them that does not merely start threads or modules */
+	PL_CALLER_NONE,    /* no Python ran: its one frame */
+};
+struct pl_caller {
+	const struct pl_frame *frame;
+	size_t index, count; /* of it, and how many frames the site has */
+	enum pl_caller_kind kind;
+	bool more; /* further frames were not kept */
+};
+struct pl_caller pl_sites_caller(const struct pl_sites *sites, uint32_t site);
+/* Files that are nobody's own besides: NULL-terminated globs as of pl_rows_options, which must live as long as the sites. */
+void pl_sites_set_libraries(struct pl_sites *sites, const char *const *globs);
+
 /* CLOCK_MONOTONIC: when it was made here, which is when its first allocation was noticed. */
 int64_t pl_sites_born(const struct pl_sites *sites, uint32_t site);
 
@@ -143,6 +184,9 @@ struct pl_snapshot {
 	struct pl_account account; /* what the RSS consisted of */
 	struct pl_totals *totals; /* [count], indexed by site */
 	size_t count;
+	struct pl_places *places; /* what of the RSS lies where; NULL: not known */
+	int64_t *untouched;       /* [untouched_count], by site: bytes of live blocks that are not in memory; NULL: not known */
+	size_t untouched_count;
 };
 /* Copies the totals as they are now; rss, losses and account are the caller's to fill. NULL: out of memory. */
 struct pl_snapshot *pl_snapshot_take(struct pl_sites *sites);
@@ -158,7 +202,13 @@ struct pl_older {
 };
 struct pl_older pl_snapshot_older(const struct pl_snapshot *now, const struct pl_snapshot *before);
 
-enum pl_group { PL_GROUP_LINE, PL_GROUP_FILE, PL_GROUP_FUNCTION, PL_GROUP_TRACEBACK };
+enum pl_group {
+	PL_GROUP_LINE,
+	PL_GROUP_FILE,
+	PL_GROUP_FUNCTION,
+	PL_GROUP_CALLER, /* the line of pl_sites_caller() */
+	PL_GROUP_TRACEBACK,
+};
 enum pl_sort {
 	PL_SORT_SIZE,
 	PL_SORT_COUNT,
@@ -202,7 +252,7 @@ struct pl_rows_options {
 	enum pl_group group_by;
 	enum pl_sort sort;
 	const char *const *include; /* NULL-terminated globs (fnmatch) on filename, or NULL for all */
-	const char *const *exclude;
+	const char *const *exclude; /* by caller they leave nothing out: see pl_sites_set_libraries() */
 	bool python, native; /* domains wanted */
 };
 
@@ -225,11 +275,8 @@ bool pl_row_is_same(const struct pl_row *a, const struct pl_row *b, enum pl_grou
 /* Whether what a site allocates is counted in this row. */
 bool pl_row_has_site(const struct pl_row *row, enum pl_group group_by, const struct pl_sites *sites, uint32_t site);
 
-/*
- * Who called the library: the innermost frame of the row's main traceback (its `site`) that is in nobody's
- * site-packages and not in the standard library; code without a file ("<string>") only if there is no other.
- * NULL where the row's own line is such a place, or no frame is.
- */
+/* The frame of pl_sites_caller() of the row's main traceback (its `site`). NULL where that is the row's own line, or where
+ * no frame is the program's or a task's. */
 const struct pl_frame *pl_row_caller(const struct pl_sites *sites, const struct pl_row *row);
 /* Whether a file name is the standard library's, an installed package's, or frozen into the interpreter. */
 bool pl_is_library(const char *filename);

@@ -9,7 +9,8 @@
 
 /*
  * Native code of another process: what an address is, and who called whom on a copied piece of a stack.
- * By the objects' own unwind tables and DWARF (libdwfl), so that no frame pointers are needed. Separate debug files are
+ * By the objects' own unwind tables and DWARF (libdwfl), so that no frame pointers are needed; names of functions without
+ * DWARF from the symbol table, of which only what is asked for is kept (pl_elf_symbol_at()). Separate debug files are
  * found in the usual places, by build ID or checksum, in the process's file system, then in ours (/usr/lib/debug only):
  * regular files that the process may read, and never over the network, whatever DEBUGINFOD_URLS says. Reads files and
  * copied memory only: no ptrace.
@@ -20,7 +21,7 @@ struct pl_unwinder;
  * The strings last until the next call with the same unwinder. */
 struct pl_native_frame {
 	const char *module;   /* path of the object; NULL: the address is in none */
-	const char *function; /* C++ names demangled; NULL: not known */
+	const char *function; /* as pl_readable_symbol() has it; NULL: not known */
 	const char *filename; /* of the source; NULL: no DWARF */
 	int line;             /* 0: not known */
 };
@@ -33,12 +34,20 @@ struct pl_stack_copy {
 	size_t size;
 };
 
+/* What a person would call a function of C++, Rust or Cython, from the name of its symbol; the caller frees it. NULL: as
+ * the symbol is called, or out of memory. */
+char *pl_readable_symbol(const char *name);
+
 /* Innermost first; other than 0 ends the walk, and is returned. */
 typedef int (*pl_unwind_visit)(void *context, const struct pl_native_frame *frame);
 
 /* Of a live process; the space outlives it. Opens nothing yet. NULL: out of memory. */
 struct pl_unwinder *pl_unwinder_new(struct pl_space *space);
 void pl_unwinder_free(struct pl_unwinder *unwinder); /* NULL is allowed */
+
+struct pl_elf;
+/* The object that a mapping belongs to, opened once; lives as long as the unwinder. NULL: it cannot be. */
+struct pl_elf *pl_unwind_object(struct pl_unwinder *unwinder, const struct pl_maps *maps, const struct pl_map *map);
 
 /* The frames at a call that returns to `address`: functions inlined there, and the one that they are in.
  * 0 or what visit said; -ENOENT: the address is in no object. */

@@ -23,7 +23,7 @@
  */
 
 /* How many snapshots a history holds: when there are more, every second one goes, so that days of
- * windows take no more room than minutes (32 bytes for each site and snapshot). Totals are running
+ * windows take no more room than minutes (40 bytes for each site and snapshot). Totals are running
  * totals: what goes is resolution, never growth. */
 enum { PL_HISTORY_POINTS = 40 };
 
@@ -36,7 +36,8 @@ struct pl_point {
 	double turned;      /* blocks of `count` that others stand against, older than the recording, which were freed: of
 			     * the same code and the like size, see src/verdict/turnover.c */
 	int64_t ended;      /* bytes that went with processes that ended, of `size`; 0 or less: none */
-	uint64_t work;      /* blocks that the process allocated in all; 0: not known */
+	uint64_t work;      /* blocks that the process allocated in all, but for what others than the row did in imports;
+			     * 0: not known */
 };
 
 /* A row over time: oldest first, the newest snapshot always the last. */
@@ -86,7 +87,7 @@ struct pl_verdict {
 	bool container; /* few blocks, which only ever become larger: a list, a dict or a set itself */
 };
 
-/* The verdict on one series; pyleak(1), "VERDICTS" says how it comes about. */
+/* The verdict on one series; pyleak-output(7), "VERDICTS" says how it comes about. */
 void pl_verdict_judge(const struct pl_series *series, struct pl_verdict *ret);
 /* Those on the first `count` rows. 0 or -ENOMEM. */
 int pl_verdicts_make(const struct pl_history *history, const struct pl_rows *rows, size_t count,
@@ -95,8 +96,8 @@ int pl_verdicts_make(const struct pl_history *history, const struct pl_rows *row
 /* "steady", "levelling", "noise", "turnover", "early", "none". */
 const char *pl_growth_name(enum pl_growth growth);
 
-/* How long until `room` bytes are full at the rate of a steady growth, in nanoseconds; INT64_MAX: never, or
- * beyond what fits. */
+/* How long until `room` bytes are full at the rate of a steady growth, in nanoseconds; INT64_MAX: never, beyond what fits,
+ * or in more than a hundred times the time that was watched: nobody can foresee that. */
 int64_t pl_verdict_time_to_fill(const struct pl_verdict *verdict, uint64_t room);
 
 #endif

@@ -88,3 +88,86 @@ void pl_account_take(const struct pl_account_reader *reader, uint64_t own, struc
 	}
 	pl_maps_free(&maps);
 }
+
+struct pl_arena_map pl_account_arena_map(const struct pl_account_reader *reader)
+{
+	struct pl_maps maps = {0};
+	struct pl_arena_map map = {0};
+
+	if (reader && pl_space_maps(reader->python->space, &maps) == 0)
+		map = pl_heap_arena_map(reader->heap, &maps);
+	pl_maps_free(&maps);
+	return map;
+}
+
+struct pl_space *account_space(const struct pl_account_reader *reader)
+{
+	return reader->python->space;
+}
+
+static int compare_starts(const void *a, const void *b)
+{
+	const struct pl_range *first = a, *second = b;
+
+	return (first->start > second->start) - (first->start < second->start);
+}
+
+/* One after the other, where the one before has not reached yet. */
+static size_t make_disjoint(struct pl_range *places, size_t count)
+{
+	size_t kept = 0;
+
+	qsort(places, count, sizeof(*places), compare_starts);
+	for (size_t i = 0; i < count; i++) {
+		if (kept && places[i].start < places[kept - 1].end)
+			places[i].start = places[kept - 1].end;
+		if (places[i].start < places[i].end)
+			places[kept++] = places[i];
+	}
+	return kept;
+}
+
+int pl_account_heaps(const struct pl_account_reader *reader, struct pl_range **ret, size_t *ret_count)
+{
+	struct pl_range *places = NULL;
+	struct pl_maps maps = {0};
+	size_t arenas = 0, count = 0;
+	int code = reader ? pl_space_maps(reader->python->space, &maps) : -ENOENT;
+
+	if (code == 0)
+		code = pl_heap_places(reader->heap, &maps, &places, &arenas, &count);
+	pl_maps_free(&maps);
+	if (code < 0)
+		return code;
+	if (count > arenas)
+		memmove(places, places + arenas, (count - arenas) * sizeof(*places));
+	*ret_count = make_disjoint(places, count - arenas);
+	*ret = places;
+	return 0;
+}
+
+int pl_account_places(const struct pl_account_reader *reader, struct pl_range **ret, size_t *ret_count)
+{
+	pl_autofree struct pl_range *places = NULL, *stacks = NULL;
+	struct pl_maps maps = {0};
+	size_t count = 0, arenas;
+	ssize_t more = 0;
+	int code = reader ? pl_space_maps(reader->python->space, &maps) : -ENOENT;
+
+	if (code == 0)
+		code = pl_heap_places(reader->heap, &maps, &places, &arenas, &count);
+	if (code == 0)
+		more = stacks_find(reader->python, &maps, &stacks);
+	pl_maps_free(&maps);
+	if (code < 0 || more < 0)
+		return code < 0 ? code : (int)more;
+	*ret = calloc(count + (size_t)more + 1, sizeof(**ret));
+	if (!*ret)
+		return -ENOMEM;
+	if (count)
+		memcpy(*ret, places, count * sizeof(*places));
+	if (more)
+		memcpy(*ret + count, stacks, (size_t)more * sizeof(*stacks));
+	*ret_count = make_disjoint(*ret, count + (size_t)more);
+	return 0;
+}

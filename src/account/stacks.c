@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -101,29 +102,43 @@ static size_t find_stacks(const struct pl_python *python, const struct pl_maps *
 	return found;
 }
 
-void stacks_count(const struct pl_python *python, const struct pl_maps *maps, struct pl_account *ret)
+ssize_t stacks_find(const struct pl_python *python, const struct pl_maps *maps, struct pl_range **ret)
 {
 	pl_autofree pid_t *tids = NULL;
-	pl_autofree struct pl_range *stacks = NULL;
-	uint64_t sum = 0, covered = 0;
+	struct pl_range *stacks;
+	uint64_t covered = 0;
 	size_t count, found;
+	int code = pl_process_threads(python->pid, &tids, &count);
 
-	if (pl_process_threads(python->pid, &tids, &count) < 0)
-		return;
+	if (code < 0)
+		return code;
 	stacks = calloc(2 * count + 1, sizeof(*stacks));
 	if (!stacks)
-		return;
+		return -ENOMEM;
 	found = find_stacks(python, maps, stacks, 2 * count + 1, tids, count);
 	qsort(stacks, found, sizeof(*stacks), compare_starts);
 	for (size_t i = 0; i < found; i++) {
 		/* None twice. */
 		if (stacks[i].start < covered)
 			stacks[i].start = covered < stacks[i].end ? covered : stacks[i].end;
-		if (stacks[i].start == stacks[i].end)
-			continue;
-		covered = stacks[i].end;
-		sum += resident_bytes(python->space, stacks[i]);
+		if (stacks[i].start < stacks[i].end)
+			covered = stacks[i].end;
 	}
+	*ret = stacks;
+	return (ssize_t)found;
+}
+
+void stacks_count(const struct pl_python *python, const struct pl_maps *maps, struct pl_account *ret)
+{
+	pl_autofree struct pl_range *stacks = NULL;
+	ssize_t found = stacks_find(python, maps, &stacks);
+	uint64_t sum = 0;
+
+	if (found < 0)
+		return;
+	for (ssize_t i = 0; i < found; i++)
+		if (stacks[i].start < stacks[i].end)
+			sum += resident_bytes(python->space, stacks[i]);
 	ret->parts[PL_ACCOUNT_STACKS] = (int64_t)sum;
 	ret->known[PL_ACCOUNT_STACKS] = true;
 }

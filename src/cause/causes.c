@@ -148,12 +148,28 @@ static int maxsize_of(const char *head)
 	return end == number || size < 0 || (*end != ')' && *end != ',' && *end != ' ') ? -1 : (int)(size < INT_MAX ? size : INT_MAX);
 }
 
+static int number_of(const struct search *search, const struct cause_condition *condition)
+{
+	const struct pl_row_types *types = search->facts ? search->facts->types : NULL;
+
+	switch (condition->fact) {
+	case CAUSE_MAXSIZE:
+		return maxsize_of(search->head);
+	case CAUSE_THREADS:
+		return search->facts ? search->facts->threads : 0;
+	case CAUSE_PYTHON:
+		return search->facts ? search->facts->python : 0;
+	case CAUSE_LIVE:
+		return types ? pl_row_types_share(types, condition->glob) : 0;
+	case CAUSE_CHAIN:
+		return types ? (int)types->chain : 0;
+	}
+	return 0;
+}
+
 static bool holds(const struct search *search, const struct cause_condition *condition)
 {
-	int number = condition->fact == CAUSE_MAXSIZE ? maxsize_of(search->head) :
-		     !search->facts			? 0 :
-		     condition->fact == CAUSE_THREADS ? search->facts->threads :
-							search->facts->python;
+	const int number = number_of(search, condition);
 
 	/* Not known. */
 	if (condition->fact == CAUSE_MAXSIZE ? number < 0 : number <= 0)

@@ -121,19 +121,25 @@ int pl_causes_version(const char *text)
 		       0;
 }
 
+#define LIVE "live:"
+
 static int add_condition(struct pl_causes *causes, char *text, const struct place *place)
 {
 	static const char *const facts[] = {
-		[CAUSE_THREADS] = "threads", [CAUSE_PYTHON] = "python", [CAUSE_MAXSIZE] = "maxsize"};
+		[CAUSE_THREADS] = "threads", [CAUSE_PYTHON] = "python", [CAUSE_MAXSIZE] = "maxsize",
+		[CAUSE_LIVE] = "tracebacks", [CAUSE_CHAIN] = "chain"};
 	static const char *const relations[] = {[CAUSE_BELOW] = "<", [CAUSE_ABOVE] = ">", [CAUSE_AT_LEAST] = ">="};
-	struct cause_condition condition = {.cause = causes->count - 1}, *grown;
-	char fact[16], relation[3], number[16], rest[2], *end;
+	/* "tracebacks" is what "live:traceback" is. */
+	struct cause_condition condition = {.cause = causes->count - 1, .glob = "traceback"}, *grown;
+	char fact[64], relation[3], number[16], rest[2], *end;
+	bool live;
 
-	if (sscanf(text, "%15s %2s %15s %1s", fact, relation, number, rest) != 3)
+	if (sscanf(text, "%63s %2s %15s %1s", fact, relation, number, rest) != 3)
 		return fail(place, "not FACT RELATION NUMBER:", text);
-	while (strcmp(facts[condition.fact], fact) != 0)
+	live = strncmp(fact, LIVE, strlen(LIVE)) == 0 && fact[strlen(LIVE)];
+	while (!live && strcmp(facts[condition.fact], fact) != 0)
 		if (++condition.fact == sizeof(facts) / sizeof(facts[0]))
-			return fail(place, "not one of threads, python and maxsize:", text);
+			return fail(place, "not one of threads, python, maxsize, tracebacks, chain and live:GLOB:", text);
 	while (strcmp(relations[condition.relation], relation) != 0)
 		if (++condition.relation == sizeof(relations) / sizeof(relations[0]))
 			return fail(place, "not one of <, > and >=:", text);
@@ -144,6 +150,12 @@ static int add_condition(struct pl_causes *causes, char *text, const struct plac
 	if (!grown)
 		return out_of_memory(place);
 	causes->conditions = grown;
+	if (live) {
+		/* It stands in the text, which is kept. */
+		condition.fact = CAUSE_LIVE;
+		condition.glob = text + strlen(LIVE);
+		text[strlen(fact)] = '\0';
+	}
 	grown[causes->condition_count++] = condition;
 	return 0;
 }

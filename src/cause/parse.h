@@ -19,12 +19,13 @@ struct cause_match {
 	bool inner; /* "...": there may be frames further in */
 };
 
-enum cause_fact { CAUSE_THREADS, CAUSE_PYTHON, CAUSE_MAXSIZE };
+enum cause_fact { CAUSE_THREADS, CAUSE_PYTHON, CAUSE_MAXSIZE, CAUSE_LIVE, CAUSE_CHAIN };
 enum cause_relation { CAUSE_BELOW, CAUSE_ABOVE, CAUSE_AT_LEAST };
 
 struct cause_condition {
 	size_t cause;
 	enum cause_fact fact;
+	const char *glob; /* of CAUSE_LIVE */
 	enum cause_relation relation;
 	int number;
 };

@@ -10,6 +10,7 @@
 #include "pyleak/log.h"
 #include "pyleak/process.h"
 #include "pyleak/units.h"
+#include "held_view.h"
 #include "render.h"
 #include "session.h"
 
@@ -32,8 +33,14 @@ static int64_t started_ns(uint64_t start_time)
 	       (int64_t)(start_time * PL_NSEC_PER_SEC / ticks_per_second);
 }
 
+static void look_at_row(void *context, const struct pl_sites *sites, const struct pl_row *row, enum pl_group group_by,
+	struct pl_row_types *ret)
+{
+	pl_row_types_of_row(context, sites, row, group_by, ret);
+}
+
 /* -ENOTTY: not on this output. */
-static int open_view(const struct pl_session *session, const char *command, struct pl_live **ret, struct pl_error *err)
+static int open_view(struct pl_session *session, const char *command, struct pl_live **ret, struct pl_error *err)
 {
 	const struct pl_options *options = session->options;
 	const struct pl_live_facts facts = {
@@ -44,8 +51,11 @@ static int open_view(const struct pl_session *session, const char *command, stru
 	};
 	const struct pl_live_options view = {
 		.rows = pl_rows_wanted(options),
+		.look_at_row = look_at_row,
+		.look_context = (void *)&session->targets,
 		.interval_ns = options->interval_ns,
 		.color = pl_output_color(options, &session->output),
+		.holders = options->engine == PL_ENGINE_INLINE,
 		/* A breakpoint waits for us. */
 		.suspend = options->engine == PL_ENGINE_INLINE,
 	};
@@ -55,12 +65,25 @@ static int open_view(const struct pl_session *session, const char *command, stru
 	return pl_live_open(&facts, &view, ret, err);
 }
 
+static void look_at_collector(const struct pl_session *session, struct pl_live_state *state)
+{
+	const struct pl_target *lead = &session->targets.lead;
+	struct pl_collector now = {0};
+
+	if (!session->targets.family && !lead->ended)
+		pl_collector_read(lead->python, &now);
+	state->collector_off = now.known && (!now.enabled || (now.limited && !now.thresholds[0]));
+	state->collector_counted = now.counted && session->collector.counted;
+	state->full = now.full - session->collector.full;
+}
+
 static void look_around(struct pl_session *session, struct pl_live_state *state, uint64_t round)
 {
 	struct pl_targets *targets = &session->targets;
 
 	state->stop_ns = pl_targets_stop_ns(targets);
 	state->source_pid = pl_targets_living(targets);
+	look_at_collector(session, state);
 	state->processes = 0;
 	for (size_t i = 0; i < pl_targets_count(targets); i++)
 		state->processes += !pl_targets_at(targets, i)->ended;
@@ -83,7 +106,7 @@ static int update(struct pl_session *session, struct pl_live *live, struct pl_li
 }
 
 /* Until the end, or until the user has seen enough. */
-static int show(struct pl_session *session, struct pl_live *live, int64_t end, struct pl_error *err)
+static int show(struct pl_session *session, struct pl_live *live, struct held_view *held, int64_t end, struct pl_error *err)
 {
 	int64_t refresh = session->options->interval_ns < REFRESH_NSEC ? session->options->interval_ns : REFRESH_NSEC;
 	int64_t now = pl_now_ns(), next = now + FIRST_VIEW_NSEC;
@@ -97,6 +120,8 @@ static int show(struct pl_session *session, struct pl_live *live, int64_t end, s
 		code = pl_session_record(session, until, err);
 		if (code == 0 && !pl_live_look(live))
 			break;
+		if (code == 0 && held)
+			held_view_look(held, live);
 		now = pl_now_ns();
 		if (code == 0 && now >= next) {
 			code = update(session, live, &state, round++, err);
@@ -127,13 +152,15 @@ static void take_history(struct pl_session *session, struct pl_live *live)
 	session->history = history;
 }
 
-static int record(struct pl_session *session, struct pl_options *options, struct pl_error *err)
+static int record(struct pl_session *session, struct pl_options *options, struct held_view *held, struct pl_error *err)
 {
 	int64_t end = options->duration_ns ? session->started_ns + options->duration_ns : INT64_MAX;
 	struct pl_process process = {0};
 	struct pl_live *live = NULL;
 	int code;
 
+	session->waits_for = "recording";
+	session->waits_until = end;
 	if (pl_report_format(options->format)->snapshots)
 		return pl_session_take_snapshots(session, end, err);
 	code = pl_process_read(session->targets.lead.pid, &process);
@@ -141,8 +168,8 @@ static int record(struct pl_session *session, struct pl_options *options, struct
 		code = open_view(session, process.command_line, &live, err);
 	if (code == -ENOTTY || code == -ESRCH)
 		code = pl_session_record(session, end, err);
-	else if (code == 0)
-		code = show(session, live, end, err);
+	else if (code == 0 && !(session->waits_for = NULL))
+		code = show(session, live, held, end, err);
 	if (live) {
 		take_selection(live, options);
 		take_history(session, live);
@@ -168,16 +195,20 @@ static void note_kept(const struct pl_targets *targets, bool children)
 int pl_command_attach(const struct pl_options *given)
 {
 	struct pl_options options = *given;
+	struct held_view *held = NULL;
 	struct pl_session session;
 	struct pl_error err = {0};
 
 	if (pl_session_open(&session, &options, &err) == 0 && !options.keep) {
-		int code = record(&session, &options, &err);
+		int code;
 
+		held = held_view_new(&session.targets, options.max_stop_ns);
+		code = record(&session, &options, held, &err);
 		if (code == 0 || code == -EINTR || code == -ESRCH || code == -ECANCELED)
 			(void)pl_session_end(&session, &err);
 	}
 	if (options.keep && session.targets.lead.engine)
 		note_kept(&session.targets, options.children);
+	held_view_free(held);
 	return pl_session_close(&session, &err);
 }

@@ -87,6 +87,8 @@ static void print_bash(FILE *out)
 				fprintf(out, "%s--%s", n++ ? " " : "", pl_option_table[i].name);
 		fprintf(out, "'%s ;;\n", pl_command_table[command].takes_program
 					  ? "; [[ $cur == -* ]] || { compopt -o filenames; COMPREPLY=($(compgen -c -- \"$cur\") $(compgen -f -- \"$cur\")); return; }" :
+				 pl_command_table[command].takes_cores
+					  ? "; [[ $cur == -* ]] || { compopt -o filenames; _pyleak_pids; COMPREPLY+=($(compgen -f -- \"$cur\")); return; }" :
 				 pl_command_table[command].takes_pid
 					  ? "; [[ $cur == -* ]] || { _pyleak_pids; return; }" :
 				 pl_command_table[command].takes_files
@@ -141,7 +143,9 @@ static void print_zsh(FILE *out)
 	      "\tcase $words[1] in\n", out);
 	for (enum pl_command command = 0; command < PL_COMMAND_COUNT; command++) {
 		fprintf(out, "\t%s)\n\t\t_arguments -s", pl_command_table[command].name);
-		if (pl_command_table[command].takes_pid)
+		if (pl_command_table[command].takes_cores)
+			fputs(" \\\n\t\t\t'1:PID or FILE:{_pyleak_pids; _files}' '2:FILE:_files'", out);
+		else if (pl_command_table[command].takes_pid)
 			fputs(" \\\n\t\t\t'1:PID:_pyleak_pids'", out);
 		if (pl_command_table[command].takes_files)
 			fputs(" \\\n\t\t\t'1:FILE:_files' '2:FILE:_files'", out);
@@ -187,7 +191,7 @@ static void print_fish(FILE *out)
 		if (pl_command_table[command].takes_pid)
 			fprintf(out, "complete -c pyleak -n '__fish_seen_subcommand_from %s' -a '(__pyleak_pids)'\n",
 				pl_command_table[command].name);
-		if (pl_command_table[command].takes_files)
+		if (pl_command_table[command].takes_files || pl_command_table[command].takes_cores)
 			fprintf(out, "complete -c pyleak -n '__fish_seen_subcommand_from %s' -F\n",
 				pl_command_table[command].name);
 		if (pl_command_table[command].takes_program)

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "pyleak/log.h"
@@ -31,11 +33,20 @@ static bool time_is_over(const struct pl_session *session)
 	return pl_now_ns() > end_of(session) - session->options->interval_ns / 2;
 }
 
-static int record_window(struct pl_session *session, struct pl_error *err)
+static int record_window(struct pl_session *session, int64_t number, struct pl_error *err)
 {
-	int64_t until = pl_now_ns() + session->options->interval_ns, end = end_of(session);
+	int64_t until = pl_now_ns() + session->options->interval_ns, end = end_of(session), count = session->options->count;
+	char text[80];
+	int code;
 
-	return pl_session_record(session, until < end ? until : end, err);
+	if (session->options->duration_ns)
+		(void)snprintf(text, sizeof(text), "window %" PRId64, number);
+	else
+		(void)snprintf(text, sizeof(text), count == 1 ? "second of two windows" : "window %" PRId64 " of %" PRId64, number, count);
+	session->waits_for = text;
+	code = pl_session_record(session, until < end ? until : end, err);
+	session->waits_for = NULL;
+	return code;
 }
 
 /* A window that was cut short, by ^C or because the process ended, is still a window. */
@@ -50,8 +61,11 @@ static int record(struct pl_session *session, struct pl_error *err)
 	/* A format that is one document has all windows in it: the last snapshot against the first. */
 	bool whole = !pl_report_format(options->format)->repeats;
 	struct pl_snapshot *before = NULL;
-	int code = pl_session_record(session, session->started_ns + options->interval_ns, err);
+	int code;
 
+	session->waits_for = options->count == 1 && !options->duration_ns ? "first of two windows" : "the window before the first";
+	code = pl_session_record(session, session->started_ns + options->interval_ns, err);
+	session->waits_for = NULL;
 	if (code == 0) {
 		before = pl_session_snapshot(session);
 		if (!before)
@@ -62,15 +76,19 @@ static int record(struct pl_session *session, struct pl_error *err)
 		bool last;
 
 		if (code == 0)
-			code = record_window(session, err);
+			code = record_window(session, i + 1, err);
 		if (!window_counts(code))
 			break;
-		now = pl_session_snapshot(session);
 		last = code != 0 || i + 1 == options->count || time_is_over(session);
 		/* The process is let go before the last difference is printed. */
-		if (last)
-			(void)pl_session_finish(session, err);
+		now = last ? pl_session_last_snapshot(session, before, err) : pl_session_snapshot(session);
 
+		/* Where there is one only, it needs no number. */
+		if (!whole && (!last || i > 0)) {
+			session->window = (size_t)i + 1;
+			session->windows = options->duration_ns ? 0 : (size_t)options->count;
+		}
+		session->last = last && !whole;
 		/* One text from the next; JSON is one document a line as it is. */
 		if (i > 0 && options->format == PL_FORMAT_TEXT)
 			(void)fputc('\n', session->output.stream);

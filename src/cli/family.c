@@ -217,7 +217,8 @@ static void take_in(struct pl_family *family, struct kin *kin)
 		return;
 	}
 	/* Its first moments are those of a start: imports, caches that every worker fills. */
-	pl_engine_begin(target->engine, family->looked ? pl_now_ns() + START_NSEC : 0);
+	target->settled_ns = family->looked ? pl_now_ns() + START_NSEC : 0;
+	pl_engine_begin(target->engine, target->settled_ns);
 	family->members[family->member_count++] = target;
 	kin->target = target;
 }

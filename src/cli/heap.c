@@ -6,20 +6,49 @@
 #include <string.h>
 
 #include "checks.h"
+#include "heap_trace.h"
 #include "json_text.h"
 #include "output.h"
+#include "pyleak/account_reader.h"
 #include "pyleak/census.h"
 #include "pyleak/cleanup.h"
+#include "pyleak/heap.h"
 #include "pyleak/log.h"
 #include "pyleak/units.h"
 
 /* What is alive, by type. */
 
+/* Fewer a Python never has: these only look like some, as its allocators put headers before the blocks (debug hooks). */
+enum { OBJECTS_MIN = 2000 };
+
 struct heap {
 	struct pl_subject subject;
 	struct pl_census census;
+	struct heap_traced traced; /* where blocks could not be walked */
+	struct pl_account account; /* what the memory consists of beside them */
 	size_t shown;
 };
+
+/* What allocators hold and no block uses; below 0: not known. */
+static int64_t free_bytes(const struct pl_account *account)
+{
+	int64_t sum = 0;
+
+	if (!account->taken || (!account->known[PL_ACCOUNT_ARENAS_FREE] && !account->known[PL_ACCOUNT_HEAP_FREE]))
+		return -1;
+	sum += account->known[PL_ACCOUNT_ARENAS_FREE] ? account->parts[PL_ACCOUNT_ARENAS_FREE] : 0;
+	sum += account->known[PL_ACCOUNT_HEAP_FREE] ? account->parts[PL_ACCOUNT_HEAP_FREE] : 0;
+	return sum;
+}
+
+static void take_account(struct heap *heap)
+{
+	struct pl_account_reader *reader = NULL;
+
+	if (pl_account_open(heap->subject.python, &reader) == 0)
+		pl_account_take(reader, 0, &heap->account);
+	pl_account_close(reader);
+}
 
 static uint64_t average(const struct pl_census_row *row)
 {
@@ -52,6 +81,58 @@ static int by_average(const void *a, const void *b)
 	return average(left) != average(right) ? descending(average(left), average(right)) : by_size(a, b);
 }
 
+static bool has_allocator_named(struct pl_space *space)
+{
+	static const char *const names[] = {"/libjemalloc", "/libtcmalloc", "/libmimalloc"};
+	struct pl_maps maps = {0};
+	bool found = false;
+
+	if (pl_space_maps(space, &maps) < 0)
+		return false;
+	for (size_t i = 0; i < maps.count && !found; i++)
+		for (size_t name = 0; name < sizeof(names) / sizeof(names[0]); name++)
+			found |= strstr(maps.items[i].path, names[name]) != NULL;
+	pl_maps_free(&maps);
+	return found;
+}
+
+/*
+ * Whether malloc is glibc's: what lies where its heap would be is made of its chunks. More of it than is looked through
+ * (PL_HEAP_BYTES_MAX) is another's only if such a one is loaded.
+ */
+static bool malloc_is_glibc(const struct heap *heap)
+{
+	if (!heap->census.heap || heap->account.known[PL_ACCOUNT_HEAP_FREE])
+		return heap->census.heap;
+	return !heap->account.taken ||
+	       (heap->account.rss > PL_HEAP_BYTES_MAX && !has_allocator_named(heap->subject.space));
+}
+
+/* By walking blocks, which does not stop the process; where that does not do, by tracing. */
+static int count(struct heap *heap, struct pl_error *err)
+{
+	struct pl_error why = {0};
+	int code = heap->subject.python->free_threaded ? -ENOTSUP : pl_census_take(heap->subject.python, &heap->census, &why);
+
+	if (code < 0 && code != -ENOTSUP) {
+		*err = why;
+		return code;
+	}
+	take_account(heap);
+	if (code == 0 && heap->census.objects >= OBJECTS_MIN && malloc_is_glibc(heap))
+		return 0;
+	why = (struct pl_error){0};
+	if (heap_trace(&heap->subject, &heap->census, &heap->traced, &why) == 0)
+		return 0;
+	if (heap->census.objects < OBJECTS_MIN) {
+		*err = why;
+		return why.code;
+	}
+	pl_log_warning("%s", why.text);
+	heap->census.heap = false;
+	return 0;
+}
+
 static int take(const struct pl_options *options, pid_t pid, struct heap *heap, struct pl_error *err)
 {
 	struct pl_census *census = &heap->census;
@@ -61,7 +142,7 @@ static int take(const struct pl_options *options, pid_t pid, struct heap *heap, 
 		code = pl_checks_before_reading(&heap->subject, err);
 	if (code < 0)
 		return code;
-	code = pl_census_take(heap->subject.python, census, err);
+	code = count(heap, err);
 	if (!pl_process_is_alive(pid, heap->subject.process.start_time)) {
 		*err = (struct pl_error){0};
 		return pl_fail(err, -ESRCH, "process %d ended while it was read", (int)pid);
@@ -85,6 +166,28 @@ static void print_figures(FILE *out, uint64_t size, uint64_t count)
 	if (count) {
 		pl_format_average((int64_t)size, (int64_t)count, text);
 		(void)fprintf(out, ", average=%s", text);
+	}
+	(void)fputc('\n', out);
+}
+
+/* What there is beside what is in use. */
+static void print_memory(FILE *out, const struct heap *heap)
+{
+	const struct pl_account *account = &heap->account;
+	char text[PL_SIZE_TEXT];
+	int64_t unused = free_bytes(account);
+
+	if (!account->taken)
+		return;
+	pl_format_size((int64_t)account->rss, false, text);
+	(void)fprintf(out, "RSS %s", text);
+	if (unused >= 0) {
+		pl_format_size(unused, false, text);
+		(void)fprintf(out, ": free in allocators %s", text);
+	}
+	if (account->known[PL_ACCOUNT_FILES]) {
+		pl_format_size(account->parts[PL_ACCOUNT_FILES], false, text);
+		(void)fprintf(out, "%s files %s", unused >= 0 ? "," : ":", text);
 	}
 	(void)fputc('\n', out);
 }
@@ -113,10 +216,12 @@ static int print_text(FILE *out, const struct heap *heap, bool color)
 			census->count - heap->shown == 1 ? "" : "s");
 		print_figures(out, size, count);
 	}
-	(void)fputs("other blocks: ", out);
-	print_figures(out, census->other_size, census->other);
+	(void)fputs(heap->traced.done ? "not counted, nothing leads to it: " : "other blocks: ", out);
+	print_figures(out, heap->traced.done ? heap->traced.unreached_size : census->other_size,
+		heap->traced.done ? heap->traced.unreached : census->other);
 	(void)fputs("total: ", out);
 	print_figures(out, census->object_size + census->other_size, census->objects + census->other);
+	print_memory(out, heap);
 	return 0;
 }
 
@@ -143,6 +248,15 @@ static int print_json(FILE *out, const struct heap *heap)
 		size + other_size, "count", count + other, "other", "size", other_size, "count", other, "stats", stats);
 	if (!document)
 		return -ENOMEM;
+	(void)json_object_set_new(document, "free",
+		free_bytes(&heap->account) < 0 ? json_null() : json_integer(free_bytes(&heap->account)));
+	if (heap->traced.done)
+		(void)json_object_set_new(document, "other", json_null());
+	(void)json_object_set_new(document, "unreached",
+		heap->traced.done ? json_pack("{sI sI}", "size", (json_int_t)heap->traced.unreached_size, "count",
+					    (json_int_t)heap->traced.unreached) :
+				    json_null());
+	(void)json_object_set_new(document, "stop_ms", json_real((double)heap->traced.stop_ns / PL_NSEC_PER_MSEC));
 	code = json_dumpf(document, out, JSON_COMPACT | JSON_ENSURE_ASCII);
 	json_decref(document);
 	(void)fputc('\n', out);
@@ -152,10 +266,12 @@ static int print_json(FILE *out, const struct heap *heap)
 /* What is missing in the figures, if something is. */
 static void explain(const struct heap *heap)
 {
+	if (heap->traced.done)
+		return;
 	if (!heap->census.arenas)
 		pl_log_warning("the arenas of Python were not found: only what the C library gave out was counted");
 	if (!heap->census.heap)
-		pl_log_warning("the C library is not glibc: blocks of more than 512 bytes were not counted");
+		pl_log_warning("malloc is not glibc's: blocks of more than 512 bytes were not counted");
 }
 
 int pl_command_heap(const struct pl_options *options)

@@ -5,7 +5,7 @@
 
 #include "table.h"
 
-enum { WIDTH = 80, COLUMN = 26 }; /* texts about options begin in this column */
+enum { WIDTH = 80, COLUMN = 26, CHOICES_INDENT = 15 }; /* texts about options begin in this column */
 
 /* Words of `text` from `column` on, broken before WIDTH, further lines indented. */
 static void print_wrapped(FILE *out, const char *text, size_t column, size_t indent)
@@ -62,6 +62,8 @@ static void add_preset(const struct pl_option *option, enum pl_command command, 
 {
 	if (command == PL_COMMAND_COUNT && option->preset_diff)
 		add(text, size, " [%s; diff: %s]", option->preset, option->preset_diff);
+	else if (command == PL_COMMAND_COUNT && option->preset_why)
+		add(text, size, " [%s; why: %s]", option->preset, option->preset_why);
 	else if (pl_option_preset(option, command))
 		add(text, size, " [%s]", pl_option_preset(option, command));
 }
@@ -72,6 +74,22 @@ static void add_only(const struct pl_option *option, enum pl_command command, ch
 	for (enum pl_command only = 0; command == PL_COMMAND_COUNT && only < PL_COMMAND_COUNT; only++)
 		if (option->commands == 1u << only)
 			add(text, size, " (%s only)", pl_command_table[only].name);
+}
+
+/* With a line end; many choices go on in the next line. */
+static void print_left(FILE *out, const char *left)
+{
+	while (strlen(left) > WIDTH) {
+		size_t length = WIDTH;
+
+		while (length && left[length - 1] != '|')
+			length--;
+		if (!length)
+			break;
+		fprintf(out, "%.*s\n%*s", (int)length, left, CHOICES_INDENT, "");
+		left += length;
+	}
+	fprintf(out, "%s\n", left);
 }
 
 static void print_option(FILE *out, const struct pl_option *option, enum pl_command command)
@@ -87,10 +105,12 @@ static void print_option(FILE *out, const struct pl_option *option, enum pl_comm
 	add_only(option, command, right, sizeof(right));
 	add_preset(option, command, right, sizeof(right));
 
-	if (strlen(left) + 2 > COLUMN)
-		fprintf(out, "%s\n%*s", left, COLUMN, "");
-	else
+	if (strlen(left) + 2 > COLUMN) {
+		print_left(out, left);
+		fprintf(out, "%*s", COLUMN, "");
+	} else {
 		fprintf(out, "%-*s", COLUMN, left);
+	}
 	print_wrapped(out, right, COLUMN, COLUMN);
 }
 
@@ -106,7 +126,8 @@ void pl_help_print(FILE *out, enum pl_command command)
 			fprintf(out, "  %-8s%s\n", pl_command_table[c].name, pl_command_table[c].help);
 	} else {
 		fprintf(out, "usage: pyleak %s%s [OPTION...]%s\n\n", pl_command_table[command].name,
-			pl_command_table[command].takes_pid	? " [PID|NAME]"
+			pl_command_table[command].takes_cores	? " [PID|NAME|FILE [FILE]]"
+			: pl_command_table[command].takes_pid	? " [PID|NAME]"
 			: pl_command_table[command].takes_files ? " FILE [FILE]"
 								: "",
 			pl_command_table[command].takes_program ? " [--] COMMAND [ARGUMENT...]" : "");
@@ -132,7 +153,10 @@ void pl_help_print(FILE *out, enum pl_command command)
 		}
 	}
 	if (all)
-		fputs("\n'pyleak COMMAND --help' shows what one command takes; pyleak(1) has it all.\n", out);
+		fputs("\n'pyleak COMMAND --help' is about one command; 'man pyleak' is the manual.\n", out);
+	else
+		fprintf(out, "\n'man pyleak-%s' has more, and examples; 'man pyleak' is about all commands.\n",
+			pl_command_table[command].name);
 }
 
 void pl_usage_print(FILE *out)

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "pyleak-version.h"
 #include "pyleak/log.h"
@@ -167,7 +168,7 @@ static int find_command(const struct command_line *line, enum pl_command *ret, s
 		*ret = command;
 		return 0;
 	}
-	if (line->operand_count > 2)
+	if (line->operand_count > 2 && !pl_command_table[command].takes_cores)
 		return pl_fail(err, -E2BIG, "'%s' is one argument too many, see 'pyleak --help'", line->operands[2]);
 	if (second && !pl_command_table[command].takes_pid)
 		return pl_fail(err, -E2BIG, "'pyleak %s' takes no argument: '%s'", name, second);
@@ -175,6 +176,16 @@ static int find_command(const struct command_line *line, enum pl_command *ret, s
 		return pl_fail(err, -E2BIG, "'%s' is one argument too many, see 'pyleak --help'", line->extra);
 	*ret = command;
 	return 0;
+}
+
+/* A number is a process, whatever there is of that name; else what has a folder in its name is a file, and what is one. */
+static bool is_file(const char *word)
+{
+	struct stat status;
+
+	if (!word[strspn(word, "0123456789")])
+		return false;
+	return strchr(word, '/') || (stat(word, &status) == 0 && S_ISREG(status.st_mode));
 }
 
 /* What does not look like a number is the name of a process. */
@@ -232,12 +243,71 @@ static int complete_report(struct pl_options *options, struct pl_error *err)
 {
 	bool difference = options->files[1] || options->from_ns >= 0;
 
+	if (options->info && options->format != PL_FORMAT_TEXT && options->format != PL_FORMAT_JSON)
+		return pl_fail(err, -EINVAL, "--info: the format is text or json");
 	if (difference && !options->sort_given)
 		options->sort = PL_SORT_SIZE_DIFF;
 	if (!difference && (options->sort == PL_SORT_SIZE_DIFF || options->sort == PL_SORT_COUNT_DIFF))
 		return pl_fail(err, -EINVAL, "--sort: a difference needs two snapshots: give --from, or two recordings");
 	if (!options->files[1] && options->from_ns >= 0 && options->to_ns >= 0 && options->from_ns >= options->to_ns)
 		return pl_fail(err, -EINVAL, "--from must be before --to");
+	return 0;
+}
+
+static int check_holders(const struct pl_options *options, struct pl_error *err)
+{
+	if (options->engine == PL_ENGINE_BREAKPOINT)
+		return pl_fail(err, -EINVAL, "--holders needs --engine inline: with breakpoints the process would wait for the graph");
+	if (options->keep)
+		return pl_fail(err, -EINVAL, "--keep returns at once, without a report: give --holders to 'pyleak diff' later");
+	if (options->format != PL_FORMAT_TEXT && options->format != PL_FORMAT_JSON && options->format != PL_FORMAT_HTML)
+		return pl_fail(err, -EINVAL, "--format %s has no room for --holders: text, json and html have",
+			pl_report_format(options->format)->name);
+	return 0;
+}
+
+/* What is for a process, and what for a file. */
+static int complete_holders(const struct pl_options *options, struct pl_error *err)
+{
+	if (options->files[0] && options->pid)
+		return pl_fail(err, -EINVAL, "'%s' and a process: give one of them", options->files[0]);
+	if (options->files[0] && options->save)
+		return pl_fail(err, -EINVAL, "--save is for a process: '%s' is a file already", options->files[0]);
+	if (options->files[0] && options->interval_ns)
+		return pl_fail(err, -EINVAL, "--interval is for a process: what grew between two files is asked with both");
+	if (options->save && options->interval_ns)
+		return pl_fail(err, -EINVAL, "--save keeps one moment, --interval looks at two: give one of them");
+	if (options->files[1] && options->type)
+		return pl_fail(err, -EINVAL, "--type says who leads to objects, not what grows: give one file");
+	return 0;
+}
+
+/* Pictures are of one moment. */
+static int check_picture(const struct pl_options *options, struct pl_error *err)
+{
+	if (options->format == PL_FORMAT_TEXT || options->format == PL_FORMAT_JSON ||
+		(!options->interval_ns && !options->type && !options->files[1]))
+		return 0;
+	return pl_fail(err, -EINVAL, "--format %s shows one moment, and all types: leave out %s", pl_report_format(options->format)->name,
+		options->interval_ns ? "--interval" : options->type ? "--type" : "the second file");
+}
+
+/* The first window is not looked at: what a process has on its way it has at any time, and it would count as growth. */
+static int complete_why(struct pl_options *options, struct pl_error *err)
+{
+	enum { WINDOWS = 9, LEAST_WINDOWS = 5 };
+
+	if (!options->duration_ns) {
+		options->duration_ns = options->interval_ns < INT64_MAX / WINDOWS ? options->interval_ns * WINDOWS : INT64_MAX;
+		options->count = WINDOWS - 1;
+		return 0;
+	}
+	options->count = INT_MAX;
+	if (!options->interval_given)
+		options->interval_ns = options->duration_ns / WINDOWS;
+	if (options->interval_ns <= 0 || options->duration_ns / options->interval_ns < LEAST_WINDOWS)
+		return pl_fail(err, -EINVAL, "--duration has no room for five windows of --interval: make it five times as long at "
+					     "least, or leave --interval out");
 	return 0;
 }
 
@@ -259,6 +329,10 @@ static int fill(int argc, char **argv, const struct spelling *spelling, struct c
 				pl_command_table[options->command].name);
 		options->files[0] = line->operands[1];
 		options->files[1] = line->operand_count > 2 ? line->operands[2] : NULL;
+	} else if (pl_command_table[options->command].takes_cores &&
+		   (line->operand_count > 2 || (line->operand_count > 1 && is_file(line->operands[1])))) {
+		options->files[0] = line->operands[1];
+		options->files[1] = line->operand_count > 2 ? line->operands[2] : NULL;
 	} else if (line->operand_count > 1) {
 		int r = find_process(line->operands[1], options, err);
 
@@ -272,6 +346,7 @@ static int fill(int argc, char **argv, const struct spelling *spelling, struct c
 		options->program = argv + line->program;
 		argc = line->program;
 	}
+	options->interval_given = false;
 	options->count_given = options->limit_given = options->format_given = options->sort_given = false;
 	options->frames_given = options->sample_given = options->domain_given = false;
 	options->from_ns = options->to_ns = -1;
@@ -283,11 +358,15 @@ static int fill(int argc, char **argv, const struct spelling *spelling, struct c
 		r = pl_fail(err, -EINVAL, "--pid %d and another process: give one", (int)options->pid_option);
 	if (options->pid_option)
 		options->pid = options->pid_option;
+	if (r == 0 && options->command == PL_COMMAND_HOLDERS)
+		r = complete_holders(options, err);
 	if (r == 0 && options->command == PL_COMMAND_REPORT)
 		r = complete_report(options, err);
 	/* A probe whose breakpoints nobody serves would only slow the process down. */
 	if (r == 0 && options->keep && options->listen)
 		return pl_fail(err, -EINVAL, "--listen needs a pyleak that stays: leave out --keep");
+	if (r == 0 && options->listen_token && !options->listen)
+		return pl_fail(err, -EINVAL, "--listen-token needs --listen: without it nobody is answered");
 	if (r == 0 && options->keep && options->engine == PL_ENGINE_BREAKPOINT)
 		return pl_fail(err, -EINVAL, "--keep needs --engine inline: breakpoints must be served");
 	if (r == 0 && options->keep && (options->duration_ns || options->fail_above_set))
@@ -296,6 +375,8 @@ static int fill(int argc, char **argv, const struct spelling *spelling, struct c
 	if (r == 0 && options->command == PL_COMMAND_DIFF && options->duration_ns &&
 		options->duration_ns / 2 < options->interval_ns)
 		return pl_fail(err, -EINVAL, "--duration has no room for two windows of --interval: make it twice as long at least");
+	if (r == 0 && options->command == PL_COMMAND_WHY)
+		r = complete_why(options, err);
 	/* Then it is the time that ends it. */
 	if (r == 0 && options->command == PL_COMMAND_DIFF && options->duration_ns && !options->count_given)
 		options->count = INT_MAX;
@@ -305,6 +386,10 @@ static int fill(int argc, char **argv, const struct spelling *spelling, struct c
 		return pl_fail(err, -EINVAL, "--children needs --engine inline: breakpoints are served in one process only");
 	if (r == 0 && options->per_process && !options->children)
 		return pl_fail(err, -EINVAL, "--per-process needs --children: without it there is one process");
+	if (r == 0 && options->command == PL_COMMAND_HOLDERS)
+		r = check_picture(options, err);
+	if (r == 0 && options->holders)
+		r = check_holders(options, err);
 	if (r == 0 && options->sample && options->engine == PL_ENGINE_BREAKPOINT)
 		return pl_fail(err, -EINVAL, "--sample needs --engine inline: a breakpoint costs its stop whatever it records");
 	return r;

@@ -48,7 +48,7 @@ int pl_output_open(const struct pl_options *options, struct pl_output *output, s
 	const char *path = options->output;
 	int fd;
 
-	*output = (struct pl_output){0};
+	*output = (struct pl_output){.format = pl_report_format(options->format)->name};
 	if (!path || strcmp(path, "-") == 0) {
 		if (pl_report_format(options->format)->binary && isatty(STDOUT_FILENO))
 			return pl_fail(err, -EINVAL, "--format %s is not for a terminal: give --output FILE",
@@ -71,6 +71,19 @@ int pl_output_open(const struct pl_options *options, struct pl_output *output, s
 	}
 	output->path = path;
 	return 0;
+}
+
+static void note_written(const struct pl_output *output, int64_t bytes)
+{
+	char size[PL_SIZE_TEXT], length[PL_SIZE_TEXT];
+
+	pl_format_size(bytes, false, size);
+	pl_format_duration(output->length_ns, length);
+	if (output->snapshots)
+		pl_log_note("%s: %s written, %zu snapshot%s in %s; 'pyleak report %s' shows what grew", output->path, size,
+			output->snapshots, output->snapshots == 1 ? "" : "s", length, output->path);
+	else
+		pl_log_note("%s: %s of %s written", output->path, size, output->format);
 }
 
 int pl_output_close(struct pl_output *output, struct pl_error *err)
@@ -97,10 +110,7 @@ int pl_output_close(struct pl_output *output, struct pl_error *err)
 		if (empty) {
 			(void)unlink(output->path);
 		} else if (known && !broken) {
-			char size[PL_SIZE_TEXT];
-
-			pl_format_size(status.st_size, false, size);
-			pl_log_note("%s: %s written", output->path, size);
+			note_written(output, status.st_size);
 		}
 	}
 	if (broken)

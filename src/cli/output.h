@@ -13,6 +13,9 @@ struct pl_output {
 	FILE *stream;
 	const char *path; /* NULL: stdout */
 	bool created;     /* the file did not exist before */
+	const char *format; /* its name */
+	size_t snapshots;   /* that were written to it, of a recording, and how long that was; 0: it is none */
+	int64_t length_ns;
 };
 
 /*

@@ -14,11 +14,22 @@
  * makes the rows of `now` against `before` (NULL: since the start) that the options ask for, and
  * prints them in their format. Of *report kind, facts, stop_ns and the processes are the caller's; the
  * rest is filled in. With a history of at least three windows, the last of them ending with `now`,
- * the rows that are shown get their verdicts (NULL: none). *ret_exceeded: a row grew by more than --fail-above. 0 or -errno.
+ * the rows that are shown get their verdicts (NULL: none). `over_all`: it is
+ * the last of its windows, and says at its end what grew over all of them. *ret_exceeded: a row grew by more than --fail-above. 0 or -errno.
  */
 int pl_render(const struct pl_options *options, struct pl_report *report, const struct pl_report_options *form,
 	      const struct pl_snapshot *now, const struct pl_snapshot *before, const struct pl_history *history,
-	      FILE *out, bool *ret_exceeded);
+	      bool over_all, FILE *out, bool *ret_exceeded);
+
+/* The same for who does not print it: `use` has it as long as it runs. */
+struct pl_render_use {
+	int (*use)(void *context, const struct pl_report *report); /* 0 or -errno */
+	void *context;
+	bool stacks; /* with pl_report.stacks, whatever the format is */
+};
+int pl_render_for(const struct pl_options *options, struct pl_report *report, const struct pl_report_options *form,
+		  const struct pl_snapshot *now, const struct pl_snapshot *before, const struct pl_history *history,
+		  bool over_all, const struct pl_render_use *use, bool *ret_exceeded);
 
 /* The part of the options that says which rows, and in which order. */
 struct pl_rows_options pl_rows_wanted(const struct pl_options *options);

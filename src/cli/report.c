@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "info.h"
 #include "output.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/log.h"
@@ -157,6 +158,13 @@ static char *copy_source(void *context, const char *filename, int line)
 	return source ? strdup(source) : NULL;
 }
 
+static int copy_definition(void *context, const char *filename, const char *function, int line)
+{
+	const struct recording *recording = context;
+
+	return pl_recording_reader_definition(recording->reader, filename, function, line);
+}
+
 /* Whether the recording kept the processes of a family apart. */
 static bool is_per_process(const struct pl_snapshot *snapshot)
 {
@@ -182,10 +190,11 @@ static int print(const struct pl_options *options, struct pl_output *output, str
 		.color = pl_output_color(options, output),
 		.traceback = !before || options->group_by == PL_GROUP_TRACEBACK,
 		.source = copy_source,
+		.definition = copy_definition,
 		.source_context = recording,
 	};
 
-	return pl_render(options, &report, &form, now, before, history, output->stream, ret_exceeded);
+	return pl_render(options, &report, &form, now, before, history, !two_recordings, output->stream, ret_exceeded);
 }
 
 static int explain_length(const struct recording *recording, const char *option, int64_t wanted, struct pl_error *err)
@@ -197,6 +206,18 @@ static int explain_length(const struct recording *recording, const char *option,
 	return pl_fail(err, -ERANGE, "%s is %s long: %s %s is beyond its end", recording->name, length, option, moment);
 }
 
+/* By more than a window: what is nearest is not what was meant. */
+static void warn_of_end(const struct recording *recording, int64_t wanted)
+{
+	const int64_t *last = &recording->times[recording->count - 1];
+	struct pl_error told = {0};
+
+	if (recording->count < 2 || wanted <= *last + (last[0] - last[-1]))
+		return;
+	(void)explain_length(recording, "--to", wanted, &told);
+	pl_log_warning("%s; this is up to there", told.text);
+}
+
 /* Two that read one probe, which stayed in the process, are parts of one recording. */
 static bool is_another(const struct recording *first, const struct recording *last)
 {
@@ -204,6 +225,38 @@ static bool is_another(const struct recording *first, const struct recording *la
 
 	return first != last && (one->pid != other->pid || one->started.tv_sec != other->started.tv_sec ||
 					one->started.tv_nsec != other->started.tv_nsec);
+}
+
+/* Of each recording what it is of. */
+static int show_info(const struct pl_options *options, struct pl_output *output, struct recording recordings[2],
+	struct pl_sites *sites, struct pl_error *err)
+{
+	int code = 0;
+
+	for (int i = 0; i < 2 && code == 0 && options->files[i]; i++) {
+		struct pl_snapshot *last = NULL;
+		size_t at = 0;
+
+		code = start(&recordings[i], sites, err);
+		if (code == 0)
+			code = take(&recordings[i], &at, recordings[i].count - 1, &last, err);
+		if (code == 0 && last) {
+			const struct pl_info info = {
+				.name = recordings[i].name,
+				.facts = pl_recording_reader_facts(recordings[i].reader),
+				.first_ns = recordings[i].times[0],
+				.length_ns = recordings[i].times[recordings[i].count - 1],
+				.snapshots = recordings[i].count,
+				.last = last,
+				.per_process = is_per_process(last),
+			};
+
+			code = options->format == PL_FORMAT_JSON ? pl_info_print_json(output->stream, &info)
+								 : pl_info_print(output->stream, &info);
+		}
+		pl_snapshot_free(last);
+	}
+	return code;
 }
 
 /* The first recording has the older snapshot, the last (which may be the same) the newer one. */
@@ -221,6 +274,8 @@ static int show(const struct pl_options *options, struct pl_output *output, stru
 		code = explain_length(first, "--from", options->from_ns, err);
 	if (code == 0 && difference && first == last && from >= to)
 		code = pl_fail(err, -ERANGE, "%s: --from and --to are nearest to the same snapshot", first->name);
+	if (code == 0 && last->count && options->to_ns >= 0)
+		warn_of_end(last, options->to_ns);
 	if (code == 0)
 		code = start(first, sites, err);
 	if (code == 0 && difference)
@@ -251,11 +306,15 @@ int pl_command_report(const struct pl_options *options)
 	bool exceeded = false;
 	int code = sites ? 0 : pl_fail(&err, -ENOMEM, "out of memory");
 
+	if (code == 0)
+		pl_sites_set_libraries(sites, options->exclude);
 	for (int i = 0; i < 2 && code == 0 && options->files[i]; i++)
 		code = recording_open(&recordings[i], options->files[i], sites, &err);
 	if (code == 0)
 		code = pl_output_open(options, &output, &err);
-	if (code == 0)
+	if (code == 0 && options->info)
+		code = show_info(options, &output, recordings, sites, &err);
+	else if (code == 0)
 		code = show(options, &output, recordings, sites, &exceeded, &err);
 	if (pl_output_close(&output, &err) < 0)
 		code = err.code;

@@ -10,6 +10,7 @@
 #include "pyleak/hook.h"
 #include "pyleak/launch.h"
 #include "pyleak/log.h"
+#include "pyleak/maps.h"
 #include "pyleak/units.h"
 #include "session.h"
 #include "starting.h"
@@ -23,6 +24,7 @@ struct program {
 	bool ended;
 	int status; /* of waitpid() */
 	struct pl_headroom before; /* of our own cgroup, which is the program's */
+	uint64_t stack; /* of the Python that is recorded: where it ends, by chance, while it runs this program; 0: not known */
 };
 
 /* ^Z stops us with it: the shell waits for us. Whoever continues us continues all of the terminal's group. */
@@ -67,14 +69,60 @@ static int status_of(const struct program *program)
 	return WIFSIGNALED(program->status) ? 128 + WTERMSIG(program->status) : WEXITSTATUS(program->status);
 }
 
+static uint64_t stack_of(pid_t pid)
+{
+	struct pl_maps maps;
+	uint64_t end = 0;
+
+	if (pl_maps_read(pid, &maps) == 0)
+		for (size_t i = 0; i < maps.count; i++)
+			if (strcmp(maps.items[i].path, "[stack]") == 0)
+				end = maps.items[i].end;
+	pl_maps_free(&maps);
+	return end;
+}
+
+/* A Python that has begun another program is one that prepares it (ddtrace-run, poetry run): if that is a Python too, it is
+ * the one that is meant. False, without an error: it is none, or the process has ended. */
+static bool goes_on(struct pl_session *session, struct program *program, struct pl_error *err)
+{
+	pid_t pid = session->targets.lead.pid;
+	uint64_t stack = stack_of(pid);
+	struct starting *starting;
+	int code;
+
+	/* Else somebody has taken the probe away. */
+	if (session->options->children || program->ended || !stack || stack == program->stack)
+		return false;
+	starting = starting_new(session->options->force);
+	code = starting ? pl_launch_again(program->launch, pid) : -ENOMEM;
+	if (code == 0)
+		code = pl_launch_follow(program->launch, starting_ask, starting, &pid);
+	starting_free(starting);
+	if (code < 0)
+		return false;
+	program->stack = stack_of(pid);
+	code = pl_session_go_on(session, pid, err);
+	pl_launch_release(program->launch);
+	if (code == 0)
+		pl_log_note("process %d has begun another program, which is recorded instead", (int)pid);
+	return code == 0;
+}
+
 /* Until it has ended, or for as long as was wanted. */
-static void record(struct pl_session *session, struct pl_error *err)
+static void record(struct pl_session *session, struct program *program, struct pl_error *err)
 {
 	const struct pl_options *options = session->options;
 	int64_t end = options->duration_ns ? session->started_ns + options->duration_ns : INT64_MAX;
-	int code = pl_report_format(options->format)->snapshots ? pl_session_take_snapshots(session, end, err)
-							       : pl_session_record(session, end, err);
+	int code;
 
+	do
+		code = pl_report_format(options->format)->snapshots ? pl_session_take_snapshots(session, end, err)
+								   : pl_session_record(session, end, err);
+	while (code == -ESRCH && goes_on(session, program, err));
+	/* It could not be hooked: there is no process to report on. */
+	if (code == -ESRCH && err->code)
+		return;
 	if (code == 0 || code == -EINTR || code == -ESRCH || code == -ECANCELED)
 		(void)pl_session_end(session, err);
 }
@@ -105,11 +153,16 @@ static int record_program(struct program *program, const struct pl_options *give
 	session.look = look_at_program;
 	session.look_context = program;
 	if (code == 0) {
+		program->stack = stack_of(session.targets.lead.pid);
 		note_before(&session);
-		record(&session, &err);
+		record(&session, program, &err);
 	}
 	status = pl_session_close(&session, &err);
-	return status == PL_EXIT_DONE ? -1 : status;
+	/* For want of memory, or since the program has ended meanwhile: that is said, what there is is reported, and the recording
+	 * has not failed. */
+	if (status == PL_EXIT_DONE || (status == PL_EXIT_FAILED && (err.code == -ECANCELED || err.code == -ESRCH)))
+		return -1;
+	return status;
 }
 
 int pl_command_run(const struct pl_options *options)

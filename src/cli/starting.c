@@ -3,7 +3,9 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "pyleak/process.h"
 #include "pyleak/python.h"
 
 /*
@@ -92,6 +94,16 @@ static enum pl_launch_answer look(const struct starting *starting, struct progra
 	return PL_LAUNCH_ASK_AGAIN;
 }
 
+/* uv starts each Python that it does not know yet once before, to ask what it is. */
+static bool is_questioned(pid_t pid)
+{
+	struct pl_process process = {0};
+	bool is = pl_process_read(pid, &process) == 0 && strstr(process.command_line, "python.get_interpreter_info import main");
+
+	pl_process_free(&process);
+	return is;
+}
+
 enum pl_launch_answer starting_ask(void *context, pid_t pid, bool anew, const pl_registers *regs)
 {
 	struct starting *starting = context;
@@ -102,7 +114,7 @@ enum pl_launch_answer starting_ask(void *context, pid_t pid, bool anew, const pl
 	program->calls++;
 	if (program->python) {
 		if (pl_python_thread_stack(program->python, pl_registers_thread_pointer(regs), &program->thread, &frame, 1, NULL) > 0)
-			answer = PL_LAUNCH_THIS;
+			answer = is_questioned(pid) ? PL_LAUNCH_NEVER : PL_LAUNCH_THIS;
 		else if (program->calls > LAST_CALL)
 			answer = PL_LAUNCH_NEVER;
 	} else if (program->calls >= program->next_look) {

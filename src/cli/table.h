@@ -29,19 +29,25 @@ enum pl_option_id {
 	PL_OPTION_AGAINST = 256,
 	PL_OPTION_FROM,
 	PL_OPTION_TO,
+	PL_OPTION_INFO,
 	PL_OPTION_INCLUDE,
 	PL_OPTION_EXCLUDE,
 	PL_OPTION_DOMAIN,
 	PL_OPTION_NATIVE_FRAMES,
 	PL_OPTION_SAMPLE,
+	PL_OPTION_TABLES,
 	PL_OPTION_FORMAT,
 	PL_OPTION_FORCE,
 	PL_OPTION_LISTEN,
+	PL_OPTION_LISTEN_TOKEN,
 	PL_OPTION_FAIL_ABOVE,
 	PL_OPTION_NO_FREE_LISTS,
 	PL_OPTION_KEEP,
 	PL_OPTION_TYPE,
 	PL_OPTION_MAX_STOP,
+	PL_OPTION_HOLDERS,
+	PL_OPTION_SAVE,
+	PL_OPTION_SYSROOT,
 	PL_OPTION_CHILDREN,
 	PL_OPTION_PER_PROCESS,
 	PL_OPTION_COLOR,
@@ -57,6 +63,7 @@ struct pl_option {
 	const struct pl_choice *choices; /* NULL: no fixed set */
 	const char *preset;              /* the default; NULL: none */
 	const char *preset_diff;         /* that of `diff`, where it is another */
+	const char *preset_why;          /* and of `why` */
 	unsigned int commands;
 	enum pl_option_section section;
 	const char *help;
@@ -70,6 +77,7 @@ struct pl_command_entry {
 	const char *help;        /* one line */
 	const char *description; /* for its own --help */
 	bool takes_files;        /* recordings, one or two */
+	bool takes_cores;        /* a core file in the place of a process, or two */
 	bool takes_program;      /* a command line, in which no option is ours */
 };
 extern const struct pl_command_entry pl_command_table[PL_COMMAND_COUNT];
@@ -89,6 +97,8 @@ static inline const char *pl_option_preset(const struct pl_option *option, enum 
 	/* holders compares only if it is told to. */
 	if (command == PL_COMMAND_HOLDERS && option->id == 'i')
 		return NULL;
+	if (command == PL_COMMAND_WHY && option->preset_why)
+		return option->preset_why;
 	return command == PL_COMMAND_DIFF && option->preset_diff ? option->preset_diff : option->preset;
 }
 

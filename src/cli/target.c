@@ -15,9 +15,11 @@
 #include "pyleak/log.h"
 #include "pyleak/process.h"
 #include "pyleak/units.h"
+#include "target_places.h"
 #include "stop.h"
 
 #define LEFTOVER_PATIENCE_NSEC (2 * PL_NSEC_PER_SEC)
+#define GUARDIAN_PATIENCE_NSEC (10 * PL_NSEC_PER_SEC) /* it took four on a machine with ten times the work that it can do */
 #define RECORDING_PERCENT 35 /* of what is tracked, at most */
 #define CLAIM_PAUSE_NSEC (20 * PL_NSEC_PER_MSEC)
 
@@ -32,13 +34,26 @@ static bool may_pass(pid_t pid)
 }
 
 /* The guardian of a killed pyleak has it for a second. */
+/* Nobody's any more, or a guardian's: that of a killed pyleak. */
+static bool is_left_soon(pid_t pid)
+{
+	pid_t other = pl_probe_claimant(pid);
+	struct pl_process process = {0};
+	bool soon = !other || pl_process_read(other, &process) < 0 || strcmp(process.comm, PL_GUARDIAN_NAME) == 0;
+
+	pl_process_free(&process);
+	return soon;
+}
+
 int pl_target_claim(pid_t pid, bool by_force, struct pl_error *err)
 {
 	const struct timespec pause = {.tv_nsec = CLAIM_PAUSE_NSEC};
-	int64_t give_up = pl_now_ns() + LEFTOVER_PATIENCE_NSEC;
+	const int64_t begun = pl_now_ns();
 	int code;
 
-	while ((code = pl_probe_claim(pid)) == -EBUSY && pl_now_ns() < give_up && !*pl_stop_flag())
+	while ((code = pl_probe_claim(pid)) == -EBUSY && !*pl_stop_flag() &&
+		(pl_now_ns() - begun < LEFTOVER_PATIENCE_NSEC ||
+			(pl_now_ns() - begun < GUARDIAN_PATIENCE_NSEC && is_left_soon(pid))))
 		(void)nanosleep(&pause, NULL);
 	if (code == -EBUSY && by_force && may_pass(pid))
 		code = pl_probe_claim_by_force(pid);
@@ -107,15 +122,19 @@ static void add_setting(char *text, size_t size, const char *format, ...)
 static void note_settings(const struct pl_target *target, const struct pl_options *options)
 {
 	const struct pl_facts *facts = &target->facts;
-	char text[160] = "", sample[PL_SIZE_TEXT];
+	char text[200] = "", size[PL_SIZE_TEXT];
 
 	if (options->frames_given && options->frames != facts->frames)
 		add_setting(text, sizeof(text), "%d frame%s of each traceback", facts->frames, facts->frames == 1 ? "" : "s");
 	if (options->sample_given && options->sample != facts->sample && facts->sample) {
-		pl_format_size((int64_t)facts->sample, false, sample);
-		add_setting(text, sizeof(text), "one allocation of each %s", sample);
+		pl_format_size((int64_t)facts->sample, false, size);
+		add_setting(text, sizeof(text), "one allocation of each %s", size);
 	} else if (options->sample_given && options->sample != facts->sample) {
 		add_setting(text, sizeof(text), "every allocation");
+	}
+	if (options->tables && options->tables != facts->tables) {
+		pl_format_size((int64_t)facts->tables, false, size);
+		add_setting(text, sizeof(text), "tables of at most %s", facts->tables ? size : "a share of its memory");
 	}
 	if (options->domain_given && options->native && !facts->native)
 		add_setting(text, sizeof(text), "nothing of native allocators");
@@ -189,6 +208,11 @@ static int check_headroom(const struct pl_target *target, const struct pl_option
 	return 0;
 }
 
+static int find_places(void *context, struct pl_range **ret, size_t *ret_count)
+{
+	return pl_account_places(context, ret, ret_count);
+}
+
 /* Hooks the process itself; the guardian knows of it first. */
 static int plant(struct pl_target *target, const struct pl_options *options, struct pl_sites *sites, struct pl_error *err)
 {
@@ -198,16 +222,22 @@ static int plant(struct pl_target *target, const struct pl_options *options, str
 		.frames = options->frames,
 		.native_frames = options->native_frames,
 		.sample = options->sample,
+		.tables = options->tables,
 		.park = options->park,
 		.native = options->native,
 		.keep = options->keep,
 		.rss = pl_process_rss(target->pid),
+		/* Without a GIL CPython's own memory cannot be told from others'. */
+		.places = target->account && !target->python->free_threaded ? find_places : NULL,
+		.places_context = target->account,
 	};
 	int code = check_headroom(target, options, err);
 
 	if (code < 0)
 		return code;
 	pl_account_take(target->account, 0, &wanted.account);
+	wanted.arena_map = pl_account_arena_map(target->account);
+	pl_target_places(target, &wanted.account, &target->places);
 	if (wanted.account.taken)
 		wanted.rss = wanted.account.rss;
 	code = pl_guardian_add(target->pid, target->start_time);
@@ -233,11 +263,13 @@ int pl_target_start(struct pl_target *target, const struct pl_options *options, 
 	return explain_end(target, code, err);
 }
 
-void pl_target_account(const struct pl_target *target, struct pl_account *ret)
+void pl_target_account(const struct pl_target *target, const struct pl_touched *by_site, struct pl_account *ret)
 {
 	int64_t started = pl_now_ns();
-	struct pl_touched touched;
+	struct pl_touched touched = {0};
 
+	if (by_site)
+		touched = *by_site;
 	pl_account_take(target->account, pl_engine_memory(target->engine), ret);
 	ret->rounding = pl_engine_rounding(target->engine, ret->alignment);
 	pl_engine_touched(target->engine, &touched);
@@ -252,6 +284,7 @@ void pl_target_end(struct pl_target *target)
 	target->state.rss = 0;
 	pl_engine_end(target->engine);
 	pl_account_close(PL_TAKE(target->account));
+	pl_places_free(&target->places);
 	pl_python_close(PL_TAKE(target->python));
 	pl_space_close(PL_TAKE(target->space));
 	pl_probe_unclaim(target->pid, target->start_time);
@@ -259,8 +292,11 @@ void pl_target_end(struct pl_target *target)
 
 void pl_target_close(struct pl_target *target)
 {
+	pl_places_free(&target->came_places);
+	pl_places_free(&target->last_places);
 	pl_engine_free(PL_TAKE(target->engine));
 	pl_account_close(PL_TAKE(target->account));
+	pl_places_free(&target->places);
 	pl_python_close(PL_TAKE(target->python));
 	pl_space_close(PL_TAKE(target->space));
 	pl_probe_unclaim(target->pid, target->start_time);

@@ -6,8 +6,10 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "pyleak/account.h"
 #include "pyleak/engine.h"
 #include "pyleak/options.h"
+#include "pyleak/places.h"
 
 /* One process that is recorded: a session has one, or a whole family of them. */
 struct pl_target {
@@ -18,8 +20,17 @@ struct pl_target {
 	struct pl_engine *engine; /* NULL: not yet */
 	struct pl_facts facts;
 	struct pl_account_reader *account; /* NULL: none can be taken */
+	struct pl_places places; /* before it was touched; nothing: not known */
 	struct pl_engine_state state; /* as of the last snapshot */
 	int64_t ended_ns; /* CLOCK_MONOTONIC */
+	/* Of a member that came later: see apart.h. */
+	int64_t settled_ns; /* when its start is over; 0: it was there before */
+	bool settled;       /* what it has come with is known … */
+	struct pl_account came_with;
+	struct pl_places came_places;
+	bool accounted, start_accounted, placed, start_placed; /* … and what of it and of these is counted */
+	struct pl_account last;
+	struct pl_places last_places;
 	bool adopted; /* the probe was there before, and stays */
 	bool ended;   /* the process did, while it was watched */
 	bool retired; /* and so what was live in it is not counted any more */
@@ -35,7 +46,8 @@ int pl_target_start(struct pl_target *target, const struct pl_options *options, 
 		    struct pl_error *err);
 
 /* What its RSS consists of now. */
-void pl_target_account(const struct pl_target *target, struct pl_account *ret);
+/* `by_site`: its member is added to; NULL: not wanted. */
+void pl_target_account(const struct pl_target *target, const struct pl_touched *by_site, struct pl_account *ret);
 
 /* The process has ended while others go on: all that is open for it is closed; what is kept is its state, and what its
  * engine needs to be retired. */

@@ -3,13 +3,16 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
+#include "apart.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/log.h"
 #include "pyleak/process.h"
 #include "pyleak/units.h"
 #include "stop.h"
+#include "target_places.h"
 #include "watch.h"
 
 #define LOOK_PAUSE_NSEC (20 * PL_NSEC_PER_MSEC)
@@ -76,13 +79,34 @@ int pl_targets_start(struct pl_targets *targets, const struct pl_options *option
 	return 0;
 }
 
+int pl_targets_go_on(struct pl_targets *targets, const struct pl_options *options, pid_t pid, struct pl_sites *sites,
+	struct pl_error *err)
+{
+	int64_t stop_ns = pl_engine_stop_ns(targets->lead.engine);
+	int code;
+
+	pl_engine_retire(targets->lead.engine);
+	pl_losses_add(&targets->departed_losses, &targets->lead.state.losses);
+	if (stop_ns > targets->departed_stop_ns)
+		targets->departed_stop_ns = stop_ns;
+	pl_target_close(&targets->lead);
+	code = pl_targets_check(targets, options, pid, err);
+	if (code == 0)
+		code = pl_target_start(&targets->lead, options, sites, err);
+	if (code == 0)
+		targets->facts = targets->lead.facts;
+	return code;
+}
+
 /* A family lets go of it at once. */
-static void note_end(const struct pl_targets *targets, struct pl_target *target)
+static void note_end(struct pl_targets *targets, struct pl_target *target)
 {
 	target->ended = true;
 	target->ended_ns = pl_now_ns();
-	if (targets->family)
+	if (targets->family) {
+		pl_apart_end(targets, target);
 		pl_target_end(target);
+	}
 }
 
 /* Whether one is still recorded, or may come from the process that was named. */
@@ -142,8 +166,12 @@ static void look_at_all(struct pl_targets *targets)
 	for (size_t i = 0; i < pl_targets_count(targets); i++) {
 		struct pl_target *target = pl_targets_at(targets, i);
 
-		if (target->ended || pl_engine_look(target->engine) != -ESRCH)
+		if (target->ended)
 			continue;
+		if (pl_engine_look(target->engine) != -ESRCH) {
+			pl_apart_look(target);
+			continue;
+		}
 		note_end(targets, target);
 		pl_log_note("process %d has ended", (int)target->pid);
 	}
@@ -217,7 +245,7 @@ void pl_targets_update(struct pl_targets *targets, struct pl_engine_state *ret)
 	retire_ended(targets, INT64_MAX);
 }
 
-void pl_targets_account(struct pl_targets *targets, struct pl_account *ret)
+void pl_targets_account(struct pl_targets *targets, const struct pl_touched *by_site, struct pl_account *ret)
 {
 	size_t living = 0;
 
@@ -228,9 +256,46 @@ void pl_targets_account(struct pl_targets *targets, struct pl_account *ret)
 
 		if (target->ended && targets->family)
 			continue;
-		pl_target_account(target, &one);
+		pl_target_account(target, by_site, &one);
+		if (targets->family)
+			pl_apart_account(targets, target, &one);
 		add_account(ret, &one, living++);
 	}
+	pl_apart_into_account(targets, ret);
+}
+
+static bool is_named(const struct pl_unrecorded *all, size_t count, const char *path)
+{
+	for (size_t i = 0; i < count; i++)
+		if (strcmp(all[i].path, path) == 0)
+			return true;
+	return false;
+}
+
+int pl_targets_unrecorded(struct pl_targets *targets, struct pl_unrecorded **ret, size_t *ret_count)
+{
+	struct pl_unrecorded *all = NULL;
+	size_t total = 0;
+
+	for (size_t i = 0; i < pl_targets_count(targets); i++) {
+		const struct pl_target *target = pl_targets_at(targets, i);
+		size_t count = 0;
+		const struct pl_engine_library *left = target->engine && !(target->ended && targets->family) ?
+							       pl_engine_left(target->engine, &count) : NULL;
+		struct pl_unrecorded *grown = count ? reallocarray(all, total + count, sizeof(*all)) : all;
+
+		if (count && !grown) {
+			free(all);
+			return -ENOMEM;
+		}
+		all = grown;
+		for (size_t j = 0; j < count; j++)
+			if (left[j].left && !is_named(all, total, left[j].path))
+				all[total++] = (struct pl_unrecorded){left[j].path, left[j].left, left[j].why};
+	}
+	*ret = all;
+	*ret_count = total;
+	return 0;
 }
 
 int64_t pl_targets_stop_ns(struct pl_targets *targets)
@@ -294,5 +359,49 @@ void pl_targets_close(struct pl_targets *targets)
 {
 	pl_target_close(&targets->lead);
 	pl_family_free(PL_TAKE(targets->family));
+	pl_places_free(&targets->apart_places);
 	free(PL_TAKE(targets->departed));
+}
+
+struct pl_places *pl_targets_places(struct pl_targets *targets, const struct pl_account *account)
+{
+	struct pl_places *sum = account->taken ? calloc(1, sizeof(*sum)) : NULL;
+
+	for (size_t i = 0; sum && i < pl_targets_count(targets); i++) {
+		struct pl_target *target = pl_targets_at(targets, i);
+		struct pl_places one;
+		int code;
+
+		if (target->ended || !target->python)
+			continue;
+		pl_target_places(target, account, &one);
+		if (targets->family)
+			pl_apart_places(targets, target, &one);
+		code = one.count ? pl_places_add(sum, &one) : -1;
+		pl_places_free(&one);
+		if (code < 0) {
+			pl_places_free(sum);
+			free(PL_TAKE(sum));
+		}
+	}
+	if (sum && pl_apart_into_places(targets, sum) < 0) {
+		pl_places_free(sum);
+		free(PL_TAKE(sum));
+	}
+	return sum;
+}
+
+struct pl_places *pl_targets_places_before(struct pl_targets *targets)
+{
+	struct pl_places *sum = calloc(1, sizeof(*sum));
+
+	for (size_t i = 0; sum && i < pl_targets_count(targets); i++) {
+		const struct pl_target *target = pl_targets_at(targets, i);
+
+		if (!target->places.count || pl_places_add(sum, &target->places) < 0) {
+			pl_places_free(sum);
+			free(PL_TAKE(sum));
+		}
+	}
+	return sum;
 }

@@ -4,6 +4,7 @@
 
 #include "family.h"
 #include "pyleak/account.h"
+#include "pyleak/report.h"
 #include "target.h"
 
 /* The processes of a session: one, or with --children a family, whose figures are summed up. */
@@ -22,16 +23,29 @@ struct pl_targets {
 	struct pl_losses departed_losses;
 	int64_t departed_stop_ns;
 	int64_t next_headroom_look;
+	/* What came with members of the family, less what went: see apart.h. Of places the other way round. */
+	int64_t apart[PL_ACCOUNT_APARTS];
+	struct pl_places apart_places;
+	int64_t apart_heap;
 };
 
 /* Those that are or were recorded: at least one. */
 size_t pl_targets_count(const struct pl_targets *targets);
 struct pl_target *pl_targets_at(struct pl_targets *targets, size_t i);
 
+/* Of the loaded objects of all of them, each named once, those whose allocators are not all recorded. *ret is the caller's to
+ * free; what it points to is the engines' own, until they are next called. -ENOMEM. */
+int pl_targets_unrecorded(struct pl_targets *targets, struct pl_unrecorded **ret, size_t *ret_count);
+
 /* Whether there is one that can be recorded; touches nobody. Close them in any case. */
 int pl_targets_check(struct pl_targets *targets, const struct pl_options *options, pid_t pid, struct pl_error *err);
 /* Hooks all that are there. */
 int pl_targets_start(struct pl_targets *targets, const struct pl_options *options, struct pl_sites *sites,
+		     struct pl_error *err);
+
+/* Instead of the one process, whose program has ended, `pid`: what was live in it is live no more. The errors of both of the
+ * above; close them then. Not of a family. */
+int pl_targets_go_on(struct pl_targets *targets, const struct pl_options *options, pid_t pid, struct pl_sites *sites,
 		     struct pl_error *err);
 
 /* Records until then. Of a family, who is born is taken in, and who ends is let go. 0; -EINTR; -ESRCH:
@@ -43,7 +57,11 @@ int pl_targets_run(struct pl_targets *targets, int64_t until_ns, struct pl_error
 /* Brings the sites up to date; what belonged to processes that ended is taken out of them. *ret sums up. */
 void pl_targets_update(struct pl_targets *targets, struct pl_engine_state *ret);
 /* Of all that live. */
-void pl_targets_account(struct pl_targets *targets, struct pl_account *ret);
+void pl_targets_account(struct pl_targets *targets, const struct pl_touched *by_site, struct pl_account *ret);
+/* What of it lies where, of all that live: the caller's. NULL: not known. */
+struct pl_places *pl_targets_places(struct pl_targets *targets, const struct pl_account *account);
+/* The same of before they were recorded. */
+struct pl_places *pl_targets_places_before(struct pl_targets *targets);
 /* The longest time that one of them was held stopped. */
 int64_t pl_targets_stop_ns(struct pl_targets *targets);
 /* What the recorders' tables take in all of them. */

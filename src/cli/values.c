@@ -65,6 +65,9 @@ static int parse_moment(const struct pl_option *option, const char *value, int64
 	return parse_time(option, value, ret_ns, err);
 }
 
+/* The indexes alone take that of a program of some size. */
+#define TABLES_LEAST (UINT64_C(4) << 20)
+
 static int parse_bytes(const struct pl_option *option, const char *value, uint64_t *ret, struct pl_error *err)
 {
 	int r = pl_parse_size(value, ret);
@@ -119,12 +122,19 @@ int pl_option_apply(const struct pl_option *option, const char *value, struct pl
 		options->pid_option = (pid_t)number;
 		return r;
 	case 'i':
+		options->interval_given = true;
 		return parse_time(option, value, &options->interval_ns, err);
 	case 'd':
 		return parse_time(option, value, &options->duration_ns, err);
 	case 'c':
 		options->count_given = true;
 		return parse_whole(option, value, 1, INT_MAX, &options->count, err);
+	case PL_OPTION_SAVE:
+		options->save = value;
+		return *value ? 0 : pl_fail(err, -EINVAL, "--save needs the name of a file");
+	case PL_OPTION_SYSROOT:
+		options->sysroot = value;
+		return *value ? 0 : pl_fail(err, -EINVAL, "--sysroot needs the name of a folder");
 	case PL_OPTION_AGAINST:
 		options->against_first = choice;
 		return 0;
@@ -148,11 +158,19 @@ int pl_option_apply(const struct pl_option *option, const char *value, struct pl
 	case PL_OPTION_SAMPLE:
 		options->sample_given = true;
 		return parse_bytes(option, value, &options->sample, err);
+	case PL_OPTION_TABLES:
+		r = parse_bytes(option, value, &options->tables, err);
+		if (r == 0 && options->tables && options->tables < TABLES_LEAST)
+			r = pl_fail(err, -EINVAL, "--tables %s: must be at least 4M, or 0 for a share of the process's memory", value);
+		return r;
 	case PL_OPTION_NO_FREE_LISTS:
 		options->park = true;
 		return 0;
 	case PL_OPTION_KEEP:
 		options->keep = true;
+		return 0;
+	case PL_OPTION_HOLDERS:
+		options->holders = true;
 		return 0;
 	case PL_OPTION_TYPE:
 		options->type = value;
@@ -161,6 +179,9 @@ int pl_option_apply(const struct pl_option *option, const char *value, struct pl
 		return parse_time(option, value, &options->max_stop_ns, err);
 	case PL_OPTION_FROM:
 		return parse_moment(option, value, &options->from_ns, err);
+	case PL_OPTION_INFO:
+		options->info = true;
+		return 0;
 	case PL_OPTION_TO:
 		return parse_moment(option, value, &options->to_ns, err);
 	case PL_OPTION_CHILDREN:
@@ -200,6 +221,9 @@ int pl_option_apply(const struct pl_option *option, const char *value, struct pl
 	case PL_OPTION_LISTEN:
 		options->listen = value;
 		return pl_serve_check(value, err);
+	case PL_OPTION_LISTEN_TOKEN:
+		options->listen_token = value;
+		return 0;
 	case PL_OPTION_FAIL_ABOVE:
 		options->fail_above_set = true;
 		return parse_bytes(option, value, &options->fail_above, err);

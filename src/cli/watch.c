@@ -4,6 +4,8 @@
 #include <errno.h>
 
 #include "pyleak/headroom.h"
+#include "pyleak/hook.h"
+#include "pyleak/log.h"
 #include "pyleak/units.h"
 
 #define PAUSE_MIN_NSEC (20 * PL_NSEC_PER_MSEC)
@@ -18,8 +20,17 @@ static int give_up(struct pl_targets *targets, const struct pl_target *tight, co
 	bool any = false;
 
 	/* What a family takes together may be what is lacking. */
-	for (size_t i = 0; i < pl_targets_count(targets); i++)
-		any |= !pl_targets_at(targets, i)->ended && pl_engine_disarm(pl_targets_at(targets, i)->engine) == 0;
+	for (size_t i = 0; i < pl_targets_count(targets); i++) {
+		const struct pl_target *target = pl_targets_at(targets, i);
+
+		if (target->ended)
+			continue;
+		/* If we die now the tables would stay, of a probe that was there before too: one that is switched off the
+		 * guardian takes for left behind. */
+		if (pl_guardian_add(target->pid, target->start_time) < 0)
+			pl_log_debug("no guardian for process %d", (int)target->pid);
+		any |= pl_engine_disarm(target->engine) == 0;
+	}
 	/* Breakpoints take no memory. */
 	if (!any)
 		return 0;

@@ -123,6 +123,7 @@ void pl_elf_close(struct pl_elf *elf)
 		return;
 	pl_elf_symbols_free(elf->dynamic);
 	pl_elf_symbols_free(elf->full);
+	pl_elf_addresses_free(elf->addresses);
 	free(elf->header.segments);
 	if (elf->file)
 		(void)elf_end(elf->file);
@@ -193,20 +194,23 @@ int pl_elf_symbol_prefix(const struct pl_elf *elf, const char *prefix, uint64_t 
 	return answer(elf, pl_elf_symbols_find_prefix(table(elf, true), prefix), ret_address, ret_size);
 }
 
-int pl_elf_symbol_at(const struct pl_elf *elf, uint64_t address, const char **ret_name, uint64_t *ret_offset)
+bool pl_elf_is_stripped(struct pl_elf *elf)
 {
-	const struct pl_elf_symbols *tables[] = {table(elf, true), table(elf, false)};
+	return !pl_elf_has_addresses(elf);
+}
 
-	for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++) {
-		const struct pl_elf_symbol_entry *entry = pl_elf_symbols_at(tables[i], address - elf->bias);
+int pl_elf_symbol_at(struct pl_elf *elf, uint64_t address, const char **ret_name, uint64_t *ret_offset)
+{
+	const struct pl_elf_symbol_entry *entry;
 
-		if (!entry)
-			continue;
-		*ret_name = tables[i]->strings + entry->name;
-		*ret_offset = address - elf->bias - entry->value;
-		return 0;
-	}
-	return -ENOENT;
+	if (pl_elf_has_addresses(elf))
+		return pl_elf_address_name(elf, address - elf->bias, ret_name, ret_offset);
+	entry = pl_elf_symbols_at(table(elf, false), address - elf->bias);
+	if (!entry)
+		return -ENOENT;
+	*ret_name = elf->dynamic->strings + entry->name;
+	*ret_offset = address - elf->bias - entry->value;
+	return 0;
 }
 
 int pl_elf_section(const struct pl_elf *elf, const char *name, uint64_t *ret_address, uint64_t *ret_size)

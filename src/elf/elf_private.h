@@ -8,7 +8,8 @@
 #include "pyleak/elf.h"
 
 /* What the files of this reader share. elf.c: opening; place.c: where the object lies; symbols.c:
- * the name index; memory.c: an object that only the process's memory still shows. */
+ * the name index; addresses.c: the other way round; memory.c: an object that only the process's memory still shows;
+ * remembered.c: what takes long to find. */
 
 struct pl_elf_header {
 	int type, machine, class;
@@ -45,6 +46,7 @@ struct pl_elf {
 	uint64_t bias;
 	struct pl_elf_symbols *dynamic; /* .dynsym */
 	struct pl_elf_symbols *full;	/* .symtab */
+	struct pl_elf_addresses *addresses; /* of .symtab too; NULL: not asked for yet */
 };
 
 /* place.c */
@@ -67,6 +69,26 @@ const struct pl_elf_symbol_entry *pl_elf_symbols_find_prefix(const struct pl_elf
 const struct pl_elf_symbol_entry *pl_elf_symbols_at(const struct pl_elf_symbols *symbols, uint64_t value);
 void pl_elf_symbols_free(struct pl_elf_symbols *symbols);
 
+/* addresses.c */
+/* Whether the file has a .symtab with functions, by which pl_elf_address_name() can say what an address is: addresses in the
+ * file. The name holds until the next call. -ENOENT. */
+bool pl_elf_has_addresses(struct pl_elf *elf);
+int pl_elf_address_name(struct pl_elf *elf, uint64_t value, const char **ret_name, uint64_t *ret_offset);
+void pl_elf_addresses_free(struct pl_elf_addresses *addresses);
+
+/* remembered.c */
+/*
+ * What was found in a file by looking through all of it, in $XDG_CACHE_HOME/pyleak or ~/.cache/pyleak, for the next time.
+ * `fd` is of the file. Believed only of that very file (device, inode, size, times), unchanged, from a folder that is the
+ * user's own; not of another with its build ID, which anybody can write into any file. For what takes
+ * longer than to look there: of REMEMBERED_BYTES and more.
+ */
+enum remembered_kind { REMEMBERED_REFERENCES = 1, REMEMBERED_ALLOCATOR };
+enum { REMEMBERED_BYTES = 4 << 20 };
+/* 0: *ret is the caller's to free; -ENOENT: nothing is known. */
+int remembered_load(int fd, enum remembered_kind kind, uint64_t **ret, size_t *ret_count);
+void remembered_store(int fd, enum remembered_kind kind, const uint64_t *items, size_t count);
+
 /* memory.c */
 /* Header and program headers of an image whose first byte is mapped at address. -ENOEXEC: it is no 64-bit ELF. */
 int pl_elf_header_from_memory(struct pl_space *space, uint64_t address, struct pl_elf_header *header);
@@ -77,6 +99,10 @@ struct pl_elf_dynamic {
 };
 int pl_elf_dynamic_read(struct pl_space *space, const struct pl_elf_header *header, uint64_t bias,
 	struct pl_elf_dynamic *ret);
+/* The same by the object's file alone, at the addresses where it is loaded. */
+int pl_elf_dynamic_from_file(int fd, const struct pl_elf_header *header, uint64_t bias, struct pl_elf_dynamic *ret);
+/* Whether a file has this header, and its segments: a process can write over what it has of them. */
+bool pl_elf_header_is_of(int fd, const struct pl_elf_header *header);
 struct pl_got;
 struct pl_got_word;
 int pl_got_add_word(struct pl_got *got, const struct pl_got_word *word);

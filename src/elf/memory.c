@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "pyleak/cleanup.h"
 #include "pyleak/space.h"
@@ -59,12 +60,13 @@ int pl_elf_header_from_memory(struct pl_space *space, uint64_t address, struct p
 struct image {
 	struct pl_space *space;
 	uint64_t bias, start, end; /* [start, end): of the PT_LOADs, at file addresses */
+	bool file;                 /* it is the file's own, which nobody has relocated, wherever the process maps it */
 };
 
 /* glibc relocates the pointers of the dynamic section in place, musl leaves them as in the file. 0: points nowhere. */
 static uint64_t dynamic_pointer(const struct image *image, uint64_t value)
 {
-	if (value >= image->bias + image->start && value < image->bias + image->end)
+	if (!image->file && value >= image->bias + image->start && value < image->bias + image->end)
 		return value;
 	if (value >= image->start && value < image->end)
 		return image->bias + value;
@@ -129,7 +131,8 @@ static int count_by_hash(const struct image *image, uint64_t table, uint32_t *re
 	return header[1] > MAX_DYNAMIC_SYMBOLS ? -ENOEXEC : 0;
 }
 
-static int read_dynamic(const struct image *image, const struct pl_elf_header *header, struct pl_elf_dynamic *ret)
+/* `fd`: the file that it is read from; -1: from memory. */
+static int read_dynamic(const struct image *image, const struct pl_elf_header *header, int fd, struct pl_elf_dynamic *ret)
 {
 	const GElf_Phdr *segment = NULL;
 	pl_autofree Elf64_Dyn *entries = NULL;
@@ -146,7 +149,10 @@ static int read_dynamic(const struct image *image, const struct pl_elf_header *h
 	entries = calloc(1, size + sizeof(*entries));
 	if (!entries)
 		return -ENOMEM;
-	r = pl_space_read(image->space, image->bias + segment->p_vaddr, entries, size);
+	if (fd >= 0)
+		r = segment->p_filesz >= size && pread(fd, entries, size, (off_t)segment->p_offset) == (ssize_t)size ? 0 : -ENOEXEC;
+	else
+		r = pl_space_read(image->space, image->bias + segment->p_vaddr, entries, size);
 	if (r < 0)
 		return r;
 	*ret = (struct pl_elf_dynamic){0};
@@ -202,7 +208,41 @@ int pl_elf_dynamic_read(struct pl_space *space, const struct pl_elf_header *head
 
 	if (header->class != ELFCLASS64 || !pl_elf_extent(header, &image.start, &image.end))
 		return -ENOEXEC;
-	return read_dynamic(&image, header, ret);
+	return read_dynamic(&image, header, -1, ret);
+}
+
+int pl_elf_dynamic_from_file(int fd, const struct pl_elf_header *header, uint64_t bias, struct pl_elf_dynamic *ret)
+{
+	struct image image = {.bias = bias, .file = true};
+
+	if (header->class != ELFCLASS64 || !pl_elf_extent(header, &image.start, &image.end))
+		return -ENOEXEC;
+	return read_dynamic(&image, header, fd, ret);
+}
+
+bool pl_elf_header_is_of(int fd, const struct pl_elf_header *header)
+{
+	pl_autofree Elf64_Phdr *segments = NULL;
+	Elf64_Ehdr ehdr;
+	size_t size;
+
+	if (pread(fd, &ehdr, sizeof(ehdr), 0) != (ssize_t)sizeof(ehdr) || memcmp(ehdr.e_ident, ELFMAG, SELFMAG) != 0 ||
+		ehdr.e_ident[EI_CLASS] != ELFCLASS64 || ehdr.e_phentsize != sizeof(*segments) ||
+		ehdr.e_phnum != header->count || ehdr.e_type != header->type)
+		return false;
+	size = header->count * sizeof(*segments);
+	segments = malloc(size);
+	if (!segments || pread(fd, segments, size, (off_t)ehdr.e_phoff) != (ssize_t)size)
+		return false;
+	for (size_t i = 0; i < header->count; i++) {
+		const GElf_Phdr *segment = &header->segments[i];
+
+		if (segments[i].p_type != segment->p_type || segments[i].p_flags != segment->p_flags ||
+			segments[i].p_offset != segment->p_offset || segments[i].p_vaddr != segment->p_vaddr ||
+			segments[i].p_filesz != segment->p_filesz || segments[i].p_memsz != segment->p_memsz)
+			return false;
+	}
+	return true;
 }
 
 static int read_symbols(
@@ -253,7 +293,7 @@ int pl_elf_symbols_from_memory(
 
 	if (header->class != ELFCLASS64 || !pl_elf_extent(header, &image.start, &image.end))
 		return -ENOEXEC;
-	r = read_dynamic(&image, header, &dynamic);
+	r = read_dynamic(&image, header, -1, &dynamic);
 	if (r < 0)
 		return r;
 	if (dynamic.hash)

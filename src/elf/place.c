@@ -24,7 +24,7 @@ bool pl_elf_extent(const struct pl_elf_header *header, uint64_t *ret_start, uint
 	}
 	if (start >= end)
 		return false;
-	*ret_start = pl_page_start(start);
+	*ret_start = pl_kernel_page_start(start);
 	*ret_end = end;
 	return true;
 }
@@ -56,8 +56,8 @@ static bool fits(const struct pl_elf_header *header, const struct pl_maps *maps,
 
 		if (segment->p_type != PT_LOAD || segment->p_filesz == 0)
 			continue;
-		address = bias + pl_page_start(segment->p_vaddr);
-		offset = pl_page_start(segment->p_offset);
+		address = bias + pl_kernel_page_start(segment->p_vaddr);
+		offset = pl_kernel_page_start(segment->p_offset);
 		there = pl_maps_find(maps, address);
 		if ((segment->p_flags & PF_X) && (!there || !(there->flags & PL_MAP_EXEC)))
 			return false;
@@ -84,11 +84,11 @@ int pl_elf_place(
 	for (int strict = 1; strict >= 0; strict--) {
 		for (size_t i = 0; i < maps->count && maps->items[i].start <= map->start; i++) {
 			const struct pl_map *base = &maps->items[i];
-			uint64_t bias = base->start - pl_page_start(first->p_vaddr);
+			uint64_t bias = base->start - pl_kernel_page_start(first->p_vaddr);
 
 			if (base->start != map->start && !pl_map_same_file(base, map))
 				continue;
-			if (base->offset != pl_page_start(first->p_offset) ||
+			if (base->offset != pl_kernel_page_start(first->p_offset) ||
 				(header->type == ET_EXEC && bias != 0))
 				continue;
 			if (fits(header, maps, map, bias, strict)) {

@@ -10,7 +10,9 @@
 
 /* Pointers to given functions in the static data of a loaded object, found by what they hold. */
 
-enum { WINDOW_PAGES = 256 };
+/* Functions are aligned, and what a word holds is mostly something else. */
+enum { WINDOW_PAGES = 256, FILTER = 1 << 14 };
+#define FILTER_INDEX(value) ((value) >> 3 & (FILTER - 1))
 #define READ_MAX (UINT64_C(64) << 20)
 
 struct search {
@@ -19,7 +21,7 @@ struct search {
 	uint32_t object;
 	const struct pl_got_value *values;
 	size_t value_count;
-	uint64_t low, high; /* of the values */
+	bool filter[FILTER]; /* by FILTER_INDEX(): a value has it */
 	size_t words_before;
 	uint64_t budget;
 	struct pl_got *got;
@@ -44,7 +46,7 @@ static int look_at(struct search *search, uint64_t start, uint64_t end)
 	for (size_t i = 0; code == 0 && i < (size_t)got / 8; i++) {
 		uint64_t value = search->buffer[i];
 
-		if (value < search->low || value > search->high)
+		if (!search->filter[FILTER_INDEX(value)])
 			continue;
 		for (size_t j = 0; code == 0 && j < search->value_count; j++) {
 			const struct pl_got_word word = {
@@ -103,7 +105,6 @@ int pl_got_add_pointers(pid_t pid, const struct pl_maps *maps, uint32_t object, 
 		.object = object,
 		.values = values,
 		.value_count = count,
-		.low = UINT64_MAX,
 		.words_before = got->word_count,
 		.budget = READ_MAX,
 		.got = got,
@@ -115,10 +116,8 @@ int pl_got_add_pointers(pid_t pid, const struct pl_maps *maps, uint32_t object, 
 		return -ENOMEM;
 	if (pagemap < 0)
 		return pagemap;
-	for (size_t i = 0; i < count; i++) {
-		search.low = values[i].address < search.low ? values[i].address : search.low;
-		search.high = values[i].address > search.high ? values[i].address : search.high;
-	}
+	for (size_t i = 0; i < count; i++)
+		search.filter[FILTER_INDEX(values[i].address)] = true;
 	for (size_t i = 0; code == 0 && i < maps->count; i++) {
 		const struct pl_map *map = &maps->items[i];
 		uint64_t start = map->start > extent_start ? map->start : extent_start & ~(uint64_t)(PL_PAGE - 1);

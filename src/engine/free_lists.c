@@ -37,9 +37,35 @@ static void add_bias(struct pl_probe_plan *plan, enum pl_probe_hook_kind kind, u
 	plan->hooks[add_hook(plan, kind, address, head)].bias = bias;
 }
 
-void free_lists_plan(const struct pl_python *python, const struct pl_inline_image *image, struct free_lists *lists,
-	struct pl_probe_plan *plan)
+/*
+ * The word of a type is loaded long before it is called: subtype_dealloc() has its base's in a register while it lets go of
+ * the object's attributes, whose destructors may sleep for hours, and 3.13's _Py_Dealloc() calls a tracer of references
+ * first. So it leads to the landing page. The word of that comes first.
+ */
+static bool add_type(pid_t pid, struct pl_landing *landing, uint32_t type, uint64_t entry, struct pl_probe_word *words,
+	uint32_t *count, uint64_t address, uint64_t dealloc)
 {
+	uint32_t row = pl_landing_row(landing, dealloc, PL_INLINE_NATIVE_KINDS + type);
+	uint64_t leads;
+
+	/* A page that was there may have been written to. */
+	if (row == PL_LANDING_CAPACITY ||
+		(row < landing->there && (pl_memory_read_u64(pid, pl_landing_word(landing, row), &leads) < 0 || leads != dealloc))) {
+		pl_log_debug("free lists: a type is left alone: no room on the landing page");
+		return false;
+	}
+	words[(*count)++] = (struct pl_probe_word){
+		.address = pl_landing_word(landing, row), .original = dealloc, .entry = entry, .kind = PL_PROBE_HOOK_LANDING};
+	words[(*count)++] = (struct pl_probe_word){
+		.address = address, .original = dealloc, .entry = pl_landing_stub(landing, row), .kind = PL_PROBE_HOOK_LOADED};
+	return true;
+}
+
+uint32_t free_lists_plan(const struct pl_python *python, const struct pl_inline_image *image, struct free_lists *lists,
+	struct pl_landing *landing, struct pl_probe_word words[FREE_LISTS_WORDS])
+{
+	uint32_t count = 0;
+
 	memset(lists, 0, sizeof(*lists));
 	lists->known = python->free_lists;
 	for (uint32_t i = 0; i < PL_PARKING_TYPES && python->minor < 14 && !python->free_threaded; i++) {
@@ -49,15 +75,14 @@ void free_lists_plan(const struct pl_python *python, const struct pl_inline_imag
 			continue;
 		memcpy(&dealloc, lists->type[i].bytes + python->layout.type_dealloc, sizeof(dealloc));
 		memcpy(&release, lists->type[i].bytes + TYPE_FREE, sizeof(release));
-		if (!dealloc || !release)
+		if (!dealloc || !release ||
+			!add_type(python->pid, landing, i, image->entry[PL_INLINE_ENTRY_DEALLOC + i], words, &count,
+				type + (uint64_t)python->layout.type_dealloc, dealloc))
 			continue;
 		lists->type[i].dealloc = dealloc;
 		lists->type[i].free = release;
-
-		uint32_t hook = add_hook(plan, PL_PROBE_HOOK_WORD, type + (uint64_t)python->layout.type_dealloc, dealloc);
-
-		plan->hooks[hook].entry_offset = image->entry[PL_INLINE_ENTRY_DEALLOC + i];
 	}
+	return count;
 }
 
 /* Where the lists could not be closed. */

@@ -19,9 +19,11 @@ struct free_lists {
 	} type[PL_PARKING_TYPES];
 };
 
-/* Reads the types and adds their hooks to the plan. */
-void free_lists_plan(const struct pl_python *python, const struct pl_inline_image *image, struct free_lists *lists,
-	struct pl_probe_plan *plan);
+enum { FREE_LISTS_WORDS = 2 * PL_PARKING_TYPES };
+
+/* Reads the types; the number of words to be hooked for them, by way of the landing page, whose rows are added. */
+uint32_t free_lists_plan(const struct pl_python *python, const struct pl_inline_image *image, struct free_lists *lists,
+	struct pl_landing *landing, struct pl_probe_word words[FREE_LISTS_WORDS]);
 /* Right before planting, while the process runs: what cannot be proven is left alone. */
 void free_lists_settle(const struct pl_python *python, struct free_lists *lists, struct pl_probe_plan *plan);
 /* When it is known where the probe will be: the copies, and the probe's configuration. */

@@ -27,7 +27,7 @@ static bool lies_within(const struct extent *table, uint64_t start, uint64_t siz
 
 static bool is_mask(uint64_t mask)
 {
-	return (mask & (mask + 1)) == 0 && mask < UINT32_MAX;
+	return (mask & (mask + 1)) == 0 && mask < UINT32_MAX && mask >= 1023;
 }
 
 int inline_config_check(const struct pl_inline_config *config, uint64_t start, uint64_t size)

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-#include <stdbool.h>
 #include <string.h>
 
 #include "pyleak/inline_config.h"
@@ -49,7 +48,8 @@ static uint64_t lay_out(const struct pl_inline_options *options, uint64_t at, st
 	config->code_map_mask = CODE_MAP - 1;
 	config->arena_size = ARENA;
 
-	config->control = carve(&at, PL_PAGE);
+	/* What a child does not keep ends where any kernel's page does. */
+	config->control = carve(&at, PL_PAGE_MAX);
 	config->slots = carve(&at, (1 + config->slot_count) * config->slot_stride);
 	config->directory = carve(&at, (uint64_t)PL_INLINE_DIRECTORY_ENTRIES * sizeof(uint64_t));
 	config->odd = carve(&at, (uint64_t)ODD * sizeof(struct pl_inline_odd));
@@ -65,8 +65,11 @@ static uint64_t lay_out(const struct pl_inline_options *options, uint64_t at, st
 	config->bounds = carve(&at, (1 + config->slot_count) * sizeof(struct pl_inline_bounds));
 	config->skips = carve(&at, SITES * sizeof(uint16_t));
 	config->reading = carve(&at, 1 + config->slot_count);
+	/* Of which parts are given back. */
+	at = pl_page_max_end(at);
 	config->pool = carve(&at, config->chunk_count * PL_INLINE_CHUNK_BYTES);
 	/* The last one: what a child keeps. */
+	at = pl_page_max_end(at);
 	config->free_lists.inside = carve(&at, PL_INLINE_KEPT_SIZE);
 	return at;
 }
@@ -124,7 +127,9 @@ void pl_inline_configure(const struct pl_inline_options *options, const struct p
 	memset(ret, 0, sizeof(*ret));
 	ret->data_start = data_base;
 	ret->data_size = lay_out(options, data_base, ret) - data_base;
+	ret->tables = options->tables;
 	ret->code_size = pl_inline_bytes_size;
+	ret->page_bytes = pl_page_size();
 	copy_layout(python, &ret->layout);
 	ret->thread_current = python->thread_current;
 	ret->code_type = python->code_type;
@@ -133,4 +138,16 @@ void pl_inline_configure(const struct pl_inline_options *options, const struct p
 	ret->pool_bytes = python->free_threaded ? 0 : python->minor < 10 ? 4096 : 16384;
 	ret->pid = (uint64_t)python->pid;
 	ret->python_hex = python->version_hex;
+}
+
+bool pl_inline_is_glibcs(const struct pl_inline_config *config)
+{
+	bool any = false;
+
+	for (uint32_t entry = PL_INLINE_ENTRY_NATIVE; entry < PL_INLINE_FIRST_MMAP; entry++) {
+		if (config->original[entry] && !(config->flags[entry] & PL_INLINE_NATIVE_GLIBC))
+			return false;
+		any |= config->original[entry] != 0;
+	}
+	return any;
 }

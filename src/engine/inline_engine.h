@@ -3,7 +3,10 @@
 #define PYLEAK_ENGINE_INLINE_H
 
 #include "engine.h"
+#include "inline_give.h"
+#include "inline_limit.h"
 #include "inline_read.h"
+#include "inline_reuse.h"
 #include "inline_rounding.h"
 #include "inline_untouched.h"
 #include "inline_stacks.h"
@@ -24,11 +27,16 @@ struct inline_engine {
 	struct pl_inline_reader reader;
 	struct native native;
 	struct native_callers callers;
+	struct inline_memory memory;
 	struct inline_stacks stacks;
+	struct inline_reuse reuse;
+	struct inline_give give;
+	struct inline_limit limit;
 	struct unseen unseen;
+	struct old_pools old_pools;
 	int64_t next_native_look;
 	uint64_t start_time;
-	int64_t next_pass;
+	int64_t next_pass, next_glance;
 	bool in_family;
 	int64_t starts_until; /* of a process that begins: see pl_engine_begin() */
 	bool apart;     /* its sites bear its number */
@@ -37,7 +45,6 @@ struct inline_engine {
 	struct inline_rounding last_rounding; /* once it is finished: before the tables went */
 	bool planted;   /* by us, or adopted: there is something to remove */
 	bool keep;
-	bool short_of_rows; /* tracebacks are being cut: said once */
 	bool disarmed;  /* for good: it is removed, whoever planted it and whatever for */
 	bool words_changed; /* a word that led to us does not any more: said once */
 	bool gone;      /* the process ended, or runs another program */
@@ -51,6 +58,9 @@ int inline_adopt_config(struct inline_engine *self, int native_frames);
 
 /* A thread was held for so long. */
 void inline_note_stop(struct inline_engine *self, int64_t stop_ns);
+
+/* inline_owned.c: see pl_engine_owned(). */
+int inline_owned_look(const struct inline_engine *self, const struct pl_range *ranges, size_t count, int64_t *ret);
 
 /* inline_libraries.c */
 /* Looks for libraries that were loaded since, not more often than it may cost; `now` in CLOCK_MONOTONIC. */

@@ -106,6 +106,8 @@ void inline_follow_libraries(struct inline_engine *self, int64_t now)
 	}
 	if (code == 0 && count)
 		code = extend(self, words, count);
+	if (code == 0 && count)
+		old_pools_look(&self->old_pools, &self->native, self->engine.sites);
 	if (claimed)
 		pl_probe_unclaim(self->python->pid, 0);
 	if (code < 0)

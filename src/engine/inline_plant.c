@@ -33,7 +33,10 @@ struct planting {
 	uint64_t gil;
 	uint64_t rss;
 	const struct pl_account *account;
+	struct pl_arena_map arena_map;
 	bool wrapped; /* the mem or obj allocator is */
+	bool own;     /* all three are the interpreter's: what pymalloc does not have the C library has */
+	bool pools;   /* the obj allocator is not the C library's own */
 };
 
 /* In config.engine[], which is the tracer's own. */
@@ -95,6 +98,7 @@ static void fill(void *context, uint8_t *image, uint64_t base, uint64_t tables)
 	config.thread_room = planting->current.room;
 	config.thread_generation = planting->current.generation;
 	config.gil = planting->gil;
+	config.thread_self = planting->python->thread_self;
 	config.leader = planting->leader;
 	config.leader_thread = planting->leader_thread;
 	config.leader_stack_end = planting->leader_stack_end;
@@ -111,10 +115,13 @@ static void fill(void *context, uint8_t *image, uint64_t base, uint64_t tables)
 	config.planted_monotonic = (uint64_t)pl_now_ns();
 	config.engine[CONFIG_RSS] = planting->rss;
 	save_account(config.engine, planting->account);
-	if (planting->wrapped) {
+	config.arena_map = planting->arena_map.root;
+	config.arena_node_bits = planting->arena_map.node_bits;
+	config.arena_leaf_bits = planting->arena_map.leaf_bits;
+	if (planting->wrapped)
 		config.nested_size = 0;
+	if (planting->wrapped || !planting->pools)
 		config.pool_bytes = 0;
-	}
 	free_lists_fill(planting->python, &planting->free_lists, image, base, &config.free_lists);
 	for (uint32_t i = 0; i < PL_INLINE_ENTRIES; i++) {
 		config.original[i] = planting->plan->hooks[i].original;
@@ -128,17 +135,43 @@ static void fill(void *context, uint8_t *image, uint64_t base, uint64_t tables)
 		}
 		memcpy(config.quiet, planting->native->quiet + PL_INLINE_FIRST_ALLOC, sizeof(config.quiet));
 	}
+	for (uint32_t i = PL_INLINE_FREE; i < PL_INLINE_ENTRIES; i += PL_INLINE_FUNCTIONS)
+		if (planting->own && !planting->wrapped && pl_inline_is_glibcs(&config))
+			config.flags[i] = PL_INLINE_NATIVE_GLIBC;
 	memcpy(image + PL_INLINE_CONFIG_OFFSET, &config, sizeof(config));
 }
 
 static uint64_t image_size(void)
 {
-	return pl_page_end(pl_inline_bytes_size);
+	return pl_page_max_end(pl_inline_bytes_size);
+}
+
+/* Whose functions the tables have: those of the interpreter call the C library for all that is not pymalloc's. Without a GIL
+ * blocks are mimalloc's. */
+static void look_at_owners(const struct pl_python *python, const struct pl_probe_plan *plan, struct planting *planting)
+{
+	struct pl_maps maps = {0};
+	const struct pl_map *object, *map;
+
+	planting->own = !python->free_threaded && pl_maps_read(python->pid, &maps) == 0;
+	object = planting->own ? pl_maps_find(&maps, python->object_start) : NULL;
+	for (uint32_t i = 0; i < PL_INLINE_ENTRIES && planting->own; i++) {
+		map = pl_maps_find(&maps, plan->hooks[i].original);
+		planting->own = object && map && pl_map_same_file(map, object);
+	}
+	/* Else the raw domain may be mimalloc's, too. */
+	planting->own = planting->own && plan->hooks[PL_INLINE_OBJ * PL_INLINE_FUNCTIONS + PL_INLINE_FREE].original ==
+						 plan->hooks[PL_INLINE_MEM * PL_INLINE_FUNCTIONS + PL_INLINE_FREE].original;
+	/* PYTHONMALLOC=malloc */
+	planting->pools = plan->hooks[PL_INLINE_OBJ * PL_INLINE_FUNCTIONS + PL_INLINE_FREE].original !=
+			  plan->hooks[PL_INLINE_RAW * PL_INLINE_FUNCTIONS + PL_INLINE_FREE].original;
+	pl_maps_free(&maps);
 }
 
 static int make_plan(const struct pl_python *python, struct planting *planting, const uint8_t *image, struct pl_probe_plan *plan)
 {
 	const struct pl_inline_image *header = (const void *)(image + PL_INLINE_IMAGE_OFFSET);
+	int code;
 
 	*plan = (struct pl_probe_plan){
 		.engine = PL_PROBE_INLINE,
@@ -163,16 +196,20 @@ static int make_plan(const struct pl_python *python, struct planting *planting, 
 	 * requests too may reach the raw domain. */
 	for (int domain = PL_PYMEM_MEM; domain <= PL_PYMEM_OBJ; domain++) {
 		uint64_t wrapper;
-		int code = pl_memory_read_u64(python->pid, python->allocators[domain], &wrapper);
 
+		code = pl_memory_read_u64(python->pid, python->allocators[domain], &wrapper);
 		if (code < 0)
 			return code;
 		planting->wrapped |= wrapper != 0;
 	}
-	return allocator_hooks_plan(python, header->entry, plan);
+	code = allocator_hooks_plan(python, header->entry, plan);
+	if (code == 0)
+		look_at_owners(python, plan, planting);
+	return code;
 }
 
-/* Where the running thread state is, checked in every thread that has one. While they run, one may end under the look. */
+/* Where the running thread state is, checked in every thread that has one. While they run, one may end under the look, or be
+ * half begun for as long as whoever starts it waits for a processor. */
 static int find_current(struct planting *planting, struct pl_error *err)
 {
 	pl_autofree uint64_t *pointers = NULL;
@@ -184,9 +221,12 @@ static int find_current(struct planting *planting, struct pl_error *err)
 	if (!pointers)
 		return -ENOMEM;
 	for (int tries = 1; code == -ENOTSUP && tries <= LOOKS; tries++) {
+		const struct timespec pause = {0, (tries - 1) * PL_NSEC_PER_MSEC};
 		struct pl_error last = {0};
-		size_t count = pl_python_thread_pointers(planting->python, pointers, THREADS_CHECKED);
+		size_t count;
 
+		(void)nanosleep(&pause, NULL);
+		count = pl_python_thread_pointers(planting->python, pointers, THREADS_CHECKED);
 		code = pl_python_current(planting->python, pointers, count, &planting->current, &last);
 		if (code < 0 && tries == LOOKS)
 			(void)pl_fail(err, code, "%s", last.text);
@@ -250,12 +290,14 @@ int inline_adopt_config(struct inline_engine *self, int native_frames)
 		code = pl_inline_reader_init(&self->reader);
 	if (code < 0)
 		return code;
-	inline_stacks_init(&self->stacks, self->python, self->probe.base, config->native ? native_frames : 0);
+	inline_memory_init(&self->memory, self->python->pid, self->probe.base);
+	inline_stacks_init(&self->stacks, self->python, &self->memory, config->native ? native_frames : 0);
 	self->engine.facts = (struct pl_facts){
 		.pid = self->python->pid,
 		.engine = "inline",
 		.frames = (int)config->frame_limit,
 		.sample = config->sample,
+		.tables = config->tables,
 		.native = config->native != 0,
 		/* Another time namespace's clock may be ahead of ours. */
 		.since_ns = (int64_t)config->planted_monotonic < now ? (int64_t)config->planted_monotonic : now,
@@ -268,15 +310,51 @@ int inline_adopt_config(struct inline_engine *self, int native_frames)
 	return 0;
 }
 
+/* The words to be hooked, those of types first. The landing page has rows for them then. */
+static int plan_words(struct inline_engine *self, const struct pl_engine_options *options, struct planting *planting,
+	const struct pl_inline_image *image, struct pl_probe_plan *plan, struct pl_probe_word **ret)
+{
+	pl_autofree struct pl_probe_word *native = NULL;
+	struct pl_probe_word types[FREE_LISTS_WORDS];
+	struct pl_maps maps = {0};
+	uint32_t count = 0, type_count = 0;
+	int code;
+
+	if (options->native) {
+		code = native_look(&self->native, image, NULL, &native, &count);
+	} else {
+		code = pl_maps_read(self->python->pid, &maps);
+		if (code == 0)
+			code = pl_landing_find(self->python->pid, &maps, &self->native.landing);
+		pl_maps_free(&maps);
+	}
+	if (code < 0)
+		return code;
+	if (!options->park)
+		type_count = free_lists_plan(self->python, image, &planting->free_lists, &self->native.landing, types);
+	*ret = calloc(type_count + count + 1, sizeof(**ret));
+	if (!*ret)
+		return -ENOMEM;
+	memcpy(*ret, types, type_count * sizeof(types[0]));
+	if (count)
+		memcpy(*ret + type_count, native, count * sizeof(native[0]));
+	plan->words = *ret;
+	plan->word_capacity = options->native ? WORDS_MAX : type_count;
+	plan->word_count = type_count + count < plan->word_capacity ? type_count + count : plan->word_capacity;
+	plan->landing = &self->native.landing;
+	return 0;
+}
+
 static int plant_sized(struct inline_engine *self, const struct pl_engine_options *options, uint64_t chunk_count,
 	struct pl_error *err)
 {
 	const struct pl_python *python = self->python;
 	struct planting planting = {
 		.python = python,
-		.options = {.frames = (uint32_t)options->frames, .sample = options->sample, .chunk_count = chunk_count},
+		.options = {.frames = (uint32_t)options->frames, .sample = options->sample, .tables = options->tables, .chunk_count = chunk_count},
 		.rss = options->rss,
 		.account = &options->account,
+		.arena_map = options->arena_map,
 		.native = options->native ? &self->native : NULL,
 	};
 	struct pl_probe_plan plan = {0};
@@ -291,15 +369,10 @@ static int plant_sized(struct inline_engine *self, const struct pl_engine_option
 	planting.gil = pl_python_main_gil(python);
 	code = make_plan(python, &planting, image, &plan);
 	plan.kept = options->keep;
-	if (code == 0 && options->native) {
-		code = native_look(&self->native, (const void *)(image + PL_INLINE_IMAGE_OFFSET), NULL, &words, &plan.word_count);
-		plan.words = words;
-		plan.word_capacity = WORDS_MAX;
-		if (plan.word_count > WORDS_MAX)
-			plan.word_count = WORDS_MAX;
-	}
-	if (code == 0 && !options->park)
-		free_lists_plan(python, (const void *)(image + PL_INLINE_IMAGE_OFFSET), &planting.free_lists, &plan);
+	if (code == 0)
+		code = plan_words(self, options, &planting, (const void *)(image + PL_INLINE_IMAGE_OFFSET), &plan, &words);
+	if (code == 0 && options->native && !options->sample)
+		old_pools_look(&self->old_pools, &self->native, self->engine.sites);
 	if (code == 0)
 		code = find_current(&planting, err);
 	if (code == 0)
@@ -309,8 +382,6 @@ static int plant_sized(struct inline_engine *self, const struct pl_engine_option
 		find_detached(&planting);
 	if (code == 0 && !options->park)
 		free_lists_settle(python, &planting.free_lists, &plan);
-	if (options->native)
-		plan.landing = &self->native.landing;
 	if (code == 0)
 		code = pl_probe_plant_running(python->pid, &plan, &self->probe, &stop_ns, err);
 	inline_note_stop(self, stop_ns);
@@ -320,9 +391,9 @@ static int plant_sized(struct inline_engine *self, const struct pl_engine_option
 		self->engine.facts.account = options->account;
 	}
 	if (code == 0) {
+		inline_limit_look(&self->limit, &self->memory, &self->reader, &self->give, true);
 		native_adopt(&self->native, &self->probe, &self->reader.config);
-		/* For words that were bound since the look. */
-		native_look_again(&self->native);
+		native_look_at_missed(&self->native, plan.words, plan.word_count);
 	}
 	return code;
 }

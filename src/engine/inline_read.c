@@ -10,30 +10,24 @@
 /* A row whose two copies differ is in the middle of an event; it comes to rest within nanoseconds. */
 #define SETTLE_TRIES 8
 #define SITES_AT_ONCE 4096
-
-struct inline_code {
-	const char *filename, *function; /* interned */
-	int first_line;
-	uint8_t *lines;
-	size_t lines_size;
-};
+enum { BULK_WORDS = 1 << 15 };
+/* What a process gone wild may make us remember. Not how often rows are named: of a program that comes back to the same traces
+ * all its life they are named again without end. */
+#define TRANSLATED_MAX (1ULL << 26)
 
 int pl_inline_reader_init(struct pl_inline_reader *reader)
 {
-	reader->codes = calloc(reader->config.code_limit, sizeof(struct inline_code *));
-	return reader->codes ? 0 : -ENOMEM;
+	return inline_frames_init(reader);
 }
 
 static void free_tables(struct pl_inline_reader *reader)
 {
-	for (uint64_t i = 0; reader->codes && i < reader->config.code_limit; i++)
-		if (reader->codes[i]) {
-			free(reader->codes[i]->lines);
-			free(reader->codes[i]);
-		}
-	free(PL_TAKE(reader->codes));
+	inline_frames_free(reader);
 	free(PL_TAKE(reader->local));
 	free(PL_TAKE(reader->totals));
+	free(PL_TAKE(reader->words));
+	free(PL_TAKE(reader->bulk));
+	reader->bulk_count = 0;
 	reader->capacity = 0;
 }
 
@@ -48,86 +42,36 @@ static int reader_read(const struct pl_inline_reader *reader, uint64_t address, 
 	return reader->read(reader->context, address, buffer, length);
 }
 
-static const char *intern_text(struct pl_inline_reader *reader, const uint8_t *bytes, size_t size, unsigned int kind)
+/* Those of many new rows lie one after the other, and were read at once. */
+static int read_frames(const struct pl_inline_reader *reader, uint64_t first, size_t count, uint64_t *ret)
 {
-	pl_autofree char *text = NULL;
-
-	if ((kind != 1 && kind != 2 && kind != 4) || size < kind)
-		return pl_sites_string(reader->sites, "<unknown>");
-	return pl_python_text(bytes, kind, size / kind, SIZE_MAX, &text) < 0 ? NULL : pl_sites_string(reader->sites, text);
+	if (first >= reader->bulk_first && first - reader->bulk_first <= reader->bulk_count &&
+		count <= reader->bulk_count - (first - reader->bulk_first)) {
+		if (count) /* else it may be NULL */
+			memcpy(ret, reader->bulk + (first - reader->bulk_first), count * sizeof(*ret));
+		return 0;
+	}
+	return reader_read(reader, reader->config.frames + 8 * first, ret, 8 * count);
 }
 
-/* 0; -EAGAIN: the row is not ready yet. */
-static int read_code(struct pl_inline_reader *reader, uint32_t number, struct inline_code **ret)
+static void read_bulk(struct pl_inline_reader *reader, const struct pl_inline_site *rows, size_t count)
 {
-	const struct pl_inline_config *config = &reader->config;
-	struct pl_inline_code row;
-	int code = reader_read(reader, config->codes + number * sizeof(row), &row, sizeof(row));
+	uint64_t first = UINT64_MAX, end = 0;
 
-	if (code < 0)
-		return code;
-
-	uint64_t size = (uint64_t)row.filename_bytes + row.name_bytes + row.lines_bytes;
-
-	if (!row.hash)
-		return -EAGAIN;
-	if (row.filename_bytes > PL_INLINE_FILENAME_MAX || row.name_bytes > PL_INLINE_NAME_MAX ||
-		row.lines_bytes > PL_INLINE_LINES_MAX || row.filename_kind > 4 || row.name_kind > 4 ||
-		row.data > config->arena_size || size > config->arena_size - row.data ||
-		size > config->arena_size - reader->texts_read)
-		return -EPROTO;
-
-	pl_autofree uint8_t *bytes = malloc(size + 1);
-	struct inline_code *entry = calloc(1, sizeof(*entry));
-
-	if (!bytes || !entry) {
-		free(entry);
-		return -ENOMEM;
+	reader->bulk_count = 0;
+	for (size_t i = 0; i < count; i++)
+		if (rows[i].hash && rows[i].count && rows[i].frames && rows[i].kind < PL_INLINE_KIND_OLDER) {
+			first = rows[i].frames - 1 < first ? rows[i].frames - 1 : first;
+			end = (uint64_t)rows[i].frames + rows[i].count > end ? (uint64_t)rows[i].frames + rows[i].count : end;
+		}
+	if (end > reader->config.frames_limit || first >= end || end - first > BULK_WORDS)
+		return;
+	if (!reader->bulk)
+		reader->bulk = malloc(BULK_WORDS * sizeof(*reader->bulk));
+	if (reader->bulk && reader_read(reader, reader->config.frames + 8 * first, reader->bulk, 8 * (end - first)) == 0) {
+		reader->bulk_first = first;
+		reader->bulk_count = end - first;
 	}
-	code = size ? reader_read(reader, config->arena + row.data, bytes, size) : 0;
-	if (code < 0)
-		goto fail;
-	entry->filename = intern_text(reader, bytes, row.filename_bytes, row.filename_kind);
-	entry->function = intern_text(reader, bytes + row.filename_bytes, row.name_bytes, row.name_kind);
-	entry->first_line = row.first_line;
-	entry->lines_size = row.lines_bytes;
-	entry->lines = malloc(entry->lines_size + 1);
-	code = -ENOMEM;
-	if (!entry->filename || !entry->function || !entry->lines)
-		goto fail;
-	memcpy(entry->lines, bytes + row.filename_bytes + row.name_bytes, entry->lines_size);
-	reader->texts_read += size;
-	*ret = entry;
-	return 0;
-fail:
-	free(entry->lines);
-	free(entry);
-	return code;
-}
-
-static int resolve_frame(struct pl_inline_reader *reader, uint64_t word, struct pl_frame *ret)
-{
-	uint32_t number = pl_inline_frame_code(word);
-
-	if (number < PL_INLINE_CODE_FIRST || number >= reader->config.code_limit) {
-		ret->filename = ret->function = pl_sites_string(reader->sites, "<unknown>");
-		ret->line = 0;
-		return ret->filename ? 0 : -ENOMEM;
-	}
-	if (!reader->codes[number]) {
-		int code = read_code(reader, number, &reader->codes[number]);
-
-		if (code < 0)
-			return code;
-	}
-
-	const struct inline_code *entry = reader->codes[number];
-
-	ret->filename = entry->filename;
-	ret->function = entry->function;
-	ret->line = pl_line_lookup(reader->minor, entry->lines, entry->lines_size, entry->first_line,
-		pl_inline_frame_offset(word));
-	return 0;
 }
 
 /* One site that the recorder has made since the last pass. 0; -EAGAIN: not ready. */
@@ -140,33 +84,27 @@ static int translate(struct pl_inline_reader *reader, uint64_t number, const str
 
 	if (!row->hash)
 		return -EAGAIN;
-	if (row->count > PL_INLINE_FRAMES_MAX || row->kind >= PL_INLINE_KIND_OLDER + PL_INLINE_OLDER_CLASSES || row->frames < native || row->frames + (uint64_t)row->count > reader->config.frames_limit ||
+	if (pl_sites_count(reader->sites) >= TRANSLATED_MAX || row->count > PL_INLINE_FRAMES_MAX || row->kind >= PL_INLINE_KIND_OLDER + PL_INLINE_OLDER_CLASSES || row->frames < native || row->frames + (uint64_t)row->count > reader->config.frames_limit ||
 		(!older && native + (uint64_t)row->count > reader->config.frames_limit - reader->frames_read))
 		return -EPROTO;
-	code = reader_read(reader, reader->config.frames + 8 * ((uint64_t)row->frames - native), frame_words - native,
-		8 * (native + (size_t)row->count));
+	code = read_frames(reader, (uint64_t)row->frames - native, native + (size_t)row->count, frame_words - native);
 	for (unsigned int i = 0; code == 0 && i < row->count; i++)
-		code = resolve_frame(reader, frame_words[i], &frames[i]);
+		code = inline_frames_resolve(reader, frame_words[i], &frames[i]);
 	if (code < 0)
 		return code;
 	/* They have the frames of others. */
-	reader->frames_read += older ? 0 : native + row->count;
+	reader->words[number] = older ? 0 : (uint8_t)(native + row->count);
+	reader->frames_read += reader->words[number];
 	if (native) {
+		const bool pool = words[0] & PL_INLINE_CALLER_POOL;
 		struct pl_native_caller caller;
 
-		code = reader->find_caller(reader->caller_context, words[0] & ~PL_INLINE_CALLER_POOL, &caller);
+		code = (pool ? reader->find_pool : reader->find_caller)(
+			reader->caller_context, words[0] & ~PL_INLINE_CALLER_POOL, &caller);
 		if (code < 0)
 			return code;
-		if (words[0] & PL_INLINE_CALLER_POOL) {
-			const struct pl_native_caller pool = {
-				.module = caller.module,
-				.symbol = reader->find_allocator(reader->caller_context, words[0] & ~PL_INLINE_CALLER_POOL),
-			};
-
-			reader->local[number] = pl_sites_intern_pool(reader->sites, frames, row->count, row->more, &pool);
-			return reader->local[number] == UINT32_MAX ? -ENOMEM : 0;
-		}
-		reader->local[number] = pl_sites_intern_native(reader->sites, frames, row->count, row->more, &caller);
+		reader->local[number] = (pool ? pl_sites_intern_pool : pl_sites_intern_native)(
+			reader->sites, frames, row->count, row->more, &caller);
 	} else if (older) {
 		reader->local[number] = pl_sites_intern_older(
 			reader->sites, row->kind - PL_INLINE_KIND_OLDER, frames, row->count, row->more);
@@ -206,6 +144,13 @@ static int make_room(struct pl_inline_reader *reader, uint64_t count)
 		return -ENOMEM;
 	reader->local = local;
 
+	uint8_t *words = reallocarray(reader->words, capacity, 1);
+
+	if (!words)
+		return -ENOMEM;
+	memset(words + reader->capacity, 0, capacity - reader->capacity);
+	reader->words = words;
+
 	struct pl_inline_totals *totals = aligned_alloc(_Alignof(struct pl_inline_totals), capacity * sizeof(*totals));
 
 	if (!totals)
@@ -221,28 +166,56 @@ static int make_room(struct pl_inline_reader *reader, uint64_t count)
 	return 0;
 }
 
-/* New sites in the order of their numbers; one that is not ready is looked at again the next time. */
+/* New sites in the order of their numbers. One that is not ready has no totals yet: it is looked at when it has. */
 static int translate_new(struct pl_inline_reader *reader, uint64_t count)
 {
-	struct pl_inline_site rows[256];
-	bool gap = false;
+	struct pl_inline_site rows[INLINE_ROWS_AT_ONCE];
 
 	for (uint64_t at = reader->known; at < count;) {
-		uint64_t part = count - at < 256 ? count - at : 256;
-		int code = reader_read(reader, reader->config.sites + at * sizeof(rows[0]), rows, part * sizeof(rows[0]));
+		uint64_t part = count - at < INLINE_ROWS_AT_ONCE ? count - at : INLINE_ROWS_AT_ONCE;
+		int code = inline_rows_read(reader, at, part, rows);
 
 		if (code < 0)
 			return code;
+		read_bulk(reader, rows, part);
 		for (uint64_t i = 0; i < part; i++) {
 			code = reader->local[at + i] == UINT32_MAX ? translate(reader, at + i, &rows[i]) : 0;
 			if (code == -ENOMEM || code == -EFAULT || code == -ESRCH)
 				return code;
-			gap |= code < 0;
-			if (!gap)
-				reader->known = at + i + 1;
 		}
 		at += part;
+		reader->known = at;
 	}
+	reader->bulk_count = 0;
+	return 0;
+}
+
+/* Those that were not ready, or are other ones than before, ascending. 0, also where some stay unknown. */
+static int translate_again(struct pl_inline_reader *reader, const uint32_t *numbers, size_t count)
+{
+	struct pl_inline_site rows[INLINE_ROWS_AT_ONCE];
+	size_t i = 0;
+
+	while (i < count) {
+		const uint32_t first = numbers[i];
+		size_t end = i;
+
+		while (end < count && numbers[end] - first < INLINE_ROWS_AT_ONCE)
+			end++;
+
+		const size_t part = numbers[end - 1] - first + 1;
+		int code = inline_rows_read(reader, first, part, rows);
+
+		if (code < 0)
+			return code;
+		read_bulk(reader, rows, part);
+		for (; i < end; i++) {
+			code = translate(reader, numbers[i], &rows[numbers[i] - first]);
+			if (code == -ENOMEM || code == -EFAULT || code == -ESRCH)
+				return code;
+		}
+	}
+	reader->bulk_count = 0;
 	return 0;
 }
 
@@ -266,6 +239,14 @@ static uint64_t freed_size(const struct pl_inline_totals *row)
 	return row->freed_size + row->shared_freed_size + row->first_freed_size;
 }
 
+struct pl_totals pl_inline_row_sum(const struct pl_inline_totals *row)
+{
+	return (struct pl_totals){.allocated_size = allocated_size(row),
+		.allocated_count = allocated_count(row),
+		.freed_size = freed_size(row),
+		.freed_count = freed_count(row)};
+}
+
 /* Totals only grow, and nothing is freed that was not allocated. What fields beyond all measure add up to would wrap. */
 static bool is_sane(const struct pl_inline_totals *row, const struct pl_inline_totals *last)
 {
@@ -275,6 +256,7 @@ static bool is_sane(const struct pl_inline_totals *row, const struct pl_inline_t
 		       row->first_freed_size | row->first_freed_count | row->allocated_size | row->allocated_count |
 		       row->shared_allocated_size | row->shared_allocated_count | row->first_allocated_size |
 		       row->first_allocated_count) < beyond_measure &&
+	       (row->sampling == last->sampling || !allocated_count(last)) &&
 	       freed_count(row) <= allocated_count(row) && freed_size(row) <= allocated_size(row) &&
 	       freed_count(row) >= freed_count(last) && freed_size(row) >= freed_size(last) &&
 	       allocated_count(row) >= allocated_count(last) && allocated_size(row) >= allocated_size(last);
@@ -302,16 +284,6 @@ static int settle(struct pl_inline_reader *reader, uint64_t number, struct pl_in
 	return 0;
 }
 
-static uint64_t live_size(const struct pl_totals *totals)
-{
-	return totals->allocated_size - totals->freed_size;
-}
-
-static uint64_t live_count(const struct pl_totals *totals)
-{
-	return totals->allocated_count - totals->freed_count;
-}
-
 /* What was added since the row was accepted the last time goes to its site: several of the recorder's
  * sites can be one trace by line. */
 static void accept(struct pl_inline_reader *reader, uint64_t number, const struct pl_inline_totals *row)
@@ -329,8 +301,10 @@ static void accept(struct pl_inline_reader *reader, uint64_t number, const struc
 	totals->size_variance += now.live_size_variance - before.live_size_variance;
 	totals->count_variance += now.live_count_variance - before.live_count_variance;
 	if (reader->starting) {
-		totals->apart_size -= live_size(&now.totals) - live_size(&before.totals);
-		totals->apart_count -= live_count(&now.totals) - live_count(&before.totals);
+		totals->apart_size -= now.totals.allocated_size - now.totals.freed_size -
+				      (before.totals.allocated_size - before.totals.freed_size);
+		totals->apart_count -= now.totals.allocated_count - now.totals.freed_count -
+				       (before.totals.allocated_count - before.totals.freed_count);
 	}
 	*last = *row;
 }
@@ -357,6 +331,13 @@ static bool remainder_of(const struct pl_inline_reader *reader, uint64_t number,
 		.count_variance = last.live_count_variance,
 	};
 	return ret->size || ret->count;
+}
+
+void pl_inline_reader_live(const struct pl_inline_reader *reader, bool *has, size_t count)
+{
+	for (uint64_t i = 0; i < reader->known && i < reader->capacity; i++)
+		if (reader->local[i] < count && allocated_count(&reader->totals[i]) > freed_count(&reader->totals[i]))
+			has[reader->local[i]] = true;
 }
 
 int pl_inline_reader_end(struct pl_inline_reader *reader)
@@ -402,6 +383,69 @@ void pl_inline_reader_retire(struct pl_inline_reader *reader)
 	reader->remainder_count = 0;
 }
 
+void pl_inline_reader_settle(struct pl_inline_reader *reader, uint64_t number, const struct pl_inline_totals *row)
+{
+	if (reader->local[number] != UINT32_MAX && row->generation == reader->totals[number].generation &&
+		is_sane(row, &reader->totals[number]))
+		accept(reader, number, row);
+}
+
+void pl_inline_reader_forget(struct pl_inline_reader *reader, uint64_t number, uint32_t generation, uint32_t room)
+{
+	reader->local[number] = UINT32_MAX;
+	reader->frames_read -= reader->words[number];
+	reader->words[number] = 0;
+	memset(&reader->totals[number], 0, sizeof(reader->totals[number]));
+	reader->totals[number].generation = generation;
+	reader->totals[number].room = room;
+}
+
+/* Another tracer has given the row away: nothing of it lived any more, whatever was read of it at last. */
+static void free_rest(struct pl_inline_reader *reader, uint64_t number)
+{
+	struct pl_inline_totals row = reader->totals[number];
+
+	row.freed_size += allocated_size(&row) - freed_size(&row);
+	row.freed_count += allocated_count(&row) - freed_count(&row);
+	if (reader->local[number] != UINT32_MAX)
+		accept(reader, number, &row);
+}
+
+static int read_row(struct pl_inline_reader *reader, uint64_t number, const struct pl_inline_totals *first,
+	struct pl_inline_totals *row)
+{
+	int code = memcmp(row, first, sizeof(*row)) != 0 ? settle(reader, number, row) : 0;
+
+	if (code == 0 && row->generation != reader->totals[number].generation) {
+		free_rest(reader, number);
+		pl_inline_reader_forget(reader, number, row->generation, row->room);
+	}
+	return code;
+}
+
+/* Rows that have totals, and are not known. If another tracer frees some at the same time they stay so until the next pass. */
+static int name_rows(struct pl_inline_reader *reader, const struct pl_inline_totals *rows, uint64_t count)
+{
+	pl_autofree uint32_t *numbers = calloc(count + 1, sizeof(*numbers));
+	size_t unknown = 0;
+	uint64_t reused;
+
+	if (!numbers)
+		return -ENOMEM;
+	for (uint64_t i = PL_INLINE_SITE_FIRST; i < count; i++)
+		if (reader->local[i] == UINT32_MAX && allocated_count(&rows[i]))
+			numbers[unknown++] = (uint32_t)i;
+
+	int code = translate_again(reader, numbers, unknown);
+
+	if (code == 0)
+		code = reader_read(reader, reader->config.control + offsetof(struct pl_inline_control, reused), &reused,
+			sizeof(reused));
+	for (size_t i = 0; code == 0 && reused != reader->control.reused && i < unknown; i++)
+		pl_inline_reader_forget(reader, numbers[i], rows[numbers[i]].generation, rows[numbers[i]].room);
+	return code;
+}
+
 static int read_totals(struct pl_inline_reader *reader, uint64_t count)
 {
 	size_t size = count * sizeof(struct pl_inline_totals);
@@ -415,14 +459,13 @@ static int read_totals(struct pl_inline_reader *reader, uint64_t count)
 
 	if (code == 0)
 		code = reader_read(reader, reader->config.totals, second, size);
-	for (uint64_t i = 0; code == 0 && i < count; i++) {
-		if (reader->local[i] == UINT32_MAX)
-			continue;
-		if (memcmp(&second[i], &first[i], sizeof(first[i])) != 0)
-			code = settle(reader, i, &second[i]);
-		if (code == 0 && is_sane(&second[i], &reader->totals[i]))
+	for (uint64_t i = 0; code == 0 && i < count; i++)
+		code = read_row(reader, i, &first[i], &second[i]);
+	if (code == 0)
+		code = name_rows(reader, second, count);
+	for (uint64_t i = 0; code == 0 && i < count; i++)
+		if (reader->local[i] != UINT32_MAX && is_sane(&second[i], &reader->totals[i]))
 			accept(reader, i, &second[i]);
-	}
 	return code;
 }
 
@@ -432,6 +475,7 @@ int pl_inline_reader_pass(struct pl_inline_reader *reader)
 
 	if (code < 0)
 		return code;
+	inline_frames_renew(reader);
 
 	/* A cursor runs past its limit when the table is full; from a tracee gone wild it may be anything. */
 	uint64_t count = reader->config.site_limit;

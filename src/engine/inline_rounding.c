@@ -41,29 +41,36 @@ uint64_t inline_rounding_size(const uint32_t *entries, size_t at)
 	return size;
 }
 
-void inline_rounding_count(const uint32_t *entries, struct inline_rounding *sums)
+void inline_rounding_count(const uint32_t *entries, const bool *native, size_t count, struct inline_rounding *sums)
 {
 	for (size_t i = 0; i < ENTRIES; i++) {
-		uint64_t size = entries[i] >> PL_INLINE_SITE_SHIFT ? inline_rounding_size(entries, i) : 0;
+		const uint32_t site = entries[i] >> PL_INLINE_SITE_SHIFT;
+		uint64_t size = site ? inline_rounding_size(entries, i) : 0;
 
 		if (!size)
 			continue;
 		sums->blocks++;
 		for (size_t unit = 0; unit < 2; unit++)
-			sums->bytes[unit] += pl_account_rounding(size, unit ? 16 : 8);
+			sums->bytes[unit] += site < count && native[site] ? pl_account_malloc_rounding(size) :
+										    pl_account_rounding(size, unit ? 16 : 8);
 	}
 }
 
-void inline_rounding_look(pid_t pid, const struct pl_inline_config *config, uint64_t chunks, struct inline_rounding *ret)
+void inline_rounding_look(pid_t pid, const struct pl_inline_reader *reader, uint64_t chunks, struct inline_rounding *ret)
 {
+	const struct pl_inline_config *config = &reader->config;
+	pl_autofree bool *native = calloc(reader->known + 1, sizeof(*native));
 	uint64_t step = chunks > CHUNKS_MAX ? (chunks + CHUNKS_MAX - 1) / CHUNKS_MAX : 1, resident = 0;
 	pl_autofree uint8_t *pages = calloc(CHUNKS_MAX, CHUNK_PAGES);
 	pl_autoclose int fd = pl_resident_open(pid);
 	uint32_t entries[ENTRIES];
 
 	*ret = (struct inline_rounding){0};
-	if (!pages || fd < 0)
+	if (!pages || fd < 0 || !native)
 		return;
+	for (uint64_t i = 0; i < reader->known; i++)
+		native[i] = reader->local[i] != UINT32_MAX &&
+			    pl_sites_domain(reader->sites, reader->local[i]) == PL_SITE_NATIVE;
 	for (uint64_t chunk = 0; chunk < chunks; chunk += step) {
 		uint64_t start = config->pool + chunk * PL_INLINE_CHUNK_BYTES;
 		uint8_t *of_chunk = pages + chunk / step * CHUNK_PAGES;
@@ -80,7 +87,7 @@ void inline_rounding_look(pid_t pid, const struct pl_inline_config *config, uint
 					     scatter(chunk * CHUNK_PAGES + page) < UINT32_MAX / resident * PAGES_WANTED) &&
 			pl_memory_read(pid, config->pool + (chunk * CHUNK_PAGES + page) * PL_PAGE, entries,
 				sizeof(entries)) == 0)
-			inline_rounding_count(entries, ret);
+			inline_rounding_count(entries, native, reader->known, ret);
 	}
 }
 

@@ -14,8 +14,9 @@ static uint64_t scaled(uint64_t value, double weight)
 	return (uint64_t)llround(fmin((double)value * weight, 0x1p62));
 }
 
-void pl_inline_estimate(const struct pl_inline_totals *row, uint64_t rate, struct pl_inline_estimate *ret)
+void pl_inline_estimate(const struct pl_inline_totals *row, uint64_t given, struct pl_inline_estimate *ret)
 {
+	const uint64_t rate = pl_inline_rate(row->sampling, given);
 	struct pl_totals sum = {
 		.allocated_size = row->allocated_size + row->shared_allocated_size + row->first_allocated_size,
 		.allocated_count = row->allocated_count + row->shared_allocated_count + row->first_allocated_count,

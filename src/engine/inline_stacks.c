@@ -1,19 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 #include "inline_stacks.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "native_stack.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/hook.h"
 #include "pyleak/log.h"
 #include "pyleak/memory.h"
+#include "pyleak/process.h"
 #include "pyleak/units.h"
 
 #define STACKS_PER_LOOK 4
@@ -33,10 +32,10 @@
 #define PAUSE_KNOWN 16
 #define PHYSICAL_FRAMES 128
 
-void inline_stacks_init(struct inline_stacks *stacks, const struct pl_python *python, uint64_t base, int limit)
+void inline_stacks_init(struct inline_stacks *stacks, const struct pl_python *python, struct inline_memory *memory, int limit)
 {
-	*stacks = (struct inline_stacks){.pid = python->pid, .python = python->object_path, .base = base, .limit = limit,
-		.memory_fd = -1, .random = (uint64_t)pl_now_ns() | 1};
+	*stacks = (struct inline_stacks){.memory = memory, .python = python->object_path, .limit = limit,
+		.random = (uint64_t)pl_now_ns() | 1};
 }
 
 void inline_stacks_free(struct inline_stacks *stacks)
@@ -44,63 +43,19 @@ void inline_stacks_free(struct inline_stacks *stacks)
 	if (stacks->count)
 		pl_log_debug("%llu native stacks were unwound in %.1f ms", (unsigned long long)stacks->count,
 			(double)stacks->unwound_ns / PL_NSEC_PER_MSEC);
-	if (stacks->ready && stacks->memory_fd >= 0)
-		(void)close(stacks->memory_fd);
 	stack_samples_free(&stacks->samples);
+	inline_asks_free(&stacks->asks);
 	stacks->count = 0;
-	stacks->ready = false;
 }
 
 static int read_at(const struct inline_stacks *stacks, uint64_t address, void *buffer, size_t length)
 {
-	ssize_t got = pread(stacks->memory_fd, buffer, length, (off_t)address);
-
-	return got == (ssize_t)length ? 0 : -EFAULT;
-}
-
-/* Whether the probe is in this memory. */
-static bool is_there(const struct inline_stacks *stacks)
-{
-	char magic[sizeof(PL_PROBE_MAGIC) - 1];
-
-	return read_at(stacks, stacks->base, magic, sizeof(magic)) == 0 && memcmp(magic, PL_PROBE_MAGIC, sizeof(magic)) == 0;
-}
-
-static bool open_memory(struct inline_stacks *stacks)
-{
-	char path[32];
-
-	if (!stacks->ready) {
-		(void)snprintf(path, sizeof(path), "/proc/%d/mem", (int)stacks->pid);
-		stacks->memory_fd = open(path, O_RDWR | O_CLOEXEC);
-		stacks->ready = true;
-		if (stacks->memory_fd < 0)
-			pl_log_debug("no native frames: %s cannot be opened: %s", path, strerror(errno));
-	}
-	return stacks->memory_fd >= 0;
-}
-
-/* To be given back by end_writing(). */
-static bool begin_writing(const struct inline_stacks *stacks, bool claimed)
-{
-	if (!claimed && pl_probe_claim(stacks->pid) < 0)
-		return false;
-	if (is_there(stacks))
-		return true;
-	if (!claimed)
-		pl_probe_unclaim(stacks->pid, 0);
-	return false;
-}
-
-static void end_writing(const struct inline_stacks *stacks, bool claimed)
-{
-	if (!claimed)
-		pl_probe_unclaim(stacks->pid, 0);
+	return inline_memory_read(stacks->memory, address, buffer, length);
 }
 
 static void write_at(const struct inline_stacks *stacks, uint64_t address, const void *bytes, size_t length)
 {
-	(void)!pwrite(stacks->memory_fd, bytes, length, (off_t)address);
+	(void)inline_memory_write(stacks->memory, address, bytes, length);
 }
 
 #define CONTROL(stacks, reader, field) ((reader)->config.control + offsetof(struct pl_inline_control, field))
@@ -161,7 +116,7 @@ static void publish_bounds(struct inline_stacks *stacks, const struct pl_inline_
 {
 	struct pl_maps maps = {0};
 
-	if (pl_maps_read(stacks->pid, &maps) == 0) {
+	if (pl_maps_read(stacks->memory->pid, &maps) == 0) {
 		publish_main(stacks, reader, &maps);
 		if (wanted)
 			publish_threads(stacks, reader, &maps);
@@ -170,7 +125,32 @@ static void publish_bounds(struct inline_stacks *stacks, const struct pl_inline_
 	stacks->bounds_seen = wanted;
 }
 
-static void take_stack(struct inline_stacks *stacks, const struct pl_inline_stack *copied, struct native_callers *callers)
+/* What was seen of a thread that may be none of Python's: its name, and which line allocated last with the GIL. */
+static void see_thread(const struct inline_stacks *stacks, const struct pl_inline_reader *reader,
+	const struct pl_inline_stack *copied, struct native_stack *ret)
+{
+	char name[PL_PROCESS_THREAD_NAME];
+	uint32_t local = copied->meanwhile >= PL_INLINE_SITE_FIRST && copied->meanwhile < reader->known ?
+				 reader->local[copied->meanwhile] : UINT32_MAX;
+	struct pl_caller caller;
+
+	if (copied->site < reader->known && reader->local[copied->site] != UINT32_MAX) {
+		ret->no_python = pl_sites_caller(reader->sites, reader->local[copied->site]).kind == PL_CALLER_NONE;
+		ret->has_python = !ret->no_python;
+	}
+	if (ret->has_python)
+		return;
+	if (copied->tid && pl_process_thread_name(stacks->memory->pid, (pid_t)copied->tid, name) == 0)
+		ret->thread.name = pl_sites_string(ret->sites, name);
+	if (local == UINT32_MAX)
+		return;
+	caller = pl_sites_caller(reader->sites, local);
+	if (caller.kind != PL_CALLER_NONE)
+		ret->thread.meanwhile = *caller.frame;
+}
+
+static void take_stack(struct inline_stacks *stacks, const struct pl_inline_reader *reader, const struct pl_inline_stack *copied,
+	struct native_callers *callers)
 {
 	const struct pl_stack_copy copy = {
 		.pc = copied->pc,
@@ -180,18 +160,23 @@ static void take_stack(struct inline_stacks *stacks, const struct pl_inline_stac
 		.bytes = copied->copy,
 		.size = copied->bytes,
 	};
+	const bool pythons = inline_asks_is_pythons(reader, copied->site);
 	struct native_stack stack = {
-		.sites = callers->sites, .limit = (size_t)stacks->limit, .python = stacks->python};
+		.sites = callers->sites, .limit = (size_t)stacks->limit, .python = stacks->python, .outside = pythons};
 	struct pl_unwinder *unwinder = native_callers_unwinder(callers);
 	struct sampled *site;
 	uint32_t number;
 
+	if (!pythons)
+		see_thread(stacks, reader, copied, &stack);
 	if (!unwinder || copied->bytes > sizeof(copied->copy) || copied->site >= PL_INLINE_SITES_MAX)
 		return;
 	(void)pl_unwind_stack(unwinder, &copy, PHYSICAL_FRAMES, native_stack_add, &stack);
 	stacks->count++;
-	number = native_stack_intern(&stack);
+	number = pythons ? native_stack_intern_outside(&stack) : native_stack_intern(&stack);
 	site = number == UINT32_MAX ? NULL : stack_samples_find(&stacks->samples, copied->site);
+	if (site && !site->count && copied->site < reader->known)
+		site->generation = reader->totals[copied->site].generation;
 	if (!site)
 		return;
 	stack_samples_add(site, copied->block, number);
@@ -203,6 +188,7 @@ static void take_stack(struct inline_stacks *stacks, const struct pl_inline_stac
  * time in four, between two reviews. Whether what leaks comes every 20 ms or in one burst now and then is not known. */
 static void reopen(struct inline_stacks *stacks, const struct pl_inline_reader *reader, const struct sampled *site)
 {
+	const bool pythons = inline_asks_is_pythons(reader, site->key);
 	uint64_t among = site->often;
 	uint16_t skip;
 
@@ -214,7 +200,8 @@ static void reopen(struct inline_stacks *stacks, const struct pl_inline_reader *
 		among /= LOOKS_PER_REVIEW;
 	if (among >= PL_INLINE_SKIP_ALL)
 		among = PL_INLINE_SKIP_ALL - 1;
-	skip = (uint16_t)((stacks->random >> 8 & UINT32_MAX) % (among + 1));
+	skip = pythons ? inline_asks_add(&stacks->asks, site->key, stacks->random >> 8 & UINT32_MAX) :
+			 (uint16_t)((stacks->random >> 8 & UINT32_MAX) % (among + 1));
 	write_at(stacks, reader->config.skips + site->key * sizeof(skip), &skip, sizeof(skip));
 }
 
@@ -222,15 +209,21 @@ static void reopen(struct inline_stacks *stacks, const struct pl_inline_reader *
 static int read_stack(struct inline_stacks *stacks, const struct pl_inline_reader *reader, uint64_t claim,
 	struct native_callers *callers)
 {
-	uint64_t address = reader->config.stacks + claim % PL_INLINE_STACKS * sizeof(struct pl_inline_stack), again;
+	uint64_t address = reader->config.stacks + claim % PL_INLINE_STACKS * sizeof(struct pl_inline_stack), sequence, again;
 	pl_autofree struct pl_inline_stack *copied = malloc(sizeof(*copied));
 
-	if (!copied || read_at(stacks, address, copied, sizeof(*copied)) < 0)
+	if (!copied || read_at(stacks, address, &sequence, sizeof(sequence)) < 0)
 		return 0;
-	if (copied->sequence == claim + 1 && read_at(stacks, address, &again, sizeof(again)) == 0 && again == claim + 1)
-		take_stack(stacks, copied, callers);
-	else if (copied->sequence <= claim)
-		return -EAGAIN;
+	if (sequence != claim + 1)
+		return sequence <= claim ? -EAGAIN : 0;
+	/* With probe/inline/stack.c: what is read between two looks at this sequence was stored before it, and not yet for the
+	 * next one. Within one copy words may be loaded in any order. */
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	if (read_at(stacks, address, copied, sizeof(*copied)) < 0)
+		return 0;
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	if (read_at(stacks, address, &again, sizeof(again)) == 0 && again == claim + 1)
+		take_stack(stacks, reader, copied, callers);
 	return 0;
 }
 
@@ -257,30 +250,21 @@ static void read_stacks(struct inline_stacks *stacks, const struct pl_inline_rea
 	}
 }
 
-/* On a busy machine much less than what passes. */
-static int64_t own_time_ns(void)
-{
-	struct timespec time;
-
-	(void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-	return (int64_t)time.tv_sec * PL_NSEC_PER_SEC + time.tv_nsec;
-}
-
 void inline_stacks_look(struct inline_stacks *stacks, const struct pl_inline_reader *reader, struct native_callers *callers,
 	bool claimed)
 {
-	int64_t now = pl_now_ns(), started = own_time_ns();
+	int64_t now = pl_now_ns(), started = pl_thread_cpu_ns();
 	struct pl_inline_control control;
 	uint64_t granted;
 	bool bounds;
 
-	if (!stacks->limit || now < stacks->next_look_ns || !open_memory(stacks) ||
+	if (!stacks->limit || now < stacks->next_look_ns || !inline_memory_open(stacks->memory) ||
 		read_at(stacks, reader->config.control, &control, sizeof(control)) < 0)
 		return;
 	stacks->growing_count = 0;
 	read_stacks(stacks, reader, control.next_stack, callers);
 
-	int64_t taken = own_time_ns() - started;
+	int64_t taken = pl_thread_cpu_ns() - started;
 
 	stacks->unwound_ns += taken;
 	stacks->next_look_ns = now + (taken * UNWIND_SHARE > LOOK_NSEC ? taken * UNWIND_SHARE : 0);
@@ -288,7 +272,7 @@ void inline_stacks_look(struct inline_stacks *stacks, const struct pl_inline_rea
 		stacks->next_look_ns = now + REST_MAX_NSEC;
 	granted = stacks->seen + STACKS_PER_LOOK;
 	bounds = control.bounds_wanted != stacks->bounds_seen || now >= stacks->next_bounds_ns;
-	if ((granted == control.granted_stacks && !bounds) || !begin_writing(stacks, claimed))
+	if ((granted == control.granted_stacks && !bounds) || !inline_memory_begin(stacks->memory, claimed))
 		return;
 	if (bounds) {
 		publish_bounds(stacks, reader, control.bounds_wanted);
@@ -296,26 +280,22 @@ void inline_stacks_look(struct inline_stacks *stacks, const struct pl_inline_rea
 	}
 	for (size_t i = 0; i < stacks->growing_count; i++)
 		reopen(stacks, reader, &stacks->samples.items[stacks->growing[i]]);
+	inline_asks_send(&stacks->asks, reader, stacks->memory->pid, stacks->memory->fd);
 	if (granted != control.granted_stacks)
 		write_at(stacks, CONTROL(stacks, reader, granted_stacks), &granted, sizeof(granted));
-	end_writing(stacks, claimed);
+	inline_memory_end(stacks->memory, claimed);
 }
 
 /* Whether the block that was sampled is still that one: another at its address has not the mark. */
 static bool is_live(struct inline_stacks *stacks, const struct pl_inline_reader *reader, uint64_t site, uint64_t block)
 {
-	uint64_t high = block >> PL_INLINE_CHUNK_SHIFT;
+	uint64_t high = block >> PL_INLINE_CHUNK_SHIFT, chunk;
 	uint32_t entry;
 
-	/* A chunk never moves. */
-	if (!stacks->chunk || stacks->chunk_high != high) {
-		stacks->chunk_high = high;
-		if (high >= PL_INLINE_DIRECTORY_ENTRIES ||
-			read_at(stacks, reader->config.directory + 8 * high, &stacks->chunk, sizeof(stacks->chunk)) < 0)
-			stacks->chunk = 0;
-	}
-	return stacks->chunk &&
-	       read_at(stacks, stacks->chunk + (block >> 2 & (PL_INLINE_CHUNK_BYTES - 4)), &entry, sizeof(entry)) == 0 &&
+	/* Looked up each time: an empty chunk may have given its place to another. */
+	return high < PL_INLINE_DIRECTORY_ENTRIES &&
+	       read_at(stacks, reader->config.directory + 8 * high, &chunk, sizeof(chunk)) == 0 && (int64_t)(chunk = pl_inline_chunk(chunk)) > 0 &&
+	       read_at(stacks, chunk + (block >> 2 & (PL_INLINE_CHUNK_BYTES - 4)), &entry, sizeof(entry)) == 0 &&
 	       entry & PL_INLINE_ENTRY_STACK && entry >> PL_INLINE_SITE_SHIFT == site;
 }
 
@@ -351,7 +331,7 @@ static void place_stack(const struct pl_inline_reader *reader, const struct samp
 	size_t living = stack_samples_living(site);
 	struct pl_table_entry *entry;
 
-	if (stack == UINT32_MAX || local == UINT32_MAX)
+	if (stack == UINT32_MAX || stack == NATIVE_STACK_INTERPRETERS || local == UINT32_MAX)
 		return;
 	entry = pl_table_insert(placed, (uint64_t)local + 1);
 	if (!entry || entry->value[0] > living)
@@ -364,7 +344,11 @@ void inline_stacks_review(struct inline_stacks *stacks, const struct pl_inline_r
 {
 	int64_t now = pl_now_ns();
 	struct pl_table placed = {0};
-	bool writing = stacks->samples.count && open_memory(stacks) && begin_writing(stacks, claimed);
+
+	if (stacks->limit)
+		inline_asks_choose(&stacks->asks, reader, &stacks->samples);
+
+	bool writing = stacks->samples.count && inline_memory_open(stacks->memory) && inline_memory_begin(stacks->memory, claimed);
 
 	if (count > stacks->samples.count)
 		count = stacks->samples.count;
@@ -373,6 +357,9 @@ void inline_stacks_review(struct inline_stacks *stacks, const struct pl_inline_r
 
 		if (site->key >= reader->capacity)
 			continue;
+		/* Another site has its row now, or will. */
+		if (site->generation != reader->totals[site->key].generation)
+			*site = (struct sampled){.key = site->key, .generation = reader->totals[site->key].generation};
 
 		struct pl_inline_estimate recorded;
 
@@ -385,8 +372,10 @@ void inline_stacks_review(struct inline_stacks *stacks, const struct pl_inline_r
 			    recorded.totals.allocated_count, now))
 			reopen(stacks, reader, site);
 	}
-	if (writing)
-		end_writing(stacks, claimed);
+	if (writing) {
+		inline_asks_send(&stacks->asks, reader, stacks->memory->pid, stacks->memory->fd);
+		inline_memory_end(stacks->memory, claimed);
+	}
 	pl_table_free(&placed);
 }
 
@@ -394,8 +383,8 @@ void inline_stacks_end(struct inline_stacks *stacks, const struct pl_inline_read
 {
 	static const uint64_t none = 0;
 
-	if (!stacks->limit || !open_memory(stacks) || !begin_writing(stacks, claimed))
+	if (!stacks->limit || !inline_memory_open(stacks->memory) || !inline_memory_begin(stacks->memory, claimed))
 		return;
 	write_at(stacks, CONTROL(stacks, reader, granted_stacks), &none, sizeof(none));
-	end_writing(stacks, claimed);
+	inline_memory_end(stacks->memory, claimed);
 }

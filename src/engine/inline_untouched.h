@@ -6,6 +6,7 @@
 #include <sys/types.h>
 
 #include "inline_read.h"
+#include "old_pools.h"
 
 /*
  * Of the live blocks that are recorded: bytes of whole pages that are not in memory, because nobody has written to them yet
@@ -16,10 +17,12 @@
 enum { INLINE_UNTOUCHED_PAGES = 8192 };
 struct inline_touched {
 	int64_t untouched;
-	/* What is in memory of what allocators mapped that are linked into an object, but for blocks in it that are recorded
-	 * themselves (of Apache Arrow's pools). Not of the blocks above. */
+	/* What is in memory of what allocators mapped that are linked into an object, and by how much more is of what they had
+	 * before, but for blocks in it that are recorded themselves (of Apache Arrow's pools). Not of the blocks above. */
 	int64_t pools;
+	int64_t *by_site; /* the caller's, or NULL: what is added to what is not in memory, by the site's number in `sites` … */
+	size_t site_count; /* … of which it has so many */
 };
-void inline_untouched_look(pid_t pid, const struct pl_inline_reader *reader, struct inline_touched *ret);
+void inline_untouched_look(pid_t pid, const struct pl_inline_reader *reader, struct old_pools *old, struct inline_touched *ret);
 
 #endif

@@ -8,6 +8,7 @@
 #include "pyleak/cleanup.h"
 #include "pyleak/elf.h"
 #include "pyleak/log.h"
+#include "pyleak/memory.h"
 
 enum { LOOKS_AGAIN = 50 };
 
@@ -20,6 +21,8 @@ void native_free(struct native *native)
 {
 	free(native->objects);
 	free(native->values);
+	pl_engine_libraries_free(native->left.items, native->left.count);
+	native->left = (struct native_libraries){0};
 	native->objects = NULL;
 	native->values = NULL;
 	native->object_count = native->value_count = 0;
@@ -41,6 +44,26 @@ void native_adopt(struct native *native, const struct pl_probe *probe, const str
 		if (hook->kind == PL_PROBE_HOOK_LANDING && row < PL_LANDING_CAPACITY)
 			native->landed[row] = true;
 	}
+}
+
+const char *native_allocator(const struct native *native, size_t i, uint64_t *ret)
+{
+	*ret = native->objects[i].start;
+	return native->objects[i].allocator;
+}
+
+void native_look_at_missed(struct native *native, const struct pl_probe_word *words, uint32_t count)
+{
+	for (uint32_t i = 0; i < count; i++) {
+		uint64_t value = 0;
+
+		if (!words[i].object || (pl_memory_read_u64(native->python->pid, words[i].address, &value) == 0 &&
+						native_leads_to_us(native, value)))
+			continue;
+		for (size_t j = 0; j < native->object_count; j++)
+			native->objects[j].open |= native->objects[j].identity == words[i].object;
+	}
+	native->looks_left = LOOKS_AGAIN;
 }
 
 void native_look_again(struct native *native)
@@ -96,7 +119,6 @@ static int update_objects(struct native *native, const struct pl_maps *maps, siz
 		objects[at++] = (struct native_object){map->start, pl_map_identity(map), false, known ? known->allocator : NULL};
 		if (known && !known->open)
 			continue;
-		code = pl_got_add(native->python->space, maps, map, names, name_count, got);
 
 		size_t words = got->word_count;
 
@@ -138,30 +160,51 @@ static void say(const struct pl_engine_library *library)
 		library->jumped, library->loaded, library->pointers, library->covered, left);
 }
 
-/* Of those that call allocators at all. */
-static int give_libraries(const struct pl_got *got, struct pl_engine_library *all, struct native_libraries *ret)
+static int add_library(struct native_libraries *libraries, const struct pl_engine_library *library)
 {
-	for (size_t i = 0; i < got->object_count; i++) {
-		struct pl_engine_library *library = &all[i], *grown;
+	struct pl_engine_library *grown = reallocarray(libraries->items, libraries->count + 1, sizeof(*grown));
+
+	if (!grown)
+		return -ENOMEM;
+	libraries->items = grown;
+	grown[libraries->count] = *library;
+	grown[libraries->count].path = strdup(library->path);
+	return grown[libraries->count].path ? (libraries->count++, 0) : -ENOMEM;
+}
+
+/* What the last look at an object says of it stands. */
+static int keep_left(struct native *native, const struct pl_engine_library *library)
+{
+	for (size_t i = 0; i < native->left.count; i++)
+		if (strcmp(native->left.items[i].path, library->path) == 0) {
+			char *path = native->left.items[i].path;
+
+			native->left.items[i] = *library;
+			native->left.items[i].path = path;
+			return 0;
+		}
+	return library->left ? add_library(&native->left, library) : 0;
+}
+
+/* Of those that call allocators at all. `news`: they are said. */
+static int give_libraries(struct native *native, const struct pl_got *got, struct pl_engine_library *all, bool news,
+	struct native_libraries *ret)
+{
+	int code = 0;
+
+	for (size_t i = 0; code == 0 && i < got->object_count; i++) {
+		struct pl_engine_library *library = &all[i];
 
 		if (!(library->jumped || library->loaded || library->pointers || library->covered || library->left))
 			continue;
 		library->path = got->objects[i].map->path;
-		if (!ret) {
+		code = keep_left(native, library);
+		if (code == 0 && ret)
+			code = add_library(ret, library);
+		else if (news)
 			say(library);
-			continue;
-		}
-		grown = reallocarray(ret->items, ret->count + 1, sizeof(*grown));
-		if (!grown)
-			return -ENOMEM;
-		ret->items = grown;
-		grown[ret->count] = *library;
-		grown[ret->count].path = strdup(library->path);
-		if (!grown[ret->count].path)
-			return -ENOMEM;
-		ret->count++;
 	}
-	return 0;
+	return code;
 }
 
 static int choose(struct native *native, const struct pl_maps *maps, const struct pl_got *got,
@@ -171,8 +214,8 @@ static int choose(struct native *native, const struct pl_maps *maps, const struc
 	pl_autofree struct pl_engine_library *all = calloc(got->object_count + 1, sizeof(*all));
 	int code = all ? native_choose(native, maps, got, image, all, ret, ret_count) : -ENOMEM;
 
-	if (code == 0 && (libraries || *ret_count))
-		code = give_libraries(got, all, libraries);
+	if (code == 0)
+		code = give_libraries(native, got, all, *ret_count != 0, libraries);
 	if (code == 0 && *ret_count)
 		pl_log_debug("native allocators: %u words of %zu objects", *ret_count, got->object_count);
 	return code;

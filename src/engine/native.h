@@ -2,6 +2,7 @@
 #ifndef PYLEAK_ENGINE_NATIVE_H
 #define PYLEAK_ENGINE_NATIVE_H
 
+#include "pyleak/engine.h"
 #include "pyleak/got.h"
 #include "pyleak/hook.h"
 #include "pyleak/inline_abi.h"
@@ -24,6 +25,12 @@
  *  - words that hold the entry in the PLT of a program which is not position-independent: it ends in a word that is
  *    hooked.
  */
+/* What was found of each object, see pl_engine_libraries(). */
+struct native_libraries {
+	struct pl_engine_library *items;
+	size_t count;
+};
+
 struct native {
 	const struct pl_python *python;
 	uint64_t original[PL_INLINE_ENTRIES_MAX]; /* by entry; 0: free */
@@ -40,6 +47,7 @@ struct native {
 	uint64_t loaded;                 /* a number for the set of loaded objects, as it was looked at last */
 	struct native_object *objects;   /* that were looked at */
 	size_t object_count;
+	struct native_libraries left; /* those with words that are left alone */
 	int looks_left;    /* how often objects with words that cannot be hooked yet are looked at again */
 	bool full;         /* no free entry or row was left: said once */
 	uint64_t code, code_end; /* of the probe, once it stands: words that lead there are hooked */
@@ -51,12 +59,6 @@ void native_free(struct native *native);
 /* Takes over which entries are given out, and where the probe is. */
 void native_adopt(struct native *native, const struct pl_probe *probe, const struct pl_inline_config *config);
 
-/* What was found of each object, see pl_engine_libraries(). */
-struct native_libraries {
-	struct pl_engine_library *items;
-	size_t count;
-};
-
 /*
  * Looks at what was loaded since the last time: the words to be hooked, frees first. *ret is the caller's to free.
  * `libraries`: what is found is added there; NULL: it is said, if there is anything to hook. No stop. 0 or -errno.
@@ -64,7 +66,13 @@ struct native_libraries {
 int native_look(struct native *native, const struct pl_inline_image *image, struct native_libraries *libraries,
 		struct pl_probe_word **ret, uint32_t *ret_count);
 
-/* A word could not be redirected: its object is looked at again. */
+/* Whether an allocator is linked into the i-th of the objects that were looked at last; *ret is its start. NULL: none. */
+const char *native_allocator(const struct native *native, size_t i, uint64_t *ret);
+
+/* Of these words, which were to be redirected, some may have been bound since they were looked at: their objects are looked at
+ * again. */
+void native_look_at_missed(struct native *native, const struct pl_probe_word *words, uint32_t count);
+/* A word could not be redirected: all objects are looked at again. */
 void native_look_again(struct native *native);
 
 #endif

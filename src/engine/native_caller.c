@@ -16,19 +16,24 @@ struct native_module {
 	uint32_t identity;
 	const char *path;   /* interned */
 	uint64_t load_start; /* of the mapping of its first page, where the offsets of an unknown function count from */
-	struct pl_elf *elf; /* NULL: not to be opened */
+	struct pl_elf *elf; /* the unwinder's; NULL: not to be opened */
 	const char *allocator; /* that is linked in, once it was looked for */
 	bool looked_for;
 };
 
 void native_callers_free(struct native_callers *callers)
 {
-	for (size_t i = 0; i < callers->module_count; i++)
-		pl_elf_close(callers->modules[i].elf);
 	free(callers->modules);
 	pl_maps_free(&callers->maps);
 	pl_unwinder_free(callers->unwinder);
 	*callers = (struct native_callers){0};
+}
+
+struct pl_unwinder *native_callers_unwinder(struct native_callers *callers)
+{
+	if (!callers->unwinder)
+		callers->unwinder = pl_unwinder_new(callers->space);
+	return callers->unwinder;
 }
 
 static const struct pl_map *find_map(struct native_callers *callers, uint64_t address)
@@ -66,24 +71,29 @@ static struct native_module *find_module(struct native_callers *callers, const s
 	for (size_t i = 0; map->inode && i < callers->maps.count && callers->maps.items[i].start < map->start; i++)
 		if (callers->maps.items[i].offset == 0 && pl_map_same_file(&callers->maps.items[i], map))
 			module.load_start = callers->maps.items[i].start;
-	if (map->inode && pl_elf_open(callers->space, &callers->maps, map, &module.elf, NULL) < 0)
-		module.elf = NULL;
+	if (map->inode && native_callers_unwinder(callers))
+		module.elf = pl_unwind_object(callers->unwinder, &callers->maps, map);
 	modules[callers->module_count++] = module;
 	return &modules[callers->module_count - 1];
 }
 
-const char *native_caller_allocator(struct native_callers *callers, uint64_t address)
+int native_caller_pool(struct native_callers *callers, uint64_t address, struct pl_native_caller *ret)
 {
 	const struct pl_map *map = find_map(callers, address);
 	struct native_module *module = map ? find_module(callers, map) : NULL;
 
+	*ret = (struct pl_native_caller){0};
+	if (map && !module)
+		return -ENOMEM;
 	if (module && !module->looked_for) {
 		const char *name = pl_elf_linked_allocator(callers->space, &callers->maps, map);
 
 		module->looked_for = true;
 		module->allocator = name ? pl_sites_string(callers->sites, name) : NULL;
 	}
-	return module ? module->allocator : NULL;
+	ret->module = module ? module->path : pl_sites_string(callers->sites, "<unknown>");
+	ret->symbol = module ? module->allocator : NULL;
+	return ret->module ? 0 : -ENOMEM;
 }
 
 struct naming {
@@ -103,13 +113,6 @@ static int take_names(void *context, const struct pl_native_frame *frame)
 		naming->caller->line = frame->line;
 	}
 	return (frame->function && !naming->caller->symbol) || (frame->filename && !naming->caller->filename) ? -ENOMEM : 1;
-}
-
-struct pl_unwinder *native_callers_unwinder(struct native_callers *callers)
-{
-	if (!callers->unwinder)
-		callers->unwinder = pl_unwinder_new(callers->space);
-	return callers->unwinder;
 }
 
 static int find_names(struct native_callers *callers, uint64_t address, struct pl_native_caller *caller)

@@ -18,8 +18,8 @@ struct native_callers {
 
 /* -ENOMEM; an address in no object, or in one that is gone, gets the name of its mapping or "<unknown>". */
 int native_caller_find(struct native_callers *callers, uint64_t address, struct pl_native_caller *ret);
-/* The allocator that is linked into the object with this address, interned; NULL: none that is known. */
-const char *native_caller_allocator(struct native_callers *callers, uint64_t address);
+/* The object with this address, and as symbol the allocator that is linked into it; NULL: none that is known. -ENOMEM. */
+int native_caller_pool(struct native_callers *callers, uint64_t address, struct pl_native_caller *ret);
 /* What names their functions, made when it is first needed. NULL: out of memory. */
 struct pl_unwinder *native_callers_unwinder(struct native_callers *callers);
 void native_callers_free(struct native_callers *callers);

@@ -230,8 +230,7 @@ static enum treatment treatment_of(
 	const struct pl_got_object *object = &got->objects[word->object];
 	enum interface interface = functions[word->name].interface;
 
-	if ((word->value >= native->code && word->value < native->code_end) ||
-		pl_landing_row_at(&native->landing, word->value) < PL_LANDING_CAPACITY)
+	if (native_leads_to_us(native, word->value))
 		return HOOKED;
 	if (is_stub(native, real) || (interface == OPERATOR && !is_allocators(native, real)))
 		return COVERED;

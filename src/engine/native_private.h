@@ -29,6 +29,13 @@ size_t native_names(const char *names[PL_GOT_NAMES_MAX]);
 /* Whether a function of this name maps memory. */
 bool native_maps(uint32_t name);
 
+/* Whether what a word holds leads to the probe, or to the landing page. */
+static inline bool native_leads_to_us(const struct native *native, uint64_t value)
+{
+	return (value >= native->code && value < native->code_end) ||
+	       pl_landing_row_at(&native->landing, value) < PL_LANDING_CAPACITY;
+}
+
 /* Adds the pointers in the data of the objects that were found to the words that were. 0 or -errno. */
 int native_add_pointers(struct native *native, const struct pl_inline_image *image, const struct pl_maps *maps,
 			struct pl_got *got);

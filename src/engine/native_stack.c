@@ -28,6 +28,18 @@ static bool calls(const char *function)
 	return false;
 }
 
+/* The C library, and C++'s, which starts threads by functions of its own. */
+static bool is_libc(const char *module)
+{
+	static const char *const prefixes[] = {"libc.so", "libc-2", "libpthread", "ld-musl", "libc.musl", "libstdc++", "libc++"};
+	const char *slash = strrchr(module, '/'), *name = slash ? slash + 1 : module;
+
+	for (size_t i = 0; i < sizeof(prefixes) / sizeof(prefixes[0]); i++)
+		if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0)
+			return true;
+	return false;
+}
+
 int native_stack_add(void *context, const struct pl_native_frame *frame)
 {
 	struct native_stack *stack = context;
@@ -41,15 +53,22 @@ int native_stack_add(void *context, const struct pl_native_frame *frame)
 		stack->interpreter = module;
 		return 1;
 	}
+	if (stack->outside && !stack->count && stack->python && strcmp(frame->module, stack->python) == 0) {
+		stack->skipped_nameless |= !frame->function;
+		return 0;
+	}
 	stack->full = stack->count == PL_NATIVE_FRAMES_MAX;
-	if (stack->full)
-		return 1;
 	line = (struct pl_frame){
 		.filename = frame->filename ? pl_sites_string(stack->sites, frame->filename) : module,
 		.function = pl_sites_string(stack->sites, frame->function ? frame->function : "<unknown>"),
 		.line = frame->filename ? frame->line : 0,
 	};
 	stack->failed = !line.filename || !line.function;
+	stack->ends_in_libc = is_libc(module);
+	if (!stack->ends_in_libc && !stack->failed)
+		stack->begins = (struct pl_native_line){line, module};
+	if (stack->full)
+		return stack->failed;
 	if (!frame->function && !stack->nameless && stack->python && strcmp(frame->module, stack->python) == 0)
 		stack->nameless = stack->count + 1;
 	if (!stack->failed)
@@ -80,5 +99,21 @@ uint32_t native_stack_intern(struct native_stack *stack)
 		stack->count = stack->limit;
 		more = true;
 	}
-	return stack->count ? pl_sites_intern_stack(stack->sites, stack->lines, stack->count, more) : UINT32_MAX;
+	if (!stack->count)
+		return UINT32_MAX;
+	if (stack->interpreter || stack->has_python || !(stack->no_python || stack->ends_in_libc))
+		return pl_sites_intern_stack(stack->sites, stack->lines, stack->count, more);
+	if (stack->ends_in_libc)
+		stack->thread.begins = stack->begins;
+	return pl_sites_intern_thread_stack(stack->sites, stack->lines, stack->count, more, &stack->thread);
+}
+
+uint32_t native_stack_intern_outside(struct native_stack *stack)
+{
+	if (stack->failed)
+		return UINT32_MAX;
+	/* One without a name may be what runs Python: what is further out asked for nothing. */
+	if (!stack->interpreter && (stack->skipped_nameless || !stack->nameless))
+		return UINT32_MAX;
+	return stack->count ? native_stack_intern(stack) : NATIVE_STACK_INTERPRETERS;
 }

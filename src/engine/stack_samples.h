@@ -25,7 +25,7 @@ struct sampled {
 	/* The engine's own: when it wants to see more of the site, how much of it lived when it last did, and how often
 	 * it allocates. */
 	bool growing;
-	uint32_t pause;
+	uint32_t pause, generation; /* of the row */
 	int64_t again_ns;
 	uint64_t live_size, count_then, often;
 };

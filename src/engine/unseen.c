@@ -24,20 +24,50 @@ struct tally {
 	uint32_t sampled;
 };
 
-/* All native blocks must be glibc's, or their marks mean nothing: not those of another malloc(), nor of Arrow's pools
- * (test_pools.py: what lives in them was taken for freed). */
-static bool is_glibc_only(const struct pl_inline_config *config)
+static bool has_pools(const struct pl_inline_config *config)
 {
-	bool any = false;
-
-	for (uint32_t entry = PL_INLINE_ENTRY_NATIVE; entry < PL_INLINE_FIRST_MMAP; entry++) {
-		if (config->original[entry] && !(config->flags[entry] & PL_INLINE_NATIVE_GLIBC))
-			return false;
-		any |= config->original[entry] != 0;
-	}
 	for (uint32_t entry = PL_INLINE_FIRST_POOL_ALLOCATE; entry <= PL_INLINE_LAST_POOL_FREE; entry++)
-		any &= !config->original[entry];
-	return any;
+		if (config->original[entry])
+			return true;
+	return false;
+}
+
+static int by_start(const void *a, const void *b)
+{
+	const struct pl_range *left = a, *right = b;
+
+	return (left->start > right->start) - (left->start < right->start);
+}
+
+/* Where glibc's heaps are, among others that have an owner (none of them Arrow's pools; test_pools.py: what lives in these was
+ * taken for freed), in order. -ENOENT: it cannot be told. */
+static int find_heaps(const struct old_pools *pools, pid_t pid, struct pl_range **ret, size_t *ret_count)
+{
+	struct pl_maps maps = {0};
+	struct pl_range *places, *grown;
+	bool found = false;
+	int code = pools->places ? pools->places(pools->context, &places, ret_count) : -ENOENT;
+
+	if (code < 0)
+		return code;
+	grown = reallocarray(places, *ret_count + 1, sizeof(*places));
+	if (!grown) {
+		free(places);
+		return -ENOMEM;
+	}
+	*ret = grown;
+	code = pl_maps_read(pid, &maps);
+	for (size_t i = 0; code == 0 && i < maps.count; i++)
+		if (strcmp(maps.items[i].path, "[heap]") == 0) {
+			/* Advice to the kernel makes several mappings of one. */
+			if (!found)
+				grown[(*ret_count)++] = (struct pl_range){maps.items[i].start, maps.items[i].end};
+			grown[*ret_count - 1].end = maps.items[i].end;
+			found = true;
+		}
+	pl_maps_free(&maps);
+	qsort(grown, *ret_count, sizeof(*grown), by_start);
+	return code;
 }
 
 /* Those that are free in both looks, with the same entry throughout, go to the tallies of their sites. */
@@ -131,15 +161,34 @@ static struct unseen_correction *add(struct unseen *unseen, uint32_t number)
 	if (!items)
 		return NULL;
 	unseen->items = items;
-	items[unseen->item_count] = (struct unseen_correction){.number = number};
+	items[unseen->item_count] = (struct unseen_correction){.number = number, .local = UINT32_MAX};
 	return &items[unseen->item_count++];
+}
+
+static void take_back(const struct unseen_correction *item, const struct pl_inline_reader *reader)
+{
+	struct pl_totals *totals = item->size || item->count ? pl_sites_totals(reader->sites, item->local) : NULL;
+
+	if (totals) {
+		totals->freed_size -= item->size;
+		totals->freed_count -= item->count;
+	}
 }
 
 static void set(struct unseen_correction *item, const struct pl_inline_reader *reader, uint64_t size, uint64_t count)
 {
 	const struct pl_inline_totals *row = &reader->totals[item->number];
-	struct pl_totals *totals = pl_sites_totals(reader->sites, reader->local[item->number]);
+	struct pl_totals *totals;
 
+	/* The row is another site's, or will be: what was corrected is known by now, or nothing of it was right. */
+	if (item->local != reader->local[item->number] || item->generation != row->generation) {
+		take_back(item, reader);
+		*item = (struct unseen_correction){
+			.number = item->number, .local = reader->local[item->number], .generation = row->generation};
+	}
+	if (item->local == UINT32_MAX)
+		return;
+	totals = pl_sites_totals(reader->sites, item->local);
 	size = bounded(size, item->shown_size, freed_size(row), allocated_size(row));
 	count = bounded(count, item->shown_count, freed_count(row), allocated_count(row));
 	totals->freed_size += size - item->size;
@@ -148,6 +197,18 @@ static void set(struct unseen_correction *item, const struct pl_inline_reader *r
 	item->count = count;
 	item->shown_size = freed_size(row) + size;
 	item->shown_count = freed_count(row) + count;
+}
+
+/* Nothing is known of rows that have become others'. */
+static void carry_on(struct unseen *unseen, const struct pl_inline_reader *reader)
+{
+	for (size_t i = 0; i < unseen->item_count; i++) {
+		struct unseen_correction *item = &unseen->items[i];
+		const bool same = item->local == reader->local[item->number] &&
+				  item->generation == reader->totals[item->number].generation;
+
+		set(item, reader, same ? item->size : 0, same ? item->count : 0);
+	}
 }
 
 static void sum_up(struct unseen *unseen)
@@ -159,18 +220,30 @@ static void sum_up(struct unseen *unseen)
 	}
 }
 
-static int look(struct unseen *unseen, pid_t pid, const struct pl_inline_reader *reader)
+static int look(struct unseen *unseen, pid_t pid, const struct pl_inline_reader *reader, const struct old_pools *pools)
 {
 	struct unseen_blocks blocks = {0};
 	pl_autofree struct tally *tallies = calloc(reader->known + 1, sizeof(*tallies));
-	int code = tallies ? unseen_blocks_read(pid, reader, &blocks) : -ENOMEM;
+	const bool apart = has_pools(&reader->config);
+	pl_autofree struct pl_range *heaps = NULL;
+	size_t heap_count = 0;
+	int code = tallies ? 0 : -ENOMEM;
 
+	if (code == 0 && apart)
+		code = find_heaps(pools, pid, &heaps, &heap_count);
+	if (code == -ENOENT)
+		return 0;
+	if (code == 0)
+		code = unseen_blocks_read(pid, reader, apart ? heaps : NULL, heap_count, &blocks);
 	if (code == 0)
 		look_twice(pid, &blocks, tallies);
 	for (uint32_t i = 0; code == 0 && i < blocks.sites; i++) {
 		struct unseen_correction *item = tallies[i].count || unseen->item_count ? find(unseen, i) : NULL;
 
 		scale(&tallies[i], blocks.small_alive[i]);
+		/* Of samples each block stands for others already. What was corrected was of another row of this number. */
+		if (reader->totals[i].sampling)
+			tallies[i] = (struct tally){0};
 		if (!item && tallies[i].count)
 			item = add(unseen, i);
 		if (item)
@@ -180,20 +253,26 @@ static int look(struct unseen *unseen, pid_t pid, const struct pl_inline_reader 
 	return code;
 }
 
-void unseen_correct(struct unseen *unseen, pid_t pid, const struct pl_inline_reader *reader)
+void unseen_correct(struct unseen *unseen, pid_t pid, const struct pl_inline_reader *reader, const struct old_pools *pools)
 {
 	int64_t started = pl_now_ns(), taken;
 	int code;
 
 	/* Of samples each block stands for others already. */
-	if (reader->config.sample || !reader->config.native || !is_glibc_only(&reader->config))
+	if (reader->config.sample || !reader->config.native)
 		return;
-	if (started < unseen->next_look_ns) {
-		for (size_t i = 0; i < unseen->item_count; i++)
-			set(&unseen->items[i], reader, unseen->items[i].size, unseen->items[i].count);
+	/* The bytes in front of another allocator's blocks are some other block's, and can say anything. */
+	if (!pl_inline_is_glibcs(&reader->config)) {
+		if (!unseen->said)
+			pl_log_debug("blocks that are freed unseen are not looked for: malloc is not, or not everywhere, glibc's");
+		unseen->said = true;
 		return;
 	}
-	code = look(unseen, pid, reader);
+	if (started < unseen->next_look_ns) {
+		carry_on(unseen, reader);
+		return;
+	}
+	code = look(unseen, pid, reader, pools);
 	sum_up(unseen);
 	taken = pl_now_ns() - started;
 	unseen->next_look_ns = started + taken * LOOK_SHARE;
@@ -206,17 +285,8 @@ void unseen_correct(struct unseen *unseen, pid_t pid, const struct pl_inline_rea
 
 void unseen_free(struct unseen *unseen, const struct pl_inline_reader *reader)
 {
-	for (size_t i = 0; reader && reader->local && i < unseen->item_count; i++) {
-		struct unseen_correction *item = &unseen->items[i];
-
-		if (item->number >= reader->capacity || reader->local[item->number] == UINT32_MAX)
-			continue;
-
-		struct pl_totals *totals = pl_sites_totals(reader->sites, reader->local[item->number]);
-
-		totals->freed_size -= item->size;
-		totals->freed_count -= item->count;
-	}
+	for (size_t i = 0; reader && i < unseen->item_count; i++)
+		take_back(&unseen->items[i], reader);
 	free(unseen->items);
 	*unseen = (struct unseen){0};
 }

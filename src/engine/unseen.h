@@ -7,6 +7,7 @@
 #include <sys/types.h>
 
 #include "inline_read.h"
+#include "old_pools.h"
 
 /*
  * Frees that no hook saw: through a pointer that the program had stored before the recording began, or by a library that
@@ -19,6 +20,7 @@
 
 struct unseen_correction {
 	uint32_t number;       /* the recorder's, of the site */
+	uint32_t local, generation; /* which of those that had this number: the one in `sites`, and the row's */
 	uint64_t size, count;  /* freed unseen, and a part of the site's totals now */
 	uint64_t shown_size, shown_count; /* all that was freed, as it was shown last: never less */
 };
@@ -28,10 +30,12 @@ struct unseen {
 	size_t item_count;
 	uint64_t size, count; /* the sum */
 	int64_t next_look_ns;
+	bool said; /* why none are looked for */
 };
 
-/* After a pass: looks, but not more often than it may cost, and corrects the totals. */
-void unseen_correct(struct unseen *unseen, pid_t pid, const struct pl_inline_reader *reader);
+/* After a pass: looks, but not more often than it may cost, and corrects the totals. Where pools of Apache Arrow are hooked,
+ * blocks of glibc's are told from theirs by where they are, which `pools` knows; if it does not, none are looked for. */
+void unseen_correct(struct unseen *unseen, pid_t pid, const struct pl_inline_reader *reader, const struct old_pools *pools);
 /* Takes the corrections back from the totals: nothing is known any more. */
 void unseen_free(struct unseen *unseen, const struct pl_inline_reader *reader);
 
@@ -54,8 +58,10 @@ struct unseen_blocks {
 /* Blocks of at least so many bytes are large: the process's own mappings, mostly. */
 #define UNSEEN_LARGE (UINT64_C(64) << 10)
 
-/* *ret is to be released in any case. 0 or -errno. */
-int unseen_blocks_read(pid_t pid, const struct pl_inline_reader *reader, struct unseen_blocks *ret);
+/* `heaps`: where glibc's blocks can be, in order, beside those with a mapping of their own; NULL: anywhere, all are its own.
+ * *ret is to be released in any case. 0 or -errno. */
+int unseen_blocks_read(pid_t pid, const struct pl_inline_reader *reader, const struct pl_range *heaps, size_t heap_count,
+		       struct unseen_blocks *ret);
 void unseen_blocks_free(struct unseen_blocks *blocks);
 
 /* -- marks.c: what glibc says of a block ------------------------------------------------------------ */

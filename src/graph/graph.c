@@ -25,7 +25,8 @@ int pl_graph_retained(const uint32_t *idom, const uint32_t *sizes, uint32_t coun
 	for (uint32_t v = 0; v < count; v++) {
 		bool reached = idom[v] != PL_GRAPH_NONE;
 
-		if (reached && idom[v] >= count)
+		/* Nor by what is not reached itself. */
+		if (reached && (idom[v] >= count || idom[idom[v]] == PL_GRAPH_NONE))
 			return -EINVAL;
 		ret_size[v] = reached ? sizes[v] : 0;
 		ret_count[v] = reached;

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -78,15 +79,18 @@ static int read_array(const struct moment *moment, struct arena **ret, size_t *r
 	return 0;
 }
 
-/* Only the arenas that are allocated; how many. */
-static size_t compact(struct arena *arenas, size_t count)
+ssize_t arenas_read(const struct moment *moment, struct arena **ret)
 {
-	size_t kept = 0;
+	pl_autofree struct arena *arenas = NULL;
+	size_t count = 0, kept = 0;
 
+	if (read_array(moment, &arenas, &count) < 0)
+		return -ENOENT;
 	for (size_t i = 0; i < count; i++)
 		if (arenas[i].address)
 			arenas[kept++] = arenas[i];
-	return kept;
+	*ret = PL_TAKE(arenas);
+	return (ssize_t)kept;
 }
 
 /* The size of a pool's blocks by what its header says; 0: it is no header of a pool that was ever used. */
@@ -190,13 +194,11 @@ bool pl_heap_count_arenas(const struct pl_heap_reader *reader, const struct pl_m
 	const struct moment moment = {reader, maps};
 	pl_autofree struct arena *arenas = NULL;
 	struct sums sums = {0};
-	size_t count = 0, looked_at = 0;
+	ssize_t read = arenas_read(&moment, &arenas);
+	size_t count = read > 0 ? (size_t)read : 0, looked_at = 0;
 	uint32_t bytes;
 	double scale;
 
-	if (read_array(&moment, &arenas, &count) < 0)
-		return false;
-	count = compact(arenas, count);
 	bytes = pool_bytes(&moment, arenas, count);
 	if (!bytes)
 		return false;
@@ -215,6 +217,26 @@ bool pl_heap_count_arenas(const struct pl_heap_reader *reader, const struct pl_m
 	for (size_t i = 0; i < PL_HEAP_CLASSES; i++)
 		ret->class_free[i] = (uint64_t)(sums.class_free[i] * scale);
 	return true;
+}
+
+ssize_t arenas_places(const struct moment *moment, struct pl_range **ret)
+{
+	pl_autofree struct arena *arenas = NULL;
+	ssize_t read = arenas_read(moment, &arenas);
+	size_t count = read > 0 ? (size_t)read : 0;
+	struct pl_range *places;
+	uint64_t bytes;
+
+	bytes = (uint64_t)ARENA_POOLS * pool_bytes(moment, arenas, count);
+	if (!bytes)
+		return -ENOENT;
+	places = calloc(count + 1, sizeof(*places));
+	if (!places)
+		return -ENOMEM;
+	for (size_t i = 0; i < count; i++)
+		places[i] = (struct pl_range){arenas[i].address, arenas[i].address + bytes};
+	*ret = places;
+	return (ssize_t)count;
 }
 
 /* Those that are given out: carved already, and not in the pool's list of freed ones. */
@@ -286,11 +308,9 @@ bool arenas_visit(const struct moment *moment, const struct block_visitor *visit
 	/* The array may move, or an entry be changed, while it is read. */
 	for (int tries = 0; bytes && !length && tries < VISIT_TRIES; tries++) {
 		pl_autofree struct arena *arenas = NULL;
-		size_t count = 0;
+		ssize_t read = arenas_read(moment, &arenas);
+		size_t count = read > 0 ? (size_t)read : 0;
 
-		if (read_array(moment, &arenas, &count) < 0)
-			continue;
-		count = compact(arenas, count);
 		length = pool_bytes(moment, arenas, count);
 		for (size_t i = 0; length && i < count; i++)
 			visit_arena(moment, &arenas[i], length, bytes, visitor);

@@ -10,7 +10,7 @@ struct block {
 	const uint8_t *bytes;
 	size_t length;
 };
-enum { BLOCK_LENGTH = 96 }; /* at most so much of it is there */
+enum { BLOCK_LENGTH = 112 }; /* at most so much of it is there */
 
 struct block_visitor {
 	void (*see)(void *context, const struct block *block);

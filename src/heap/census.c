@@ -15,6 +15,7 @@
 
 enum {
 	OWNED_MAX = 1 << 22, /* 200 MiB of our own memory */
+	LINKS_MAX = 1 << 21, /* a read of the process each: some two seconds */
 	/* A table of attributes begins behind the bytes that say in which order they were set: up to 30 of them. */
 	VALUES_PREFIX_MAX = 32,
 };
@@ -23,27 +24,40 @@ struct counting {
 	struct types types;
 	struct pl_table owned; /* address → 1 + place of its owner's type */
 	bool second;
+	uint64_t links_left;
 	uint64_t other, other_size;
 };
 
+/* The object whose contents are noted. */
+struct owner {
+	struct counting *counting;
+	const struct type *type;
+	const struct block *block;
+};
+
+static void note(void *context, uint64_t address)
+{
+	const struct owner *owner = context;
+	struct counting *counting = owner->counting;
+	struct pl_table_entry *entry;
+
+	/* A small set has its table in itself. */
+	if (address - owner->block->address < owner->block->size || counting->owned.count >= OWNED_MAX)
+		return;
+	entry = pl_table_insert(&counting->owned, address);
+	counting->types.failed |= !entry;
+	/* A table that several share is the first one's. */
+	if (entry && !entry->value[0])
+		entry->value[0] = (uint64_t)(owner->type - counting->types.items) + 1;
+}
+
 static void note_contents(struct counting *counting, const struct type *type, const struct block *block, size_t offset)
 {
-	uint64_t addresses[CONTENTS_MAX];
-	size_t count = types_contents(&counting->types, type, block, offset, addresses);
+	struct owner owner = {counting, type, block};
+	struct contents_visitor visitor = {note, &owner, counting->links_left};
 
-	for (size_t i = 0; i < count; i++) {
-		uint64_t address = addresses[i];
-		struct pl_table_entry *entry;
-
-		/* A small set has its table in itself. */
-		if (!address || address - block->address < block->size || counting->owned.count >= OWNED_MAX)
-			continue;
-		entry = pl_table_insert(&counting->owned, address);
-		counting->types.failed |= !entry;
-		/* A table that several share is the first one's. */
-		if (entry && !entry->value[0])
-			entry->value[0] = (uint64_t)(type - counting->types.items) + 1;
-	}
+	contents_visit(&counting->types, type, block, offset, &visitor);
+	counting->links_left = visitor.links_left;
 }
 
 static struct type *owner_of(struct counting *counting, const struct block *block)
@@ -120,7 +134,7 @@ static int make_rows(struct counting *counting, struct pl_census *census)
 static int count_all(const struct pl_heap_reader *reader, const struct pl_maps *maps, struct pl_census *census)
 {
 	const struct moment moment = {reader, maps};
-	struct counting counting = {.second = false};
+	struct counting counting = {.links_left = LINKS_MAX};
 	const struct block_visitor visitor = {see, &counting};
 	int code = types_open(&counting.types, reader->python, maps);
 

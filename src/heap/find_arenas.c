@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "heap_private.h"
-#include "pyleak/cleanup.h"
 
 /*
  * pymalloc's array of arenas, by what it looks like. Its variable `arenas` is static: strip removes the name, and in
@@ -73,26 +72,38 @@ static void look_at_word(struct pl_heap_reader *reader, const struct pl_maps *ma
 		reader->arena_words[reader->arena_word_count++] = at;
 }
 
-static void look_through(struct pl_heap_reader *reader, const struct pl_maps *maps, struct pl_range range)
+struct search {
+	struct pl_heap_reader *reader;
+	const struct pl_maps *maps;
+};
+
+static void look_at_page(void *context, uint64_t page, const uint64_t *words)
 {
-	pl_autofree uint64_t *words = malloc(PIECE);
+	const struct search *search = context;
+
+	for (size_t i = 0; i < PL_PAGE / sizeof(*words); i++)
+		look_at_word(search->reader, search->maps, page + i * sizeof(*words), words[i]);
+}
+
+static void visit_range(const struct pl_heap_reader *reader, struct pl_range range,
+	void (*see)(void *context, uint64_t page, const uint64_t *words), void *context)
+{
+	uint64_t words[PL_PAGE / sizeof(uint64_t)];
 	uint8_t pages[PIECE / PL_PAGE];
 
-	for (uint64_t at = range.start; words && at < range.end; at += PIECE) {
+	for (uint64_t at = range.start; at < range.end; at += PIECE) {
 		uint64_t length = range.end - at < PIECE ? range.end - at : PIECE;
 
 		if (pl_space_pages(reader->python->space, (struct pl_range){at, at + length}, pages) < 0)
 			return;
-		for (uint64_t page = 0; page < length / PL_PAGE; page++) {
-			if (!pages[page] || pl_space_read(reader->python->space, at + page * PL_PAGE, words, PL_PAGE) < 0)
-				continue;
-			for (size_t i = 0; i < PL_PAGE / sizeof(*words); i++)
-				look_at_word(reader, maps, at + page * PL_PAGE + i * sizeof(*words), words[i]);
-		}
+		for (uint64_t page = 0; page < length / PL_PAGE; page++)
+			if (pages[page] && pl_space_read(reader->python->space, at + page * PL_PAGE, words, sizeof(words)) == 0)
+				see(context, at + page * PL_PAGE, words);
 	}
 }
 
-void arenas_find(struct pl_heap_reader *reader, const struct pl_maps *maps)
+void data_visit(const struct pl_heap_reader *reader, const struct pl_maps *maps,
+	void (*see)(void *context, uint64_t page, const uint64_t *words), void *context)
 {
 	const struct pl_map *object = pl_maps_find(maps, reader->python->object_start);
 	uint64_t looked = 0;
@@ -107,6 +118,13 @@ void arenas_find(struct pl_heap_reader *reader, const struct pl_maps *maps)
 		if (!ours || !(map->flags & PL_MAP_WRITE) || looked + (map->end - map->start) > DATA_MAX)
 			continue;
 		looked += map->end - map->start;
-		look_through(reader, maps, (struct pl_range){map->start, map->end});
+		visit_range(reader, (struct pl_range){map->start, map->end}, see, context);
 	}
+}
+
+void arenas_find(struct pl_heap_reader *reader, const struct pl_maps *maps)
+{
+	struct search search = {reader, maps};
+
+	data_visit(reader, maps, look_at_page, &search);
 }

@@ -30,6 +30,16 @@ enum { ARENA_POOLS = 64 };
 enum arena_state { ARENA_WRONG, ARENA_UNUSED, ARENA_ALLOCATED };
 enum arena_state arena_check(const struct arena *arena, uint64_t array, const struct pl_maps *maps);
 
+/* Those that are allocated: how many. -ENOENT, -ENOMEM. *ret is the caller's. */
+ssize_t arenas_read(const struct moment *moment, struct arena **ret);
+
+/* Where the arenas are that are allocated: how many. -ENOENT, -ENOMEM. */
+ssize_t arenas_places(const struct moment *moment, struct pl_range **ret);
+
+/* Each page of the interpreter's own writable data that is in memory. */
+void data_visit(const struct pl_heap_reader *reader, const struct pl_maps *maps,
+	void (*see)(void *context, uint64_t page, const uint64_t *words), void *context);
+
 /* Fills the reader's arena_words. */
 void arenas_find(struct pl_heap_reader *reader, const struct pl_maps *maps);
 /*

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -87,13 +88,13 @@ static void count_heap(const struct moment *moment, const struct heap *heap, str
 }
 
 /*
- * Where the chunks of a heap begin: behind its head, or in the first heap of an arena behind that, whose size is 0x890
- * or, since glibc 2.27, 0x898. To look for them would be no good: in a large free chunk stand the headers of all that
+ * Where the chunks of a heap begin: behind its head, or in the first heap of an arena behind that, whose size is 0x890,
+ * since glibc 2.27 0x898, and in 2.43, without fast bins, 0x840. To look for them would be no good: in a large free chunk stand the headers of all that
  * it once was.
  */
 static uint64_t first_chunk(struct pl_space *space, uint64_t heap, const struct heap_info *info)
 {
-	static const uint64_t ends[] = {0x890, 0x8a0};
+	static const uint64_t ends[] = {0x840, 0x890, 0x8a0};
 	uint64_t head = info->arena % HEAP_ALIGNMENT, size;
 
 	if (info->arena - head != heap)
@@ -104,7 +105,16 @@ static uint64_t first_chunk(struct pl_space *space, uint64_t heap, const struct 
 	return 0;
 }
 
-/* A heap of another arena that begins at this address? */
+/* Where memory ends that begins in this mapping: advice to the kernel (numpy's, of huge pages) makes several of one. */
+static uint64_t end_of(const struct pl_maps *maps, const struct pl_map *map)
+{
+	while (map + 1 < maps->items + maps->count && map[1].start == map->end && pl_map_is_anonymous(map + 1) &&
+		strcmp(map[1].path, map->path) == 0)
+		map++;
+	return map->end;
+}
+
+/* A heap of another arena that begins at this address, in this mapping? */
 static bool other_heap(const struct moment *moment, const struct pl_map *map, uint64_t address, struct heap *ret)
 {
 	struct pl_space *space = moment->reader->python->space;
@@ -112,7 +122,7 @@ static bool other_heap(const struct moment *moment, const struct pl_map *map, ui
 
 	if (pl_space_read(space, address, &info, sizeof(info)) < 0 ||
 		info.size > HEAP_ALIGNMENT || info.size % PL_PAGE || info.size < ARENA_HEADER_MAX ||
-		info.size > map->end - address || info.writable < info.size || info.writable > HEAP_ALIGNMENT ||
+		info.size > end_of(moment->maps, map) - address || info.writable < info.size || info.writable > HEAP_ALIGNMENT ||
 		info.arena % HEAP_ALIGNMENT < sizeof(info) || info.arena % HEAP_ALIGNMENT > ARENA_HEADER_MAX ||
 		info.previous % HEAP_ALIGNMENT)
 		return false;
@@ -145,7 +155,9 @@ size_t heaps_find(const struct moment *moment, struct heap *heaps, size_t max)
 		if (!pl_map_is_anonymous(map))
 			continue;
 		if (strcmp(map->path, "[heap]") == 0) {
-			if (count < max)
+			if (count && !heaps[count - 1].other_arena && heaps[count - 1].range.end == map->start)
+				heaps[count - 1].range.end = map->end;
+			else if (count < max)
 				heaps[count++] = (struct heap){{map->start, map->end}, map->start, false};
 			continue;
 		}
@@ -158,6 +170,34 @@ size_t heaps_find(const struct moment *moment, struct heap *heaps, size_t max)
 		}
 	}
 	return count;
+}
+
+int pl_heap_places(const struct pl_heap_reader *reader, const struct pl_maps *maps, struct pl_range **ret, size_t *ret_arenas,
+	size_t *ret_count)
+{
+	const struct moment moment = {reader, maps};
+	pl_autofree struct heap *heaps = calloc(HEAPS_MAX, sizeof(*heaps));
+	struct pl_range *places = NULL, *grown;
+	ssize_t arenas;
+	size_t count;
+
+	if (!heaps)
+		return -ENOMEM;
+	arenas = arenas_places(&moment, &places);
+	if (arenas < 0)
+		return (int)arenas;
+	count = heaps_find(&moment, heaps, HEAPS_MAX);
+	grown = reallocarray(places, (size_t)arenas + count + 1, sizeof(*places));
+	if (!grown) {
+		free(places);
+		return -ENOMEM;
+	}
+	for (size_t i = 0; i < count; i++)
+		grown[(size_t)arenas + i] = heaps[i].range;
+	*ret = grown;
+	*ret_arenas = (size_t)arenas;
+	*ret_count = (size_t)arenas + count;
+	return 0;
 }
 
 bool pl_heap_count_chunks(const struct pl_heap_reader *reader, const struct pl_maps *maps, struct pl_chunk_figures *ret)

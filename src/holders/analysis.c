@@ -18,12 +18,24 @@ static void mark_namespaces(struct analysis *analysis)
 
 	mark(analysis, 0);
 	mark(analysis, analysis->roots.modules);
+	for (size_t i = 0; i < analysis->roots.count; i++)
+		if (analysis->roots.items[i].kind == ROOT_ATEXIT && analysis->roots.items[i].where == ATEXIT_LIST)
+			mark(analysis, analysis->roots.items[i].object);
 	for (uint32_t i = 1; i < view->count; i++)
 		if (type_of(view, i)->kind == KIND_MODULE) {
 			mark(analysis, i);
 			mark(analysis, image_object(view->image,
-				image_word(view->image, view->addresses[i] + (uint64_t)view->layout.head)));
+				image_word(view->image, address_of(view, i) + (uint64_t)view->layout.head)));
 		}
+}
+
+int analysis_prepare(struct analysis *analysis)
+{
+	analysis->namespaces = calloc(analysis->view->count / 64 + 1, sizeof(*analysis->namespaces));
+	if (!analysis->namespaces)
+		return -ENOMEM;
+	mark_namespaces(analysis);
+	return find_known(analysis);
 }
 
 int analysis_make(struct analysis *analysis)
@@ -33,18 +45,18 @@ int analysis_make(struct analysis *analysis)
 	int code;
 
 	analysis->idom = malloc(count * sizeof(*analysis->idom));
-	analysis->retained = malloc(count * sizeof(*analysis->retained));
-	analysis->retained_count = malloc(count * sizeof(*analysis->retained_count));
-	analysis->namespaces = calloc(count / 64 + 1, sizeof(*analysis->namespaces));
-	if (!analysis->idom || !analysis->retained || !analysis->retained_count || !analysis->namespaces)
+	if (!analysis->idom)
 		return -ENOMEM;
 	code = pl_graph_dominators(&view->graph, analysis->idom);
+	/* Not before: the search has needed room for itself. */
+	analysis->retained = malloc(count * sizeof(*analysis->retained));
+	analysis->retained_count = malloc(count * sizeof(*analysis->retained_count));
+	if (!analysis->retained || !analysis->retained_count)
+		return -ENOMEM;
 	if (code == 0)
 		code = pl_graph_retained(analysis->idom, view->sizes, view->count, analysis->retained, analysis->retained_count);
 	if (code == 0)
 		code = pl_graph_children(analysis->idom, view->count, &analysis->tree);
-	if (code == 0)
-		mark_namespaces(analysis);
 	return code;
 }
 
@@ -56,6 +68,7 @@ void analysis_free(struct analysis *analysis)
 	free(analysis->retained);
 	free(analysis->retained_count);
 	free(analysis->namespaces);
+	free(analysis->known);
 }
 
 static int list_garbage(struct analysis *analysis, struct tally *tally, size_t limit, struct pl_holders *ret)
@@ -95,5 +108,9 @@ int analysis_report(struct analysis *analysis, const struct pl_holders_options *
 	if (code == 0)
 		code = list_groups(analysis, &tally, limit, options->type, ret);
 	tally_close(&tally);
+	if (code == 0 && options->tree)
+		code = make_tree(analysis, options->tree);
+	if (code == 0 && options->snapshot)
+		code = write_snapshot(analysis, options->snapshot);
 	return code;
 }

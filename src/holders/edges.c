@@ -52,8 +52,8 @@ static void collect(void *context, uint32_t target, const struct edge *edge)
 	if (is_atom(view, target))
 		return;
 	if (target == collecting->from) {
-		if (edge->owned && view->rest[target] > REST_UNKNOWN)
-			view->rest[target]--;
+		if (edge->owned)
+			rest_take(view, target);
 		return;
 	}
 	if (edge->kind == EDGE_MEMORY) {
@@ -72,34 +72,30 @@ static void collect(void *context, uint32_t target, const struct edge *edge)
 		collecting->capacity = capacity;
 	}
 	collecting->targets[collecting->count++] = target;
-	if (edge->owned && view->rest[target] > REST_UNKNOWN)
-		view->rest[target]--;
+	if (edge->owned)
+		rest_take(view, target);
 }
 
-static void collect_owned(void *context, uint64_t size)
+static void collect_owned(void *context, uint64_t address, uint64_t size)
 {
+	(void)address;
 	((struct collecting *)context)->owned += (size + 15) & ~UINT64_C(15);
 }
 
-/* What is counted of each object, and which are atoms. */
+/* Which are atoms. */
 static int start(struct view *view)
 {
-	view->rest = malloc((size_t)view->count * sizeof(*view->rest));
 	view->atoms = calloc((size_t)view->count / 64 + 1, sizeof(*view->atoms));
-	if (!view->rest || !view->atoms)
+	if (!view->atoms)
 		return -ENOMEM;
-	view->rest[0] = 0;
 	for (uint32_t i = 1; i < view->count; i++) {
-		const struct image_piece *piece = image_find(view->image, view->addresses[i]);
-		int64_t count = references_of(view, piece->bytes + (view->addresses[i] - piece->start));
+		const struct image_piece *piece = image_find(view->image, address_of(view, i));
 		const struct type *type = type_of(view, i);
 
-		view->rest[i] = count == REFERENCES_IMMORTAL ? REST_IMMORTAL :
-			count >= REFERENCES_WILD ? REST_UNKNOWN : (int32_t)count;
-		if ((view->rest[i] == REST_IMMORTAL || is_static(piece, view->addresses[i])) && edges_none(type))
+		if ((view->rest[i] == REST_IMMORTAL || is_static(piece, address_of(view, i))) && edges_none(type))
 			view->atoms[i / 64] |= UINT64_C(1) << i % 64;
 	}
-	return 0;
+	return claim_module_states(view);
 }
 
 /* Puts the pairs that counts confirm among the edges. */
@@ -110,8 +106,8 @@ static int add_memory(struct view *view, const struct collecting *collecting)
 	for (size_t i = 0; i < collecting->pair_count; i++) {
 		struct pair *pair = &collecting->pairs[i];
 
-		if (view->rest[pair->to] > 0 || view->rest[pair->to] == REST_UNKNOWN) {
-			view->rest[pair->to] -= view->rest[pair->to] > 0;
+		if (rest_left(view, pair->to) || view->rest[pair->to] == REST_UNKNOWN) {
+			rest_take(view, pair->to);
 			collecting->pairs[kept++] = *pair;
 		}
 	}
@@ -136,10 +132,32 @@ static int add_memory(struct view *view, const struct collecting *collecting)
 	return 0;
 }
 
+/* An object whose edges are known is asked for again only where it is named. */
+static void fill(struct view *view, struct image_filling *filling, uint32_t object)
+{
+	const struct type *type = type_of(view, object);
+	uint64_t address = address_of(view, object);
+	struct image_piece *piece = object ? image_find(view->image, address) : NULL;
+	const uint8_t *bytes;
+
+	if (!piece || piece->file)
+		return;
+	if (edges_none(type)) {
+		image_fill(view->image, filling, piece, address, address + view->sizes[object], true);
+		return;
+	}
+	image_need(piece, address, type->basic_size + 8);
+	bytes = piece->bytes + (address - piece->start);
+	address -= headers_size(view, type, bytes);
+	image_fill(view->image, filling, piece, address,
+		address + ((headers_size(view, type, bytes) + body_size(view, type, bytes, piece->end - address) + 15) & ~UINT64_C(15)), true);
+}
+
 int edges_find(struct view *view)
 {
 	struct collecting collecting = { .view = view };
 	const struct edge_visitor visitor = { collect, collect_owned, &collecting };
+	struct image_filling filling = { .piece = NULL };
 	int code = start(view);
 
 	view->graph.count = view->count;
@@ -155,8 +173,11 @@ int edges_find(struct view *view)
 		if (collecting.owned)
 			view->sizes[i] = view->sizes[i] + collecting.owned < UINT32_MAX ? view->sizes[i] + (uint32_t)collecting.owned :
 				UINT32_MAX;
+		fill(view, &filling, i);
 		code = view->failed ? -ENOMEM : collecting.code;
 	}
+	if (code == 0)
+		code = image_fill_end(view->image, &filling);
 	view->graph.targets = collecting.targets;
 	if (code == 0) {
 		view->graph.offsets[view->count] = (uint32_t)collecting.count;

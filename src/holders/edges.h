@@ -30,8 +30,8 @@ struct edge {
 struct edge_visitor {
 	/* `target` is a number. */
 	void (*see)(void *context, uint32_t target, const struct edge *edge);
-	/* Bytes that the object has beside its body; NULL: nobody asks. */
-	void (*own)(void *context, uint64_t size);
+	/* Bytes that the object has beside its body, and where; NULL: nobody asks. */
+	void (*own)(void *context, uint64_t address, uint64_t size);
 	void *context;
 };
 void edges_of(struct view *view, uint32_t object, const struct edge_visitor *visitor);
@@ -39,11 +39,36 @@ void edges_of(struct view *view, uint32_t object, const struct edge_visitor *vis
 /* The locals (and what is known of the stack) of a frame at an address, which is no object: from 3.11 on. */
 void edges_of_frame(struct view *view, uint64_t frame, bool executing, const struct edge_visitor *visitor);
 
+/* What a module written in C has for itself is its own, though its objects lead there too. Before any edges. -ENOMEM. */
+int claim_module_states(struct view *view);
+
 /* Whether objects of a type refer to nothing: numbers and texts. */
 bool edges_none(const struct type *type);
 
-/* view->rest: what is above 0 is held by what is no object; some are below (a reference that is not counted). */
-enum { REST_IMMORTAL = INT32_MIN, REST_UNKNOWN = INT32_MIN + 1 };
+/* view->rest: references that are left; what has some is held by what is no object. More than fit are in view->many. */
+enum { REST_MANY = 253, REST_IMMORTAL = 254, REST_UNKNOWN = 255 };
+
+static inline bool rest_left(const struct view *view, uint32_t object)
+{
+	return view->rest[object] > 0 && view->rest[object] <= REST_MANY;
+}
+
+/* One of them has been found. There can be more than are counted. */
+static inline void rest_take(struct view *view, uint32_t object)
+{
+	struct pl_table_entry *entry;
+
+	if (!rest_left(view, object))
+		return;
+	if (view->rest[object] < REST_MANY) {
+		view->rest[object]--;
+		return;
+	}
+	entry = pl_table_find(&view->many, object);
+	if (!entry || --entry->value[0] < REST_MANY)
+		view->rest[object] = REST_MANY - 1;
+}
+
 #define REFERENCES_WILD (INT64_C(1) << 29)
 
 /* Fills view->graph (but for the edges of number 0) and view->rest, and adds to view->sizes what objects own. */

@@ -17,6 +17,7 @@
 struct pl_heap_copy {
 	const struct pl_python *python;
 	struct image image;
+	bool as_it_is; /* what is torn in it is no matter */
 };
 
 int pl_heap_copy_prepare(const struct pl_python *python, struct pl_heap_copy **ret, int64_t *ret_ns, struct pl_error *err)
@@ -28,7 +29,7 @@ int pl_heap_copy_prepare(const struct pl_python *python, struct pl_heap_copy **r
 	if (!copy)
 		return pl_fail(err, -ENOMEM, "out of memory");
 	copy->python = python;
-	copy->image.pid = python->pid;
+	copy->image.space = python->space;
 	code = image_copy(&copy->image, false);
 	/* The first time includes that our own memory comes into being. */
 	from = pl_now_ns();
@@ -37,7 +38,7 @@ int pl_heap_copy_prepare(const struct pl_python *python, struct pl_heap_copy **r
 	*ret_ns = pl_now_ns() - from;
 	if (code < 0) {
 		pl_heap_copy_free(copy);
-		return pl_fail(err, code, "the memory of process %d cannot be copied: %s", (int)python->pid, strerror(-code));
+		return pl_fail(err, code, "the memory of %s cannot be copied: %s", python->space->name, strerror(-code));
 	}
 	*ret = copy;
 	return 0;
@@ -48,8 +49,38 @@ int pl_heap_copy_finish(struct pl_heap_copy *copy, struct pl_error *err)
 	int code = image_copy(&copy->image, true);
 
 	if (code < 0)
-		return pl_fail(err, code, "the memory of process %d cannot be copied: %s", (int)copy->image.pid, strerror(-code));
+		return pl_fail(err, code, "the memory of %s cannot be copied: %s", copy->image.space->name, strerror(-code));
 	return 0;
+}
+
+int pl_heap_copy_take(const struct pl_python *python, struct pl_heap_copy **ret, struct pl_error *err)
+{
+	struct pl_heap_copy *copy = calloc(1, sizeof(*copy));
+	int code;
+
+	if (!copy)
+		return pl_fail(err, -ENOMEM, "out of memory");
+	copy->python = python;
+	copy->image.space = python->space;
+	copy->as_it_is = true;
+	code = image_copy(&copy->image, false);
+	if (code < 0) {
+		pl_heap_copy_free(copy);
+		return pl_fail(err, code, "the memory of %s cannot be copied: %s", python->space->name, strerror(-code));
+	}
+	*ret = copy;
+	return 0;
+}
+
+void pl_heap_copy_accept(struct pl_heap_copy *copy)
+{
+	copy->as_it_is = true;
+}
+
+int pl_heap_copy_runs(struct pl_heap_copy *copy, struct pl_memory_piece **ret, size_t *ret_count)
+{
+	image_unpack_all(&copy->image);
+	return image_runs(&copy->image, ret, ret_count);
 }
 
 uint64_t pl_heap_copy_size(const struct pl_heap_copy *copy)
@@ -81,23 +112,14 @@ static void view_free(struct view *view)
 	types_free(view);
 	pl_table_free(&view->claimed);
 	pl_graph_free(&view->graph);
-	free(view->addresses);
+	if (view->pages)
+		free(view->pages->items);
+	free(view->pages);
 	free(view->type_of);
 	free(view->sizes);
 	free(view->rest);
+	pl_table_free(&view->many);
 	free(view->atoms);
-}
-
-static void find_collector(struct view *view, struct pl_holders *ret)
-{
-	uint64_t at = view->layout.collector_in_runtime ? view->python->runtime :
-		image_word(view->image, view->python->interpreters_head);
-	const uint8_t *word = view->layout.collector_enabled ?
-		image_at(view->image, at + (uint64_t)view->layout.collector_enabled, 4) : NULL;
-	uint32_t enabled = word ? half_of(word, 0) : 2;
-
-	ret->collector_known = enabled <= 1;
-	ret->collector_enabled = enabled == 1;
 }
 
 static void say(const char *what, int64_t *from)
@@ -115,16 +137,23 @@ static void write_edges(const struct view *view)
 	pl_autofclose FILE *file = path ? fopen(path, "we") : NULL;
 
 	for (uint32_t v = 1; file && v < view->count; v++) {
-		(void)fprintf(file, "%" PRIx64 " %s", view->addresses[v], type_of(view, v)->name);
+		(void)fprintf(file, "%" PRIx64 " %s", address_of(view, v), type_of(view, v)->name);
 		for (uint32_t e = view->graph.offsets[v]; e < view->graph.offsets[v + 1]; e++)
-			(void)fprintf(file, " %" PRIx64, view->addresses[view->graph.targets[e]]);
+			(void)fprintf(file, " %" PRIx64, address_of(view, view->graph.targets[e]));
 		(void)fputc('\n', file);
 	}
 }
 
-static int find(struct view *view, const struct pl_holders_options *options, struct pl_holders *ret)
+struct pl_heap_graph {
+	struct pl_heap_copy *copy;
+	struct view view;
+	struct analysis analysis;
+};
+
+/* The objects, and which of them something leads to. */
+static int find(struct pl_heap_graph *graph)
 {
-	struct analysis analysis = { .view = view };
+	struct view *view = &graph->view;
 	int64_t from = pl_now_ns();
 	int code = objects_find(view);
 
@@ -137,36 +166,170 @@ static int find(struct view *view, const struct pl_holders_options *options, str
 		write_edges(view);
 	say("edges", &from);
 	if (code == 0)
-		code = roots_of(view, &analysis.roots);
+		code = roots_of(view, &graph->analysis.roots);
+	/* They have told who holds what. */
+	free(view->rest);
+	view->rest = NULL;
+	pl_table_free(&view->many);
 	say("roots", &from);
-	if (code == 0)
-		code = analysis_make(&analysis);
-	say("dominators", &from);
-	if (code == 0) {
-		find_collector(view, ret);
-		code = analysis_report(&analysis, options, ret);
-	}
-	say("report", &from);
-	analysis_free(&analysis);
 	return code;
+}
+
+static int make(struct pl_heap_graph *graph)
+{
+	int code = find(graph);
+	int64_t from = pl_now_ns();
+
+	if (code == 0 && !graph->copy->as_it_is && torn_is_other_now(&graph->view))
+		return -EAGAIN;
+	if (code == 0)
+		code = analysis_prepare(&graph->analysis);
+	if (code == 0)
+		code = image_pack(graph->view.image);
+	say("packing", &from);
+	if (code == 0)
+		code = analysis_make(&graph->analysis);
+	say("dominators", &from);
+	return code;
+}
+
+static int explain(const struct pl_heap_copy *copy, int code, struct pl_error *err)
+{
+	if (code == -EAGAIN)
+		return pl_fail(err, code, "a container of %s was being resized", copy->python->space->name);
+	if (code == -ENOTSUP)
+		return pl_fail(err, code, "no objects were found in %s", copy->python->space->name);
+	if (code < 0)
+		return pl_fail(err, code, "the heap of %s cannot be made a graph: %s", copy->python->space->name, strerror(-code));
+	return 0;
+}
+
+static int open_graph(struct pl_heap_copy *copy, int (*how)(struct pl_heap_graph *graph), struct pl_heap_graph **ret,
+	struct pl_error *err)
+{
+	struct pl_heap_graph *graph = calloc(1, sizeof(*graph));
+	int code;
+
+	if (!graph)
+		return pl_fail(err, -ENOMEM, "out of memory");
+	graph->copy = copy;
+	graph->view = (struct view){ .python = copy->python, .image = &copy->image, .glibc = is_glibc(&copy->image) };
+	graph->analysis.view = &graph->view;
+	code = pl_heap_layout(copy->python, &graph->view.layout);
+	if (code == 0) {
+		graph->view.metatype = image_word(&copy->image, copy->python->code_type + (uint64_t)copy->python->layout.object_type);
+		code = how(graph);
+	}
+	if (code < 0) {
+		pl_heap_graph_free(graph);
+		return explain(copy, code, err);
+	}
+	*ret = graph;
+	return 0;
+}
+
+int pl_heap_graph_make(struct pl_heap_copy *copy, struct pl_heap_graph **ret, struct pl_error *err)
+{
+	return open_graph(copy, make, ret, err);
+}
+
+void pl_heap_graph_free(struct pl_heap_graph *graph)
+{
+	if (!graph)
+		return;
+	analysis_free(&graph->analysis);
+	view_free(&graph->view);
+	free(graph);
+}
+
+int pl_heap_graph_holders(struct pl_heap_graph *graph, const struct pl_holders_options *options, struct pl_holders *ret,
+	struct pl_error *err)
+{
+	int64_t from = pl_now_ns();
+	int code;
+
+	*ret = (struct pl_holders){ 0 };
+	find_collector(&graph->view, ret);
+	code = analysis_report(&graph->analysis, options, ret);
+	say("report", &from);
+	return explain(graph->copy, code, err);
+}
+
+int pl_heap_graph_blocks(struct pl_heap_graph *graph, const struct pl_block *blocks, size_t count, struct pl_held_row *ret,
+	size_t rows, struct pl_error *err)
+{
+	int64_t from = pl_now_ns();
+	int code;
+
+	for (size_t i = 0; i < rows; i++)
+		ret[i] = (struct pl_held_row){ 0 };
+	code = held_rows(&graph->analysis, blocks, count, ret, rows);
+	say("blocks", &from);
+	return explain(graph->copy, code, err);
 }
 
 int pl_holders_find(struct pl_heap_copy *copy, const struct pl_holders_options *options, struct pl_holders *ret,
 	struct pl_error *err)
 {
-	struct view view = { .python = copy->python, .image = &copy->image, .glibc = is_glibc(&copy->image) };
-	int code = pl_heap_layout(copy->python, &view.layout);
+	struct pl_heap_graph *graph = NULL;
+	int code;
 
 	*ret = (struct pl_holders){ 0 };
-	view.metatype = image_word(&copy->image, copy->python->code_type + (uint64_t)copy->python->layout.object_type);
-	if (code == 0)
-		code = find(&view, options, ret);
-	view_free(&view);
-	if (code == -ENOTSUP)
-		return pl_fail(err, code, "no objects were found in process %d", (int)copy->python->pid);
-	if (code < 0)
-		return pl_fail(err, code, "the heap of process %d cannot be made a graph: %s", (int)copy->python->pid, strerror(-code));
+	code = pl_heap_graph_make(copy, &graph, err);
+	if (code == 0 && graph)
+		code = pl_heap_graph_holders(graph, options, ret, err);
+	pl_heap_graph_free(graph);
+	return code;
+}
+
+static int count_by_type(struct pl_heap_graph *graph, struct pl_held_sum *reached, struct pl_held_sum *unreached)
+{
+	struct view *view = &graph->view;
+	const uint32_t types = view->type_count; /* naming one can find more */
+
+	reached->types = calloc((size_t)types + 1, sizeof(*reached->types));
+	if (!reached->types)
+		return -ENOMEM;
+	for (uint32_t i = 1; i < view->count; i++) {
+		const uint64_t address = address_of(view, i);
+		const bool alive = (view->atoms[i / 64] >> i % 64 & 1) || graph->analysis.roots.via[i] != PL_GRAPH_NONE;
+		struct pl_held_sum *sum = alive ? reached : unreached;
+
+		if (is_static(image_find(view->image, address), address))
+			continue;
+		sum->count++;
+		sum->size += view->sizes[i];
+		if (alive) {
+			reached->types[view->type_of[i]].count++;
+			reached->types[view->type_of[i]].size += view->sizes[i];
+		}
+	}
+	for (uint32_t type = 0; type < types; type++) {
+		struct pl_held_type *row = &reached->types[reached->type_count];
+
+		if (!reached->types[type].count)
+			continue;
+		*row = reached->types[type];
+		reached->type_count++;
+		row->type = name_of_type(view, &view->types[type]);
+		if (!row->type)
+			return -ENOMEM;
+	}
 	return 0;
+}
+
+int pl_heap_copy_types(struct pl_heap_copy *copy, struct pl_held_sum *reached, struct pl_held_sum *unreached,
+	struct pl_error *err)
+{
+	struct pl_heap_graph *graph = NULL;
+	int code;
+
+	*reached = *unreached = (struct pl_held_sum){ 0 };
+	code = open_graph(copy, find, &graph, err);
+	if (code == 0 && graph)
+		code = explain(copy, count_by_type(graph, reached, unreached), err);
+	pl_heap_graph_free(graph);
+	return code;
 }
 
 static void types_of_sum_free(struct pl_held_type *types, size_t count)
@@ -179,11 +342,25 @@ static void types_of_sum_free(struct pl_held_type *types, size_t count)
 	free(types);
 }
 
+void pl_held_sum_free(struct pl_held_sum *sum)
+{
+	types_of_sum_free(sum->types, sum->type_count);
+	*sum = (struct pl_held_sum){ 0 };
+}
+
 void pl_holder_free(struct pl_holder *holder)
 {
 	free(holder->path);
 	free(holder->type);
 	types_of_sum_free(holder->contents, holder->content_count);
+}
+
+void pl_held_row_free(struct pl_held_row *row)
+{
+	for (size_t i = 0; i < row->held_by_count; i++)
+		free(row->held_by[i].path);
+	free(row->held_by);
+	*row = (struct pl_held_row){ 0 };
 }
 
 void pl_holders_free(struct pl_holders *holders)
@@ -198,7 +375,7 @@ void pl_holders_free(struct pl_holders *holders)
 		free(holders->groups[i].type);
 	}
 	free(holders->groups);
-	types_of_sum_free(holders->garbage.types, holders->garbage.type_count);
-	types_of_sum_free(holders->native.types, holders->native.type_count);
+	pl_held_sum_free(&holders->garbage);
+	pl_held_sum_free(&holders->native);
 	*holders = (struct pl_holders){ 0 };
 }

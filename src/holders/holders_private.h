@@ -14,9 +14,12 @@ struct analysis {
 	uint64_t *retained;
 	uint32_t *retained_count;
 	struct pl_graph tree;  /* of dominators, downwards */
-	uint64_t *namespaces;  /* a bit for each: modules, their dicts, sys.modules: their parts are the holders */
+	uint8_t *known;        /* a bit for each that only native code holds: it knows its address (native.c) */
+	uint64_t *namespaces;  /* a bit for each: modules, their dicts, sys.modules, the list of atexit: their parts are the holders */
 };
 
+/* What is asked of all of the image, and then the rest, which asks little of it. */
+int analysis_prepare(struct analysis *analysis);
 int analysis_make(struct analysis *analysis);
 int analysis_report(struct analysis *analysis, const struct pl_holders_options *options, struct pl_holders *ret);
 void analysis_free(struct analysis *analysis);
@@ -51,6 +54,18 @@ int tally_rows(struct tally *tally, uint32_t holder, size_t limit, struct pl_hel
 int list_holders(struct analysis *analysis, struct tally *tally, size_t limit, struct pl_holders *ret);
 int list_groups(struct analysis *analysis, struct tally *tally, size_t limit, const char *type_name, struct pl_holders *ret);
 /* Objects that only native code holds: which of them nobody is known to (native.c). */
+/* Fills what is known of the collector (collector.c). */
+void find_collector(struct view *view, struct pl_holders *ret);
+int find_known(struct analysis *analysis);
 int list_native(struct analysis *analysis, struct tally *tally, size_t limit, struct pl_holders *ret);
+
+/* The object that each block is or belongs to; NO_OBJECT: none (blocks.c). */
+int blocks_find(struct view *view, const struct pl_block *blocks, size_t count, uint32_t *ret);
+/* Who keeps them, row by row (held.c). */
+int held_rows(struct analysis *analysis, const struct pl_block *blocks, size_t count, struct pl_held_row *ret, size_t rows);
+
+/* For looking at: the tree of dominators, made small (tree.c), and the whole graph (heapsnapshot.c). */
+int make_tree(struct analysis *analysis, struct pl_held_tree *ret);
+int write_snapshot(struct analysis *analysis, FILE *out);
 
 #endif

@@ -6,10 +6,9 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
-#include <sys/types.h>
 
 #include "pyleak/error.h"
-#include "pyleak/maps.h"
+#include "pyleak/space.h"
 
 /*
  * The writable memory of a process as it was at one moment. Pieces are sorted and lie where the mappings lay; what was not
@@ -20,38 +19,67 @@ struct image_piece {
 	uint64_t start, end;  /* multiples of PAGE */
 	uint8_t *bytes;       /* end − start */
 	uint8_t *state;       /* of each page: enum page_state */
+	uint8_t *parts;       /* of each part: 1, some of its pages are, or were, not absent */
 	uint64_t *marks;      /* 8 words for each page; NULL until image_marks() */
+	struct packed **packed; /* of each unit (pack.c): what has its bytes; NULL: they are where they belong */
 	uint32_t *first;      /* of each page: the number of the first object that begins in it or later */
 	bool file, heap, stack; /* it shows a file; it is [heap]; a stack of the kernel's making */
 	uint64_t static_end;    /* up to here it is .bss of a file's: an arena can lie right behind, in the same mapping */
 	bool owned;           /* bytes are this process's own mapping (not a file's) */
 	char *path;
 };
+/* A reservation of a terabyte has 2^28 pages: they are not gone through one by one (image_next()). */
+enum { IMAGE_PART = 1024 /* pages */ };
 enum page_state { PAGE_ABSENT, PAGE_COPIED, PAGE_PLAIN /* copied once, and nothing in it can be a pointer */ };
 
 struct image {
-	pid_t pid; /* whose read-only memory may be read too; 0: nobody's */
+	struct pl_space *space; /* borrowed: its read-only memory is read when it is asked for */
 	struct image_piece *pieces;
 	size_t count;
 	uint64_t copied; /* bytes, in the last copy */
-	/* Where read-only memory is to be had that is not in the pieces: as much as there is. */
-	ssize_t (*read_only)(const struct image *image, uint64_t address, void *buffer, size_t length);
-	void *context;
 	struct image_piece *last; /* the one that was found last */
+	struct ZSTD_CCtx_s *packer;
 };
 
 /*
- * Copies the writable private memory of a process that is in memory. Called twice: while the process runs, which brings our
+ * Copies the writable private memory of a space, as far as it is there. Called twice: while the process runs, which brings our
  * own memory into being and says how long it takes, and once more while it is stopped. The second time pages are left out
  * that lie in large runs without a pointer (pixels, texts, numbers). 0, -ESRCH, -EPERM, -ENOMEM.
  */
 int image_copy(struct image *image, bool again);
 void image_free(struct image *image);
+/* The pages that are there, in runs. */
+int image_runs(const struct image *image, struct pl_memory_piece **ret, size_t *ret_count);
 
 /* Variables of the program and of libraries: what a file has there, and the part behind that has none. */
 static inline bool is_static(const struct image_piece *piece, uint64_t address)
 {
 	return piece->file || address < piece->static_end;
+}
+
+static inline uint64_t image_pages(const struct image_piece *piece)
+{
+	return (piece->end - piece->start) / 4096;
+}
+
+/* The first page from this one on that is there; image_pages(): none is. */
+static inline uint64_t image_next(const struct image_piece *piece, uint64_t page)
+{
+	const uint64_t count = image_pages(piece);
+
+	while (page < count) {
+		const uint8_t *part = piece->parts + page / IMAGE_PART;
+
+		if (*part) {
+			if (piece->state[page] != PAGE_ABSENT)
+				return page;
+			page++;
+			continue;
+		}
+		part = memchr(part, 1, (count - 1) / IMAGE_PART + 1 - page / IMAGE_PART);
+		page = part ? (uint64_t)(part - piece->parts) * IMAGE_PART : count;
+	}
+	return count;
 }
 
 /* The piece that an address lies in, or NULL. */
@@ -74,12 +102,60 @@ static inline struct image_piece *image_find(struct image *image, uint64_t addre
 	return image->last = &image->pieces[low];
 }
 
+/* Units of an image, which begin at multiples of their size, as pymalloc's pools do; each can be packed by itself. */
+enum { IMAGE_UNIT = 16384 };
+static inline uint64_t image_unit(const struct image_piece *piece, uint64_t address)
+{
+	return address / IMAGE_UNIT - piece->start / IMAGE_UNIT;
+}
+/* -ENOMEM. Whoever goes on reads by image_at(), or calls image_need() before. */
+int image_pack_unit(struct image *image, struct image_piece *piece, uint64_t unit);
+/* Packs those units that are full of what is told, in ascending order, and all of which may be packed. */
+struct image_filling {
+	struct image_piece *piece;
+	uint64_t unit, filled;
+	bool not_all;
+	int code;
+};
+void image_fill(struct image *image, struct image_filling *filling, struct image_piece *piece, uint64_t start, uint64_t end,
+	bool pack);
+int image_fill_end(struct image *image, struct image_filling *filling);
+int image_pack(struct image *image); /* all that is no library's */
+void image_unpack(struct image_piece *piece, uint64_t unit);
+void image_unpack_all(struct image *image);
+void image_pack_free(struct image *image, struct image_piece *piece);
+
+/* Brings back what is packed of a range that begins in the piece. */
+static inline void image_need(struct image_piece *piece, uint64_t address, uint64_t length)
+{
+	uint64_t unit, last;
+
+	if (!piece->packed || !length)
+		return;
+	last = length < piece->end - address ? address + length - 1 : piece->end - 1;
+	last = image_unit(piece, last);
+	for (unit = image_unit(piece, address); unit <= last; unit++)
+		if (piece->packed[unit])
+			image_unpack(piece, unit);
+}
+
 /* `length` bytes at an address in one piece, or NULL. */
+/* Whether all of it is there; nothing is unpacked for that, however much it is. */
+static inline bool image_has(struct image *image, uint64_t address, uint64_t length)
+{
+	const struct image_piece *piece = image_find(image, address);
+
+	return piece && length <= piece->end - address;
+}
+
 static inline const uint8_t *image_at(struct image *image, uint64_t address, uint64_t length)
 {
 	struct image_piece *piece = image_find(image, address);
 
-	return piece && length <= piece->end - address ? piece->bytes + (address - piece->start) : NULL;
+	if (!piece || length > piece->end - address)
+		return NULL;
+	image_need(piece, address, length);
+	return piece->bytes + (address - piece->start);
 }
 
 static inline uint64_t word_of(const uint8_t *bytes, uint64_t offset)

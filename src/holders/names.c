@@ -4,14 +4,15 @@
 #include <stdlib.h>
 
 #include "edges.h"
+#include "fields.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/holders.h"
 
 /* Paths. */
 
-enum { NAME_BYTES = 256, STEPS_MAX = 4096, STEPS_SHOWN = 24, STEPS_AT_END = 8, MEMBERS_MAX = 256, BASES_MAX = 16 };
-/* PyTypeObject with a GIL: tp_members, tp_base, tp_dict; PyMemberDef: name, type, offset, flags, doc. */
-enum { TYPE_MEMBERS = 240, TYPE_BASE = 256, TYPE_DICT = 264, MEMBER_BYTES = 40, MEMBER_OFFSET = 16 };
+enum { NAME_BYTES = 256, STEPS_MAX = 4096, STEPS_SHOWN = 24, STEPS_AT_END = 8 };
+/* PyTypeObject with a GIL: tp_dict. */
+enum { TYPE_DICT = 264 };
 
 struct looking {
 	uint32_t wanted;
@@ -49,41 +50,6 @@ static bool find_edge(struct view *view, uint32_t from, uint32_t to, struct edge
 	edges_of(view, from, &visitor);
 	*ret = looking.edge;
 	return looking.found;
-}
-
-/* The name of a field, as the type's members or those of its bases say it. */
-static bool member_name(struct view *view, const struct type *type, uint64_t offset, char *text, size_t max)
-{
-	const uint64_t moved = (uint64_t)view->layout.head - 16;
-	uint64_t address = type->address;
-
-	for (int depth = 0; address && depth < BASES_MAX; depth++) {
-		uint64_t members = image_word(view->image, address + TYPE_MEMBERS + moved);
-
-		for (int i = 0; members && i < MEMBERS_MAX; i++) {
-			uint8_t member[MEMBER_BYTES];
-
-			if (!image_read(view->image, members + (uint64_t)i * MEMBER_BYTES, member, sizeof(member)) || !word_of(member, 0))
-				break;
-			if (word_of(member, MEMBER_OFFSET) == offset)
-				return image_text(view->image, word_of(member, 0), text, max);
-		}
-		address = image_word(view->image, address + TYPE_BASE + moved);
-	}
-	return false;
-}
-
-/* Fields of exceptions have no members; their order has not changed but for __notes__ (3.11). */
-static const char *exception_field(const struct view *view, const struct type *type, uint64_t offset)
-{
-	static const char *const fields[] = { "__dict__", "args", "__notes__", "__traceback__", "__context__", "__cause__" };
-	uint64_t index = (offset - (uint64_t)view->layout.head) / 8;
-
-	if (!(type->flags & UINT64_C(1) << 30)) /* Py_TPFLAGS_BASE_EXC_SUBCLASS */
-		return NULL;
-	if (view->python->minor < 11 && index >= 2)
-		index++;
-	return index < sizeof(fields) / sizeof(fields[0]) ? fields[index] : NULL;
 }
 
 struct path {
@@ -124,6 +90,12 @@ static uint64_t code_of_function(const struct view *view, const uint8_t *functio
 static uint64_t closure_of_function(const struct view *view, const uint8_t *function)
 {
 	return word_of(function, (uint64_t)view->layout.head + (view->python->minor >= 10 ? 56 : 32));
+}
+
+/* Of default arguments, and the dict of those that are keywords only. */
+static uint64_t defaults_of_function(const struct view *view, const uint8_t *function, bool keywords)
+{
+	return word_of(function, (uint64_t)view->layout.head + (view->python->minor >= 10 ? 40 : 16) + (keywords ? 8 : 0));
 }
 
 static uint64_t tuple_item(struct view *view, uint64_t tuple, uint64_t index)
@@ -186,7 +158,7 @@ static void print_function(struct path *path, struct view *view, uint64_t code)
 static bool begin_anew(struct path *path, struct view *view, uint32_t object)
 {
 	const struct type *type = type_of(view, object);
-	uint64_t address = view->addresses[object], name;
+	uint64_t address = address_of(view, object), name;
 	const uint8_t *bytes = image_at(view->image, address, 64);
 	const struct type *self;
 
@@ -246,11 +218,26 @@ static bool is_identifier(struct view *view, uint64_t address)
 	return true;
 }
 
+/* Values of context variables are in a trie (Python/hamt.c): in a node of it, behind their variable, which names them. */
+static bool print_variable(struct path *path, struct view *view, uint32_t from, uint64_t offset)
+{
+	uint64_t key = image_word(view->image, address_of(view, from) + offset - 8);
+	uint32_t variable = image_object(view->image, key);
+
+	if (strcmp(type_of(view, from)->name, "hamt_bitmap_node") != 0 || variable == NO_OBJECT ||
+		type_of(view, variable)->kind != KIND_CONTEXTVAR)
+		return false;
+	restart(path);
+	(void)fputs("contextvar ", path->out);
+	print_name(path->out, view, image_word(view->image, key + (uint64_t)view->layout.head));
+	return true;
+}
+
 static void print_word_step(struct path *path, struct view *view, uint32_t from, uint32_t to, uint64_t offset)
 {
 	const uint64_t moved = (uint64_t)view->layout.head - 16;
 	const struct type *type = type_of(view, from), *held = type_of(view, to);
-	const uint8_t *bytes = image_at(view->image, view->addresses[from], (uint64_t)view->layout.head + 64);
+	const uint8_t *bytes = image_at(view->image, address_of(view, from), (uint64_t)view->layout.head + 64);
 	const char *field;
 	char text[NAME_BYTES];
 
@@ -260,7 +247,7 @@ static void print_word_step(struct path *path, struct view *view, uint32_t from,
 		path->names = true;
 		return;
 	}
-	if (type->kind == KIND_CELL)
+	if (type->kind == KIND_CELL || print_variable(path, view, from, offset))
 		return;
 	if (type->kind == KIND_GENERATOR && held->kind == KIND_FRAME) {
 		path->coroutine = true;
@@ -276,10 +263,15 @@ static void print_word_step(struct path *path, struct view *view, uint32_t from,
 		return;
 	}
 	if (type->kind == KIND_FUNCTION && held->kind == KIND_TUPLE && bytes &&
-		closure_of_function(view, bytes) == view->addresses[to]) {
+		closure_of_function(view, bytes) == address_of(view, to)) {
 		path->free_names = code_of_function(view, bytes);
 		return;
 	}
+	for (int keywords = 0; type->kind == KIND_FUNCTION && bytes && keywords < 2; keywords++)
+		if (defaults_of_function(view, bytes, keywords) == address_of(view, to)) {
+			(void)fputs(keywords ? ".__kwdefaults__" : ".__defaults__", path->out);
+			return;
+		}
 	if (member_name(view, type, offset, text, sizeof(text))) {
 		/* From one frame of a traceback to the next: what is said is which function it is. */
 		if (strcmp(text, "tb_next") == 0 || strcmp(text, "tb_frame") == 0 || strcmp(text, "f_back") == 0)
@@ -297,7 +289,7 @@ static void print_word_step(struct path *path, struct view *view, uint32_t from,
 		(void)fprintf(path->out, "<%s>", held->name);
 }
 
-static void print_step(struct path *path, struct view *view, uint32_t from, uint32_t to)
+static void print_edge(struct path *path, struct view *view, uint32_t from, uint32_t to, const struct edge *known)
 {
 	const struct type *type = type_of(view, from);
 	uint64_t free_names = path->free_names;
@@ -307,7 +299,9 @@ static void print_step(struct path *path, struct view *view, uint32_t from, uint
 	path->names = local;
 	path->free_names = 0;
 	path->local = path->coroutine = false;
-	if (!find_edge(view, from, to, &edge)) {
+	if (known) {
+		edge = *known;
+	} else if (!find_edge(view, from, to, &edge)) {
 		(void)fprintf(path->out, ".<%s>", type_of(view, to)->name);
 		return;
 	}
@@ -331,7 +325,7 @@ static void print_step(struct path *path, struct view *view, uint32_t from, uint
 	case EDGE_ITEM:
 		if (free_names && type->kind == KIND_TUPLE) {
 			(void)fputc(':', path->out);
-			print_name(path->out, view, free_name(view, free_names, edge.index, tuple_count(view, view->addresses[from])));
+			print_name(path->out, view, free_name(view, free_names, edge.index, tuple_count(view, address_of(view, from))));
 		} else if (type->kind == KIND_SET) {
 			(void)fputs("{…}", path->out);
 		} else {
@@ -360,6 +354,11 @@ static void print_step(struct path *path, struct view *view, uint32_t from, uint
 	}
 }
 
+static void print_step(struct path *path, struct view *view, uint32_t from, uint32_t to)
+{
+	print_edge(path, view, from, to, NULL);
+}
+
 static void print_root(struct path *path, struct view *view, const struct root *root)
 {
 	const char *library;
@@ -379,11 +378,20 @@ static void print_root(struct path *path, struct view *view, const struct root *
 		(void)fputs("():", path->out);
 		print_name(path->out, view, slot_name(view, root->where, root->index));
 		return;
+	case ROOT_ATEXIT:
+		(void)fputs("atexit", path->out);
+		if (root->where != ATEXIT_LIST)
+			(void)fprintf(path->out, "[%u][%u]", root->index, (unsigned int)root->where);
+		return;
 	case ROOT_THREAD:
 		if (root->where == (uint64_t)view->layout.thread_dict)
 			(void)fprintf(path->out, "threading.local of thread %u", root->thread);
 		else
 			(void)fprintf(path->out, "thread %u", root->thread);
+		return;
+	case ROOT_STACK:
+		print_function(path, view, root->where);
+		(void)fprintf(path->out, "():<%s>", type_of(view, root->object)->name);
 		return;
 	case ROOT_INTERPRETER:
 		(void)fputs("interpreter", path->out);
@@ -456,5 +464,16 @@ char *name_of_step(struct view *view, uint32_t holder, uint32_t held)
 	if (!path.out)
 		return NULL;
 	print_step(&path, view, holder, held);
+	return path_end(&path);
+}
+
+char *name_of_edge(struct view *view, uint32_t from, uint32_t to, const struct edge *edge)
+{
+	struct path path = { 0 };
+
+	path.out = open_memstream(&path.text, &path.length);
+	if (!path.out)
+		return NULL;
+	print_edge(&path, view, from, to, edge);
 	return path_end(&path);
 }

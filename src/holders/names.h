@@ -15,6 +15,9 @@
 char *name_of_path(struct view *view, const struct roots *roots, uint32_t object);
 /* How a holder leads to what it holds: "['user:10']", "[3]", ".attribute"; "" if nothing is known. */
 char *name_of_step(struct view *view, uint32_t holder, uint32_t held);
+/* The same of one edge that is known. */
+struct edge;
+char *name_of_edge(struct view *view, uint32_t from, uint32_t to, const struct edge *edge);
 /* "list"; "app.User" of a class of Python's: with its module. */
 char *name_of_type(struct view *view, const struct type *type);
 /* A str's text, or a short form of another value: 'key', 7, (1, 'a'), <app.Thing>. */

@@ -3,15 +3,19 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "edges.h"
 #include "pyleak/cleanup.h"
+#include "pyleak/page.h"
 #include "pyleak/resident.h"
 
 enum {
 	INTERPRETERS_MAX = 1024, THREADS_MAX = 1 << 16, FRAMES_MAX = 1 << 16,
 	MODULES_MIN = 8, /* entries of sys.modules */
 	STATE_MAX = 1 << 20,
+	CALLBACKS_STEP = 16, CALLBACKS_MIN = 32, CALLBACKS_MAX = 1 << 20, /* of atexit: how its array grows */
+	MODULE_STATE = 16, /* behind a module's dict */
 };
 
 struct finding {
@@ -19,6 +23,7 @@ struct finding {
 	struct roots *roots;
 	enum root_kind kind;
 	uint32_t thread;
+	uint64_t frame_code; /* of the frame that is gone through */
 	int code;
 };
 
@@ -80,11 +85,12 @@ static void add_words(struct finding *finding, uint64_t start, uint64_t length, 
 		return;
 	if (length > piece->end - start)
 		length = piece->end - start;
+	image_need(piece, start, length);
 	for (uint64_t at = 0; at + 8 <= length; at += 8) {
 		uint64_t word = word_of(piece->bytes, start - piece->start + at);
 		uint32_t object;
 
-		if (word < 1 << 20 || word % 8 || word >> 47)
+		if (word < 1 << 20 || word % 8 || word >> PL_ADDRESS_BITS)
 			continue;
 		object = image_object(finding->view->image, word);
 		if (object != NO_OBJECT && !is_atom(finding->view, object) &&
@@ -97,9 +103,22 @@ static void add_local(void *context, uint32_t target, const struct edge *edge)
 {
 	struct finding *finding = context;
 
-	if (!is_atom(finding->view, target))
-		add(finding, (struct root){ target, edge->kind == EDGE_LOCAL ? ROOT_LOCAL : ROOT_THREAD, finding->thread,
-			edge->kind == EDGE_LOCAL ? edge->name : UINT64_MAX, (uint32_t)edge->index });
+	if (is_atom(finding->view, target))
+		return;
+	if (edge->kind == EDGE_LOCAL)
+		add(finding, (struct root){ target, ROOT_LOCAL, finding->thread, edge->name, (uint32_t)edge->index });
+	else if (edge->index) /* of its stack */
+		add(finding, (struct root){ target, ROOT_STACK, finding->thread, finding->frame_code, 0 });
+	else
+		add(finding, (struct root){ target, ROOT_THREAD, finding->thread, UINT64_MAX, 0 });
+}
+
+static void add_slot(void *context, uint32_t object, uint64_t code)
+{
+	struct finding *finding = context;
+
+	if (!is_atom(finding->view, object))
+		add(finding, (struct root){ object, ROOT_STACK, finding->thread, code, 0 });
 }
 
 /* From the innermost frame on. Up to 3.10 they are objects, of which each leads to the next. */
@@ -119,8 +138,10 @@ static void add_frames(struct finding *finding, uint64_t thread)
 			if (object != NO_OBJECT)
 				add(finding, (struct root){ object, ROOT_LOCAL, finding->thread, 0, 0 });
 		} else {
+			finding->frame_code = image_word(view->image, frame + (uint64_t)layout->frame_code) & ~UINT64_C(7);
 			edges_of_frame(view, frame, true, &visitor);
 		}
+		stack_of_frame(view, frame, add_slot, finding);
 		frame = image_word(view->image, frame + (uint64_t)layout->frame_previous);
 	}
 }
@@ -144,13 +165,11 @@ static void add_threads(struct finding *finding, uint64_t interpreter)
 static bool is_modules(struct view *view, uint32_t object)
 {
 	const struct type *type = type_of(view, object);
-	uint64_t address = view->addresses[object];
-	const uint8_t *entries;
+	const uint8_t *bytes = image_at(view->image, address_of(view, object), (uint64_t)view->layout.head + 32), *entries;
 	uint64_t modules = 0, others = 0;
 	struct keys keys;
 
-	if (type->kind != KIND_DICT ||
-		!keys_read(view, image_word(view->image, address + (uint64_t)view->layout.head + 16), &keys))
+	if (type->kind != KIND_DICT || !bytes || !keys_of_dict(view, bytes, &keys))
 		return false;
 	entries = image_at(view->image, keys.entries, keys.count * keys.stride);
 	for (uint64_t i = 0; entries && i < keys.count; i++) {
@@ -167,6 +186,104 @@ static bool is_modules(struct view *view, uint32_t object)
 	return modules >= MODULES_MIN && others <= modules / 4;
 }
 
+static bool is_kind(struct view *view, uint64_t address, enum kind kind)
+{
+	uint32_t object = image_object(view->image, address);
+
+	return object != NO_OBJECT && type_of(view, object)->kind == kind;
+}
+
+/* A function, a tuple, and a dict or none, as atexit keeps them. */
+static bool is_callback(struct view *view, const uint64_t words[3])
+{
+	uint32_t named = words[2] ? image_object(view->image, words[2]) : 0;
+
+	return image_object(view->image, words[0]) != NO_OBJECT && is_kind(view, words[1], KIND_TUPLE) && named != NO_OBJECT &&
+		(!named || type_of(view, named)->kind == KIND_DICT || strcmp(type_of(view, named)->name, "NoneType") == 0);
+}
+
+/* The state of atexit up to 3.13: { callbacks, how many, room for so many }. Nothing else has all of that. */
+static bool is_atexit(struct view *view, uint64_t state, uint64_t *ret_callbacks, uint32_t *ret_count)
+{
+	uint64_t callbacks = image_word(view->image, state), counts = image_word(view->image, state + 8), words[3];
+	uint32_t count = (uint32_t)counts, room = (uint32_t)(counts >> 32);
+	bool any = false;
+
+	if (room < CALLBACKS_MIN || room % CALLBACKS_STEP || room > CALLBACKS_MAX || !count || count > room ||
+		!image_at(view->image, callbacks, room * 8))
+		return false;
+	for (uint32_t i = 0; i < count; i++) {
+		uint64_t callback = image_word(view->image, callbacks + i * 8);
+
+		/* It was taken out again. */
+		if (!callback)
+			continue;
+		any = true;
+		if (!image_read(view->image, callback, words, sizeof(words)) || !is_callback(view, words))
+			return false;
+	}
+	*ret_callbacks = callbacks;
+	*ret_count = count;
+	return any;
+}
+
+static void add_callbacks(struct finding *finding, uint64_t callbacks, uint32_t count)
+{
+	struct image *image = finding->view->image;
+
+	for (uint32_t i = 0; i < count; i++) {
+		uint64_t callback = image_word(image, callbacks + i * 8);
+
+		for (uint32_t j = 0; callback && j < 3; j++) {
+			uint32_t object = image_object(image, image_word(image, callback + j * 8));
+
+			if (object != NO_OBJECT && !is_atom(finding->view, object))
+				add(finding, (struct root){ object, ROOT_ATEXIT, 0, j, i });
+		}
+	}
+}
+
+/* From 3.14 on it is a list. */
+static bool is_atexit_list(struct view *view, uint32_t object)
+{
+	uint64_t address = address_of(view, object), items, words[3];
+	const uint8_t *bytes = image_at(view->image, address, (uint64_t)view->layout.head + 16);
+	int64_t count = bytes ? items_of(view, bytes) : 0;
+
+	if (view->python->minor < 14 || type_of(view, object)->kind != KIND_LIST || count <= 0 || count > CALLBACKS_MAX)
+		return false;
+	items = word_of(bytes, (uint64_t)view->layout.head + 8);
+	for (int64_t i = 0; i < count; i++) {
+		uint64_t tuple = image_word(view->image, items + (uint64_t)i * 8);
+
+		if (!is_kind(view, tuple, KIND_TUPLE) || image_word(view->image, tuple + (uint64_t)view->layout.head) != 3 ||
+			!image_read(view->image, tuple + (uint64_t)view->layout.tuple_items, words, sizeof(words)) ||
+			!is_callback(view, words))
+			return false;
+	}
+	return true;
+}
+
+/* Up to 3.9 it is the module's, then the interpreter's. */
+static void add_atexit(struct finding *finding, uint64_t interpreter)
+{
+	struct view *view = finding->view;
+	uint64_t callbacks;
+	uint32_t count;
+
+	if (view->python->minor >= 14)
+		return;
+	for (uint64_t at = 0; interpreter && view->python->minor >= 10 && at + 16 <= (uint64_t)view->layout.interpreter_size; at += 8)
+		if (is_atexit(view, interpreter + at, &callbacks, &count)) {
+			add_callbacks(finding, callbacks, count);
+			return;
+		}
+	for (uint32_t i = 1; !interpreter && view->python->minor <= 9 && i < view->count; i++)
+		if (type_of(view, i)->kind == KIND_MODULE &&
+			is_atexit(view, image_word(view->image, address_of(view, i) + (uint64_t)view->layout.head + MODULE_STATE), &callbacks, &count))
+			add_callbacks(finding, callbacks, count);
+}
+
 static void add_interpreters(struct finding *finding)
 {
 	struct view *view = finding->view;
@@ -178,6 +295,12 @@ static void add_interpreters(struct finding *finding)
 
 		finding->kind = ROOT_INTERPRETER;
 		add_words(finding, interpreter, (uint64_t)view->layout.interpreter_size, false);
+		for (size_t j = from; j < finding->roots->count; j++)
+			if (is_atexit_list(view, finding->roots->items[j].object)) {
+				finding->roots->items[j].kind = ROOT_ATEXIT;
+				finding->roots->items[j].where = ATEXIT_LIST;
+			}
+		add_atexit(finding, interpreter);
 		for (size_t j = from; j < finding->roots->count; j++)
 			if (is_modules(view, finding->roots->items[j].object)) {
 				finding->roots->items[j].kind = ROOT_MODULES;
@@ -198,8 +321,8 @@ static void add_static(struct finding *finding)
 
 		if (is_atom(view, i))
 			continue;
-		piece = image_find(view->image, view->addresses[i]);
-		if (view->rest[i] == REST_IMMORTAL || i == view->interned || is_static(piece, view->addresses[i]))
+		piece = image_find(view->image, address_of(view, i));
+		if (view->rest[i] == REST_IMMORTAL || i == view->interned || is_static(piece, address_of(view, i)))
 			add(finding, (struct root){ i, ROOT_STATIC, 0, 0, 0 });
 	}
 }
@@ -231,13 +354,13 @@ static int by_kind(const void *a, const void *b)
  * references that no object explains, or what nothing else reaches (and what is counted elsewhere). */
 static bool holds(const struct view *view, const struct roots *roots, const struct root *root)
 {
-	int32_t rest = view->rest[root->object];
+	uint8_t rest = view->rest[root->object];
 
-	if (root->kind == ROOT_MODULES || root->kind == ROOT_LOCAL || root->kind == ROOT_STATIC)
+	if (root->kind == ROOT_MODULES || root->kind == ROOT_LOCAL || root->kind == ROOT_ATEXIT || root->kind == ROOT_STATIC)
 		return true;
 	if (rest == REST_UNKNOWN || rest == REST_IMMORTAL)
 		return roots->via[root->object] == PL_GRAPH_NONE;
-	return rest > 0;
+	return rest_left(view, root->object);
 }
 
 static void reach(const struct view *view, struct roots *roots, const uint32_t *sources, uint32_t count)
@@ -273,7 +396,7 @@ static int reach_all(struct finding *finding)
 	roots->reached_from_known = roots->reached;
 	/* Counted, and nothing leads to it. */
 	for (uint32_t i = 1; i < view->count; i++)
-		if (roots->via[i] == PL_GRAPH_NONE && view->rest[i] > 0 && !is_atom(view, i)) {
+		if (roots->via[i] == PL_GRAPH_NONE && rest_left(view, i) && !is_atom(view, i)) {
 			add(finding, (struct root){ i, ROOT_NATIVE, 0, 0, 0 });
 			roots->of[i] = (uint32_t)roots->count;
 			reach(view, roots, &i, 1);
@@ -314,6 +437,7 @@ int roots_of(struct view *view, struct roots *ret)
 	if (roots.of && roots.via && roots.order) {
 		memset(roots.via, 0xff, (size_t)view->count * sizeof(*roots.via));
 		add_interpreters(&finding);
+		add_atexit(&finding, 0);
 		add_static(&finding);
 		add_variables(&finding);
 	} else {

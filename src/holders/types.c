@@ -33,7 +33,7 @@ static const struct {
 	{ "wrapper_descriptor", KIND_BUILTIN }, { "classmethod_descriptor", KIND_BUILTIN }, { "method-wrapper", KIND_BUILTIN },
 	{ "builtin_function_or_method", KIND_BUILTIN }, { "PyCapsule", KIND_BUILTIN }, { "method", KIND_BUILTIN },
 	{ "property", KIND_BUILTIN }, { "slice", KIND_BUILTIN }, { "traceback", KIND_BUILTIN }, { "mappingproxy", KIND_BUILTIN },
-	{ "datetime.datetime", KIND_PLAIN }, { "datetime.date", KIND_PLAIN }, { "range_iterator", KIND_PLAIN },
+	{ "datetime.datetime", KIND_TIME }, { "datetime.time", KIND_TIME }, { "datetime.date", KIND_PLAIN }, { "range_iterator", KIND_PLAIN },
 };
 
 static enum kind kind_by_name(const char *name)

@@ -109,13 +109,12 @@ void print_value(FILE *out, struct view *view, uint64_t address, int depth)
 
 uint64_t dict_get(struct view *view, uint64_t dict, const char *key)
 {
-	uint64_t keys_address = image_word(view->image, dict + (uint64_t)view->layout.head + 16);
-	uint64_t values = image_word(view->image, dict + (uint64_t)view->layout.head + 24);
-	const uint8_t *entries;
+	const uint8_t *object = image_at(view->image, dict, (uint64_t)view->layout.head + 32), *entries;
+	uint64_t values = object ? word_of(object, (uint64_t)view->layout.head + 24) : 0;
 	struct keys keys;
 	char text[NAME_BYTES];
 
-	if (!keys_address || !keys_read(view, keys_address, &keys))
+	if (!object || !keys_of_dict(view, object, &keys))
 		return 0;
 	entries = image_at(view->image, keys.entries, keys.count * keys.stride);
 	for (uint64_t i = 0; entries && i < keys.count && i < DICT_MAX; i++) {

@@ -20,6 +20,7 @@ enum kind {
 	KIND_OTHER, KIND_LIST, KIND_TUPLE, KIND_DICT, KIND_SET, KIND_TEXT, KIND_BYTES, KIND_INT, KIND_TYPE, KIND_WEAK,
 	KIND_FRAME, KIND_GENERATOR, KIND_DEQUE, KIND_CACHE, KIND_CACHE_LINK, KIND_MEMORYVIEW, KIND_CONTEXTVAR, KIND_CYTHON,
 	KIND_ENUMERATE, KIND_MODULE, KIND_ARRAY, KIND_BYTEARRAY, KIND_NDARRAY, KIND_CODE, KIND_FUNCTION, KIND_CELL, KIND_PLAIN,
+	KIND_TIME,
 	KIND_BUILTIN, /* its words that lead to no object lead to nothing of its own */
 };
 
@@ -46,6 +47,21 @@ struct type {
 	uint32_t object;  /* its own number, or NO_OBJECT */
 };
 
+/* Where objects lie is told by the marks of the image, page by page: it takes no room for each of them. */
+struct object_pages {
+	uint32_t count, capacity;
+	struct object_page {
+		uint64_t start;
+		const uint64_t *marks; /* MARKS words; NULL: of number 0, which is none */
+		uint32_t first;        /* object */
+	} *items;
+	/* The page that was asked for last, whose objects are `from` to `to`: where in it each of them lies, in 8 bytes. */
+	uint32_t last, from, to;
+	uint64_t start;
+	uint16_t slots[512];
+};
+enum { MARKS = 8 };
+
 struct view {
 	const struct pl_python *python;
 	struct pl_heap_layout layout;
@@ -58,14 +74,19 @@ struct view {
 	uint64_t metatype;
 
 	uint32_t count;       /* of objects, number 0 included */
-	uint64_t *addresses;
+	struct object_pages *pages; /* with objects in them; see address_of() */
 	uint32_t *type_of;    /* place in types */
 	uint32_t *sizes;      /* with header and what it owns; UINT32_MAX at most */
-	int32_t *rest;        /* references that are counted and not found; see edges.h */
+	uint8_t *rest;        /* references that are counted and not found, until the roots have been found; see edges.h */
+	struct pl_table many; /* and of those that have very many: object → how many */
 	struct pl_graph graph;
 	uint64_t *atoms;      /* a bit for each: what refers to nothing, and never ends (None, small numbers): nobody holds it */
 	uint32_t interned;    /* the dict of interned strings; 0: not seen */
 	struct pl_table claimed; /* blocks that an object owns, by their address */
+	struct torn {
+		uint64_t addresses[16];
+		uint32_t count; /* at most those */
+	} torn; /* containers that were being resized: not all that they count was there */
 	bool blocks_known;    /* what fills no block is no object */
 	uint32_t no_blocks;
 	bool numbered;        /* the image knows the objects' numbers */
@@ -76,7 +97,7 @@ struct view {
 struct type *type_at(struct view *view, uint64_t address);
 void types_free(struct view *view);
 
-/* Finds all objects: fills addresses, type_of, and sizes of the objects alone. */
+/* Finds all objects: fills pages, type_of, rest, and sizes of the objects alone. */
 int objects_find(struct view *view);
 
 /* Whether an object fills a block of an allocator's that is known, as it must: there are things that only look like objects
@@ -87,6 +108,12 @@ bool fills_block(const struct view *view, const struct image_piece *piece, uint6
 #define REFERENCES_IMMORTAL INT64_MAX
 int64_t references_of(const struct view *view, const uint8_t *object);
 
+/* Bytes that an object of this type has at least: a type written in C, which may be the last of its library's data, has less
+ * than what classes have. */
+static inline uint64_t least_size(const struct view *view, const struct type *type)
+{
+	return type->kind == KIND_TYPE ? (uint64_t)view->layout.type_size : type->basic_size;
+}
 /* Bytes of an object without the headers before it, 0 if that cannot be; `left` are there. */
 uint64_t body_size(struct view *view, const struct type *type, const uint8_t *object, uint64_t left);
 /* Whether the collector has a header before it: types written in C have none, whatever `type` says. */
@@ -99,11 +126,28 @@ static inline const struct type *type_of(const struct view *view, uint32_t objec
 	return &view->types[view->type_of[object]];
 }
 
+/* The next object lies at an address, in ascending order; only number 0 is in no piece. -ENOMEM. */
+int place_object(struct view *view, const struct image_piece *piece, uint64_t address);
+/* Makes the page that an object lies on the last one. */
+void turn_page(struct object_pages *pages, uint32_t object);
+
+static inline uint64_t address_of(const struct view *view, uint32_t object)
+{
+	struct object_pages *pages = view->pages;
+
+	if (object - pages->from >= pages->to - pages->from)
+		turn_page(pages, object);
+	return pages->start + (uint64_t)pages->slots[object - pages->from] * 8;
+}
+
 /* ob_size */
 static inline int64_t items_of(const struct view *view, const uint8_t *object)
 {
 	return (int64_t)word_of(object, (uint64_t)view->layout.head);
 }
+
+/* 3.11+: slots that the frame of a code object has: locals, and its stack. */
+uint64_t frame_slots(struct view *view, uint64_t code);
 
 /* A table of keys of a dict. */
 struct keys {
@@ -114,8 +158,37 @@ struct keys {
 	uint64_t size;     /* of the table */
 };
 bool keys_read(const struct view *view, uint64_t address, struct keys *ret);
+/* That of a dict. While one is made larger, its entries are not counted: then as many as the dict has. */
+bool keys_of_dict(const struct view *view, const uint8_t *object, struct keys *ret);
 
-/* The size of the block in use of pymalloc's or malloc's that begins at an address; 0: none does that is known. */
-uint64_t block_size(const struct view *view, uint64_t address);
+/* The size of the block in use of pymalloc's or malloc's that begins at an address; 0: none does that is known. *ret_usable, if
+ * it is wanted: how much of it is whoever's it is. */
+uint64_t block_size(const struct view *view, uint64_t address, uint64_t *ret_usable);
+/* Whether an object begins in a block of so many bytes, behind the headers that one can have. */
+bool block_has_object(const struct view *view, uint64_t address, uint64_t usable);
+
+/* How many bytes an array or an ndarray itself says that its data have; 0: none that are its own. */
+uint64_t data_size(const struct view *view, const struct type *type, const uint8_t *object);
+
+/* Notes a container of which not all was there that it counts: it was being resized, or only looks so. */
+void torn_note(struct view *view, uint64_t address, uint64_t counted, uint64_t there);
+/* Whether one of those is another one by now, in a process that goes on. */
+bool torn_is_other_now(struct view *view);
+
+/* Which blocks of a pool of pymalloc's are free. */
+struct pool_map {
+	uint64_t start, end; /* of its blocks; end is that of the pool */
+	uint32_t size;       /* of a block */
+	uint64_t free[32];   /* a bit for each */
+};
+/* False: there is no pool at the address; `end` is where the next could be. */
+bool pool_map(const struct view *view, uint64_t address, struct pool_map *ret);
+
+static inline bool pool_has_free(const struct pool_map *map, uint64_t address)
+{
+	uint64_t number = (address - map->start) / map->size;
+
+	return address >= map->start && number < 64 * sizeof(map->free) / sizeof(map->free[0]) && (map->free[number / 64] >> number % 64 & 1);
+}
 
 #endif

@@ -7,6 +7,7 @@
 
 #include "pyleak/cleanup.h"
 #include "pyleak/memory.h"
+#include "pyleak/page.h"
 #include "pyleak/units.h"
 
 #define CARRIER_HOLD_NSEC PL_NSEC_PER_MSEC
@@ -144,6 +145,7 @@ static int run(struct carrier *carrier, const struct pl_probe *probe, struct pl_
 		errand->count = count;
 		/* Whatever page was left writable then belongs to nobody, or is protected already. */
 		errand->page = 0;
+		errand->page_bytes = (uint32_t)pl_page_size();
 		code = carrier_write(carrier, place, errand, size);
 		if (code == 0)
 			code = carrier_hold(carrier, NULL);
@@ -180,10 +182,10 @@ int carrier_run(struct carrier *carrier, const struct pl_probe *probe, struct pl
 		for (; done + taken < count && taken < PL_PROBE_ERRAND_ROWS; taken++) {
 			const struct pl_probe_errand_row *row = &rows[done + taken];
 
-			if (row->kind == PL_PROBE_ERRAND_PROTECTED && row->address / 4096 != page) {
+			if (row->kind == PL_PROBE_ERRAND_PROTECTED && pl_kernel_page_start(row->address) != page) {
 				if (++pages > PROTECTED_AT_ONCE)
 					break;
-				page = row->address / 4096;
+				page = pl_kernel_page_start(row->address);
 			}
 			errand->rows[taken] = *row;
 			errand->rows[taken].result = PL_PROBE_ERRAND_UNTRIED;

@@ -7,11 +7,15 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "pyleak/cleanup.h"
 #include "pyleak/hook.h"
 #include "pyleak/process.h"
+#include "pyleak/units.h"
+
+#define CLAIM_PAUSE_NSEC (20 * PL_NSEC_PER_MSEC)
 
 /*
  * A lock on the process's own /proc/PID/mem: it needs no file of ours, ends with its holder, and cannot mean a later
@@ -88,6 +92,17 @@ static int claim(pid_t pid, bool by_force)
 int pl_probe_claim(pid_t pid)
 {
 	return claim(pid, false);
+}
+
+int pl_probe_claim_within(pid_t pid, int64_t patience_ns)
+{
+	const struct timespec pause = {.tv_nsec = CLAIM_PAUSE_NSEC};
+	const int64_t give_up = pl_now_ns() + patience_ns;
+	int code;
+
+	while ((code = claim(pid, false)) == -EBUSY && pl_now_ns() < give_up)
+		(void)nanosleep(&pause, NULL);
+	return code;
 }
 
 int pl_probe_claim_by_force(pid_t pid)

@@ -6,6 +6,7 @@
 #include "copies.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/memory.h"
+#include "pyleak/page.h"
 #include "pyleak/resident.h"
 
 #define COPIES_MAX 1024
@@ -100,15 +101,15 @@ static int check_word(const struct wanted *wanted, uint64_t address, uint64_t wo
 	return low < wanted->count && wanted->entries[low].entry == word ? add(copies, address, wanted->entries[low].hook) : 0;
 }
 
-enum { PAGE = 4096, PIECE_PAGES = 64, NEAR = 32, RUNS = 256 };
+enum { PIECE_PAGES = 64, NEAR = 32, RUNS = 256 };
 
 static int read_pages(const struct wanted *wanted, uint64_t at, size_t count, struct pl_copies *copies)
 {
-	uint64_t words[PIECE_PAGES * PAGE / 8];
+	uint64_t words[PIECE_PAGES * PL_PAGE / 8];
 
 	while (count) {
 		size_t part = count < PIECE_PAGES ? count : PIECE_PAGES;
-		ssize_t got = pl_memory_read_some(wanted->probe->pid, at, words, part * PAGE);
+		ssize_t got = pl_memory_read_some(wanted->probe->pid, at, words, part * PL_PAGE);
 
 		for (ssize_t i = 0; i < got / 8; i++) {
 			int code = check_word(wanted, at + 8 * (uint64_t)i, words[i], copies);
@@ -116,7 +117,7 @@ static int read_pages(const struct wanted *wanted, uint64_t at, size_t count, st
 			if (code < 0)
 				return code;
 		}
-		at += part * PAGE;
+		at += part * PL_PAGE;
 		count -= part;
 	}
 	return 0;
@@ -144,7 +145,7 @@ static int scan_map(const struct wanted *wanted, const struct pl_map *map, int p
 			if (*budget < size)
 				return -EFBIG;
 			*budget -= size;
-			code = read_pages(wanted, runs[i].start, size / PAGE, copies);
+			code = read_pages(wanted, runs[i].start, size / PL_PAGE, copies);
 			if (code < 0)
 				return code;
 		}

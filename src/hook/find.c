@@ -6,12 +6,12 @@
 #include "pyleak/hook.h"
 #include "pyleak/memory.h"
 
-enum { INSIDE_WORDS_MAX = 16 };
+enum { INSIDE_WORDS_MAX = 16, RESERVED_MAX = 16 << 20 };
 
-static bool is_probe_place(uint64_t address)
+static bool is_probe_place(struct pl_probe_places places, uint64_t address)
 {
-	return address >= PL_PROBE_BASE && (address - PL_PROBE_BASE) % PL_PROBE_STRIDE == 0 &&
-	       (address - PL_PROBE_BASE) / PL_PROBE_STRIDE < PL_PROBE_PLACES;
+	return address >= places.base && (address - places.base) % PL_PROBE_STRIDE == 0 &&
+	       (address - places.base) / PL_PROBE_STRIDE < places.count;
 }
 
 /* Mappings without a gap from map[i] on belong together: code, data, and what an engine adds. */
@@ -22,6 +22,11 @@ static uint64_t extent(const struct pl_maps *maps, size_t i)
 	for (size_t next = i + 1; next < maps->count && maps->items[next].start == end && !maps->items[next].inode; next++)
 		end = maps->items[next].end;
 	return end - maps->items[i].start;
+}
+
+static bool is_own(const struct pl_map *map)
+{
+	return !map->inode && !(map->flags & PL_MAP_SHARED);
 }
 
 static void find_tables(struct pl_probe *probe, const struct pl_maps *maps)
@@ -90,6 +95,16 @@ static int read_header(struct pl_probe *probe)
 	return 0;
 }
 
+/* In a process that locks what it maps a probe is mapped without access at first (pages.c), and its pyleak died then: of the
+ * size of a probe, since whatever else reserves addresses takes more of them. */
+static bool is_without_access(const struct pl_map *map, struct pl_probe *probe)
+{
+	if (map->flags & (PL_MAP_READ | PL_MAP_WRITE | PL_MAP_EXEC) || probe->mapped_size > RESERVED_MAX)
+		return false;
+	probe->header = (struct pl_probe_header){0};
+	return true;
+}
+
 void pl_probe_free(struct pl_probe *probe)
 {
 	free(probe->words);
@@ -98,24 +113,41 @@ void pl_probe_free(struct pl_probe *probe)
 
 int pl_probe_find(pid_t pid, struct pl_probe *ret)
 {
+	struct pl_probe_places places;
 	struct pl_maps maps;
 	int code = pl_maps_read(pid, &maps);
 
 	*ret = (struct pl_probe){.pid = pid};
 	if (code < 0)
 		goto out;
+	places = pl_probe_places(&maps);
 	code = -ENOENT;
 	for (size_t i = 0; i < maps.count; i++) {
 		const struct pl_map *map = &maps.items[i];
 
-		if (!is_probe_place(map->start) || map->inode || (map->flags & PL_MAP_SHARED))
+		if (!is_probe_place(places, map->start) || !is_own(map))
 			continue;
 		*ret = (struct pl_probe){.pid = pid, .base = map->start, .mapped_size = extent(&maps, i)};
 		find_tables(ret, &maps);
 		code = read_header(ret);
+		if (code == -EFAULT && is_without_access(map, ret))
+			code = 0;
 		if (code != -ENOENT)
 			break;
 		pl_probe_free(ret);
+	}
+	/* A thread that carried a call of a dead pyleak may have mapped the tables after the rest was removed. */
+	for (uint64_t i = 0; code == -ENOENT && i < places.count; i++) {
+		struct pl_probe late = {.pid = pid, .base = places.base + i * PL_PROBE_STRIDE};
+		const struct pl_map *map = pl_maps_find(&maps, pl_probe_tables_place(late.base));
+
+		if (!map || !is_own(map))
+			continue;
+		find_tables(&late, &maps);
+		if (late.tables) {
+			*ret = late;
+			code = 0;
+		}
 	}
 out:
 	pl_maps_free(&maps);
@@ -142,7 +174,7 @@ int pl_probe_disarm(const struct pl_probe *probe)
 
 bool pl_probe_is_kept(const struct pl_probe *probe)
 {
-	uint32_t armed = 0;
+	uint8_t armed = 0; /* the rest of the word is the engine's, and may be written when it is disarmed */
 
 	/* Arming comes after the last word: an armed probe is a complete one. */
 	return probe->filled && probe->header.kept && probe->header.armed_address &&

@@ -17,6 +17,7 @@
 #include "pyleak/units.h"
 
 #define DEATH_PATIENCE_NSEC PL_NSEC_PER_SEC
+#define CLAIM_PATIENCE_NSEC (3 * PL_NSEC_PER_SEC)
 #define CHARGES_MANY 64
 #define LOOKS 4 /* after 20, 60, 180 and 540 ms more */
 #define FAILURES 8 /* each half a second after the last; then every so often: */
@@ -65,6 +66,24 @@ static bool is_there(const struct charge *charge)
 	return pl_process_start_time(charge->pid, &now) == 0 && now == charge->start_time;
 }
 
+/* Whether something of ours is in the process that should not be. */
+static bool is_left(const struct charge *charge)
+{
+	struct pl_probe probe = {0};
+	bool left = is_there(charge) && pl_probe_find(charge->pid, &probe) == 0 && !pl_probe_is_kept(&probe);
+
+	pl_probe_free(&probe);
+	return left;
+}
+
+/* Held until the end. Whoever plants has found what was left, or will; whoever only reads a kept probe lets go of it soon. */
+static bool claim(const struct charge *charge)
+{
+	if (pl_probe_claim(charge->pid) == 0 || charge->by_force)
+		return true;
+	return pl_probe_claim_within(charge->pid, CLAIM_PATIENCE_NSEC) == 0 && is_left(charge);
+}
+
 /* Removes what was left in one process. */
 static void clean(const struct charge *charge)
 {
@@ -72,8 +91,7 @@ static void clean(const struct charge *charge)
 	pid_t pid = charge->pid;
 	bool found;
 
-	/* Held until the end. Whoever has it has found what was left, or will. */
-	if (pl_probe_claim(pid) < 0 && !charge->by_force)
+	if (!claim(charge))
 		return;
 	/* A thread that carries a call of the dead pyleak's makes it when it is given a processor: a
 	 * mapping may yet appear. And where a processor is rare, a dying pyleak takes its time to let go. */
@@ -185,7 +203,7 @@ static void leave_terminal(int keep_fd)
 			(void)dup2(null_fd, fd);
 	close_others(3, (unsigned int)keep_fd - 1);
 	close_others((unsigned int)keep_fd + 1, UINT_MAX);
-	(void)prctl(PR_SET_NAME, "pyleak-guardian");
+	(void)prctl(PR_SET_NAME, PL_GUARDIAN_NAME);
 	if (chdir("/") < 0)
 		return; /* its folder's file system stays busy meanwhile: no more */
 }
@@ -279,16 +297,6 @@ int pl_guardian_add(pid_t pid, uint64_t start_time)
 	if (code == 0)
 		note_given(&charge);
 	return code;
-}
-
-/* Whether something of ours is in the process that should not be. */
-static bool is_left(const struct charge *charge)
-{
-	struct pl_probe probe = {0};
-	bool left = is_there(charge) && pl_probe_find(charge->pid, &probe) == 0 && !pl_probe_is_kept(&probe);
-
-	pl_probe_free(&probe);
-	return left;
 }
 
 void pl_guardian_dismiss(void)

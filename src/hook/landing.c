@@ -71,7 +71,7 @@ static bool is_sound(const uint8_t *page, struct pl_landing *landing)
 
 static int look_at(pid_t pid, const struct pl_maps *maps, uint64_t base, struct pl_landing *ret, enum look *ret_look)
 {
-	uint8_t page[PL_LANDING_WORDS];
+	uint8_t page[PL_LANDING_FILLED];
 	bool whole;
 	int code;
 
@@ -94,6 +94,11 @@ static int look_at(pid_t pid, const struct pl_maps *maps, uint64_t base, struct 
 	return 0;
 }
 
+static uint64_t place_at(const struct pl_maps *maps, unsigned int i)
+{
+	return (pl_maps_end(maps) > PL_LANDING_BASE ? PL_LANDING_BASE : PL_LANDING_LOW_BASE) + i * (uint64_t)PL_LANDING_STRIDE;
+}
+
 int pl_landing_find(pid_t pid, const struct pl_maps *maps, struct pl_landing *ret)
 {
 	struct pl_landing place = {0};
@@ -102,7 +107,7 @@ int pl_landing_find(pid_t pid, const struct pl_maps *maps, struct pl_landing *re
 	for (unsigned int i = 0; code == 0 && i < PL_LANDING_PLACES; i++) {
 		enum look look;
 
-		code = look_at(pid, maps, PL_LANDING_BASE + (uint64_t)i * PL_LANDING_STRIDE, ret, &look);
+		code = look_at(pid, maps, place_at(maps, i), ret, &look);
 		ret->mapped = code == 0 && look == FILLED;
 		if (ret->mapped)
 			return 0;
@@ -120,7 +125,7 @@ uint64_t pl_landing_present(pid_t pid)
 	int code = pl_maps_read(pid, &maps);
 
 	for (unsigned int i = 0; code == 0 && !found && i < PL_LANDING_PLACES; i++) {
-		uint64_t base = PL_LANDING_BASE + (uint64_t)i * PL_LANDING_STRIDE;
+		uint64_t base = place_at(&maps, i);
 		const struct pl_map *map = pl_maps_find(&maps, base);
 
 		found = map && map->start == base && !map->inode ? base : 0;

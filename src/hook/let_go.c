@@ -216,6 +216,8 @@ static enum outside look_at_thread(struct removal *removal, const struct questio
 	/* Who waits uninterruptibly could not be stopped. */
 	if (outside != OUTSIDE_UNKNOWN || asleep.state == 'D')
 		return outside;
+	if (pl_thread_is_kernels(pid, tid))
+		return OUTSIDE_YES;
 	return hold_and_look(removal, question, pid, tid);
 }
 
@@ -243,8 +245,10 @@ static int see_all(struct removal *removal, const struct question *question)
 		/* Threads that were born since the list was made began outside. */
 		if (code < 0 || !left)
 			return code;
-		if (pl_now_ns() >= removal->give_up)
+		if (pl_now_ns() >= removal->give_up) {
+			pl_log_debug("%zu threads of process %d were not seen outside of the probe", left, (int)removal->probe->pid);
 			return -EAGAIN;
+		}
 		sleep_ns(pause);
 		pause = 2 * pause < PAUSE_NSEC_MAX ? 2 * pause : PAUSE_NSEC_MAX;
 	}
@@ -259,8 +263,11 @@ static int see_all_outside(struct removal *removal)
 		return code;
 	/* Nobody is about to enter a deallocator; once no object is in one either, nobody will be led back. */
 	while (!pl_probe_is_empty(removal->probe, removal->probe->pid)) {
-		if (pl_now_ns() >= removal->give_up)
+		if (pl_now_ns() >= removal->give_up) {
+			pl_log_debug("objects of process %d are on their way through a deallocator of the probe",
+				(int)removal->probe->pid);
 			return -EAGAIN;
+		}
 		sleep_ns(PAUSE_NSEC);
 	}
 	return see_all(removal, &question);
@@ -409,9 +416,9 @@ static int prove(struct removal *removal)
 	return code == 0 && ours ? -EACCES : code;
 }
 
-int pl_probe_let_go(struct carrier *carrier, const struct pl_probe *probe, int64_t patience_ns, struct pl_error *err)
+static int let_go(struct carrier *carrier, const struct pl_probe *probe, int64_t give_up)
 {
-	struct removal removal = {.carrier = carrier, .probe = probe, .give_up = pl_now_ns() + patience_ns};
+	struct removal removal = {.carrier = carrier, .probe = probe, .give_up = give_up};
 	int code = 0;
 
 	if (probe->filled)
@@ -424,6 +431,26 @@ int pl_probe_let_go(struct carrier *carrier, const struct pl_probe *probe, int64
 		code = unmap(&removal);
 	(void)carrier_rest(carrier);
 	free(removal.seen.items);
+	return code;
+}
+
+/* A thread that carried a call of a dead pyleak may have made it since the probe was found: the last but one unmaps the
+ * tables. What is there then is let go anew. */
+int pl_probe_let_go(struct carrier *carrier, const struct pl_probe *probe, int64_t patience_ns, struct pl_error *err)
+{
+	const int64_t give_up = pl_now_ns() + patience_ns;
+	int code = let_go(carrier, probe, give_up);
+
+	if (code == -EFAULT || code == -ENOMEM) {
+		struct pl_probe now = {0};
+		int found = pl_probe_find(probe->pid, &now);
+
+		if (found == -ENOENT)
+			code = 0;
+		else if (found == 0 && now.base == probe->base && now.tables != probe->tables)
+			code = let_go(carrier, &now, give_up);
+		pl_probe_free(&now);
+	}
 	return pl_probe_explain_left(probe->pid, code, err);
 }
 

@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
+#include "pyleak/page.h"
 #include "pyleak/process.h"
 
 #ifndef MAP_FIXED_NOREPLACE
@@ -13,13 +14,12 @@
 #ifndef MADV_WIPEONFORK
 #define MADV_WIPEONFORK 18
 #endif
-enum { PAGE = 4096 };
 
 uint64_t pl_pages_data_offset(const struct pl_probe_plan *plan)
 {
 	uint64_t words = plan->word_capacity * sizeof(struct pl_probe_hook);
 
-	return plan->code_size + ((words + PAGE - 1) & ~(uint64_t)(PAGE - 1));
+	return plan->code_size + pl_page_max_end(words);
 }
 
 int pl_pages_call(struct pl_remote *remote, long number, const uint64_t arguments[6], int64_t *ret_result)
@@ -65,16 +65,17 @@ static int map_at(struct pl_remote *remote, uint64_t address, uint64_t size, int
  * mm/mmap.c, mm/mlock.c. mremap() keeps what munlock() has made of it, where mmap() would lock anew. */
 static int map_unlocked(struct pl_remote *remote, uint64_t address, uint64_t size, int protection, int flags)
 {
-	int code = map_at(remote, address, PAGE, PROT_NONE, flags);
+	const uint64_t page = pl_page_size();
+	int code = map_at(remote, address, page, PROT_NONE, flags);
 
 	if (code < 0)
 		return code;
-	code = pl_pages_call(remote, SYS_munlock, (const uint64_t[6]){address, PAGE, 0, 0, 0, 0}, NULL);
+	code = pl_pages_call(remote, SYS_munlock, (const uint64_t[6]){address, page, 0, 0, 0, 0}, NULL);
 	if (code == 0)
-		code = pl_pages_call(remote, SYS_mremap, (const uint64_t[6]){address, PAGE, size, 0, 0, 0}, NULL);
+		code = pl_pages_call(remote, SYS_mremap, (const uint64_t[6]){address, page, size, 0, 0, 0}, NULL);
 	if (code < 0) {
 		/* -ENOMEM also says that somebody has mapped behind that page: what is there is not ours to unmap. */
-		(void)unmap(remote, address, PAGE);
+		(void)unmap(remote, address, page);
 		return code == -ENOMEM ? -EEXIST : code;
 	}
 	return pl_pages_call(remote, SYS_mprotect, (const uint64_t[6]){address, size, (uint64_t)protection, 0, 0, 0}, NULL);
@@ -102,21 +103,31 @@ static int map_tables(struct pl_remote *remote, pid_t tid, struct pl_probe *prob
 int pl_pages_map(struct pl_remote *remote, pid_t tid, struct pl_probe *probe, const struct pl_probe_plan *plan)
 {
 	uint64_t base = probe->base, data = base + pl_pages_data_offset(plan);
+	/* Locked whole, it could leave too little of the limit for the landing page. Who has locked nothing yet may do so from
+	 * now on: that shows only when we map. */
+	bool unlocked = pl_process_locked(tid);
 	/* All of it executable and unwritable first, then the data over its end: never both. */
-	int code = map_at(remote, base, pl_pages_data_offset(plan) + plan->data_size, PROT_READ | PROT_EXEC, 0);
+	int code = (unlocked ? map_unlocked : map_at)(
+		remote, base, pl_pages_data_offset(plan) + plan->data_size, PROT_READ | PROT_EXEC, 0);
 
-	/* More than it may lock. */
-	if (code == -EAGAIN)
+	if (code == -EAGAIN && !unlocked) {
+		unlocked = true;
 		code = map_unlocked(remote, base, pl_pages_data_offset(plan) + plan->data_size, PROT_READ | PROT_EXEC, 0);
+	}
 	if (code == -EEXIST)
 		probe->mapped_size = probe->tables = 0;
 	if (code < 0)
 		return code;
 	if (plan->data_size) {
-		code = pl_pages_call(remote, SYS_mmap,
-			(const uint64_t[6]){data, plan->data_size, PROT_READ | PROT_WRITE,
-				MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, (uint64_t)-1, 0},
-			NULL);
+		/* Mapped anew it would be locked anew. */
+		if (unlocked)
+			code = pl_pages_call(remote, SYS_mprotect,
+				(const uint64_t[6]){data, plan->data_size, PROT_READ | PROT_WRITE, 0, 0, 0}, NULL);
+		else
+			code = pl_pages_call(remote, SYS_mmap,
+				(const uint64_t[6]){data, plan->data_size, PROT_READ | PROT_WRITE,
+					MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, (uint64_t)-1, 0},
+				NULL);
 		if (code < 0)
 			return code;
 		(void)advise(remote, data, plan->data_size, MADV_WIPEONFORK);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "pyleak/cleanup.h"
+#include "pyleak/page.h"
 #include "pyleak/process.h"
 
 enum {
@@ -41,12 +42,12 @@ static struct pl_range inner(const struct pl_probe *probe)
 	struct pl_range range = {probe->tables, probe->tables + probe->tables_mapped_size};
 
 	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
-		uint64_t page = pl_page_start(words[i]);
+		uint64_t page = words[i] & ~(uint64_t)(PL_PAGE_MAX - 1);
 
 		if (page < range.start || page >= range.end)
 			continue;
 		if (page - range.start < range.end - page)
-			range.start = page + PL_PAGE;
+			range.start = page + PL_PAGE_MAX;
 		else
 			range.end = page;
 	}

@@ -26,8 +26,10 @@ static bool is_free(const struct pl_maps *maps, uint64_t start, uint64_t size)
 
 uint64_t pl_probe_place(const struct pl_maps *maps, uint64_t size, uint64_t tables_size)
 {
-	for (unsigned int i = 0; i < PL_PROBE_PLACES; i++) {
-		uint64_t base = PL_PROBE_BASE + (uint64_t)i * PL_PROBE_STRIDE;
+	const struct pl_probe_places places = pl_probe_places(maps);
+
+	for (unsigned int i = 0; i < places.count; i++) {
+		uint64_t base = places.base + (uint64_t)i * PL_PROBE_STRIDE;
 
 		if (is_free(maps, base, size) && is_free(maps, pl_probe_tables_place(base), tables_size))
 			return base;

@@ -19,8 +19,10 @@
  * seen outside stays there, and a new one begins there. One that sleeps in a system call is not even stopped: where it
  * will go on, and on which stack, the kernel says; that it has not run while its stack was read, the number of its
  * switches does. What it has in the registers that calls preserve is not known, and need not be: between the load of a
- * hooked word and the call through it, code makes no other call (a word that is loaded as a value leads elsewhere), so
- * that who is in a system call holds no such address. It may in a page fault: there it is held to be looked at.
+ * hooked word and the call through it, code makes no other call, so that who is in a system call holds no such address. (A
+ * word that is loaded as a value leads elsewhere, and so does a type's tp_dealloc: subtype_dealloc() has that of the base in
+ * hand while attributes are let go of. test_free_lists.py: test_a_deallocator_that_was_loaded.) It may in a page fault:
+ * there it is held to be looked at.
  *
  * Return addresses are not looked for on stacks: dead slots would never let it come to rest. The
  * probe itself counts who will return into it, or leaves a mark on the stack that names its own

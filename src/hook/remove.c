@@ -220,6 +220,9 @@ static int remove_once(struct pl_tracee *tracee, const struct pl_probe *probe, s
 	int foreign = 0;
 	int code = pl_maps_read(tracee->threads[0].tid, &maps);
 
+	/* A thread that carried the last call of a dead pyleak has made it since the probe was found. */
+	if (code == 0 && probe->filled && !pl_maps_find(&maps, probe->base))
+		goto out;
 	if (code == 0 && probe->filled) {
 		code = pl_copies_find(probe, &maps, &copies);
 		if (code == 0)
@@ -248,6 +251,7 @@ proven:
 	} else if (code == 0) {
 		code = unmap(tracee, probe, &maps, err);
 	}
+out:
 	pl_copies_free(&copies);
 	pl_maps_free(&maps);
 	return code;

@@ -58,6 +58,22 @@ void live_sparkline(const double *values, size_t count, size_t width, bool utf8,
 	}
 }
 
+double live_round_up(double size)
+{
+	static const double steps[] = {1, 1.5, 2, 3, 4, 5, 6, 8};
+	double unit = 1, ten = 1;
+
+	/* As pl_format_size() chooses it. */
+	while (size >= 10 * 1024 * unit)
+		unit *= 1024;
+	while (size > 8 * ten * unit)
+		ten *= 10;
+	for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++)
+		if (steps[i] * ten * unit >= size)
+			return steps[i] * ten > 10 * 1024 ? 10 * 1024 * unit : steps[i] * ten * unit;
+	return size;
+}
+
 void live_chart_line(
 	const double *values, size_t count, size_t width, double top, int height, int line, bool utf8, char *text)
 {

@@ -14,6 +14,9 @@ size_t live_columns(const double *values, size_t count, size_t width, double ret
 /* One line: the lowest value is the lowest mark. A mark for each value, where there is room for all. Text for live_chart_bytes(width). */
 void live_sparkline(const double *values, size_t count, size_t width, bool utf8, char *text);
 
+/* The next larger size that pl_format_size() prints as a round one: for an axis. */
+double live_round_up(double size);
+
 /* One line of `height` of a bar chart from 0 to top; line 0 is the uppermost. */
 void live_chart_line(const double *values, size_t count, size_t width, double top, int height, int line, bool utf8,
 		     char *text);

@@ -11,6 +11,7 @@
 #include "pyleak/units.h"
 
 enum { CALLERS_SHOWN = 3 };
+#define SLOW_PER_SECOND 10.0
 #define COUNT_MAX 99999999 /* what fits its column */
 
 void live_format_age(int64_t ns, char text[LIVE_CELL_MAX])
@@ -49,7 +50,7 @@ static enum live_style size(const struct live_model *model, const struct pl_row 
 static enum live_style size_change(const struct live_model *model, const struct pl_row *row, char text[LIVE_CELL_MAX])
 {
 	if (model->window_ns && row->size_diff)
-		pl_format_size(row->size_diff, true, text);
+		pl_format_size_like(row->size_diff, true, row->size, text);
 	else
 		(void)snprintf(text, LIVE_CELL_MAX, "%s", model->window_ns ? "0 B" : "");
 	return style_of_change(row->size_diff);
@@ -77,14 +78,19 @@ static enum live_style average(const struct live_model *model, const struct pl_r
 	return LIVE_PLAIN;
 }
 
-/* Windows have different lengths: so, bytes in each second. */
+/* Windows have different lengths: so, bytes in each second, and what is slow in each hour. */
 static enum live_style churn(const struct live_model *model, const struct pl_row *row, char text[LIVE_CELL_MAX])
 {
 	int64_t since = live_model_shown(model)->taken_ns - model->facts.recording.since_ns;
 	double seconds = (double)(model->window_ns ? model->window_ns : since) / PL_NSEC_PER_SEC;
 	double rate = seconds > 0 ? (double)row->window.allocated_size / seconds : 0;
 
-	pl_format_size(rate < 1e18 ? (int64_t)rate : INT64_MAX, false, text);
+	if (rate > 0 && rate < SLOW_PER_SECOND) {
+		pl_format_size((int64_t)(rate * 3600), false, text);
+		(void)strcat(text, "/h");
+	} else {
+		pl_format_size(rate < 1e18 ? (int64_t)rate : INT64_MAX, false, text);
+	}
 	return LIVE_PLAIN;
 }
 
@@ -114,6 +120,16 @@ char *live_source(const struct live_model *model, const char *filename, int line
 		model->state.source_pid ? pl_source_line(model->state.source_pid, filename, line) : NULL;
 
 	return source ? pl_printable(source) : NULL;
+}
+
+int live_line(const struct live_model *model, const struct pl_row *row)
+{
+	int found = 0;
+
+	/* A function's row is of all its lines: it is shown where it begins. */
+	if (model->group_by == PL_GROUP_FUNCTION && model->state.source_pid)
+		found = pl_source_definition(model->state.source_pid, row->filename, row->function, row->line);
+	return found ? found : row->line;
 }
 
 /* "main.py:12 > views.py:7 > ": who called, without which the rows of one line look the same. */
@@ -152,7 +168,7 @@ char *live_format_place(const struct live_model *model, const struct pl_row *row
 	if (model->group_by == PL_GROUP_FILE)
 		length = asprintf(&place, "%s%s", filename, process);
 	else if (model->group_by == PL_GROUP_FUNCTION && function)
-		length = asprintf(&place, "%s:%d (%s)%s", filename, row->line, function, process);
+		length = asprintf(&place, "%s:%d (%s)%s", filename, live_line(model, row), function, process);
 	else
 		length = asprintf(&place, "%s%s:%d%s", callers ? callers : "", filename, row->line, process);
 	return length < 0 ? NULL : place;

@@ -22,6 +22,8 @@ void live_format_age(int64_t ns, char text[LIVE_CELL_MAX]);
 /* "app.py:29", "app.py" or "app.py:29 (parse)", by what the row is, and of which process; printable. The caller frees it; NULL: out of memory. */
 char *live_format_place(const struct live_model *model, const struct pl_row *row);
 
+/* The line that a row is shown by: by function, where that begins. */
+int live_line(const struct live_model *model, const struct pl_row *row);
 /* A line of source, printable; NULL: it cannot be had. The caller frees it. */
 char *live_source(const struct live_model *model, const char *filename, int line);
 

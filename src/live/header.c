@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 
 #include "chart.h"
@@ -9,6 +10,7 @@
 #include "pyleak/report.h"
 #include "pyleak/units.h"
 
+#define SLOW_PER_MINUTE 10240.0
 enum { SPARKLINE_MAX = 40, SPARKLINE_FROM_WIDTH = 72 };
 
 static void put_size(struct live_line *line, unsigned int style, int64_t bytes, bool sign)
@@ -19,17 +21,30 @@ static void put_size(struct live_line *line, unsigned int style, int64_t bytes, 
 	live_put(line, style, text);
 }
 
+/* In the unit of what it is a change of. */
+static void put_change(struct live_line *line, int64_t bytes, int64_t size)
+{
+	char text[PL_SIZE_TEXT];
+
+	pl_format_size_like(bytes, bytes != 0, size, text);
+	live_put(line, bytes > 0 ? LIVE_GREW : bytes < 0 ? LIVE_SHRANK : LIVE_PLAIN, text);
+}
+
+/* Of what is slow a minute would show nothing. */
+static void put_rate(struct live_line *line, double per_minute)
+{
+	bool slow = fabs(per_minute) < SLOW_PER_MINUTE;
+
+	put_size(line, LIVE_PLAIN, (int64_t)(slow ? 60 * per_minute : per_minute), true);
+	live_put(line, LIVE_PLAIN, slow ? "/h" : "/min");
+}
+
 static void put_duration(struct live_line *line, int64_t ns)
 {
 	char text[PL_SIZE_TEXT];
 
 	pl_format_duration(ns, text);
 	live_put(line, LIVE_PLAIN, text);
-}
-
-static void put_change(struct live_line *line, int64_t bytes)
-{
-	put_size(line, bytes > 0 ? LIVE_GREW : bytes < 0 ? LIVE_SHRANK : LIVE_PLAIN, bytes, true);
 }
 
 static void render_title(const struct live_model *model, struct live_line *line)
@@ -93,7 +108,7 @@ static void render_rss(const struct live_model *model, struct live_line *line)
 	put_size(line, LIVE_BOLD, (int64_t)now->rss, false);
 	if (model->facts.recording.rss) {
 		live_put(line, LIVE_PLAIN, ", ");
-		put_change(line, (int64_t)(now->rss - model->facts.recording.rss));
+		put_change(line, (int64_t)(now->rss - model->facts.recording.rss), (int64_t)now->rss);
 		live_put(line, LIVE_PLAIN, " since recording began");
 	}
 	for (size_t i = 0; i < model->history.count; i++)
@@ -113,12 +128,11 @@ static void render_tracked(const struct live_model *model, struct live_line *lin
 		double minutes = (double)model->window_ns / (60.0 * PL_NSEC_PER_SEC);
 
 		live_put(line, LIVE_PLAIN, ", ");
-		put_change(line, total->size_diff);
+		put_change(line, total->size_diff, total->size);
 		live_put(line, LIVE_PLAIN, model->baseline ? " since baseline, " : " in ");
 		put_duration(line, model->window_ns);
 		live_put(line, LIVE_PLAIN, ", ");
-		put_size(line, LIVE_PLAIN, (int64_t)((double)total->size_diff / minutes), true);
-		live_put(line, LIVE_PLAIN, "/min");
+		put_rate(line, (double)total->size_diff / minutes);
 	} else if (model->baseline) {
 		live_put(line, LIVE_PLAIN, ", the new baseline");
 	}
@@ -147,6 +161,10 @@ static void render_cost(const struct live_model *model, struct live_line *line)
 	if (window_ns > 0)
 		live_putf(line, LIVE_PLAIN, ", %.0f allocations/s",
 			(double)window->allocated_count * PL_NSEC_PER_SEC / (double)window_ns);
+	if (model->state.collector_off)
+		live_put(line, LIVE_GREW, ", GC off");
+	else if (model->state.collector_counted)
+		live_putf(line, LIVE_PLAIN, ", %" PRIu64 " full GC", model->state.full);
 	if (model->facts.recording.sample) {
 		live_put(line, LIVE_PLAIN, ", sampled by ");
 		put_size(line, LIVE_PLAIN, (int64_t)model->facts.recording.sample, false);

@@ -9,10 +9,11 @@ static const struct {
 } entries[] = {
 	{"\u2191 \u2193 k j", "select a row; PgUp, PgDn, Home, End too"},
 	{"Enter, \u2192", "open it: its history, and its traceback"},
+	{"h", "in an opened row: who keeps its live blocks; stops the process for a moment"},
 	{"Esc, \u2190, q", "back"},
 	{"s S, < >", "sort by the next column, or the one before"},
 	{"1 to 7", "sort by size, its change, count, its change, average, churn, age"},
-	{"g", "group by line, file, function, traceback; l, f, u and t directly"},
+	{"g", "group by line, file, function, caller, traceback (l f u c t)"},
 	{"/", "filter by file and function, as you type; Esc clears"},
 	{"b", "new baseline: changes are shown against now"},
 	{"w", "back to changes within a window (--interval)"},

@@ -76,6 +76,9 @@ static void open_row(struct live_model *model)
 	model->opened = *model->shown[model->selected];
 	model->traceback_top = LIVE_TRACEBACK_OPENED;
 	model->page = LIVE_PAGE_ROW;
+	model->held[0] = '\0';
+	model->held_wanted = false;
+	live_model_look_at_opened(model);
 }
 
 static void set_filter(struct live_model *model, const char *text)
@@ -181,6 +184,9 @@ static bool letter_in_rows(struct live_model *model, char letter)
 	case 'u':
 		group_by(model, PL_GROUP_FUNCTION);
 		break;
+	case 'c':
+		group_by(model, PL_GROUP_CALLER);
+		break;
 	case 't':
 		group_by(model, PL_GROUP_TRACEBACK);
 		break;
@@ -227,6 +233,17 @@ static bool key_in_rows(struct live_model *model, enum live_key key, const char 
 	return true;
 }
 
+/* Not twice for one row: the first answer is shown. */
+static void ask_who_holds(struct live_model *model)
+{
+	if (!model->options.holders) {
+		live_model_note(model, "who holds it is not known with this engine");
+		return;
+	}
+	model->held_wanted = true;
+	(void)snprintf(model->held, sizeof(model->held), "held by: the heap is copied, which stops the process for a moment");
+}
+
 /* Rendering keeps traceback_top within what there is. */
 static void key_in_row(struct live_model *model, enum live_key key, const char *text)
 {
@@ -234,6 +251,8 @@ static void key_in_row(struct live_model *model, enum live_key key, const char *
 	case LIVE_KEY_TEXT:
 		if (*text == 'q')
 			model->page = LIVE_PAGE_ROWS;
+		else if (*text == 'h')
+			ask_who_holds(model);
 		else if (*text == 'k')
 			model->traceback_top = less(model->traceback_top, 1);
 		else if (*text == 'j')

@@ -2,6 +2,7 @@
 #include "pyleak/live.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -90,6 +91,27 @@ bool pl_live_look(struct pl_live *live)
 	if (go_on && live->dirty)
 		draw(live);
 	return go_on;
+}
+
+bool pl_live_wants_held(struct pl_live *live, const struct pl_sites **ret_sites, struct pl_row *ret_row, enum pl_group *ret_group_by)
+{
+	const struct pl_row *row = live->model.held_wanted ? live_model_opened(&live->model) : NULL;
+
+	live->model.held_wanted = false;
+	if (!row)
+		return false;
+	*ret_sites = live_model_shown(&live->model)->sites;
+	*ret_row = *row;
+	*ret_group_by = live->model.group_by;
+	return true;
+}
+
+void pl_live_show_held(struct pl_live *live, const char *text)
+{
+	if (!live->model.held[0])
+		return; /* another row is opened by now, or none */
+	(void)snprintf(live->model.held, sizeof(live->model.held), "%s", text);
+	draw(live);
 }
 
 struct pl_history *pl_live_take_history(struct pl_live *live)

@@ -122,7 +122,12 @@ int live_model_update(struct live_model *model, struct pl_snapshot *now, const s
 	model->now = now;
 	slide(model, now->taken_ns);
 	model->state = *state;
-	return model->frozen ? 0 : live_model_compute(model);
+	if (model->frozen)
+		return 0;
+	code = live_model_compute(model);
+	if (code == 0 && model->page == LIVE_PAGE_ROW)
+		live_model_look_at_opened(model);
+	return code;
 }
 
 void live_model_note(struct live_model *model, const char *text)
@@ -237,4 +242,14 @@ void live_model_judge(const struct live_model *model, const struct pl_row *const
 	some.row_of_site = row_of_site;
 	if (pl_verdicts_make(model->windows, &some, count, ret_verdicts) < 0)
 		memset(ret_verdicts, 0, count * sizeof(*ret_verdicts));
+}
+
+void live_model_look_at_opened(struct live_model *model)
+{
+	const struct pl_row *row = live_model_opened(model);
+
+	model->opened_types = (struct pl_row_types){0};
+	if (row && model->options.look_at_row)
+		model->options.look_at_row(model->options.look_context, live_model_shown(model)->sites, row, model->group_by,
+			&model->opened_types);
 }

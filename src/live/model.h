@@ -32,7 +32,7 @@ enum live_key {
 	LIVE_KEY_ERASE,
 };
 
-enum { LIVE_RECENT_MAX = 12, LIVE_FILTER_MAX = 64, LIVE_NOTE_MAX = 512 };
+enum { LIVE_RECENT_MAX = 12, LIVE_FILTER_MAX = 64, LIVE_NOTE_MAX = 512, LIVE_HELD_MAX = 1024 };
 
 #define LIVE_TRACEBACK_END (SIZE_MAX / 2)
 /* As a row is opened: the end, where the line itself is, or on a low screen the top of the page. */
@@ -73,6 +73,9 @@ struct live_model {
 	size_t page_rows; /* as many were drawn */
 
 	struct pl_row opened;
+	struct pl_row_types opened_types;
+	bool held_wanted;          /* who keeps it was asked, and nobody has looked yet */
+	char held[LIVE_HELD_MAX];  /* what there is to say of that, in lines; "" : nobody asked */
 	/* Lines of its traceback, or on a low screen of its page, that were scrolled away; when drawn, no more than leave a
 	 * full page. */
 	size_t traceback_top;
@@ -98,6 +101,8 @@ void live_model_judge(const struct live_model *model, const struct pl_row *const
 		      struct pl_verdict *ret_verdicts);
 
 const struct pl_snapshot *live_model_shown(const struct live_model *model);
+/* Asks what the opened row consists of. */
+void live_model_look_at_opened(struct live_model *model);
 /* The opened row as it is now; NULL: nothing is left of it. */
 const struct pl_row *live_model_opened(const struct live_model *model);
 

@@ -27,16 +27,40 @@ static void render_filter(const struct live_model *model, struct live_screen *sc
 	screen->cursor_column = line && line->cells < line->width ? line->cells : screen->width - 1;
 }
 
+/* Of a library's line it is who called it that tells more. */
+static bool render_selected_caller(const struct live_model *model, const struct pl_row *row, struct live_line *line)
+{
+	const struct pl_frame *caller = model->group_by == PL_GROUP_TRACEBACK || model->group_by == PL_GROUP_CALLER ? NULL :
+		pl_row_caller(live_model_shown(model)->sites, row);
+	pl_autofree char *filename = caller ? pl_printable(caller->filename) : NULL;
+	pl_autofree char *source = caller ? live_source(model, caller->filename, caller->line) : NULL;
+	pl_autofree char *place = NULL;
+
+	if (!filename || asprintf(&place, "%s:%d", filename, caller->line) < 0) {
+		place = NULL; /* asprintf leaves it undefined */
+		return false;
+	}
+	live_put(line, LIVE_DIM, "called from ");
+	live_put_tail(line, LIVE_DIM, source ? line->width / 3 : live_line_left(line), place);
+	if (source)
+		live_putf(line, LIVE_PLAIN, ": %s", source);
+	return true;
+}
+
 /* What the rows above have no room for: the whole name, the function, the line itself. */
 static void render_selected(const struct live_model *model, const struct pl_row *row, struct live_line *line)
 {
 	pl_autofree char *place = live_format_place(model, row);
 	pl_autofree char *function = row->function ? pl_printable(row->function) : NULL;
-	pl_autofree char *source = live_source(model, row->filename, row->line);
+	pl_autofree char *source = live_source(model, row->filename, live_line(model, row));
 
 	if (!line || !place)
 		return;
 	line->width -= COUNTER_CELLS;
+	if (render_selected_caller(model, row, line)) {
+		line->width += COUNTER_CELLS;
+		return;
+	}
 	live_put_tail(line, LIVE_DIM, source ? line->width / 2 : live_line_left(line), place);
 	if (function && model->group_by != PL_GROUP_FUNCTION)
 		live_putf(line, LIVE_DIM, " in %s", function);

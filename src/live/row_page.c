@@ -13,6 +13,7 @@
 #include "pyleak/units.h"
 
 enum { LINE_CELLS = sizeof("\", line ") - 1 };
+enum { MARK_CELLS = 16 };
 enum { LABEL_CELLS = 10, CHART_HEIGHT_MAX = 8, CHART_FROM_LINES = 10, LOW_CHART_HEIGHT = 4 };
 /* Of the traceback, below which the whole page is scrolled; and of what stands above it, at most. */
 enum { FRAMES_LINES_MIN = 4, HEAD_LINES_MAX = 80 };
@@ -50,7 +51,7 @@ static int render_figures(const struct live_model *model, const struct pl_row *r
 		else
 			live_putf(line, LIVE_DIM, "%s%s=", line && line->cells ? ", " : "", names[i]);
 		live_put(line, style, text);
-		live_put(line, LIVE_PLAIN, change ? ")" : i == LIVE_COLUMN_COUNT - 2 ? "/s" : "");
+		live_put(line, LIVE_PLAIN, change ? ")" : i == LIVE_COLUMN_COUNT - 2 && !strchr(text, '/') ? "/s" : "");
 	}
 	return y;
 }
@@ -93,13 +94,46 @@ static int render_words(struct live_screen *screen, int y, unsigned int style, c
 	return y + 1;
 }
 
+/* Of a library's own thread, what it is; and what Python did meanwhile. */
+static int render_thread(const struct live_model *model, const struct pl_row *row, struct live_screen *screen, int y)
+{
+	struct pl_thread_texts texts = pl_thread_texts_of(live_model_shown(model)->sites, row);
+	pl_autofree char *thread = NULL, *meanwhile = NULL;
+
+	if (texts.thread && asprintf(&thread, "thread: %s", texts.thread) < 0)
+		thread = NULL;
+	if (texts.meanwhile && asprintf(&meanwhile, "meanwhile: %s", texts.meanwhile) < 0)
+		meanwhile = NULL;
+	pl_thread_texts_free(&texts);
+	if (thread)
+		y = render_words(screen, y, LIVE_PLAIN, thread);
+	return meanwhile ? render_words(screen, y, LIVE_PLAIN, meanwhile) : y;
+}
+
+/* Who called a library's line, or by caller what it called. */
+static int render_from(const struct live_model *model, const struct pl_row *row, struct live_screen *screen, int y)
+{
+	const struct pl_frame *frame;
+	pl_autofree char *text = pl_caller_text(
+		live_model_shown(model)->sites, row, model->group_by, model->facts.recording.frames, &frame);
+	pl_autofree char *source = text && frame ? live_source(model, frame->filename, frame->line) : NULL;
+
+	if (!text)
+		return y;
+	y = render_words(screen, y, LIVE_PLAIN, text);
+	if (source)
+		live_putf(live_screen_line(screen, y++), LIVE_ACCENT, "    %s", source);
+	return y;
+}
+
 static int render_cause(const struct live_model *model, const struct pl_row *row, bool steady, struct live_screen *screen, int y)
 {
-	const struct pl_cause_facts facts = pl_cause_facts_read(model->state.source_pid, model->facts.recording.python);
-	const struct pl_cause *cause =
-		pl_known_cause(live_model_shown(model)->sites, row->site, &facts, model->state.source_pid);
+	struct pl_cause_facts facts = pl_cause_facts_read(model->state.source_pid, model->facts.recording.python);
+	const struct pl_cause *cause;
 	pl_autofree char *title = NULL;
 
+	facts.types = &model->opened_types;
+	cause = pl_known_cause(live_model_shown(model)->sites, row->site, &facts, model->state.source_pid);
 	if (!cause)
 		return y;
 	if (asprintf(&title, "known cause%s: %s", steady ? "" : ", if this goes on", cause->cause) < 0) {
@@ -126,20 +160,78 @@ static int render_verdict(const struct live_model *model, const struct pl_row *r
 	return steady || early ? render_cause(model, row, steady, screen, y) : y;
 }
 
+static int render_types(const struct live_model *model, struct live_screen *screen, int y)
+{
+	char types[PL_ROW_TYPES_TEXT], text[PL_ROW_TYPES_TEXT + 16];
+
+	pl_row_types_text(&model->opened_types, types);
+	if (!*types)
+		return y;
+	(void)snprintf(text, sizeof(text), "live: %s", types);
+	return render_words(screen, y, LIVE_PLAIN, text);
+}
+
+/* Who keeps its live blocks, where the user asked. */
+static int render_held(const struct live_model *model, struct live_screen *screen, int y)
+{
+	pl_autofree char *copy = strdup(model->held);
+	char *rest = copy;
+	const char *line;
+
+	while (rest && (line = strsep(&rest, "\n")))
+		y = render_words(screen, y, LIVE_BOLD, line);
+	return y;
+}
+
 static int render_head(const struct live_model *model, const struct pl_row *row, struct live_screen *screen, int first)
 {
 	int y = render_figures(model, row, screen, first);
 
 	y = render_caller(model, row, screen, y);
+	y = render_thread(model, row, screen, y);
+	y = render_from(model, row, screen, y);
+	y = render_types(model, screen, y);
+	y = render_held(model, screen, y);
 	return render_verdict(model, row, screen, y);
 }
 
-static void put_ago(struct live_line *line, int64_t ns)
+/* So that there are at most so many marks in a span. */
+static int64_t round_step(int64_t span_ns, int64_t marks)
 {
+	static const int seconds[] = {
+		1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400};
+	int64_t step = 0;
+
+	for (size_t i = 0; i < sizeof(seconds) / sizeof(seconds[0]); i++) {
+		step = seconds[i] * PL_NSEC_PER_SEC;
+		if (span_ns / step <= marks)
+			return step;
+	}
+	while (span_ns / step > marks)
+		step *= 2;
+	return step;
+}
+
+/* Round times, from the oldest on: "10m ago   5m   now". */
+static void render_times(struct live_line *line, int64_t span_ns, int width)
+{
+	int64_t marks = width / MARK_CELLS ? width / MARK_CELLS : 1, step = round_step(span_ns, marks);
+	bool first = true;
 	char text[LIVE_CELL_MAX];
 
-	live_format_age(ns, text);
-	live_putf(line, LIVE_DIM, "%s ago", text);
+	for (int64_t ago = span_ns - span_ns % step; ago > 0; ago -= step) {
+		int column = LABEL_CELLS + 1 + (int)((double)(width - 1) * (1 - (double)ago / (double)span_ns));
+
+		live_format_age(ago, text);
+		/* Not into "now". */
+		if (column + (int)strlen(text) + (first ? 4 : 0) >= LABEL_CELLS + width - 3)
+			break;
+		live_pad(line, column);
+		live_putf(line, LIVE_DIM, "%s%s", text, first ? " ago" : "");
+		first = false;
+	}
+	live_pad(line, LABEL_CELLS + 1 + width - 3);
+	live_put(line, LIVE_DIM, "now");
 }
 
 static int render_chart(
@@ -156,6 +248,7 @@ static int render_chart(
 	live_history_row(history, live_model_shown(model)->sites, row, model->group_by, values);
 	for (size_t i = 0; i < history->count; i++)
 		top = fmax(top, values[i]);
+	top = live_round_up(top);
 	pl_format_size(top < 1e18 ? (int64_t)top : INT64_MAX, false, size);
 	for (int i = 0; i < height; i++) {
 		line = live_screen_line(screen, y++);
@@ -165,10 +258,7 @@ static int render_chart(
 		live_put(line, LIVE_ACCENT, text);
 	}
 	line = live_screen_line(screen, y++);
-	live_pad(line, LABEL_CELLS + 1);
-	put_ago(line, history->points[history->count - 1].at_ns - history->points[0].at_ns);
-	live_pad(line, LABEL_CELLS + 1 + (int)width - 3);
-	live_put(line, LIVE_DIM, "now");
+	render_times(line, history->points[history->count - 1].at_ns - history->points[0].at_ns, (int)width);
 	return y;
 }
 
@@ -213,7 +303,8 @@ static size_t put_frames(const struct live_model *model, const struct pl_row *ro
 {
 	struct pl_traceback frames;
 
-	const struct pl_frame *own = pl_row_caller(live_model_shown(model)->sites, row);
+	const struct pl_caller caller = pl_sites_caller(live_model_shown(model)->sites, row->site);
+	const struct pl_frame *own = caller.kind == PL_CALLER_OWN && caller.index > 0 ? caller.frame : NULL;
 
 	pl_sites_traceback(live_model_shown(model)->sites, row->site, &frames);
 	traceback->own = SIZE_MAX;

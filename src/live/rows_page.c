@@ -24,6 +24,7 @@ static void render_titles(const struct live_model *model, struct live_line *line
 		[PL_GROUP_LINE] = "LINE",
 		[PL_GROUP_FILE] = "FILE",
 		[PL_GROUP_FUNCTION] = "FUNCTION",
+		[PL_GROUP_CALLER] = "CALLER",
 		[PL_GROUP_TRACEBACK] = "TRACEBACK",
 	};
 
@@ -46,13 +47,25 @@ static void render_titles(const struct live_model *model, struct live_line *line
 	live_pad(line, line->width);
 }
 
+/* Of a library's line: who called it. */
 static void put_source(const struct live_model *model, const struct pl_row *row, struct live_line *line)
 {
+	const struct pl_frame *caller = NULL;
 	pl_autofree char *source = NULL;
 
 	if (model->group_by == PL_GROUP_FILE || live_line_left(line) < SOURCE_FROM_CELLS)
 		return;
-	source = live_source(model, row->filename, row->line);
+	if (model->group_by != PL_GROUP_TRACEBACK && model->group_by != PL_GROUP_CALLER)
+		caller = pl_row_caller(live_model_shown(model)->sites, row);
+	if (caller) {
+		const char *slash = strrchr(caller->filename, '/');
+		pl_autofree char *name = pl_printable(slash ? slash + 1 : caller->filename);
+
+		live_putf(line, LIVE_PLAIN, "  called from %s:%d", name ? name : "", caller->line);
+		source = live_source(model, caller->filename, caller->line);
+	} else {
+		source = live_source(model, row->filename, live_line(model, row));
+	}
 	if (source)
 		live_putf(line, LIVE_DIM, "  %s", source);
 }

@@ -8,6 +8,10 @@
 #include "process_private.h"
 #include "pyleak/asleep.h"
 
+#ifndef SYS_vfork
+#define SYS_vfork SYS_clone /* where that does it */
+#endif
+
 static int read_status(pid_t pid, pid_t tid, struct pl_asleep *ret)
 {
 	char name[48], text[16384];
@@ -67,6 +71,24 @@ bool pl_asleep_same(const struct pl_asleep *before, const struct pl_asleep *afte
 {
 	return before->switches == after->switches && before->number == after->number && before->sp == after->sp &&
 	       before->ip == after->ip;
+}
+
+/* PF_IO_WORKER of include/linux/sched.h. In kernels before 5.12, where workers are no threads of the process, it may be another
+ * flag: so the name says it too. */
+#define IO_WORKER 0x10UL
+
+bool pl_thread_is_kernels(pid_t pid, pid_t tid)
+{
+	char name[48], text[1024];
+	unsigned long flags = 0;
+	const char *bracket;
+
+	(void)snprintf(name, sizeof(name), "task/%d/stat", (int)tid);
+	if (pl_proc_read(pid, name, text, sizeof(text)) <= 0)
+		return false;
+	bracket = strrchr(text, ')');
+	return strstr(text, " (iou-") && bracket && sscanf(bracket + 1, " %*c %*d %*d %*d %*d %*d %lu", &flags) == 1 &&
+	       flags & IO_WORKER;
 }
 
 bool pl_asleep_may_wait_for_child(const struct pl_asleep *asleep)

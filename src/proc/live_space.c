@@ -9,6 +9,9 @@
 
 /* The space of a live process: by process_vm_readv(), /proc/PID/pagemap, maps and map_files. */
 
+/* The kernel holds the memory map while it looks at so much. */
+#define LOOK_AT (UINT64_C(1) << 30)
+
 struct live_space {
 	struct pl_space space;
 	int pagemap; /* -1: not opened yet */
@@ -24,20 +27,43 @@ static int live_read_pieces(struct pl_space *space, const struct pl_memory_piece
 	return pl_memory_read_pieces(space->pid, pieces, count);
 }
 
+static int open_pagemap(struct live_space *live)
+{
+	int code;
+
+	if (live->pagemap >= 0)
+		return 0;
+	code = pl_resident_open(live->space.pid);
+	if (code < 0)
+		return code;
+	live->pagemap = code;
+	return 0;
+}
+
 static int live_pages(struct pl_space *space, struct pl_range range, uint8_t *pages)
 {
 	struct live_space *live = (struct live_space *)space;
-	int code;
+	int code = open_pagemap(live);
 
-	if (live->pagemap < 0) {
-		code = pl_resident_open(space->pid);
-		if (code < 0)
-			return code;
-		live->pagemap = code;
+	return code < 0 ? code : pl_resident_pages(live->pagemap, range, pages);
+}
+
+static int live_next(struct pl_space *space, struct pl_range range, struct pl_range *ret)
+{
+	struct live_space *live = (struct live_space *)space;
+	int code = open_pagemap(live);
+	size_t count = 0;
+
+	*ret = (struct pl_range){range.end, range.end};
+	while (code == 0 && range.start < range.end) {
+		struct pl_range piece = {range.start, range.end - range.start < LOOK_AT ? range.end : range.start + LOOK_AT};
+
+		code = pl_resident_runs(live->pagemap, piece, true, &piece, 1, &count, &range.start);
+		if (code == 0 && count) {
+			*ret = piece;
+			break;
+		}
 	}
-	code = pl_resident_pages(live->pagemap, range, pages);
-	for (uint64_t i = 0; code == 0 && i < (range.end - range.start) / PL_PAGE; i++)
-		pages[i] &= PL_RESIDENT;
 	return code;
 }
 
@@ -64,6 +90,7 @@ static const struct pl_space_kind live_kind = {
 	.read_some = live_read_some,
 	.read_pieces = live_read_pieces,
 	.pages = live_pages,
+	.next = live_next,
 	.maps = live_maps,
 	.open_mapped = live_open_mapped,
 	.close = live_close,

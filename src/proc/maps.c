@@ -193,6 +193,15 @@ void pl_maps_free(struct pl_maps *maps)
 	*maps = (struct pl_maps){0};
 }
 
+uint64_t pl_maps_end(const struct pl_maps *maps)
+{
+	/* "[vsyscall]" is the kernel's. */
+	for (size_t i = maps->count; i > 0; i--)
+		if (maps->items[i - 1].end <= INT64_MAX)
+			return maps->items[i - 1].end;
+	return 0;
+}
+
 const struct pl_map *pl_maps_find(const struct pl_maps *maps, uint64_t address)
 {
 	size_t low = 0, high = maps->count;

@@ -351,10 +351,9 @@ static int check_program(pid_t pid, struct pl_error *err)
 	pl_autoclose int fd = -1;
 	ssize_t length;
 
-	/* What is said of pages (pagemap, smaps) is said of these; nothing else has been tried. */
-	if (sysconf(_SC_PAGESIZE) != PL_PAGE)
-		return pl_fail(err, -ENOTSUP, "this kernel has pages of %ld bytes: pyleak knows those of %d only",
-			sysconf(_SC_PAGESIZE), PL_PAGE);
+	if (pl_page_size() > PL_PAGE_MAX)
+		return pl_fail(err, -ENOTSUP, "this kernel has pages of %lu bytes: pyleak knows those of up to %d only",
+			(unsigned long)pl_page_size(), PL_PAGE_MAX);
 	(void)snprintf(path, sizeof(path), "/proc/%d/exe", (int)pid);
 	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	length = fd < 0 ? -1 : pread(fd, header, sizeof(header), 0);

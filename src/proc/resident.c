@@ -4,12 +4,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "pyleak/cleanup.h"
 
 enum { WORDS_AT_ONCE = 8192 }; /* 32 MiB of the process */
+enum { LARGE_PAGES = 512 };    /* to be scanned, where the kernel can */
 /* Documentation/admin-guide/mm/pagemap.rst */
 #define PAGE_PRESENT (UINT64_C(1) << 63)
 #define PAGE_SWAPPED (UINT64_C(1) << 62)
@@ -38,20 +40,41 @@ int pl_resident_open(pid_t pid)
 	return errno == ENOENT ? -ESRCH : errno == EACCES ? -EPERM : -errno;
 }
 
-/* The words of at most WORDS_AT_ONCE pages: how many there are, or -errno. */
+/* The words of at most WORDS_AT_ONCE of the kernel's pages, from the one in which the range begins: how many there are, or
+ * -errno. */
 static ssize_t read_words(int fd, struct pl_range range, uint64_t words[WORDS_AT_ONCE])
 {
-	uint64_t count = (range.end - range.start) / PL_PAGE;
+	const uint64_t size = pl_page_size(), first = range.start / size;
+	uint64_t count = (range.end + size - 1) / size - first;
 	ssize_t got;
 
 	if (count > WORDS_AT_ONCE)
 		count = WORDS_AT_ONCE;
 	do
-		got = pread(fd, words, count * sizeof(*words), (off_t)(range.start / PL_PAGE * sizeof(*words)));
+		got = pread(fd, words, count * sizeof(*words), (off_t)(first * sizeof(*words)));
 	while (got < 0 && errno == EINTR);
 	if (got < 0)
 		return -errno;
 	return got < (ssize_t)sizeof(*words) ? -ESRCH : got / (ssize_t)sizeof(*words);
+}
+
+/* Of the kernel's page in which the range begins, or of the range, whichever is first. */
+static uint64_t page_end(struct pl_range range)
+{
+	uint64_t end = pl_kernel_page_start(range.start) + pl_page_size();
+
+	return end < range.end ? end : range.end;
+}
+
+static uint64_t kernel_page_end(uint64_t address)
+{
+	return pl_kernel_page_start(address + pl_page_size() - 1);
+}
+
+/* What a scan says of whole pages of the kernel's. */
+static struct pl_range within(struct pl_range range, uint64_t start, uint64_t end)
+{
+	return (struct pl_range){start > range.start ? start : range.start, end < range.end ? end : range.end};
 }
 
 /* `of`: what to say of a page with this word. */
@@ -65,8 +88,8 @@ static int look_at_pages(int fd, struct pl_range range, uint8_t (*of)(uint64_t w
 		if (count < 0)
 			return (int)count;
 		for (ssize_t i = 0; i < count; i++)
-			*pages++ = of(words[i]);
-		range.start += (uint64_t)count * PL_PAGE;
+			for (uint64_t end = page_end(range); range.start < end; range.start += PL_PAGE)
+				*pages++ = of(words[i]);
 	}
 	return 0;
 }
@@ -81,9 +104,50 @@ static uint8_t is_written(uint64_t word)
 	return word & (PAGE_PRESENT | PAGE_SWAPPED) && !(word & PAGE_OF_FILE);
 }
 
+/* pl_resident_pages() of a large range, of which most may be nothing. -ENOTTY: the kernel is older. */
+static int scan_pages(int fd, struct pl_range range, uint8_t *pages)
+{
+	struct region regions[REGIONS_AT_ONCE];
+	uint64_t word;
+
+	memset(pages, 0, (range.end - range.start) / PL_PAGE);
+	for (uint64_t at = pl_kernel_page_start(range.start); at < range.end;) {
+		struct scan scan = {
+			.size = sizeof(scan),
+			.start = at,
+			.end = kernel_page_end(range.end),
+			.regions = (uint64_t)(uintptr_t)regions,
+			.region_count = REGIONS_AT_ONCE,
+			.any_of = SCAN_PRESENT | SCAN_SWAPPED,
+			.wanted = SCAN_PRESENT | SCAN_SWAPPED,
+		};
+		int count;
+
+		do
+			count = ioctl(fd, SCAN, &scan);
+		while (count < 0 && errno == EINTR);
+		if (count < 0)
+			return -errno;
+		for (int i = 0; i < count; i++) {
+			const struct pl_range part = within(range, regions[i].start, regions[i].end);
+
+			memset(pages + (part.start - range.start) / PL_PAGE,
+				regions[i].categories & SCAN_PRESENT ? PL_RESIDENT : PL_SWAPPED,
+				(part.end - part.start) / PL_PAGE);
+		}
+		if (scan.walk_end <= at)
+			return -EIO;
+		at = scan.walk_end;
+	}
+	/* Of a process that has ended a scan finds nothing, and says no more. */
+	return pread(fd, &word, sizeof(word), (off_t)(range.start / pl_page_size() * sizeof(word))) == (ssize_t)sizeof(word) ? 0 : -ESRCH;
+}
+
 int pl_resident_pages(int fd, struct pl_range range, uint8_t *pages)
 {
-	return look_at_pages(fd, range, where_it_is, pages);
+	int code = (range.end - range.start) / PL_PAGE >= LARGE_PAGES ? scan_pages(fd, range, pages) : -ENOTTY;
+
+	return code == -ENOTTY ? look_at_pages(fd, range, where_it_is, pages) : code;
 }
 
 int pl_resident_written(int fd, struct pl_range range, uint8_t *pages)
@@ -114,8 +178,8 @@ static int scan_runs(int fd, struct pl_range range, bool own, struct pl_range *r
 	struct region regions[REGIONS_AT_ONCE];
 	struct scan scan = {
 		.size = sizeof(scan),
-		.start = range.start,
-		.end = range.end,
+		.start = pl_kernel_page_start(range.start),
+		.end = kernel_page_end(range.end),
 		.regions = (uint64_t)(uintptr_t)regions,
 		.region_count = max < REGIONS_AT_ONCE ? max : REGIONS_AT_ONCE,
 		.any_of = own ? SCAN_PRESENT | SCAN_SWAPPED : SCAN_PRESENT,
@@ -131,9 +195,9 @@ static int scan_runs(int fd, struct pl_range range, bool own, struct pl_range *r
 	if (count < 0)
 		return -errno;
 	for (int i = 0; i < count; i++)
-		runs[i] = (struct pl_range){regions[i].start, regions[i].end};
+		runs[i] = within(range, regions[i].start, regions[i].end);
 	*ret_count = (size_t)count;
-	*ret_end = scan.walk_end;
+	*ret_end = scan.walk_end < range.end ? scan.walk_end : range.end;
 	return scan.walk_end > range.start ? 0 : -EIO;
 }
 
@@ -145,7 +209,7 @@ static bool is_wanted(uint64_t word, bool own)
 int pl_resident_runs(int fd, struct pl_range range, bool own, struct pl_range *runs, size_t max, size_t *ret_count,
 	uint64_t *ret_end)
 {
-	uint64_t words[WORDS_AT_ONCE], at = range.start;
+	uint64_t words[WORDS_AT_ONCE];
 	int code = scan_runs(fd, range, own, runs, max, ret_count, ret_end);
 	ssize_t count;
 
@@ -156,17 +220,17 @@ int pl_resident_runs(int fd, struct pl_range range, bool own, struct pl_range *r
 	count = read_words(fd, range, words);
 	if (count < 0)
 		return (int)count;
-	for (ssize_t i = 0; i < count; i++, at += PL_PAGE) {
+	for (ssize_t i = 0; i < count; i++, range.start = page_end(range)) {
 		if (!is_wanted(words[i], own))
 			continue;
-		if (*ret_count && runs[*ret_count - 1].end == at) {
-			runs[*ret_count - 1].end += PL_PAGE;
+		if (*ret_count && runs[*ret_count - 1].end == range.start) {
+			runs[*ret_count - 1].end = page_end(range);
 			continue;
 		}
 		if (*ret_count == max)
 			break;
-		runs[(*ret_count)++] = (struct pl_range){at, at + PL_PAGE};
+		runs[(*ret_count)++] = (struct pl_range){range.start, page_end(range)};
 	}
-	*ret_end = at;
+	*ret_end = range.start;
 	return 0;
 }

@@ -3,6 +3,8 @@
 
 #include <errno.h>
 
+enum { PAGES_AT_ONCE = 16384 };
+
 void pl_space_close(struct pl_space *space)
 {
 	if (space)
@@ -36,7 +38,44 @@ int pl_space_read_pieces(struct pl_space *space, const struct pl_memory_piece *p
 
 int pl_space_pages(struct pl_space *space, struct pl_range range, uint8_t *pages)
 {
-	return space->kind->pages(space, range, pages);
+	int code = space->kind->pages(space, range, pages);
+
+	for (uint64_t i = 0; code == 0 && i < (range.end - range.start) / PL_PAGE; i++)
+		pages[i] &= PL_RESIDENT;
+	return code;
+}
+
+int pl_space_pages_or_swapped(struct pl_space *space, struct pl_range range, uint8_t *pages)
+{
+	int code = space->kind->pages(space, range, pages);
+
+	for (uint64_t i = 0; code == 0 && i < (range.end - range.start) / PL_PAGE; i++)
+		pages[i] = pages[i] != 0;
+	return code;
+}
+
+int pl_space_next(struct pl_space *space, struct pl_range range, struct pl_range *ret)
+{
+	uint8_t pages[PAGES_AT_ONCE];
+	int code = 0;
+
+	if (space->kind->next)
+		return space->kind->next(space, range, ret);
+	*ret = (struct pl_range){range.end, range.end};
+	for (uint64_t count; code == 0 && range.start < range.end; range.start += count * PL_PAGE) {
+		count = (range.end - range.start) / PL_PAGE;
+		count = count < PAGES_AT_ONCE ? count : PAGES_AT_ONCE;
+		code = space->kind->pages(space, (struct pl_range){range.start, range.start + count * PL_PAGE}, pages);
+		for (uint64_t i = 0, first; code == 0 && i < count; i++) {
+			if (!pages[i])
+				continue;
+			for (first = i; i < count && pages[i];)
+				i++;
+			*ret = (struct pl_range){range.start + first * PL_PAGE, range.start + i * PL_PAGE};
+			return 0;
+		}
+	}
+	return code;
 }
 
 int pl_space_maps(struct pl_space *space, struct pl_maps *ret)

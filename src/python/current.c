@@ -12,7 +12,7 @@
  * one offset from the thread pointer in every thread (static TLS). One that is loaded later has them in
  * a block for each thread, which the thread's vector leads to:
  *
- *   thread pointer + 8 ──> vector      glibc: { number of entries (-16), generation (0), entries of 16 bytes }
+ *   PL_ARCH_THREAD_VECTOR ──> vector      glibc: { number of entries (-16), generation (0), entries of 16 bytes }
  *                                      musl:  { number of entries (0), entries of 8 bytes }
  */
 
@@ -56,7 +56,7 @@ static int block_of(const struct pl_python *python, uint64_t thread_pointer, siz
 	uint64_t *ret_generation)
 {
 	uint64_t vector, entries = 0, generation = 0;
-	int code = pl_space_read_u64(python->space, thread_pointer + 8, &vector);
+	int code = pl_space_read_u64(python->space, thread_pointer + PL_ARCH_THREAD_VECTOR, &vector);
 
 	if (code == 0)
 		code = pl_space_read_u64(python->space, vector + (uint64_t)(int64_t)vectors[kind].room, &entries);
@@ -98,6 +98,11 @@ static bool words_hold(const struct pl_python *python, const uint64_t *thread_po
 	return true;
 }
 
+static bool is_static(int64_t offset)
+{
+	return PL_ARCH_STATIC_TLS_BELOW ? offset < 0 && offset >= -STATIC_TLS_MAX : offset > 0 && offset <= STATIC_TLS_MAX;
+}
+
 /* The blocks are at one distance from their threads. */
 static int find_static(const struct pl_python *python, uint64_t module, uint64_t in_block, size_t kind,
 	const uint64_t *thread_pointers, size_t count, struct pl_python_current *ret)
@@ -112,7 +117,7 @@ static int find_static(const struct pl_python *python, uint64_t module, uint64_t
 
 		int64_t offset = (int64_t)(block + in_block - thread_pointers[i]);
 
-		if (offset >= 0 || offset < -STATIC_TLS_MAX || (i > 0 && offset != ret->offset))
+		if (!is_static(offset) || (i > 0 && offset != ret->offset))
 			return -ENOTSUP;
 		ret->offset = offset;
 	}
@@ -157,7 +162,7 @@ static int find_dynamic(const struct pl_python *python, uint64_t module, uint64_
 	return 0;
 }
 
-/* What a descriptor says once it has been relocated: an offset from the thread pointer, which is negative, or a pair. */
+/* What a descriptor says once it has been relocated: an offset from the thread pointer, or the address of a pair. */
 static int read_descriptor(const struct pl_python *python, struct pl_thread_local *access)
 {
 	uint64_t words[2]; /* function, argument */
@@ -166,7 +171,7 @@ static int read_descriptor(const struct pl_python *python, struct pl_thread_loca
 
 	if (code < 0)
 		return code;
-	if (argument < 0)
+	if (is_static(argument))
 		access->offset += argument;
 	else
 		access->pair = words[1];

@@ -79,7 +79,8 @@ int find_interpreter(struct pl_space *space, const struct pl_maps *maps, bool by
 		/* Local symbols only confirm; without the file (deleted, no privilege) the exported ones do. */
 		if (pl_elf_open(space, maps, map, &object.elf, NULL) < 0)
 			object.elf = NULL;
-		if (version_detect(&object, &found, &why) == 0 && roots_find(&object, &found, &why) == 0) {
+		if (version_detect(&object, &found, &why) == 0 && thread_self_find(&object, maps, &found, &why) == 0 &&
+			roots_find(&object, &found, &why) == 0) {
 			if (roots_initialised(&found)) {
 				*ret = object;
 				*python = found;

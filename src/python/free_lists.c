@@ -43,6 +43,12 @@ static const struct parking {
 	[13] = {10952, 10960, 10952 + 1544, 10952 + 904, 10952 + 2192, 10952 + 1552, 82640},
 };
 
+/* What a member of the main interpreter's is at. From 3.12 on its GIL, with two mutexes, is in front of these. */
+static uint64_t member(const struct pl_python *python, const struct pl_python_free_lists *lists, int32_t offset)
+{
+	return lists->interpreter + (uint64_t)offset + (python->minor >= 12 ? 2 * (PL_ARCH_MUTEX_BYTES - 40) : 0);
+}
+
 static uint64_t main_interpreter(const struct pl_python *python)
 {
 	uint64_t interpreter, next;
@@ -146,10 +152,10 @@ void free_lists_find(const struct object *object, struct pl_python *python)
 
 	const struct parking *parking = &parkings[python->minor];
 
-	lists->float_count = lists->interpreter + (uint64_t)parking->float_count;
-	lists->float_head = lists->interpreter + (uint64_t)parking->float_head;
-	lists->keys_count = lists->interpreter + (uint64_t)parking->keys_count;
-	lists->keys_list = lists->interpreter + (uint64_t)parking->keys_list;
+	lists->float_count = member(python, lists, parking->float_count);
+	lists->float_head = member(python, lists, parking->float_head);
+	lists->keys_count = member(python, lists, parking->keys_count);
+	lists->keys_list = member(python, lists, parking->keys_list);
 }
 
 enum verdict { WRONG = -1, EMPTY, PROVEN };
@@ -306,12 +312,12 @@ void pl_python_free_lists_check(const struct pl_python *python, struct pl_python
 	}
 
 	const struct parking *parking = &parkings[python->minor];
-	uint64_t dicts = lists->interpreter + (uint64_t)parking->dict_count;
+	uint64_t dicts = member(python, lists, parking->dict_count);
 	enum verdict verdicts[] = {
 		check_floats(python, lists),
-		check_array(python, dicts, lists->interpreter + (uint64_t)parking->dict_list, false),
+		check_array(python, dicts, member(python, lists, parking->dict_list), false),
 		check_array(python, lists->keys_count, lists->keys_list, true),
-		check_behind(python, lists->interpreter + (uint64_t)parking->errno_map),
+		check_behind(python, member(python, lists, parking->errno_map)),
 	};
 	bool proven = false, wrong = false;
 

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
 
+#include "pyleak/arch.h"
 #include "python_private.h"
 
 /*
  * Offsets of CPython's structs on 64-bit machines, by minor version (Include/internal/ and
  * Include/cpython/ of each; checked against the DWARF of builds of 3.6.15, 3.7.16, 3.8.18, 3.9.18,
- * 3.10.13, 3.11.7, 3.12.1, 3.13.0, 3.14.10 and 3.15.2). Within a minor version they do not change,
- * with one exception that patch_up() knows.
+ * 3.10.13, 3.11.7, 3.12.1, 3.13.0, 3.14.10 and 3.15.2 on x86-64). Within a minor version they do not change,
+ * with one exception that patch_up() knows; from one processor to the next, what lies behind a mutex does.
  */
 
 enum { FIRST_MINOR = 6, LAST_MINOR = 15 };
@@ -72,6 +73,9 @@ static void patch_up(struct pl_python_layout *layout, int minor, int patch)
 	/* 3.7.4 gave the GIL's condition variables a clock attribute, ahead of gilstate. */
 	if (minor == 7 && patch >= 0 && patch < 4)
 		layout->runtime_tstate_current = 1392;
+	/* The GIL's two mutexes lie ahead of it. */
+	if (layout->runtime_tstate_current != NONE)
+		layout->runtime_tstate_current += 2 * (PL_ARCH_MUTEX_BYTES - 40);
 }
 
 /* Without a GIL the object header is 32 bytes, and frames name the thread's copy of the bytecode. */

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "pyleak/arch.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/space.h"
 #include "python_private.h"
@@ -80,12 +81,11 @@ static bool types_hold(struct proof *proof)
 	return true;
 }
 
-/* On x86-64 pthread_self() is the address of a word that holds that address, in any C library. */
-static bool is_pthread(const struct proof *proof, uint64_t id)
+static bool is_pthread(const struct proof *proof, uint64_t pointer)
 {
-	uint64_t self;
+	uint64_t word;
 
-	return !(id & 7) && read_word(proof, id, 0, &self) && self == id;
+	return !(pointer & 7) && read_word(proof, pointer, 0, &word) && pl_arch_is_thread(pointer, word);
 }
 
 /* As many bytes of a code object as its fields need. */

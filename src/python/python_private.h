@@ -98,13 +98,18 @@ bool parked_keys_find(const struct object *object, uint64_t *ret_count, uint64_t
 void parked_objects_check(const struct pl_python *python, struct pl_parked_objects *parked);
 void parked_objects_forget(struct pl_parked_objects *parked);
 
+/* python->thread_self. -ENOTSUP. */
+int thread_self_find(const struct object *interpreter, const struct pl_maps *maps, struct pl_python *python,
+		     struct pl_error *err);
+
 int tables_find(const struct object *object, const struct pl_maps *maps, struct pl_python *python,
 		struct pl_error *err);
 
 /* The fields of a PyThreadState that matter here. */
 enum { THREAD_STATE_SPAN = 256 }; /* more than any of them */
 struct thread_state {
-	uint64_t previous, next, interpreter, id;
+	uint64_t previous, next, interpreter;
+	uint64_t id;    /* the thread pointer of its thread; 0: it has none yet */
 	uint64_t frame; /* as tstate has it: up to the _PyCFrame in 3.11 and 3.12 */
 	bool active;    /* it holds the GIL (3.12+: its interpreter's) */
 };

@@ -30,6 +30,8 @@ int thread_read(const struct pl_python *python, uint64_t address, struct thread_
 	ret->next = field_u64(bytes, layout->thread_next);
 	ret->interpreter = field_u64(bytes, layout->thread_interpreter);
 	ret->id = field_u64(bytes, layout->thread_id);
+	if (ret->id)
+		ret->id -= (uint64_t)python->thread_self;
 	ret->frame = field_u64(bytes, layout->thread_frame);
 	if (python->thread_current)
 		ret->active = current == address;
@@ -147,7 +149,7 @@ static bool exclude(void *context, uint64_t address, const struct thread_state *
 	uint32_t words[TID_LIMIT / 4], native_id;
 
 	if (pl_space_read(tids->python->space, address + (uint64_t)tids->python->layout.thread_native_id, &native_id,
-		    sizeof(native_id)) < 0 || !native_id || pl_space_read(tids->python->space, thread->id, words, sizeof(words)) < 0)
+		    sizeof(native_id)) < 0 || !native_id || pl_space_read(tids->python->space, thread->id + (uint64_t)tids->python->thread_self, words, sizeof(words)) < 0)
 		return true;
 	for (size_t i = 0; i < TID_LIMIT / 4; i++)
 		tids->possible[i] &= words[i] == native_id;
@@ -163,7 +165,7 @@ static int32_t find_tid(const struct pl_python *python)
 	/* The first one: older C libraries have the process's id behind it, which the first thread's is too. */
 	for (size_t i = 0; tids.states && i < TID_LIMIT / 4; i++)
 		if (tids.possible[i])
-			return (int32_t)(4 * i);
+			return (int32_t)(python->thread_self + 4 * (int64_t)i);
 	return PL_NO_FIELD;
 }
 

@@ -28,6 +28,9 @@ bool recording_put_account(struct pl_account *account, int64_t parts[PL_ACCOUNT_
 	message->rounding = account->rounding > 0 ? account->rounding : 0;
 	message->class_free = account->class_free;
 	message->n_class_free = PL_ACCOUNT_CLASSES;
+	message->apart = account->apart;
+	for (int part = 0; part < PL_ACCOUNT_APARTS; part++)
+		message->n_apart = account->apart[part] ? PL_ACCOUNT_APARTS : message->n_apart;
 	return true;
 }
 
@@ -55,6 +58,13 @@ bool recording_take_account(const Pyleak__Account *message, struct pl_account *r
 		if (message->class_free[i] > BYTES_MAX)
 			return false;
 		ret->class_free[i] = message->class_free[i];
+	}
+	if (message->n_apart && message->n_apart != PL_ACCOUNT_APARTS)
+		return false;
+	for (size_t i = 0; i < message->n_apart; i++) {
+		if (!is_size(message->apart[i]))
+			return false;
+		ret->apart[i] = message->apart[i];
 	}
 	ret->taken = true;
 	ret->rss = message->rss;

@@ -233,3 +233,13 @@ const char *pl_recording_reader_source(const struct pl_recording_reader *reader,
 
 	return number == UINT32_MAX ? NULL : recorded->sources[number];
 }
+
+int pl_recording_reader_definition(
+	const struct pl_recording_reader *reader, const char *filename, const char *function, int line)
+{
+	const struct recorded *recorded = &reader->recorded;
+	const struct pl_frame frame = {.filename = filename, .function = function, .line = line};
+	uint32_t number = pl_frame_number_find(&recorded->functions, &frame);
+
+	return number == UINT32_MAX ? 0 : recorded->definitions[number];
+}

@@ -65,13 +65,35 @@ static int remember_source(struct recorded *recorded, const struct pl_frame *fra
 	return 0;
 }
 
+/* Where the function of a frame begins, and what stands there. */
+static int take_definition(struct recorded *recorded, const Pyleak__Recording *message, size_t i, const struct pl_frame *frame)
+{
+	uint32_t line = message->n_frame_definition ? message->frame_definition[i] : 0;
+	uint32_t source = message->n_frame_definition_source ? message->frame_definition_source[i] : 0;
+	const struct pl_frame place = {.filename = frame->filename, .line = (int)line};
+	uint32_t number;
+
+	if (line > INT_MAX || source > recorded->text_count)
+		return -EBADMSG;
+	if (!line)
+		return 0;
+	number = pl_frame_number(&recorded->functions, frame);
+	if (number == UINT32_MAX || !reserve((void **)&recorded->definitions, sizeof(*recorded->definitions), number, 1,
+					    &recorded->definition_capacity))
+		return -ENOMEM;
+	recorded->definitions[number] = (int)line;
+	return source ? remember_source(recorded, &place, recorded->texts[source - 1]) : 0;
+}
+
 static int take_frames(struct recorded *recorded, const Pyleak__Recording *message)
 {
 	size_t count = message->n_frame_filename;
 	int code = 0;
 
 	if (message->n_frame_function != count || message->n_frame_line != count ||
-		(message->n_frame_source && message->n_frame_source != count))
+		(message->n_frame_source && message->n_frame_source != count) ||
+		(message->n_frame_definition && message->n_frame_definition != count) ||
+		(message->n_frame_definition_source && message->n_frame_definition_source != count))
 		return -EBADMSG;
 	if (!reserve((void **)&recorded->frames, sizeof(*recorded->frames), recorded->frame_count, count,
 		    &recorded->frame_capacity))
@@ -91,6 +113,8 @@ static int take_frames(struct recorded *recorded, const Pyleak__Recording *messa
 		};
 		if (source)
 			code = remember_source(recorded, frame, recorded->texts[source - 1]);
+		if (code == 0)
+			code = take_definition(recorded, message, i, frame);
 	}
 	recorded->frame_count += count;
 	return code;
@@ -192,12 +216,46 @@ static int take_sites(struct recorded *recorded, const Pyleak__Recording *messag
 	return at == message->n_site_frames ? 0 : -EBADMSG;
 }
 
+static bool take_frame(const struct recorded *recorded, uint32_t number, struct pl_frame *ret)
+{
+	if (number > recorded->frame_count)
+		return false;
+	if (number)
+		*ret = recorded->frames[number - 1].frame;
+	return true;
+}
+
+/* False: it makes no sense. */
+static bool take_thread(
+	const struct recorded *recorded, const Pyleak__Recording *message, size_t i, struct pl_native_thread *ret)
+{
+	uint32_t name = message->n_stack_thread ? message->stack_thread[i] : 0;
+	uint32_t begins = message->n_stack_begins ? message->stack_begins[i] : 0;
+	uint32_t module = message->n_stack_begins_module ? message->stack_begins_module[i] : 0;
+	uint32_t meanwhile = message->n_stack_meanwhile ? message->stack_meanwhile[i] : 0;
+
+	*ret = (struct pl_native_thread){0};
+	if (name > recorded->text_count || module > recorded->text_count || !module != !begins ||
+		!take_frame(recorded, begins, &ret->begins.frame) || !take_frame(recorded, meanwhile, &ret->meanwhile))
+		return false;
+	ret->name = name ? recorded->texts[name - 1] : NULL;
+	ret->begins.module = module ? recorded->texts[module - 1] : NULL;
+	return true;
+}
+
+static bool is_column(size_t size, size_t count)
+{
+	return !size || size == count;
+}
+
 static int take_stacks(struct recorded *recorded, const Pyleak__Recording *message)
 {
 	size_t count = message->n_stack_depth, at = 0;
 
 	if (message->n_stack_more != count || message->n_stack_modules != message->n_stack_frames ||
-		message->n_placed_stack != message->n_placed_site)
+		message->n_placed_stack != message->n_placed_site || !is_column(message->n_stack_thread, count) ||
+		!is_column(message->n_stack_begins, count) || !is_column(message->n_stack_begins_module, count) ||
+		!is_column(message->n_stack_meanwhile, count))
 		return -EBADMSG;
 	if (!reserve((void **)&recorded->stack_map, sizeof(*recorded->stack_map), recorded->stack_count, count,
 		    &recorded->stack_capacity))
@@ -205,9 +263,11 @@ static int take_stacks(struct recorded *recorded, const Pyleak__Recording *messa
 	for (size_t i = 0; i < count; i++) {
 		struct pl_native_line lines[PL_NATIVE_FRAMES_MAX];
 		size_t depth = message->stack_depth[i];
+		struct pl_native_thread thread;
 		uint32_t stack;
 
-		if (depth > PL_NATIVE_FRAMES_MAX || depth > message->n_stack_frames - at)
+		if (depth > PL_NATIVE_FRAMES_MAX || depth > message->n_stack_frames - at ||
+			!take_thread(recorded, message, i, &thread))
 			return -EBADMSG;
 		for (size_t n = 0; n < depth; n++) {
 			uint32_t frame = message->stack_frames[at + n], module = message->stack_modules[at + n];
@@ -218,7 +278,7 @@ static int take_stacks(struct recorded *recorded, const Pyleak__Recording *messa
 			lines[n].module = recorded->texts[module];
 		}
 		at += depth;
-		stack = pl_sites_intern_stack(recorded->sites, lines, depth, message->stack_more[i]);
+		stack = pl_sites_intern_thread_stack(recorded->sites, lines, depth, message->stack_more[i], &thread);
 		if (stack == UINT32_MAX)
 			return -ENOMEM;
 		recorded->stack_map[recorded->stack_count++] = stack;
@@ -252,7 +312,7 @@ static bool is_sound(const struct recorded *recorded, const Pyleak__Snapshot *sn
 		snapshot->n_apart_count != snapshot->n_apart_size)
 		return false;
 	if (snapshot->time_ns < recorded->time_ns || snapshot->time_ns > TIME_MAX || snapshot->stop_ns > TIME_MAX ||
-		snapshot->rss > INT64_MAX || !recording_take_account(snapshot->account, &account))
+		snapshot->rss > INT64_MAX || snapshot->sampling > INT64_MAX || !recording_take_account(snapshot->account, &account))
 		return false;
 	for (size_t i = 0; i < count; i++) {
 		site += snapshot->site_step[i];
@@ -291,6 +351,8 @@ static void take_snapshot(struct recorded *recorded, const Pyleak__Snapshot *sna
 		.freed_before_size = snapshot->freed_before_size,
 		.freed_unseen_count = snapshot->freed_unseen_count,
 		.freed_unseen_size = snapshot->freed_unseen_size,
+		.shortened = snapshot->shortened,
+		.sampling = snapshot->sampling,
 	};
 	recorded->stop_ns = snapshot->stop_ns;
 	(void)recording_take_account(snapshot->account, &recorded->account);
@@ -381,4 +443,6 @@ void recorded_free(struct recorded *recorded)
 	free(recorded->totals);
 	free(recorded->sources);
 	pl_frame_numbers_free(&recorded->places);
+	pl_frame_numbers_free(&recorded->functions);
+	free(recorded->definitions);
 }

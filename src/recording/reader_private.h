@@ -26,6 +26,9 @@ struct recorded {
 	struct pl_frame_numbers places; /* file and line to its source line */
 	const char **sources;		/* [places.count] */
 	size_t source_capacity;
+	struct pl_frame_numbers functions; /* frames to where their functions begin */
+	int *definitions;		   /* [functions.count] */
+	size_t definition_capacity;
 
 	/* Of the last snapshot. */
 	uint64_t time_ns, rss, stop_ns;

@@ -5,6 +5,7 @@
 
 #include "pyleak-version.h"
 #include "pyleak/cleanup.h"
+#include "pyleak/index.h"
 #include "writer_private.h"
 
 struct pl_recording_writer *pl_recording_writer_new(
@@ -31,6 +32,7 @@ void pl_recording_writer_free(struct pl_recording_writer *writer)
 		return;
 	ZSTD_freeCCtx(writer->compressor);
 	pl_table_free(&writer->texts);
+	pl_table_free(&writer->definitions);
 	free(writer->totals);
 	free(writer->placed);
 	free(writer);
@@ -47,6 +49,8 @@ static void piece_free(struct piece *piece)
 	free(message->frame_function);
 	free(message->frame_line);
 	free(message->frame_source);
+	free(message->frame_definition);
+	free(message->frame_definition_source);
 	free(message->site_domain);
 	free(message->site_more);
 	free(message->site_depth);
@@ -62,6 +66,10 @@ static void piece_free(struct piece *piece)
 	free(message->stack_depth);
 	free(message->stack_frames);
 	free(message->stack_modules);
+	free(message->stack_thread);
+	free(message->stack_begins);
+	free(message->stack_begins_module);
+	free(message->stack_meanwhile);
 	free(message->placed_site);
 	free(message->placed_stack);
 	free(piece->snapshot.site_step);
@@ -152,6 +160,34 @@ static int add_classes(
 	return 0;
 }
 
+void pl_recording_writer_set_definitions(struct pl_recording_writer *writer, pl_definition_finder *definition)
+{
+	writer->definition = definition;
+}
+
+/* Where the function of a frame begins, and what stands there, once for each. */
+static int add_definition(struct pl_recording_writer *writer, struct piece *piece, const struct pl_frame *frame, size_t i)
+{
+	Pyleak__Recording *message = &piece->message;
+	int line = writer->definition ? writer->definition(writer->context, frame->filename, frame->function, frame->line) : 0;
+	struct pl_table_entry *entry;
+
+	message->frame_definition[i] = line > 0 ? (uint32_t)line : 0;
+	if (line <= 0 || line == frame->line || !writer->source)
+		return 0;
+	entry = pl_table_insert(&writer->definitions, pl_hash((uint64_t)(uintptr_t)frame->filename, (uint64_t)line));
+	if (!entry)
+		return -ENOMEM;
+	if (!entry->value[0]) {
+		pl_autofree char *source = writer->source(writer->context, frame->filename, line);
+
+		if (source)
+			message->frame_definition_source[i] = writer_add_text(writer, piece, source) + 1;
+		entry->value[0] = 1;
+	}
+	return 0;
+}
+
 /* The frames that those sites have brought. */
 static int add_frames(struct pl_recording_writer *writer, struct piece *piece, const struct pl_sites *sites)
 {
@@ -164,7 +200,10 @@ static int add_frames(struct pl_recording_writer *writer, struct piece *piece, c
 	message->frame_function = calloc(count, sizeof(*message->frame_function));
 	message->frame_line = calloc(count, sizeof(*message->frame_line));
 	message->frame_source = calloc(count, sizeof(*message->frame_source));
-	if (!message->frame_filename || !message->frame_function || !message->frame_line || !message->frame_source)
+	message->frame_definition = calloc(count, sizeof(*message->frame_definition));
+	message->frame_definition_source = calloc(count, sizeof(*message->frame_definition_source));
+	if (!message->frame_filename || !message->frame_function || !message->frame_line || !message->frame_source ||
+		!message->frame_definition || !message->frame_definition_source)
 		return -ENOMEM;
 	for (size_t i = 0; i < count; i++) {
 		const struct pl_frame *frame = pl_sites_frame(sites, (uint32_t)(writer->frame_count + i));
@@ -177,9 +216,13 @@ static int add_frames(struct pl_recording_writer *writer, struct piece *piece, c
 		message->frame_line[i] = frame->line;
 		if (source)
 			message->frame_source[i] = writer_add_text(writer, piece, source) + 1;
+		if (add_definition(writer, piece, frame, i) < 0)
+			return -ENOMEM;
 	}
 	writer->frame_count = piece->frame_end;
 	message->n_frame_filename = message->n_frame_function = message->n_frame_line = message->n_frame_source = count;
+	if (writer->definition)
+		message->n_frame_definition = message->n_frame_definition_source = count;
 	return 0;
 }
 
@@ -303,6 +346,8 @@ static int add_snapshot(
 	message->freed_before_size = losses->freed_before_size;
 	message->freed_before_count = losses->freed_before_count;
 	message->freed_unseen_size = losses->freed_unseen_size;
+	message->shortened = losses->shortened;
+	message->sampling = losses->sampling;
 	message->freed_unseen_count = losses->freed_unseen_count;
 	if (recording_put_account(&snapshot->account, piece->parts, &piece->account))
 		message->account = &piece->account;

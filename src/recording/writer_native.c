@@ -44,6 +44,50 @@ int writer_add_callers(
 	return 0;
 }
 
+static int add_thread(struct pl_recording_writer *writer, struct piece *piece, const struct pl_sites *sites, size_t i,
+	const struct pl_native_thread *thread)
+{
+	Pyleak__Recording *message = &piece->message;
+
+	if ((thread->name && writer_text(writer, piece, thread->name, &message->stack_thread[i]) < 0) ||
+		(thread->begins.module && writer_text(writer, piece, thread->begins.module, &message->stack_begins_module[i]) < 0))
+		return -ENOMEM;
+	message->stack_thread[i] += thread->name != NULL;
+	message->stack_begins_module[i] += thread->begins.module != NULL;
+	if (thread->begins.module)
+		message->stack_begins[i] = writer_frame(piece, pl_sites_frame_number(sites, &thread->begins.frame)) + 1;
+	if (thread->meanwhile.filename)
+		message->stack_meanwhile[i] = writer_frame(piece, pl_sites_frame_number(sites, &thread->meanwhile)) + 1;
+	return 0;
+}
+
+/* Of the stacks from `first` on; nothing where nothing is known of any. */
+static int add_threads(
+	struct pl_recording_writer *writer, struct piece *piece, const struct pl_sites *sites, size_t first, size_t count)
+{
+	Pyleak__Recording *message = &piece->message;
+	bool wanted = false;
+
+	for (size_t i = 0; i < count && !wanted; i++)
+		wanted = pl_sites_stack_thread(sites, (uint32_t)(first + i)) != NULL;
+	if (!wanted)
+		return 0;
+	message->stack_thread = calloc(count, sizeof(*message->stack_thread));
+	message->stack_begins = calloc(count, sizeof(*message->stack_begins));
+	message->stack_begins_module = calloc(count, sizeof(*message->stack_begins_module));
+	message->stack_meanwhile = calloc(count, sizeof(*message->stack_meanwhile));
+	if (!message->stack_thread || !message->stack_begins || !message->stack_begins_module || !message->stack_meanwhile)
+		return -ENOMEM;
+	for (size_t i = 0; i < count; i++) {
+		const struct pl_native_thread *thread = pl_sites_stack_thread(sites, (uint32_t)(first + i));
+
+		if (thread && add_thread(writer, piece, sites, i, thread) < 0)
+			return -ENOMEM;
+	}
+	message->n_stack_thread = message->n_stack_begins = message->n_stack_begins_module = message->n_stack_meanwhile = count;
+	return 0;
+}
+
 static int add_new_stacks(struct pl_recording_writer *writer, struct piece *piece, const struct pl_sites *sites)
 {
 	Pyleak__Recording *message = &piece->message;
@@ -78,7 +122,7 @@ static int add_new_stacks(struct pl_recording_writer *writer, struct piece *piec
 	}
 	message->n_stack_more = message->n_stack_depth = count;
 	writer->stack_count += count;
-	return 0;
+	return add_threads(writer, piece, sites, first, count);
 }
 
 int writer_add_stacks(struct pl_recording_writer *writer, struct piece *piece, const struct pl_snapshot *snapshot)

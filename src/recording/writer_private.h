@@ -12,6 +12,8 @@
 struct pl_recording_writer {
 	struct pl_facts facts;
 	pl_source_reader *source;
+	pl_definition_finder *definition; /* NULL: none */
+	struct pl_table definitions;      /* places whose source was written for that */
 	void *context;
 	bool started, broken;
 	ZSTD_CCtx *compressor;

@@ -1,27 +1,36 @@
 /* SPDX-License-Identifier: MIT */
 #include "account.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 
 #include "members.h"
+#include "places.h"
 #include "pyleak/page.h"
 #include "pyleak/units.h"
+#include "terms.h"
+
+/* Less is noise: of libraries that are loaded, of buffers. */
+#define IN_NO_ROW_MIN (INT64_C(1) << 20)
 
 static const struct {
 	const char *key, *text;
 } causes[PL_CAUSES] = {
-	[PL_CAUSE_TRACKED] = {"tracked", "these lines"},
-	[PL_CAUSE_ROUNDING] = {"rounding", "rounding"},
-	[PL_CAUSE_OLDER] = {"older", "older blocks freed"},
-	[PL_CAUSE_POOLS] = {"pools", "allocators that are linked in"},
-	[PL_CAUSE_UNTOUCHED] = {"untouched", "not used yet"},
-	[PL_CAUSE_ARENAS_FREE] = {"arenas_free", "free in Python's arenas"},
-	[PL_CAUSE_HEAP_FREE] = {"heap_free", "free in the C library's heap"},
-	[PL_CAUSE_FILES] = {"files", "mapped files"},
-	[PL_CAUSE_SHARED] = {"shared", "shared memory"},
-	[PL_CAUSE_STACKS] = {"stacks", "thread stacks"},
-	[PL_CAUSE_OWN] = {"pyleak", "pyleak's tables"},
-	[PL_CAUSE_UNEXPLAINED] = {"unexplained", "unexplained"},
+	[PL_CAUSE_TRACKED] = {"tracked", TERM_THESE_LINES},
+	[PL_CAUSE_ROUNDING] = {"rounding", TERM_ROUNDING},
+	[PL_CAUSE_OLDER] = {"older", TERM_OLDER},
+	[PL_CAUSE_PROCESSES] = {"processes", TERM_PROCESSES},
+	[PL_CAUSE_POOLS] = {"pools", TERM_POOLS},
+	[PL_CAUSE_UNTOUCHED] = {"untouched", TERM_UNTOUCHED},
+	[PL_CAUSE_ARENAS_FREE] = {"arenas_free", TERM_ARENAS_FREE},
+	[PL_CAUSE_HEAP_FREE] = {"heap_free", TERM_HEAP_FREE},
+	[PL_CAUSE_FILES] = {"files", TERM_FILES},
+	[PL_CAUSE_SHARED] = {"shared", TERM_SHARED},
+	[PL_CAUSE_STACKS] = {"stacks", TERM_STACKS},
+	[PL_CAUSE_OWN] = {"pyleak", TERM_OWN},
+	[PL_CAUSE_MAPPED] = {"mapped", TERM_MAPPED},
+	[PL_CAUSE_HEAP_USED] = {"heap_in_no_row", TERM_HEAP_USED},
+	[PL_CAUSE_UNEXPLAINED] = {"unexplained", TERM_UNEXPLAINED},
 };
 
 static const char *const parts[PL_ACCOUNT_PARTS] = {
@@ -41,30 +50,36 @@ static const char *cause_text(const struct pl_report *report, int cause)
 	const struct pl_row *total = &report->rows->total;
 	int64_t bytes = report->growth.causes[cause];
 
-	/* Some rows are left out (--include, --domain). */
-	if (cause == PL_CAUSE_TRACKED && bytes != (report->kind == PL_REPORT_DIFF ? total->size_diff : total->size))
-		return "all lines";
-	if (cause == PL_CAUSE_UNEXPLAINED && bytes < 0)
-		return "large older blocks freed, or new ones not used yet";
+	/* Some rows are left out (--include, --domain). Of a family those that came or ended are apart. */
+	if (cause == PL_CAUSE_TRACKED && !report->growth.causes[PL_CAUSE_PROCESSES] &&
+		bytes != (report->kind == PL_REPORT_DIFF ? total->size_diff : total->size))
+		return TERM_ALL_LINES;
+	if (cause == PL_CAUSE_UNTOUCHED && bytes > 0)
+		return TERM_TOUCHED;
 	return causes[cause].text;
 }
 
-/* What is too little to be read about: a hundredth of the largest. */
-static int64_t smallest_shown(const struct pl_rss_growth *growth)
+static int64_t largest_part(const struct pl_rss_growth *growth)
 {
 	int64_t largest = 0;
 
 	for (int cause = 0; cause < PL_CAUSES; cause++)
 		if (llabs(growth->causes[cause]) > largest)
 			largest = llabs(growth->causes[cause]);
+	return largest;
+}
+
+/* What is too little to be read about: a hundredth of the largest. */
+static int64_t smallest_shown(int64_t largest)
+{
 	return largest / 100 > PL_PAGE ? largest / 100 : PL_PAGE;
 }
 
-static void print_part(FILE *out, int64_t bytes, const char *text, bool *first)
+static void print_part(FILE *out, int64_t bytes, int64_t like, const char *text, bool *first)
 {
 	char size[PL_SIZE_TEXT];
 
-	pl_format_size(bytes, true, size);
+	pl_format_size_like(bytes, true, like, size);
 	(void)fprintf(out, "%s%s %s", *first ? " " : ", ", size, text);
 	*first = false;
 }
@@ -84,9 +99,15 @@ static void print_fragmentation(FILE *out, const struct pl_rss_growth *growth)
 	(void)fputs(", for the live blocks in between.\n", out);
 }
 
-/* The lines are a hint: who worked when the pool was full. */
+/* The lines are a hint. */
 static void print_pool(FILE *out, const struct pl_pool *pool)
 {
+	static const char *const hints[] = {
+		[PL_POOL_KEPT] = "other blocks of the library stay below:",
+		[PL_POOL_MAPPED] = "it grew while this ran:",
+		[PL_POOL_ALLOCATED] = "it allocates most for:",
+		[PL_POOL_WORKED] = "it works most below:",
+	};
 	char size[PL_SIZE_TEXT];
 	size_t length;
 	const char *name = pl_pool_name(pool->module, &length);
@@ -96,7 +117,8 @@ static void print_pool(FILE *out, const struct pl_pool *pool)
 	for (size_t i = 0; i < pool->line_count; i++) {
 		char *text = pl_printable(pool->lines[i]->filename);
 
-		(void)fprintf(out, "%s %s:%d", i ? "," : "; it grew while this ran:", text ? text : "?", pool->lines[i]->line);
+		(void)fprintf(out, "%s%s %s:%d", i ? "," : "; ", i ? "" : hints[pool->lines_by], text ? text : "?",
+			pool->lines[i]->line);
 		free(text);
 	}
 	(void)fputc('\n', out);
@@ -105,30 +127,52 @@ static void print_pool(FILE *out, const struct pl_pool *pool)
 void account_print(FILE *out, const struct pl_report *report)
 {
 	const struct pl_rss_growth *growth = &report->growth;
-	int64_t least = smallest_shown(growth), small = 0;
+	/* What adds up stands in one unit. */
+	int64_t like = largest_part(growth), least = smallest_shown(like), small = 0;
 	char size[PL_SIZE_TEXT];
 	bool first = true;
 
 	if (!growth->known)
 		return;
-	pl_format_size(growth->rss, true, size);
-	(void)fprintf(out, "RSS %s:", size);
+	pl_format_size_like(growth->rss, true, like, size);
+	(void)fprintf(out, TERM_RSS " %s:", size);
 	for (int cause = 0; cause < PL_CAUSES; cause++) {
 		int64_t bytes = growth->causes[cause];
 
 		if (llabs(bytes) >= least)
-			print_part(out, bytes, cause_text(report, cause), &first);
+			print_part(out, bytes, like, cause_text(report, cause), &first);
 		else
 			small += bytes;
 	}
 	if (first || llabs(small) >= least)
-		print_part(out, small, "in small parts", &first);
+		print_part(out, small, like, TERM_SMALL, &first);
 	(void)fputc('\n', out);
+	touched_print(out, report, least);
+	places_print(out, report, least);
 	for (size_t i = 0; i < report->pools.count; i++)
 		if (llabs(report->pools.items[i].size) >= least)
 			print_pool(out, &report->pools.items[i]);
 	if (growth->fragmentation)
 		print_fragmentation(out, growth);
+}
+
+/* What went that was there before stands against what came. */
+void account_print_older(FILE *out, const struct pl_report *report)
+{
+	char size[PL_SIZE_TEXT], net[PL_SIZE_TEXT];
+
+	if (!report->older.count)
+		return;
+	if (!report->older.sized) {
+		(void)fprintf(out, TERM_OLDER ": count=%" PRIu64 " (allocated before the recording; their size is not known)\n",
+			report->older.count);
+		return;
+	}
+	pl_format_size((int64_t)report->older.size, false, size);
+	pl_format_size(pl_report_net_growth(report), true, net);
+	(void)fprintf(out, TERM_OLDER ": size=%s, count=%" PRIu64 " (allocated before the recording)", size,
+		report->older.count);
+	(void)fprintf(out, "; " TERM_NET_GROWTH ": %s\n", net);
 }
 
 static json_t *make_change(const struct pl_account *before, const struct pl_account *after, enum pl_account_part part)
@@ -201,7 +245,8 @@ int64_t pl_report_net_growth(const struct pl_report *report)
 {
 	const struct pl_row *total = &report->rows->total;
 
-	return (int64_t)((uint64_t)(report->kind == PL_REPORT_DIFF ? total->size_diff : total->size) - report->older.size);
+	return (int64_t)((uint64_t)(report->kind == PL_REPORT_DIFF ? total->size_diff : total->size) + (uint64_t)report->rounding -
+			 report->older.size);
 }
 
 json_t *account_make_pools(const struct pl_report *report)
@@ -211,6 +256,12 @@ json_t *account_make_pools(const struct pl_report *report)
 
 	for (size_t i = 0; i < report->pools.count && !failed; i++) {
 		const struct pl_pool *pool = &report->pools.items[i];
+		static const char *const names[] = {
+			[PL_POOL_KEPT] = "kept",
+			[PL_POOL_MAPPED] = "mapped",
+			[PL_POOL_ALLOCATED] = "allocated",
+			[PL_POOL_WORKED] = "worked",
+		};
 		json_t *item = json_object(), *lines = json_array();
 
 		failed |= put_string(item, "object", pool->module);
@@ -225,10 +276,60 @@ json_t *account_make_pools(const struct pl_report *report)
 			failed |= json_array_append_new(lines, line) < 0;
 		}
 		failed |= put(item, "lines", lines);
+		failed |= pool->line_count && put_string(item, "lines_by", names[pool->lines_by]);
+		failed |= put(item, "lines_allocated", json_boolean(pool->line_count && pool->lines_by == PL_POOL_ALLOCATED));
 		failed |= json_array_append_new(pools, item) < 0;
 	}
 	if (!failed)
 		return pools;
 	json_decref(pools);
 	return NULL;
+}
+
+
+bool pl_report_is_in_no_row(const struct pl_report *report)
+{
+	const int64_t *bytes = report->growth.causes;
+	int64_t grown, rows;
+
+	if (!report->growth.known || report->growth.fragmentation || report->two_recordings)
+		return false;
+	/* Of a family, what came and what went with a process is nobody's growth. */
+	if (report->account_before->others != report->account_after->others ||
+		report->pid_count > report->account_after->others + (size_t)1)
+		return false;
+	grown = report->growth.rss - bytes[PL_CAUSE_OWN] - bytes[PL_CAUSE_PROCESSES];
+	rows = bytes[PL_CAUSE_TRACKED] + bytes[PL_CAUSE_ROUNDING] + bytes[PL_CAUSE_OLDER] + bytes[PL_CAUSE_UNTOUCHED];
+	return grown >= IN_NO_ROW_MIN && rows < grown / 2;
+}
+
+/* The causes that no row has, largest first: that behind `last`. Below 0: there is none. */
+static int next_largest(const int64_t *bytes, int last)
+{
+	int next = -1;
+
+	for (int cause = PL_CAUSE_POOLS; cause < PL_CAUSES; cause++) {
+		if (cause == PL_CAUSE_UNTOUCHED || cause == PL_CAUSE_OWN || cause == last || bytes[cause] <= 0 ||
+			(last >= 0 && (bytes[cause] > bytes[last] || (bytes[cause] == bytes[last] && cause < last))))
+			continue;
+		if (next < 0 || bytes[cause] > bytes[next])
+			next = cause;
+	}
+	return next;
+}
+
+void account_print_headline(FILE *out, const struct pl_report *report)
+{
+	const int64_t *bytes = report->growth.causes;
+	int64_t grown = report->growth.rss - bytes[PL_CAUSE_OWN], least = grown / 8;
+	char size[PL_SIZE_TEXT];
+	bool first = true;
+
+	if (!pl_report_is_in_no_row(report))
+		return;
+	pl_format_size_like(grown, true, grown, size);
+	(void)fprintf(out, "Most of the growth of %s is in no row:", size);
+	for (int cause = next_largest(bytes, -1); cause >= 0 && bytes[cause] >= least; cause = next_largest(bytes, cause))
+		print_part(out, bytes[cause], grown, causes[cause].text, &first);
+	(void)fputs(first ? " it is in many small bytes\n" : "\n", out);
 }

@@ -12,6 +12,7 @@ static const struct pl_report_format formats[PL_FORMAT_COUNT] = {
 	[PL_FORMAT_PPROF] = {"pprof", pl_report_pprof, .suffix = ".pb.gz", .stacks = true, .binary = true},
 	[PL_FORMAT_HTML] = {"html", pl_report_html, .suffix = ".html", .stacks = true, .snapshots = true},
 	[PL_FORMAT_OPENMETRICS] = {"openmetrics", pl_report_openmetrics, .suffix = ".prom"},
+	[PL_FORMAT_HEAPSNAPSHOT] = {"heapsnapshot", NULL, .suffix = ".heapsnapshot"},
 	[PL_FORMAT_RECORDING] = {"recording", NULL, .suffix = ".pyleak", .repeats = true, .binary = true, .snapshots = true},
 };
 

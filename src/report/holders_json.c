@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <jansson.h>
 
+#include "holders_document.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/holders_report.h"
 #include "pyleak/report.h"
@@ -68,24 +69,49 @@ static json_t *typed_sum(const struct pl_held_sum *item, bool native)
 		types(item->types, item->type_count, native));
 }
 
-int pl_holders_json(FILE *out, const struct pl_holders_report *report)
+/* What is not known is left out. */
+static json_t *collector(const struct pl_holders *holders)
+{
+	json_t *object = json_object();
+
+	if (holders->collector_known)
+		(void)json_object_set_new(object, "enabled", json_boolean(holders->collector_enabled));
+	if (holders->frozen_known)
+		(void)json_object_set_new(object, "frozen", json_integer((json_int_t)holders->frozen));
+	if (holders->full_known) {
+		(void)json_object_set_new(object, "full", json_integer((json_int_t)holders->full));
+		(void)json_object_set_new(object, "since_full", json_integer(holders->since_full));
+		(void)json_object_set_new(object, "full_after", json_integer(holders->full_after));
+	}
+	return object;
+}
+
+json_t *holders_document(const struct pl_holders_report *report)
 {
 	const struct pl_holders *holders = report->holders;
-	json_t *list = json_array(), *groups = json_array(), *document;
-	int code;
+	json_t *list = json_array(), *groups = json_array();
 
 	for (size_t i = 0; i < holders->holder_count; i++)
 		(void)json_array_append_new(list, holder(&holders->holders[i], holders->compared));
 	for (size_t i = 0; i < holders->group_count; i++)
 		(void)json_array_append_new(groups, group(&holders->groups[i]));
-	document = json_pack("{si ss si ss sf so sI so so so so so so}", "schema", 1, "kind", "holders", "pid", (int)report->pid,
+	return json_pack("{si ss si ss sf so sI so so so so so so}", "schema", 1, "kind", "holders", "pid", (int)report->pid,
 		"python", report->python, "stop_ms", report->stop_ms, "gc",
-		holders->collector_known ? json_pack("{sb}", "enabled", holders->collector_enabled) : json_object(), "rss",
+		collector(holders), "rss",
 		(json_int_t)report->rss, "total", sum(holders->size, holders->count), "reached",
 		sum(holders->reached.size, holders->reached.count), "holders", list, "groups", groups, "garbage",
 		typed_sum(&holders->garbage, false), "native", typed_sum(&holders->native, true));
+}
+
+int pl_holders_json(FILE *out, const struct pl_holders_report *report)
+{
+	json_t *document = holders_document(report);
+	int code;
+
 	if (!document)
 		return -ENOMEM;
+	if (report->file)
+		(void)json_object_set_new(document, "file", text(report->file));
 	code = json_dumpf(document, out, JSON_COMPACT | JSON_ENSURE_ASCII);
 	json_decref(document);
 	(void)fputc('\n', out);

@@ -11,22 +11,7 @@
 
 /* Holders for a person: the block with the most memory first. */
 
-enum { TYPES_SHOWN = 4, NUMBER_TEXT = 32, BLOCKS = 4, LITTLE = 4096, GROWTH_INDENT = 13, INDENT = 21 };
-
-/* 1234567 as 1,234,567. */
-static const char *number(uint64_t value, char text[NUMBER_TEXT])
-{
-	char *at = text + NUMBER_TEXT - 1;
-
-	*at = '\0';
-	for (int digits = 0; value || !digits; value /= 10) {
-		if (digits && digits % 3 == 0)
-			*--at = ',';
-		*--at = (char)('0' + value % 10);
-		digits++;
-	}
-	return at;
-}
+enum { TYPES_SHOWN = 4, BLOCKS = 4, LITTLE = 4096, GROWTH_INDENT = 13, INDENT = 21, WIDTH = 80, NEAR = 25 /* columns: behind a comma is better */ };
 
 static void print_size(FILE *out, uint64_t size, uint64_t of)
 {
@@ -45,12 +30,12 @@ static void print_name(FILE *out, const char *text, bool bold)
 
 static void print_types(FILE *out, const struct pl_held_type *types, size_t count)
 {
-	char buffer[NUMBER_TEXT], text[PL_SIZE_TEXT];
+	char buffer[PL_NUMBER_TEXT], text[PL_SIZE_TEXT];
 
 	for (size_t i = 0; i < count && i < TYPES_SHOWN; i++) {
 		const struct pl_held_type *type = &types[i];
 
-		(void)fprintf(out, "%*s%s x ", INDENT, "", number(type->count, buffer));
+		(void)fprintf(out, "%*s%s x ", INDENT, "", pl_format_number(type->count, buffer));
 		print_name(out, type->type, false);
 		pl_format_size((int64_t)type->size, false, text);
 		(void)fprintf(out, ": %s", text);
@@ -69,7 +54,7 @@ static void print_types(FILE *out, const struct pl_held_type *types, size_t coun
 
 static void print_holders(FILE *out, const struct pl_holders *holders, bool color)
 {
-	char buffer[NUMBER_TEXT];
+	char buffer[PL_NUMBER_TEXT];
 
 	for (size_t i = 0; i < holders->holder_count; i++) {
 		const struct pl_holder *holder = &holders->holders[i];
@@ -78,14 +63,14 @@ static void print_holders(FILE *out, const struct pl_holders *holders, bool colo
 		print_name(out, holder->path, color);
 		(void)fputs(" (", out);
 		print_name(out, holder->type, false);
-		(void)fprintf(out, "), %s object%s\n", number(holder->count, buffer), holder->count == 1 ? "" : "s");
+		(void)fprintf(out, "), %s object%s\n", pl_format_number(holder->count, buffer), holder->count == 1 ? "" : "s");
 		print_types(out, holder->contents, holder->content_count < 2 ? holder->content_count : 2);
 	}
 }
 
 static void print_growth(FILE *out, const struct pl_holders *holders, bool color)
 {
-	char buffer[NUMBER_TEXT], text[PL_SIZE_TEXT];
+	char buffer[PL_NUMBER_TEXT], text[PL_SIZE_TEXT];
 
 	for (size_t i = 0; i < holders->holder_count && holders->holders[i].size_diff > 0; i++) {
 		const struct pl_holder *holder = &holders->holders[i];
@@ -101,7 +86,7 @@ static void print_growth(FILE *out, const struct pl_holders *holders, bool color
 			if (type->count_diff <= 0)
 				continue;
 			pl_format_size(type->size_diff, true, text);
-			(void)fprintf(out, "%*s+%s x ", GROWTH_INDENT, "", number((uint64_t)type->count_diff, buffer));
+			(void)fprintf(out, "%*s+%s x ", GROWTH_INDENT, "", pl_format_number((uint64_t)type->count_diff, buffer));
 			print_name(out, type->type, false);
 			(void)fprintf(out, ": %s\n", text);
 		}
@@ -116,19 +101,19 @@ static void print_growth(FILE *out, const struct pl_holders *holders, bool color
 
 static void print_groups(FILE *out, const struct pl_holders *holders, bool of_a_type)
 {
-	char buffer[NUMBER_TEXT];
+	char buffer[PL_NUMBER_TEXT];
 
 	for (size_t i = 0; i < holders->group_count; i++) {
 		const struct pl_held_group *group = &holders->groups[i];
 
 		print_size(out, group->size, holders->size);
-		(void)fprintf(out, "%s x ", number(group->count, buffer));
+		(void)fprintf(out, "%s x ", pl_format_number(group->count, buffer));
 		print_name(out, group->type, false);
 		(void)fputs(of_a_type ? ", reached by\n" : ", held by more than one; reached by\n", out);
 		for (size_t j = 0; j < group->held_by_count; j++) {
 			(void)fprintf(out, "%*s", INDENT, "");
 			print_name(out, group->held_by[j].path, false);
-			(void)fprintf(out, " (%s)\n", number(group->held_by[j].count, buffer));
+			(void)fprintf(out, " (%s)\n", pl_format_number(group->held_by[j].count, buffer));
 		}
 	}
 }
@@ -141,36 +126,59 @@ static bool is_little(const struct pl_holders *holders, uint64_t size)
 
 static void print_garbage(FILE *out, const struct pl_holders *holders)
 {
-	char buffer[NUMBER_TEXT];
+	char buffer[PL_NUMBER_TEXT];
 
 	if (is_little(holders, holders->garbage.size))
 		return;
 	print_size(out, holders->garbage.size, holders->size);
-	(void)fprintf(out, "garbage in cycles that waits for the collector%s, %s objects\n",
-		holders->collector_known && !holders->collector_enabled ? ", which is off" : "",
-		number(holders->garbage.count, buffer));
+	(void)fprintf(out, "garbage in cycles%s, %s objects\n",
+		holders->collector_known && !holders->collector_enabled ? " (the collector is off)" : "",
+		pl_format_number(holders->garbage.count, buffer));
 	print_types(out, holders->garbage.types, holders->garbage.type_count);
+	if (holders->full_known && holders->full)
+		(void)fprintf(out, "%*slast full run: %u younger one%s ago, %" PRIu64 " in all\n", INDENT, "", holders->since_full,
+			holders->since_full == 1 ? "" : "s", holders->full);
+	else if (holders->full_known)
+		(void)fprintf(out, "%*sthere has not been a full run yet\n", INDENT, "");
+}
+
+/* Cycles among them are never garbage. */
+static void print_frozen(FILE *out, const struct pl_holders *holders)
+{
+	char buffer[PL_NUMBER_TEXT];
+
+	if (holders->frozen_known && holders->frozen)
+		(void)fprintf(out, "gc.freeze() has taken %s objects from the collector of cycles\n",
+			pl_format_number(holders->frozen, buffer));
 }
 
 static void print_native(FILE *out, const struct pl_holders *holders)
 {
-	char buffer[NUMBER_TEXT];
+	char buffer[PL_NUMBER_TEXT];
 
 	if (is_little(holders, holders->native.size))
 		return;
 	print_size(out, holders->native.size, holders->size);
-	(void)fprintf(out, "held by native code, %s objects\n", number(holders->native.count, buffer));
+	(void)fprintf(out, "held by native code, %s objects\n", pl_format_number(holders->native.count, buffer));
 	for (size_t i = 0; i < holders->native.type_count && i < TYPES_SHOWN; i++) {
 		const struct pl_held_type *type = &holders->native.types[i];
 		char text[PL_SIZE_TEXT];
 
+		if (i && type->size < holders->native.size / 100)
+			break;
 		pl_format_size((int64_t)type->size, false, text);
-		(void)fprintf(out, "%*s%s x ", INDENT, "", number(type->count, buffer));
+		(void)fprintf(out, "%*s%s x ", INDENT, "", pl_format_number(type->count, buffer));
 		print_name(out, type->type, false);
-		(void)fprintf(out, ": %s, %s", text, type->unowned ? "references that nobody owns (a forgotten DECREF?)" :
-			"known to native code");
-		if (type->library)
-			(void)fprintf(out, " (%s)", type->library);
+		(void)fprintf(out, ": %s, %s", text, type->unowned ? "references that nobody owns" : "known to native code");
+		if (type->library) {
+			(void)fputs(" (", out);
+			print_name(out, type->library, false);
+			(void)fputc(')', out);
+		}
+		if (type->sample[0]) {
+			(void)fputs(", such as ", out);
+			print_name(out, type->sample, false);
+		}
 		(void)fputc('\n', out);
 	}
 }
@@ -207,32 +215,50 @@ static void print_advice(FILE *out, const struct pl_holders *holders, int first)
 			"gc.collect() would free what the first line says\n", out);
 		return;
 	default:
-		(void)fputs("look at the extension that makes the objects of the first lines\n", out);
+		(void)fputs(holders->native.type_count && holders->native.types[0].unowned ?
+			"look at the extension that makes the objects of the first lines: it keeps references that it forgot (a DECREF)\n" :
+			"look at the extension that makes the objects of the first lines: it keeps them\n", out);
 		return;
 	}
 }
 
-int pl_holders_text(FILE *out, const struct pl_holders_report *report, bool color)
+/* The resident size and its parts, in one line. False: with the number of objects it would be too long. */
+static bool print_head(FILE *out, const struct pl_holders_report *report, bool counts)
 {
 	const struct pl_holders *holders = report->holders;
-	char rss[PL_SIZE_TEXT], objects[PL_SIZE_TEXT], rest[PL_SIZE_TEXT], buffer[NUMBER_TEXT];
+	char size[PL_SIZE_TEXT], number[PL_NUMBER_TEXT], line[256];
+	uint64_t all = report->rss ? report->rss : report->memory;
+	int length;
+
+	pl_format_size((int64_t)all, false, size);
+	length = snprintf(line, sizeof(line), "%s %s: ", report->rss || !report->file ? "RSS" : "memory", size);
+	pl_format_size((int64_t)holders->size, false, size);
+	length += snprintf(line + length, sizeof(line) - (size_t)length, "%s%sobjects %s",
+		counts ? pl_format_number(holders->count, number) : "", counts ? " " : "", size);
+	if (report->account_known) {
+		pl_format_size((int64_t)report->free, false, size);
+		length += snprintf(line + length, sizeof(line) - (size_t)length, ", free %s", size);
+		pl_format_size((int64_t)report->files, false, size);
+		length += snprintf(line + length, sizeof(line) - (size_t)length, ", files %s", size);
+		if (report->rss > holders->size + report->free + report->files) {
+			pl_format_size((int64_t)(report->rss - holders->size - report->free - report->files), false, size);
+			length += snprintf(line + length, sizeof(line) - (size_t)length, ", other %s", size);
+		}
+	}
+	if (counts && length > WIDTH)
+		return false;
+	(void)fprintf(out, "%s\n", line);
+	return true;
+}
+
+static int print_all(FILE *out, const struct pl_holders_report *report, bool color)
+{
+	const struct pl_holders *holders = report->holders;
 	bool printed[BLOCKS] = { false };
 	int first = -1;
 
-	pl_format_size((int64_t)report->rss, false, rss);
-	pl_format_size((int64_t)holders->size, false, objects);
-	(void)fprintf(out, "RSS %s: %s objects %s", rss, number(holders->count, buffer), objects);
-	if (report->account_known) {
-		pl_format_size((int64_t)report->free, false, rest);
-		(void)fprintf(out, ", free %s", rest);
-		pl_format_size((int64_t)report->files, false, rest);
-		(void)fprintf(out, ", files %s", rest);
-		if (report->rss > holders->size + report->free + report->files) {
-			pl_format_size((int64_t)(report->rss - holders->size - report->free - report->files), false, rest);
-			(void)fprintf(out, ", other %s", rest);
-		}
-	}
-	(void)fputc('\n', out);
+	if (!print_head(out, report, true))
+		(void)print_head(out, report, false);
 	if (holders->compared) {
 		print_growth(out, holders, color);
 		return ferror(out) ? -EIO : 0;
@@ -261,6 +287,74 @@ int pl_holders_text(FILE *out, const struct pl_holders_report *report, bool colo
 		else
 			print_native(out, holders);
 	}
+	print_frozen(out, holders);
 	print_advice(out, holders, first);
 	return ferror(out) ? -EIO : 0;
+}
+
+/* Columns of the character or the escape sequence that begins here, and its bytes. */
+static size_t columns_of(const char *text, size_t *ret_length)
+{
+	*ret_length = 1;
+	if (*text == '\033') {
+		*ret_length = strcspn(text, "m") + (strchr(text, 'm') != NULL);
+		return 0;
+	}
+	while (((unsigned char)text[*ret_length] & 0xc0) == 0x80)
+		++*ret_length;
+	return 1;
+}
+
+/* Not between a number and its unit. */
+static bool may_break(const char *line, const char *blank)
+{
+	return blank > line && !(blank[-1] >= '0' && blank[-1] <= '9' && strchr("KMGTPBx%", blank[1]));
+}
+
+/* One line, broken at blanks where it is longer than WIDTH; further lines are indented a little more than the first. What has
+ * no blank, as a path mostly, is never cut. */
+static void print_wrapped(FILE *out, const char *line, size_t size)
+{
+	const char *end = line + size, *blank = NULL, *any = NULL;
+	size_t indent = strspn(line, " "), column = 0, length;
+	int depth = 0; /* of brackets: better not within a sample */
+
+	if (indent < INDENT)
+		indent = size > INDENT && strchr(line, '%') && line[0] == ' ' ? INDENT : 2;
+	for (const char *at = line; at < end; at += length) {
+		depth += (*at == '(' || *at == '[' || *at == '{') - (*at == ')' || *at == ']' || *at == '}');
+		if (*at == ' ' && column >= indent && may_break(line, at)) {
+			any = at;
+			if (depth <= 0 && (!blank || column < WIDTH - NEAR || at[-1] == ',' || blank[-1] != ','))
+				blank = at;
+		}
+		column += columns_of(at, &length);
+		if (column <= WIDTH || !any)
+			continue;
+		if (!blank)
+			blank = any;
+		(void)fprintf(out, "%.*s\n%*s", (int)(blank - line), line, (int)indent + 2, "");
+		line = blank + 1;
+		at = line;
+		length = 0;
+		column = indent + 2;
+		blank = any = NULL;
+		depth = 0;
+	}
+	(void)fwrite(line, 1, (size_t)(end - line), out);
+	(void)fputc('\n', out);
+}
+
+int pl_holders_text(FILE *out, const struct pl_holders_report *report, bool color)
+{
+	pl_autofree char *text = NULL;
+	size_t size = 0;
+	FILE *stream = open_memstream(&text, &size);
+	int code = stream ? print_all(stream, report, color) : -ENOMEM;
+
+	if (stream && fclose(stream) != 0 && code == 0)
+		code = -ENOMEM;
+	for (const char *line = text, *end; code == 0 && (end = strchr(line, '\n')); line = end + 1)
+		print_wrapped(out, line, (size_t)(end - line));
+	return code < 0 ? code : ferror(out) ? -EIO : 0;
 }

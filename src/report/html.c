@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-#include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
+#include "account.h"
+#include "collector.h"
 #include "members.h"
+#include "page.h"
 #include "pyleak-version.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/frame_numbers.h"
@@ -19,17 +20,19 @@
  *   texts     file names, function names, lines of source
  *   frames    [file, function, line, source]: numbers of texts; -1: no source
  *   stacks    [size, size_diff, count, count_diff, allocated bytes, allocated blocks, whether older frames
- *             were cut, domain, frame, …]: numbers of frames, innermost first
+ *             were cut, domain, caller, kind of caller, thread, frame, …]: numbers of frames, innermost first; the caller
+ *             is the place of one among them, the thread a number of threads, or -1
+ *   threads   [what it is, what Python did meanwhile] of threads of libraries' own; "": not known
  *   series    at_s, rss, size, and sizes of the largest rows, snapshot by snapshot; or null
  *   verdicts  [domain, file name, line, function, kind, text] of rows
+ *   held      [domain, file name, line, function, blocks, [[path, blocks], …]] of rows (--holders)
+ *   notes     lines of the text: where the growth went, and what the collector does
  */
 
-enum { SERIES_ROWS = 8 };
+enum { SERIES_ROWS = 8, HELD_SHOWN = 3 };
 
 extern const unsigned char html_page[];
 extern const size_t html_page_size;
-
-static const char data_mark[] = "@DATA@";
 
 /* Numbers texts by what they are, through the keys of an object. */
 static json_int_t text_number(json_t *numbers, json_t *texts, const char *text, bool *failed)
@@ -67,20 +70,52 @@ static bool append_figures(json_t *stack, const struct pl_row *row)
 	       append_unsigned(stack, row->window.allocated_size) | append_unsigned(stack, row->window.allocated_count);
 }
 
-static json_t *make_stack(const struct pl_report *report, const struct pl_row *row, struct pl_frame_numbers *numbers)
+/* The number of what is known of a library's own thread; -1: nothing. */
+static json_int_t thread_number(const struct pl_report *report, const struct pl_row *row, json_t *threads, bool *failed)
+{
+	struct pl_thread_texts texts = pl_thread_texts_of(report->sites, row);
+	size_t count = json_array_size(threads), at = 0;
+	json_t *item;
+
+	if (!texts.thread && !texts.meanwhile)
+		return -1;
+	item = json_array();
+	*failed |= append(item, make_string(texts.thread ? texts.thread : ""));
+	*failed |= append(item, make_string(texts.meanwhile ? texts.meanwhile : ""));
+	pl_thread_texts_free(&texts);
+	/* There are few: of most rows nothing is known. */
+	while (at < count && !json_equal(json_array_get(threads, at), item))
+		at++;
+	if (at < count)
+		json_decref(item);
+	else
+		*failed |= append(threads, item);
+	return (json_int_t)at;
+}
+
+static json_t *make_stack(const struct pl_report *report, const struct pl_row *row, struct pl_frame_numbers *numbers,
+	json_t *threads)
 {
 	struct pl_traceback traceback;
+	struct pl_caller caller = {.kind = PL_CALLER_NONE};
 	json_t *stack = json_array();
 	bool failed = append_figures(stack, row);
 
 	if (row->site != UINT32_MAX) {
 		pl_sites_traceback(report->sites, row->site, &traceback);
+		caller = pl_sites_caller(report->sites, row->site);
+		/* Native frames stand in front of those of Python. */
+		caller.index += traceback.native;
+		if (caller.kind == PL_CALLER_NONE || caller.index >= traceback.count)
+			caller.index = 0;
 	} else {
 		traceback.frames[0] = (struct pl_frame){"(more stacks)", "(more stacks)", 0};
 		traceback.count = 1;
 		traceback.more = false;
 	}
 	failed |= append_integer(stack, traceback.more) | append_integer(stack, row->domain == PL_SITE_NATIVE);
+	failed |= append_unsigned(stack, caller.index) | append_integer(stack, caller.kind);
+	failed |= append_integer(stack, thread_number(report, row, threads, &failed));
 	for (size_t i = 0; i < traceback.count && !failed; i++) {
 		uint32_t number = pl_frame_number(numbers, &traceback.frames[i]);
 
@@ -92,7 +127,7 @@ static json_t *make_stack(const struct pl_report *report, const struct pl_row *r
 	return NULL;
 }
 
-static json_t *make_stacks(const struct pl_report *report, size_t limit, struct pl_frame_numbers *numbers)
+static json_t *make_stacks(const struct pl_report *report, size_t limit, struct pl_frame_numbers *numbers, json_t *threads)
 {
 	size_t shown = shown_rows(report->stacks, limit);
 	const struct pl_row rest = shown_rest(report->stacks, shown);
@@ -100,9 +135,9 @@ static json_t *make_stacks(const struct pl_report *report, size_t limit, struct 
 	bool failed = !stacks;
 
 	for (size_t i = 0; i < shown && !failed; i++)
-		failed = append(stacks, make_stack(report, &report->stacks->items[i], numbers));
+		failed = append(stacks, make_stack(report, &report->stacks->items[i], numbers, threads));
 	if (shown < report->stacks->count && !failed)
-		failed = append(stacks, make_stack(report, &rest, numbers));
+		failed = append(stacks, make_stack(report, &rest, numbers, threads));
 	if (!failed)
 		return stacks;
 	json_decref(stacks);
@@ -203,7 +238,8 @@ static json_t *make_series(const struct pl_report *report)
 	return NULL;
 }
 
-static json_t *make_verdict(const struct pl_report *report, size_t number, const char *text)
+/* What there is to say of a row, by its place. */
+static json_t *make_remark(const struct pl_report *report, size_t number, const char *kind, const char *text)
 {
 	const struct pl_row *row = &report->rows->items[number];
 	json_t *item = json_array();
@@ -212,7 +248,7 @@ static json_t *make_verdict(const struct pl_report *report, size_t number, const
 	failed |= append(item, make_string(row->filename));
 	failed |= append_integer(item, row->line);
 	failed |= append(item, make_string(row->function ? row->function : ""));
-	failed |= append(item, json_string(pl_growth_name(report->verdicts[number].growth)));
+	failed |= append(item, json_string(kind));
 	failed |= append(item, make_string(text));
 	if (!failed)
 		return item;
@@ -230,12 +266,86 @@ static json_t *make_verdicts(const struct pl_report *report)
 
 		pl_verdict_text(&report->verdicts[i], &report->headroom, text);
 		if (*text)
-			failed = append(list, make_verdict(report, i, text));
+			failed = append(list, make_remark(report, i, pl_growth_name(report->verdicts[i].growth), text));
 	}
 	if (!failed)
 		return list;
 	json_decref(list);
 	return NULL;
+}
+
+static json_t *make_types(const struct pl_report *report)
+{
+	json_t *list = json_array();
+	bool failed = !list;
+
+	for (size_t i = 0; report->types && i < report->type_count && i < report->rows->count && !failed; i++) {
+		char text[PL_ROW_TYPES_TEXT];
+
+		pl_row_types_text(&report->types[i], text);
+		if (*text)
+			failed = append(list, make_remark(report, i, "types", text));
+	}
+	if (!failed)
+		return list;
+	json_decref(list);
+	return NULL;
+}
+
+static json_t *make_held(const struct pl_report *report, size_t number)
+{
+	const struct pl_row *row = &report->rows->items[number];
+	const struct pl_held_row *held = &report->held[number];
+	json_t *item = json_array(), *list = json_array();
+	bool failed = append_integer(item, row->domain == PL_SITE_NATIVE);
+
+	failed |= append(item, make_string(row->filename));
+	failed |= append_integer(item, row->line);
+	failed |= append(item, make_string(row->function ? row->function : ""));
+	failed |= append_unsigned(item, held->count);
+	for (size_t i = 0; i < held->held_by_count && i < HELD_SHOWN; i++) {
+		json_t *holder = json_array();
+
+		failed |= append(holder, make_string(held->held_by[i].path));
+		failed |= append_unsigned(holder, held->held_by[i].count);
+		failed |= append(list, holder);
+	}
+	failed |= append(item, list);
+	if (!failed)
+		return item;
+	json_decref(item);
+	return NULL;
+}
+
+static json_t *make_all_held(const struct pl_report *report)
+{
+	json_t *list = json_array();
+	bool failed = !list;
+
+	for (size_t i = 0; i < report->held_count && i < report->rows->count && !failed; i++)
+		if (report->held[i].held_by_count)
+			failed = append(list, make_held(report, i));
+	if (!failed)
+		return list;
+	json_decref(list);
+	return NULL;
+}
+
+/* What the text says beside its rows, in the same words: where the growth went, and what the collector does. NULL: out of
+ * memory. */
+static json_t *make_notes(const struct pl_report *report)
+{
+	pl_autofree char *text = NULL;
+	size_t length = 0;
+	FILE *out = open_memstream(&text, &length);
+
+	if (!out)
+		return NULL;
+	account_print_headline(out, report);
+	account_print(out, report);
+	account_print_older(out, report);
+	collector_print(out, report);
+	return fclose(out) == 0 ? make_string(text) : NULL;
 }
 
 static json_t *make_data(const struct pl_report *report, const struct pl_report_options *options)
@@ -250,48 +360,31 @@ static json_t *make_data(const struct pl_report *report, const struct pl_report_
 		[PL_SORT_AGE] = "age",
 	};
 	__attribute__((cleanup(pl_frame_numbers_free))) struct pl_frame_numbers frames = {0};
-	json_t *data = json_object();
+	json_t *data = json_object(), *threads = json_array();
 	bool failed = false;
 
 	failed |= put_string(data, "writer", "pyleak " PYLEAK_VERSION);
 	failed |= put_string(data, "sort", sorts[report->sort]);
 	failed |= put(data, "report", report_make(report, 1));
-	failed |= put(data, "stacks", make_stacks(report, options->limit, &frames));
+	failed |= put(data, "stacks", make_stacks(report, options->limit, &frames, threads));
+	failed |= put(data, "threads", threads);
 	failed |= put_frames(data, &frames, options);
 	failed |= put(data, "series", report->history ? make_series(report) : json_null());
 	failed |= put(data, "verdicts", make_verdicts(report));
+	failed |= put(data, "types", make_types(report));
+	failed |= put(data, "held", make_all_held(report));
+	failed |= put(data, "notes", make_notes(report));
 	if (!failed)
 		return data;
 	json_decref(data);
 	return NULL;
 }
 
-/* No name may end the script element or open a comment in it: "<" is written as JSON lets it be. */
-static void print_data(FILE *out, const char *text)
-{
-	for (const char *open; (open = strchr(text, '<')); text = open + 1) {
-		(void)fwrite(text, 1, (size_t)(open - text), out);
-		(void)fputs("\\u003c", out);
-	}
-	(void)fputs(text, out);
-}
-
 int pl_report_html(FILE *out, const struct pl_report *report, const struct pl_report_options *options)
 {
-	const char *page = (const char *)html_page;
-	const char *mark = memmem(page, html_page_size, data_mark, sizeof(data_mark) - 1);
-	const char *rest = mark + sizeof(data_mark) - 1;
 	json_t *data = make_data(report, options);
-	pl_autofree char *text = data ? json_dumps(data, JSON_ENSURE_ASCII | JSON_COMPACT | JSON_REAL_PRECISION(15)) : NULL;
+	int code = page_print(out, (const char *)html_page, html_page_size, data);
 
 	json_decref(data);
-	if (!text)
-		return -ENOMEM;
-	errno = 0;
-	(void)fwrite(page, 1, (size_t)(mark - page), out);
-	print_data(out, text);
-	(void)fwrite(rest, 1, html_page_size - (size_t)(rest - page), out);
-	if (fflush(out) == 0 && !ferror(out))
-		return 0;
-	return errno ? -errno : -EIO;
+	return code;
 }

@@ -1,21 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #include "account.h"
+#include "collector.h"
+#include "held.h"
 #include "members.h"
+#include "places.h"
 #include "pyleak/report.h"
 #include "pyleak/units.h"
 #include "shown.h"
-
-/* To three places: a real that is printed with all its digits reads 10.003000000000000114. */
-static bool put_thousandths(json_t *object, const char *key, int64_t ns, int64_t ns_per_thousandth)
-{
-	int64_t thousandths = (ns + ns_per_thousandth / 2) / ns_per_thousandth;
-
-	return put(object, key, json_real((double)thousandths / 1000));
-}
+#include "windows.h"
 
 static json_t *make_amount(uint64_t size, uint64_t count)
 {
@@ -39,36 +36,9 @@ static json_t *make_older(const struct pl_report *report)
 	return NULL;
 }
 
-static json_t *make_collector(const struct pl_report *report)
-{
-	const struct pl_collector *now = &report->collector, *before = &report->collector_before;
-	json_t *object = json_object();
-	bool failed = put(object, "enabled", json_boolean(now->enabled));
-
-	failed |= put(object, "full_collections",
-		now->counted && before->counted ? json_integer((json_int_t)(now->full - before->full)) : json_null());
-	if (!failed)
-		return object;
-	json_decref(object);
-	return NULL;
-}
-
-static json_t *make_frame(const struct pl_frame *frame)
-{
-	json_t *item = json_object();
-	bool failed = put_string(item, "filename", frame->filename);
-
-	failed |= put_integer(item, "lineno", frame->line);
-	failed |= put_string(item, "function", frame->function);
-	if (!failed)
-		return item;
-	json_decref(item);
-	return NULL;
-}
-
 static json_t *make_native_frame(const struct pl_frame *frame, const char *module)
 {
-	json_t *item = make_frame(frame);
+	json_t *item = report_make_frame(frame);
 	bool failed = put_string(item, "module", module);
 
 	if (!failed && !put(item, "native", json_true()))
@@ -88,7 +58,7 @@ static json_t *make_traceback(const struct pl_sites *sites, uint32_t site, bool 
 	pl_sites_traceback(sites, site, &traceback);
 	for (i = python ? traceback.count : traceback.native; i-- > 0 && !failed;) {
 		const struct pl_frame *frame = &traceback.frames[i];
-		json_t *item = i < traceback.native ? make_native_frame(frame, traceback.modules[i]) : make_frame(frame);
+		json_t *item = i < traceback.native ? make_native_frame(frame, traceback.modules[i]) : report_make_frame(frame);
 
 		failed = json_array_append_new(list, item) < 0;
 	}
@@ -133,7 +103,7 @@ static json_t *make_verdict(const struct pl_verdict *verdict, const struct pl_he
 	bool failed = put_string(item, "kind", pl_growth_name(verdict->growth));
 
 	failed |= put_integer(item, "windows", (int64_t)verdict->windows);
-	failed |= put_thousandths(item, "watched_s", verdict->watched_ns, 1000000);
+	failed |= put_thousandths(item, "watched_s", verdict->watched_ns, PL_NSEC_PER_MSEC);
 	if (steady) {
 		failed |= put(rate, "size_per_hour", make_real(verdict->rate, 1));
 		failed |= put(rate, "low", make_real(verdict->rate_low, 1));
@@ -152,17 +122,57 @@ static json_t *make_verdict(const struct pl_verdict *verdict, const struct pl_he
 	return NULL;
 }
 
+/* A library's own thread. */
+static json_t *make_thread(const struct pl_native_thread *thread)
+{
+	json_t *item = json_object();
+	bool failed = !item;
+
+	failed |= thread->name && put_string(item, "name", thread->name);
+	failed |= thread->begins.module && put(item, "runs", make_native_frame(&thread->begins.frame, thread->begins.module));
+	failed |= thread->meanwhile.filename && put(item, "meanwhile", report_make_frame(&thread->meanwhile));
+	if (!failed)
+		return item;
+	json_decref(item);
+	return NULL;
+}
+
 static json_t *make_native(const struct pl_sites *sites, uint32_t site, const struct pl_native_caller *caller)
 {
 	json_t *native = json_object();
+	const struct pl_native_thread *thread = pl_sites_thread(sites, site);
 	bool failed = put_string(native, "module", caller->module);
 
 	failed |= put_string(native, "symbol", caller->symbol);
 	failed |= put_unsigned(native, "offset", caller->offset);
 	failed |= caller->filename && put_string(native, "filename", caller->filename);
 	failed |= caller->filename && put_integer(native, "lineno", caller->line);
+	failed |= thread && put(native, "thread", make_thread(thread));
 	if (pl_sites_stack(sites, site) != UINT32_MAX)
 		failed |= put(native, "frames", make_traceback(sites, site, false));
+	if (!failed)
+		return native;
+	json_decref(native);
+	return NULL;
+}
+
+/* Of Python's own allocators: who of an extension asked them. NULL: nobody is known to. */
+static json_t *make_asker(const struct pl_report *report, const struct pl_row *row)
+{
+	struct pl_traceback traceback;
+	json_t *native;
+	bool failed;
+
+	if (row->domain != PL_SITE_PYTHON || strcmp(report->facts.engine, "inline") != 0 ||
+		pl_sites_stack(report->sites, row->site) == UINT32_MAX)
+		return NULL;
+	pl_sites_traceback(report->sites, row->site, &traceback);
+	if (!traceback.native)
+		return NULL;
+	native = json_object();
+	failed = put_string(native, "module", traceback.modules[0]);
+	failed |= put_string(native, "symbol", traceback.frames[0].function);
+	failed |= put(native, "frames", make_traceback(report->sites, row->site, false));
 	if (!failed)
 		return native;
 	json_decref(native);
@@ -203,19 +213,45 @@ static json_t *make_causes(const struct pl_report *report)
 	return NULL;
 }
 
+/* Of rows whose own line is a library's. */
+static const char *const caller_kinds[] = {
+	[PL_CALLER_OWN] = "own",
+	[PL_CALLER_TASK] = "task",
+	[PL_CALLER_LIBRARY] = "libraries",
+};
+
+/* Objects in live blocks. */
+static json_t *make_types(const struct pl_row_types *types)
+{
+	json_t *list = json_array();
+	bool failed = !list;
+
+	for (size_t i = 0; i < types->count && !failed; i++) {
+		json_t *item = json_object();
+
+		failed = put_string(item, "type", types->items[i].name) ||
+			 put_integer(item, "count", llround(types->items[i].count)) || json_array_append(list, item) < 0;
+		json_decref(item);
+	}
+	if (!failed)
+		return list;
+	json_decref(list);
+	return NULL;
+}
+
 static json_t *make_row(const struct pl_report *report, const struct pl_row *row, bool traceback)
 {
 	json_t *item = json_object();
 	const struct pl_totals *window = &row->window;
 	const struct pl_native_caller *native = pl_sites_native_caller(report->sites, row->site);
 	const struct pl_frame *caller = pl_row_caller(report->sites, row);
+	enum pl_caller_kind kind = pl_sites_caller(report->sites, row->site).kind;
 	size_t number = (size_t)(row - report->rows->items);
+	json_t *asker = native ? NULL : make_asker(report, row);
 	bool failed = false;
 
 	failed |= put_string(item, "domain", row->domain == PL_SITE_NATIVE ? "native" : "python");
-	failed |= put_string(item, "filename", row->filename);
-	failed |= put_integer(item, "lineno", row->line);
-	failed |= put_string(item, "function", row->function);
+	failed |= put_frame(item, row->filename, row->line, row->function);
 	if (report->per_process)
 		failed |= put_integer(item, "pid", row->pid);
 	failed |= put_integer(item, "size", row->size);
@@ -226,21 +262,42 @@ static json_t *make_row(const struct pl_report *report, const struct pl_row *row
 	failed |= put(item, "allocated", make_amount(window->allocated_size, window->allocated_count));
 	failed |= put(item, "freed", make_amount(window->freed_size, window->freed_count));
 	if (caller)
-		failed |= put(item, "caller", make_frame(caller));
+		failed |= put(item, "caller", report_make_frame(caller));
+	if (caller || kind == PL_CALLER_TASK || kind == PL_CALLER_LIBRARY)
+		failed |= put_string(item, "caller_kind", caller_kinds[kind]);
+	if (report->group_by == PL_GROUP_CALLER)
+		failed |= put(item, "allocated_in", report_make_frame(pl_sites_innermost(report->sites, row->site)));
 	if (native)
 		failed |= put(item, "native", make_native(report->sites, row->site, native));
-	if (report->facts.sample)
+	if (asker)
+		failed |= put(item, "native", asker);
+	if (pl_report_is_estimate(report))
 		failed |= put(item, "error", make_error(row));
 	if (number < report->verdict_count)
 		failed |= put(item, "verdict", make_verdict(&report->verdicts[number], &report->headroom));
 	if (number < report->cause_count && report->causes[number])
 		failed |= put(item, "known_cause", make_cause(report->causes[number]));
+	if (report->touched)
+		failed |= put_integer(item, "touched", report->touched[number]);
+	if (number < report->type_count && report->types && report->types[number].living)
+		failed |= put_integer(item, "processes", report->types[number].processes);
+	if (number < report->type_count && report->types)
+		failed |= put(item, "types", make_types(&report->types[number]));
+	if (number < report->held_count) {
+		failed |= put(item, "held_by", held_make(&report->held[number]));
+		failed |= put(item, "held_of", held_make_of(&report->held[number]));
+	}
 	if (traceback)
 		failed |= put(item, "traceback", make_traceback(report->sites, row->site, true));
 	if (!failed)
 		return item;
 	json_decref(item);
 	return NULL;
+}
+
+json_t *report_make_row(const struct pl_report *report, size_t row, bool traceback)
+{
+	return make_row(report, &report->rows->items[row], traceback);
 }
 
 static json_t *make_stats(const struct pl_report *report, size_t limit)
@@ -313,12 +370,32 @@ static json_t *make_pids(const struct pl_report *report)
 	return NULL;
 }
 
+static json_t *make_unrecorded(const struct pl_report *report)
+{
+	json_t *objects = json_array();
+	bool failed = !objects;
+
+	for (size_t i = 0; i < report->unrecorded_count && !failed; i++) {
+		json_t *item = json_object();
+
+		failed |= put_string(item, "object", report->unrecorded[i].path);
+		failed |= put_unsigned(item, "words", report->unrecorded[i].words);
+		failed |= put_string(item, "why", report->unrecorded[i].why);
+		failed |= json_array_append_new(objects, item) < 0;
+	}
+	if (!failed)
+		return objects;
+	json_decref(objects);
+	return NULL;
+}
+
 json_t *report_make(const struct pl_report *report, size_t limit)
 {
 	static const char *const groups[] = {
 		[PL_GROUP_LINE] = "line",
 		[PL_GROUP_FILE] = "file",
 		[PL_GROUP_FUNCTION] = "function",
+		[PL_GROUP_CALLER] = "caller",
 		[PL_GROUP_TRACEBACK] = "traceback",
 	};
 	json_t *document = json_object();
@@ -335,23 +412,33 @@ json_t *report_make(const struct pl_report *report, size_t limit)
 	failed |= put_string(document, "python", report->facts.python[0] ? report->facts.python : NULL);
 	failed |= put_string(document, "engine", report->facts.engine);
 	failed |= put_string(document, "started", started);
-	failed |= put_thousandths(document, "window_s", report->window_ns, 1000000);
-	failed |= put_thousandths(document, "stop_ms", report->stop_ns, 1000);
+	failed |= put_thousandths(document, "window_s", report->window_ns, PL_NSEC_PER_MSEC);
+	if (report->window)
+		failed |= put(document, "window", windows_make_window(report));
+	if (report->grown_windows)
+		failed |= put(document, "over_all", windows_make_grown(report));
+	failed |= put_thousandths(document, "stop_ms", report->stop_ns, PL_NSEC_PER_USEC);
 	failed |= put_integer(document, "frames", report->facts.frames);
 	failed |= put_string(document, "group_by", groups[report->group_by]);
 	failed |= put_unsigned(document, "sample", report->facts.sample);
 	failed |= put(document, "rss", make_pair("before", report->rss_before, "after", report->rss_after));
 	failed |= put(document, "account", account_make(report));
 	failed |= put(document, "pools", account_make_pools(report));
+	failed |= put(document, "places", places_make(report));
+	failed |= put(document, "not_recorded", make_unrecorded(report));
 	failed |= put(document, "total", make_total(&report->rows->total));
-	if (!report->facts.sample) {
+	if (!pl_report_is_estimate(report)) {
 		failed |= put(document, "older", make_older(report));
 		failed |= put(document, "net_growth",
 			report->older.count && !report->older.sized ? json_null() : json_integer(pl_report_net_growth(report)));
 	}
 	if (report->collector.known)
-		failed |= put(document, "collector", make_collector(report));
+		failed |= put(document, "collector", collector_make(report));
 	failed |= put(document, "lost", make_pair("events", report->losses.events, "sites", report->losses.sites));
+	if (report->losses.shortened)
+		failed |= put_unsigned(document, "shortened", report->losses.shortened);
+	if (report->losses.sampling)
+		failed |= put_unsigned(document, "sampling", report->losses.sampling);
 	if (report->verdicts && report->headroom.limit)
 		failed |= put(document, "headroom", make_headroom(&report->headroom));
 	if (report->facts.native) {

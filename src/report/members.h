@@ -43,8 +43,20 @@ static inline bool put_unsigned(json_t *object, const char *key, uint64_t number
 	return put_integer(object, key, number > INT64_MAX ? INT64_MAX : (int64_t)number);
 }
 
+/* A time in thousandths of a unit: a real that is printed with all its digits reads 10.003000000000000114. */
+bool put_thousandths(json_t *object, const char *key, int64_t ns, int64_t ns_per_thousandth);
+
+/* Where something is: filename, lineno, function. */
+bool put_frame(json_t *object, const char *filename, int line, const char *function);
+
+/* An object of these. NULL: out of memory. */
+json_t *report_make_frame(const struct pl_frame *frame);
+
 /* The document of --format json, with so many rows. NULL: out of memory. */
 json_t *report_make(const struct pl_report *report, size_t limit);
+
+/* One row of it, as it stands in `stats`. */
+json_t *report_make_row(const struct pl_report *report, size_t row, bool traceback);
 
 /* The document on one line with a newline, in ASCII only: a C1 control character is a whole escape
  * sequence to some terminals. Takes it; NULL is for want of memory. 0 or -errno. */

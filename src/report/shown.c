@@ -74,6 +74,13 @@ int shown_definition(const struct pl_report_options *options, const char *filena
 
 	if (!name || *name == '<')
 		return line;
+	if (options->definition || !options->source) {
+		int found = options->definition ? options->definition(options->source_context, filename, function, line) :
+			options->source_pid ? pl_source_definition(options->source_pid, filename, function, line) : 0;
+
+		if (found || !options->source)
+			return found ? found : line;
+	}
 	for (int at = line; at > 0 && at > line - DEFINITION_LINES_MAX; at--) {
 		pl_autofree char *source = shown_source(options, filename, at);
 

@@ -8,11 +8,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "frozen.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/process.h"
 #include "pyleak/report.h"
 
 #define MAX_FILES 64
+#define DEFINITION_LINES_MAX 2000
 #define MAX_FILE_SIZE (8 * 1024 * 1024)
 
 /* A file that cannot be read is kept too, with no text, so that it is not tried for every row. */
@@ -63,10 +65,18 @@ static int open_relative(pid_t pid, const char *filename)
 	return pl_process_open_file_as(pid, path);
 }
 
+static int open_source(pid_t pid, const char *filename)
+{
+	pl_autofree char *file = is_frozen(filename) ? frozen_file(pid, filename) : NULL;
+
+	if (is_frozen(filename))
+		return file ? pl_process_open_file_as(pid, file) : -ENOENT;
+	return filename[0] == '/' ? pl_process_open_file_as(pid, filename) : open_relative(pid, filename);
+}
+
 static void load(struct source *source)
 {
-	pl_autoclose int fd = source->filename[0] == '/' ? pl_process_open_file_as(source->pid, source->filename)
-							 : open_relative(source->pid, source->filename);
+	pl_autoclose int fd = open_source(source->pid, source->filename);
 	pl_autofree char *text = NULL;
 	struct stat status;
 	size_t size = 0;
@@ -121,14 +131,64 @@ static bool is_space(char c)
 	return c == ' ' || c == '\t' || c == '\f' || c == '\v' || c == '\r';
 }
 
+/* "def NAME(", behind its indentation. */
+static bool defines(const char *line, const char *end, const char *name)
+{
+	size_t length = strlen(name);
+
+	while (line < end && is_space(*line))
+		line++;
+	if (end - line > 6 && memcmp(line, "async ", 6) == 0)
+		for (line += 6; line < end && is_space(*line);)
+			line++;
+	if (end - line < 4 || memcmp(line, "def", 3) != 0 || !is_space(line[3]))
+		return false;
+	for (line += 4; line < end && is_space(*line);)
+		line++;
+	return (size_t)(end - line) > length && memcmp(line, name, length) == 0 && strchr("( \t[", line[length]) && line[length];
+}
+
+int pl_source_definition(pid_t pid, const char *filename, const char *function, int line)
+{
+	const char *dot = function ? strrchr(function, '.') : NULL, *name = dot ? dot + 1 : function;
+	const struct source *source = NULL;
+	const char *at, *end;
+	int number = 1;
+
+	/* "<lambda>", "<module>" */
+	if (name && *name && *name != '<' && line > 0 && (filename[0] != '<' || is_frozen(filename)))
+		source = find_source(pid, filename);
+	if (!source || !source->text)
+		return 0;
+	for (at = source->text; number < line; number++) {
+		at = memchr(at, '\n', (size_t)(source->text + source->size - at));
+		if (!at)
+			return 0;
+		at++;
+	}
+	end = memchr(at, '\n', (size_t)(source->text + source->size - at));
+	if (!end)
+		end = source->text + source->size;
+	for (; number > line - DEFINITION_LINES_MAX; number--) {
+		if (defines(at, end, name))
+			return number;
+		if (at == source->text)
+			break;
+		end = at - 1;
+		at = memrchr(source->text, '\n', (size_t)(end - source->text));
+		at = at ? at + 1 : source->text;
+	}
+	return 0;
+}
+
 char *pl_source_line(pid_t pid, const char *filename, int line)
 {
 	size_t length = strlen(filename);
 	const struct source *source;
 	const char *text, *end, *stop;
 
-	/* "<unknown>", "<string>", "<frozen importlib._bootstrap>" */
-	if (line < 1 || !length || (filename[0] == '<' && filename[length - 1] == '>'))
+	/* "<unknown>", "<string>"; a frozen module was made of a file. */
+	if (line < 1 || !length || (filename[0] == '<' && filename[length - 1] == '>' && !is_frozen(filename)))
 		return NULL;
 	source = find_source(pid, filename);
 	if (!source || !source->text)

@@ -5,14 +5,18 @@
 #include <string.h>
 
 #include "account.h"
+#include "collector.h"
+#include "held.h"
+#include "native_text.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/report.h"
 #include "pyleak/text.h"
 #include "pyleak/units.h"
 #include "shown.h"
+#include "terms.h"
+#include "windows.h"
 
 #define MAX_SOURCE_LENGTH 500
-#define NATIVE_CALLERS_SHOWN 3
 
 struct text {
 	FILE *out;
@@ -87,7 +91,7 @@ static void print_error(const struct text *text, const struct pl_row *row)
 	char error[PL_SIZE_TEXT];
 
 	pl_format_size(llround(sqrt(fmax(size, 0))), false, error);
-	(void)fprintf(text->out, ", error=%s in %lld blocks", error, llround(sqrt(fmax(count, 0))));
+	(void)fprintf(text->out, ", " TERM_ERROR "=%s in %lld blocks", error, llround(sqrt(fmax(count, 0))));
 }
 
 /* What Statistic.__str__() and StatisticDiff.__str__() of tracemalloc print after the place. */
@@ -116,16 +120,16 @@ static void print_figures(const struct text *text, const struct pl_row *row, boo
 		uint64_t bytes = row->window.allocated_size;
 
 		pl_format_size(bytes > INT64_MAX ? INT64_MAX : (int64_t)bytes, false, size);
-		(void)fprintf(text->out, ", churn=%s in %" PRIu64 " blocks", size, row->window.allocated_count);
+		(void)fprintf(text->out, ", " TERM_CHURN "=%s in %" PRIu64 " blocks", size, row->window.allocated_count);
 	}
-	if (text->report->facts.sample)
+	if (pl_report_is_estimate(text->report))
 		print_error(text, row);
 	if (row->pid)
 		(void)fprintf(text->out, ", pid=%d", (int)row->pid);
 	(void)fputc('\n', text->out);
 }
 
-static void print_source(const struct text *text, const char *filename, int line)
+static void print_source(const struct text *text, const char *indentation, const char *filename, int line)
 {
 	pl_autofree char *source = NULL;
 	bool cut;
@@ -141,20 +145,13 @@ static void print_source(const struct text *text, const char *filename, int line
 			length--; /* not within a character */
 		source[length] = '\0';
 	}
-	(void)fputs("    ", text->out);
+	(void)fputs(indentation, text->out);
 	begin(text, STYLE_DIM);
 	pl_text_print(text->out, source);
 	if (cut)
 		(void)fputs(" ...", text->out);
 	end(text);
 	(void)fputc('\n', text->out);
-}
-
-static const char *last_part(const char *path)
-{
-	const char *slash = strrchr(path, '/');
-
-	return slash ? slash + 1 : path;
 }
 
 /* Native code has no indentation to tell functions apart by, and its lines are seldom at hand. */
@@ -169,11 +166,11 @@ static void print_native_frame(const struct text *text, const struct pl_frame *f
 	pl_text_print(text->out, frame->function);
 	if (frame->filename != module) {
 		(void)fputs(" (", text->out);
-		pl_text_print(text->out, last_part(module));
+		pl_text_print(text->out, native_text_object(module));
 		(void)fputc(')', text->out);
 	}
 	(void)fputc('\n', text->out);
-	print_source(text, frame->filename, frame->line);
+	print_source(text, "    ", frame->filename, frame->line);
 }
 
 static void print_traceback(const struct text *text, const struct pl_row *row)
@@ -182,12 +179,12 @@ static void print_traceback(const struct text *text, const struct pl_row *row)
 
 	pl_sites_traceback(text->report->sites, row->site, &traceback);
 	(void)fprintf(
-		text->out, "memory_blocks=%" PRId64 " size_kB=%.1f\n", row->site_count, (double)row->site_size / 1024);
+		text->out, TERM_MEMORY_BLOCKS "=%" PRId64 " " TERM_SIZE_KB "=%.1f\n", row->site_count, (double)row->site_size / 1024);
 	for (size_t i = traceback.count; i-- > traceback.native;) {
 		(void)fputs("  File \"", text->out);
 		pl_text_print(text->out, traceback.frames[i].filename);
 		(void)fprintf(text->out, "\", line %d\n", traceback.frames[i].line);
-		print_source(text, traceback.frames[i].filename, traceback.frames[i].line);
+		print_source(text, "    ", traceback.frames[i].filename, traceback.frames[i].line);
 	}
 	if (traceback.gap)
 		(void)fputs("  (native frames that are not known)\n", text->out);
@@ -196,19 +193,19 @@ static void print_traceback(const struct text *text, const struct pl_row *row)
 }
 
 /* A library's line says little without who called it. */
-static void print_python_caller(const struct text *text, const struct pl_row *row)
+static void print_caller(const struct text *text, const struct pl_row *row)
 {
-	const struct pl_frame *caller = NULL;
+	const struct pl_report *report = text->report;
+	const struct pl_frame *frame;
+	pl_autofree char *caller = pl_caller_text(report->sites, row, report->group_by, report->facts.frames, &frame);
 
-	if (text->report->group_by != PL_GROUP_TRACEBACK)
-		caller = pl_row_caller(text->report->sites, row);
 	if (!caller)
 		return;
-	(void)fputs("    # called from ", text->out);
-	pl_text_print(text->out, caller->filename);
-	(void)fprintf(text->out, ":%d (", caller->line);
-	pl_text_print(text->out, caller->function);
-	(void)fputs(")\n", text->out);
+	(void)fputs("    # ", text->out);
+	pl_text_print(text->out, caller);
+	(void)fputc('\n', text->out);
+	if (frame)
+		print_source(text, "    #     ", frame->filename, frame->line);
 }
 
 static bool is_steady(const struct pl_report *report, size_t number)
@@ -252,7 +249,7 @@ static void print_causes(const struct text *text)
 		if (!cause || !sum_cause(report, i, &rows, &grown, &steady))
 			continue;
 		pl_format_size(grown, true, size);
-		(void)fprintf(text->out, "known cause%s: ", steady ? "" : ", if this goes on");
+		(void)fprintf(text->out, TERM_KNOWN_CAUSE "%s: ", steady ? "" : ", if this goes on");
 		begin(text, STYLE_BOLD);
 		pl_text_print(text->out, cause->cause);
 		end(text);
@@ -262,6 +259,20 @@ static void print_causes(const struct text *text)
 		pl_text_print(text->out, cause->see);
 		(void)fputc('\n', text->out);
 	}
+}
+
+static void print_types(const struct text *text, const struct pl_row_types *types)
+{
+	char said[PL_ROW_TYPES_TEXT];
+
+	if (types->living > 1 && !text->report->per_process && types->processes)
+		(void)fprintf(text->out, "    # in %u of %u processes\n", types->processes, types->living);
+	pl_row_types_text(types, said);
+	if (!*said)
+		return;
+	(void)fputs("    # " TERM_LIVE ": ", text->out);
+	pl_text_print(text->out, said);
+	(void)fputc('\n', text->out);
 }
 
 /* As comments on the line of source above. */
@@ -281,50 +292,12 @@ static void print_remarks(const struct text *text, size_t number)
 		end(text);
 		(void)fputc('\n', text->out);
 	}
+	if (number < report->type_count && report->types)
+		print_types(text, &report->types[number]);
 	if (number < report->cause_count && report->causes[number]) {
-		(void)fputs("    # known cause: ", text->out);
+		(void)fputs("    # " TERM_KNOWN_CAUSE ": ", text->out);
 		pl_text_print(text->out, report->causes[number]->name);
 		(void)fputc('\n', text->out);
-	}
-}
-
-static void print_native(const struct text *text, const char *head, const char *module, const char *symbol,
-	const char *filename, int line)
-{
-	(void)fprintf(text->out, "    %s: ", head);
-	pl_text_print(text->out, last_part(module));
-	if (symbol) {
-		(void)fputs(" (", text->out);
-		pl_text_print(text->out, symbol);
-		(void)fputc(')', text->out);
-	}
-	if (filename) {
-		(void)fputs(", ", text->out);
-		pl_text_print(text->out, filename);
-		(void)fprintf(text->out, ":%d", line);
-	}
-	(void)fputc('\n', text->out);
-}
-
-/* Who of the native code asked for it; and who that, as far as a row has room. */
-static void print_native_caller(const struct text *text, const struct pl_row *row)
-{
-	const struct pl_native_caller *caller =
-		row->domain == PL_SITE_NATIVE ? pl_sites_native_caller(text->report->sites, row->site) : NULL;
-	struct pl_traceback traceback;
-
-	if (!caller)
-		return;
-	print_native(text, "native", caller->module, caller->symbol, caller->filename, caller->line);
-	if (text->report->group_by == PL_GROUP_TRACEBACK && text->options->traceback)
-		return;
-	pl_sites_traceback(text->report->sites, row->site, &traceback);
-	for (size_t i = 1; i < traceback.native && i <= NATIVE_CALLERS_SHOWN; i++) {
-		const struct pl_frame *frame = &traceback.frames[i];
-		const char *module = traceback.modules[i];
-
-		print_native(text, "called by", module, frame->function, frame->filename == module ? NULL : frame->filename,
-			frame->line);
 	}
 }
 
@@ -345,11 +318,21 @@ static void print_row(const struct text *text, const struct pl_row *row)
 	}
 	(void)fputs(": ", text->out);
 	print_figures(text, row, true);
-	print_native_caller(text, row);
+	native_text_print(text->out, text->report, row, group_by == PL_GROUP_TRACEBACK && text->options->traceback);
 	if (group_by == PL_GROUP_TRACEBACK && text->options->traceback)
 		print_traceback(text, row);
 	else if (group_by != PL_GROUP_FILE)
-		print_source(text, row->filename, line);
+		print_source(text, "    ", row->filename, line);
+}
+
+/* Else nobody knows what those blocks are. */
+static void print_traceback_title(const struct text *text, const struct pl_row *row)
+{
+	(void)fputs("\n" TERM_LARGEST_TRACEBACK " of ", text->out);
+	pl_text_print(text->out, row->filename);
+	if (text->report->group_by != PL_GROUP_FILE)
+		(void)fprintf(text->out, ":%d", row->line);
+	(void)fputs(", most recent call last:\n", text->out);
 }
 
 static void print_rest(const struct text *text, size_t shown)
@@ -374,13 +357,13 @@ static void print_growth(const struct text *text)
 	if (report->two_recordings)
 		(void)fputs("difference of the two recordings", text->out);
 	else
-		(void)fprintf(text->out, "growth in %s", window);
+		(void)fprintf(text->out, TERM_GROWTH " %s", window);
 	if (report->pid_count > 1)
 		(void)fprintf(text->out, " in %zu processes", report->pid_count);
-	(void)fputs(": tracked ", text->out);
+	(void)fputs(": " TERM_TRACKED " ", text->out);
 	/* A recording starts with nothing: what is live now is what it saw grow. */
 	print_size_change(text, text->difference ? total->size_diff : total->size);
-	(void)fputs(", RSS ", text->out);
+	(void)fputs(", " TERM_RSS " ", text->out);
 	if (!report->rss_before || !report->rss_after) {
 		(void)fputs("not known\n", text->out); /* the process has ended */
 		return;
@@ -390,40 +373,6 @@ static void print_growth(const struct text *text)
 	(void)fprintf(text->out, " (%s to ", size);
 	pl_format_size((int64_t)report->rss_after, false, size);
 	(void)fprintf(text->out, "%s)\n", size);
-}
-
-/* What went that was there before stands against what came. */
-static void print_older(const struct text *text)
-{
-	const struct pl_report *report = text->report;
-	char size[PL_SIZE_TEXT], net[PL_SIZE_TEXT];
-
-	if (!report->older.count)
-		return;
-	if (!report->older.sized) {
-		(void)fprintf(text->out, "freed from before: count=%" PRIu64 " (blocks older than the recording; their size is not known)\n",
-			report->older.count);
-		return;
-	}
-	pl_format_size((int64_t)report->older.size, false, size);
-	pl_format_size(pl_report_net_growth(report), true, net);
-	(void)fprintf(text->out, "freed from before: size=%s, count=%" PRIu64 " (blocks older than the recording)", size,
-		report->older.count);
-	(void)fprintf(text->out, "; net growth: %s\n", net);
-}
-
-/* Garbage in cycles looks like a leak until a collection comes. */
-static void print_collector(const struct text *text)
-{
-	const struct pl_collector *now = &text->report->collector, *before = &text->report->collector_before;
-	bool steady = false;
-
-	for (size_t i = 0; i < text->report->verdict_count; i++)
-		steady |= is_steady(text->report, i);
-	if (now->known && !now->enabled)
-		(void)fputs("The collector of cycles is off (gc.disable()): what is in cycles stays.\n", text->out);
-	else if (steady && now->counted && before->counted && now->full == before->full)
-		(void)fputs("No full collection since the recording began: what grows may be garbage in cycles.\n", text->out);
 }
 
 /* Nothing lives and nothing changed: all that came has gone. Such rows say something by their churn
@@ -444,6 +393,19 @@ static size_t rows_shown(const struct pl_report *report, const struct pl_report_
 	return shown;
 }
 
+static void print_sampling(FILE *out, const struct pl_report *report)
+{
+	char rate[PL_SIZE_TEXT];
+
+	if (!report->losses.sampling)
+		return;
+	pl_format_size((int64_t)report->losses.sampling, false, rate);
+	(void)fprintf(out,
+		"sampled: one allocation per %s on average, no longer each (the recorder's tables were at their limit: --tables); "
+		"what was allocated since is an estimate\n",
+		rate);
+}
+
 int pl_report_text(FILE *out, const struct pl_report *report, const struct pl_report_options *options)
 {
 	const struct text text = {out, report, options, report->kind == PL_REPORT_DIFF};
@@ -451,26 +413,34 @@ int pl_report_text(FILE *out, const struct pl_report *report, const struct pl_re
 	size_t shown = rows_shown(report, options);
 
 	errno = 0;
+	windows_print_head(out, report);
+	account_print_headline(out, report);
 	print_causes(&text);
 	for (size_t i = 0; i < shown; i++) {
 		print_row(&text, &rows->items[i]);
-		print_python_caller(&text, &rows->items[i]);
+		print_caller(&text, &rows->items[i]);
 		print_remarks(&text, i);
+		held_print(out, report, options, i);
 	}
 	print_rest(&text, shown);
-	(void)fputs("total: ", out);
+	(void)fputs(TERM_TOTAL ": ", out);
 	print_figures(&text, &rows->total, true);
 	print_growth(&text);
 	account_print(out, report);
-	print_older(&text);
-	print_collector(&text);
+	account_print_older(out, report);
+	collector_print(out, report);
 	if (report->losses.events || report->losses.sites)
-		(void)fprintf(out, "lost: events=%" PRIu64 " (in none of these figures), sites=%" PRIu64 " (counted, but not where)\n",
+		(void)fprintf(out, TERM_LOST ": events=%" PRIu64 " (in none of these figures), sites=%" PRIu64 " (counted, but not where)\n",
 			report->losses.events, report->losses.sites);
+	if (report->losses.shortened)
+		(void)fprintf(out, "cut: %" PRIu64 " tracebacks to their innermost frame (the recorder's tables are at their limit: --tables)\n",
+			report->losses.shortened);
+	print_sampling(out, report);
 	if (options->traceback && report->group_by != PL_GROUP_TRACEBACK && rows->count) {
-		(void)fputc('\n', out);
+		print_traceback_title(&text, &rows->items[0]);
 		print_traceback(&text, &rows->items[0]);
 	}
+	windows_print_grown(out, report);
 	if (fflush(out) == 0 && !ferror(out))
 		return 0;
 	return errno ? -errno : -EIO;

@@ -5,14 +5,10 @@
 
 #include "pyleak/report.h"
 #include "pyleak/units.h"
+#include "terms.h"
 
 static const int64_t nsec_per_day = 86400 * PL_NSEC_PER_SEC;
 static const int64_t far_away_days = 3650; /* no machine is up for so long */
-
-static void format_rate(double rate, bool sign, char text[PL_SIZE_TEXT])
-{
-	pl_format_size(fabs(rate) < 9e18 ? llround(rate) : rate < 0 ? INT64_MIN : INT64_MAX, sign, text);
-}
 
 /* "82 % of its blocks stay", ", 1 in 250 of its blocks stays"; nothing where none was allocated. */
 static void format_kept(double kept, char *text, size_t size)
@@ -22,7 +18,7 @@ static void format_kept(double kept, char *text, size_t size)
 	else if (kept >= 0.995)
 		(void)snprintf(text, size, ", every block stays");
 	else if (kept >= 0.015)
-		(void)snprintf(text, size, ", %.0f %% of its blocks stay", 100 * kept);
+		(void)snprintf(text, size, ", %.0f %% " TERM_STAY, 100 * kept);
 	else
 		(void)snprintf(text, size, ", 1 in %.0f of its blocks stays", 1 / kept);
 }
@@ -43,7 +39,7 @@ static void format_end(const struct pl_verdict *verdict, const struct pl_headroo
 		pl_format_duration(ns, time);
 	else
 		(void)snprintf(time, sizeof(time), "%" PRId64 " days", ns / nsec_per_day);
-	(void)snprintf(text, size, "; fills the %s in %s", headroom->cgroup ? "cgroup's memory" : "machine's memory", time);
+	(void)snprintf(text, size, "; " TERM_FILLS " %s in %s", headroom->cgroup ? "cgroup's memory" : "machine's memory", time);
 }
 
 void pl_verdict_text(const struct pl_verdict *verdict, const struct pl_headroom *headroom, char text[PL_VERDICT_TEXT])
@@ -55,34 +51,34 @@ void pl_verdict_text(const struct pl_verdict *verdict, const struct pl_headroom 
 	case PL_GROWTH_NONE:
 		return;
 	case PL_GROWTH_TURNOVER:
-		(void)snprintf(text, PL_VERDICT_TEXT, "turns over: %s as many older blocks go as these come",
+		(void)snprintf(text, PL_VERDICT_TEXT, TERM_TURNS_OVER ": %s as many older blocks go as these come",
 			verdict->turned > 0.9 ? "about" : "nearly");
 		return;
 	case PL_GROWTH_EARLY:
 		if (verdict->container) {
 			(void)snprintf(text, PL_VERDICT_TEXT,
-				"a container that grows: its block was made larger; %zu windows are too few to say more",
+				TERM_CONTAINER ": its block was made larger; %zu windows are too few to say more",
 				verdict->windows);
 			return;
 		}
-		(void)snprintf(text, PL_VERDICT_TEXT, "grows; %zu windows are too few to say more", verdict->windows);
+		(void)snprintf(text, PL_VERDICT_TEXT, TERM_GROWS "; %zu windows are too few to say more", verdict->windows);
 		return;
 	case PL_GROWTH_LEVELLING:
-		(void)snprintf(text, PL_VERDICT_TEXT, "levels off: a cache that fills, or a start");
+		(void)snprintf(text, PL_VERDICT_TEXT, TERM_LEVELS_OFF ": a cache that fills, or a start");
 		return;
 	case PL_GROWTH_NOISE:
-		(void)snprintf(text, PL_VERDICT_TEXT, "no trend in %zu windows: noise", verdict->windows);
+		(void)snprintf(text, PL_VERDICT_TEXT, TERM_NO_TREND " in %zu windows: noise", verdict->windows);
 		return;
 	case PL_GROWTH_STEADY:
-		format_rate(verdict->rate, true, rate);
-		format_rate(verdict->rate_low, false, low);
-		format_rate(verdict->rate_high, false, high);
+		pl_format_rate(verdict->rate, true, verdict->rate, rate);
+		pl_format_rate(verdict->rate_low, false, verdict->rate, low);
+		pl_format_rate(verdict->rate_high, false, verdict->rate, high);
 		format_kept(verdict->kept, kept, sizeof(kept));
 		format_end(verdict, headroom, end, sizeof(end));
 		if (verdict->container)
 			(void)snprintf(kept, sizeof(kept), ", one block that only grows: a container that is never emptied");
-		(void)snprintf(text, PL_VERDICT_TEXT, "steady growth in %zu windows: %s/h (%s to %s)%s%s", verdict->windows,
-			rate, low, high, kept, end);
+		(void)snprintf(text, PL_VERDICT_TEXT, TERM_STEADY " in %zu windows: %s/%s (%s to %s)%s%s", verdict->windows,
+			rate, pl_rate_unit(verdict->rate), low, high, kept, end);
 		return;
 	}
 }

@@ -13,9 +13,13 @@
 #include "pyleak/cleanup.h"
 #include "pyleak/log.h"
 #include "pyleak/units.h"
+#include "token.h"
 
-/* Nobody can keep us from what we are here for: few connections, little memory, not for long. */
-enum { MAX_CONNECTIONS = 64, CONNECTION_MEMORY = 32 << 10, CONNECTION_SECONDS = 10, BACKLOG = 64 };
+/* Nobody can keep us from what we are here for: few connections, little memory, not for long. Nobody keeps others from being
+ * answered: not all connections are for one address, and who neither asks nor reads in time is put out, also if a byte comes
+ * now and then. */
+enum { MAX_CONNECTIONS = 80, MAX_OF_ONE_ADDRESS = 64, CONNECTION_MEMORY = 32 << 10, CONNECTION_SECONDS = 10, BACKLOG = 64 };
+#define REQUEST_NSEC (15 * PL_NSEC_PER_SEC)
 /* Each holds a snapshot: some megabytes where there are very many sites. */
 enum { MAX_WAITING = 8, MAX_SECONDS = 600 };
 /* Documents that are made in one round, which the recording waits for. */
@@ -34,6 +38,14 @@ static const struct route routes[PL_PAGES] = {
 	[PL_PAGE_JSON] = {"/report.json", "application/json", false},
 };
 
+/* A connection. */
+struct client {
+	int fd;
+	int64_t since_ns; /* of the request that it is at, or is to make */
+	bool waits;       /* for ?seconds=N: by our own leave */
+	struct client *next, **link;
+};
+
 /* A request, from its head on. */
 struct request {
 	struct pl_server *server;
@@ -46,10 +58,12 @@ struct request {
 struct pl_server {
 	struct MHD_Daemon *daemon;
 	struct pl_serve_source source;
+	struct client *clients;
 	struct request *waiting;
 	size_t waiting_count;
 	int pages_left;
-	char *path; /* of a socket in the file system; else NULL */
+	char *path;  /* of a socket in the file system; else NULL */
+	char *token; /* NULL: none is asked for */
 };
 
 static enum MHD_Result answer(struct MHD_Connection *connection, unsigned int status, char *text, size_t length,
@@ -67,6 +81,8 @@ static enum MHD_Result answer(struct MHD_Connection *connection, unsigned int st
 	(void)MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
 	if (name)
 		(void)MHD_add_response_header(response, "Content-Disposition", name);
+	if (status == MHD_HTTP_UNAUTHORIZED)
+		(void)MHD_add_response_header(response, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Basic realm=\"pyleak\", charset=\"UTF-8\"");
 	if (status == MHD_HTTP_METHOD_NOT_ALLOWED)
 		(void)MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, "GET, HEAD");
 	result = MHD_queue_response(connection, status, response);
@@ -95,10 +111,61 @@ static enum MHD_Result make_page(struct request *request, enum pl_page page)
 					 : NULL);
 }
 
+static struct client *client_of(struct MHD_Connection *connection)
+{
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+
+	return info ? info->socket_context : NULL;
+}
+
+static void note_client(void *context, struct MHD_Connection *connection, void **state, enum MHD_ConnectionNotificationCode code)
+{
+	struct pl_server *server = context;
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+	struct client *client = *state;
+
+	if (code == MHD_CONNECTION_NOTIFY_CLOSED && client) {
+		*client->link = client->next;
+		if (client->next)
+			client->next->link = client->link;
+		free(client);
+		*state = NULL;
+	}
+	if (code != MHD_CONNECTION_NOTIFY_STARTED || !info)
+		return;
+	/* Without memory for it, it has the time that the library gives to all. */
+	*state = client = calloc(1, sizeof(*client));
+	if (!client)
+		return;
+	*client = (struct client){.fd = info->connect_fd, .since_ns = pl_now_ns(), .next = server->clients, .link = &server->clients};
+	if (client->next)
+		client->next->link = &client->next;
+	server->clients = client;
+}
+
+/* The library sees that it has gone, and closes the descriptor. */
+static void put_out_late(const struct pl_server *server, int64_t now)
+{
+	for (const struct client *client = server->clients; client; client = client->next)
+		if (!client->waits && now - client->since_ns > REQUEST_NSEC)
+			(void)shutdown(client->fd, SHUT_RDWR);
+}
+
+static void note_waiting(struct MHD_Connection *connection, bool waits)
+{
+	struct client *client = client_of(connection);
+
+	if (!client)
+		return;
+	client->waits = waits;
+	client->since_ns = pl_now_ns();
+}
+
 static void leave_queue(struct request *request)
 {
 	if (!request->link)
 		return;
+	note_waiting(request->connection, false);
 	*request->link = request->next;
 	if (request->next)
 		request->next->link = request->link;
@@ -118,6 +185,7 @@ static enum MHD_Result wait_until(struct request *request, int64_t due_ns)
 		request->next->link = &request->next;
 	server->waiting = request;
 	server->waiting_count++;
+	note_waiting(request->connection, true);
 	MHD_suspend_connection(request->connection);
 	return MHD_YES;
 }
@@ -171,6 +239,9 @@ static enum MHD_Result handle(void *context, struct MHD_Connection *connection, 
 		*body_size = 0; /* nothing that is sent is wanted */
 		return MHD_YES;
 	}
+	if (server->token && !serve_token_given(server->token,
+		MHD_lookup_connection_value(connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_AUTHORIZATION)))
+		return refuse(connection, MHD_HTTP_UNAUTHORIZED, "pyleak: this address wants its token: Authorization: Bearer TOKEN\n");
 	if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0)
 		return refuse(connection, MHD_HTTP_METHOD_NOT_ALLOWED, "GET or HEAD\n");
 	for (enum pl_page page = 0; page < PL_PAGES; page++) {
@@ -194,11 +265,11 @@ static void forget(void *context, struct MHD_Connection *connection, void **stat
 	struct pl_server *server = context;
 	struct request *request = *state;
 
-	(void)connection;
 	(void)how;
 	if (!request)
 		return;
 	leave_queue(request);
+	note_waiting(connection, false);
 	if (request->mark)
 		server->source.unmark(request->mark);
 	free(request);
@@ -236,7 +307,8 @@ static int listen_at(const struct serve_address *address, const char *text, stru
 	return ready;
 }
 
-int pl_serve_open(const char *text, const struct pl_serve_source *source, struct pl_server **ret, struct pl_error *err)
+int pl_serve_open(const char *text, const char *token_path, const struct pl_serve_source *source, struct pl_server **ret,
+	struct pl_error *err)
 {
 	struct pl_server *server = calloc(1, sizeof(*server));
 	struct serve_address address = {.length = 0};
@@ -245,6 +317,8 @@ int pl_serve_open(const char *text, const struct pl_serve_source *source, struct
 	if (!server)
 		return pl_fail(err, -ENOMEM, "out of memory");
 	code = serve_address(text, &address, err);
+	if (code == 0 && token_path)
+		code = serve_token_read(token_path, &server->token, err);
 	if (code == 0)
 		fd = listen_at(&address, text, err);
 	if (code == 0 && fd < 0)
@@ -255,8 +329,10 @@ int pl_serve_open(const char *text, const struct pl_serve_source *source, struct
 			server->path = strdup(((struct sockaddr_un *)&address.bytes)->sun_path);
 		/* It owns the socket from here on. */
 		server->daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, handle, server,
-			MHD_OPTION_NOTIFY_COMPLETED, forget, server, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT,
-			(unsigned int)MAX_CONNECTIONS, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
+			MHD_OPTION_NOTIFY_COMPLETED, forget, server, MHD_OPTION_NOTIFY_CONNECTION, note_client, server,
+			MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, (unsigned int)MAX_CONNECTIONS,
+			MHD_OPTION_PER_IP_CONNECTION_LIMIT, (unsigned int)MAX_OF_ONE_ADDRESS,
+			MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
 			MHD_OPTION_CONNECTION_TIMEOUT, (unsigned int)CONNECTION_SECONDS, MHD_OPTION_END);
 		if (!server->daemon) {
 			(void)close(fd);
@@ -295,6 +371,7 @@ void pl_serve(struct pl_server *server)
 		return;
 	server->pages_left = MAX_PAGES_A_ROUND;
 	resume_due(server, pl_now_ns());
+	put_out_late(server, pl_now_ns());
 	(void)MHD_run(server->daemon);
 }
 
@@ -309,5 +386,6 @@ void pl_serve_close(struct pl_server *server)
 	if (server->path)
 		(void)unlink(server->path);
 	free(server->path);
+	free(server->token);
 	free(server);
 }

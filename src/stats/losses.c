@@ -21,6 +21,9 @@ void pl_losses_add(struct pl_losses *sum, const struct pl_losses *one)
 	sum->freed_before_size = add(sum->freed_before_size, one->freed_before_size);
 	sum->freed_unseen_count = add(sum->freed_unseen_count, one->freed_unseen_count);
 	sum->freed_unseen_size = add(sum->freed_unseen_size, one->freed_unseen_size);
+	sum->shortened = add(sum->shortened, one->shortened);
+	if (sum->sampling < one->sampling)
+		sum->sampling = one->sampling;
 }
 
 struct pl_losses pl_losses_since(const struct pl_losses *now, const struct pl_losses *before)
@@ -34,5 +37,7 @@ struct pl_losses pl_losses_since(const struct pl_losses *now, const struct pl_lo
 		.freed_before_size = since(now->freed_before_size, before->freed_before_size),
 		.freed_unseen_count = since(now->freed_unseen_count, before->freed_unseen_count),
 		.freed_unseen_size = since(now->freed_unseen_size, before->freed_unseen_size),
+		.shortened = since(now->shortened, before->shortened),
+		.sampling = now->sampling,
 	};
 }

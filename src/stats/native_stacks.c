@@ -11,21 +11,50 @@
 
 struct kept_stack {
 	const struct pl_native_line *lines; /* in the arena */
+	const struct pl_native_thread *thread; /* in the arena; NULL: nothing is known of it */
 	uint32_t count;
 	bool more;
 };
 
-static uint64_t hash_lines(const struct pl_native_line *lines, size_t count, bool more)
+static uint64_t hash_frame(uint64_t hash, const struct pl_frame *frame)
 {
-	uint64_t hash = pl_hash(count, more);
+	hash = pl_hash(hash, (uint64_t)(uintptr_t)frame->filename);
+	hash = pl_hash(hash, (uint64_t)(uintptr_t)frame->function);
+	return pl_hash(hash, (uint64_t)frame->line);
+}
 
-	for (size_t i = 0; i < count; i++) {
-		hash = pl_hash(hash, (uint64_t)(uintptr_t)lines[i].module);
-		hash = pl_hash(hash, (uint64_t)(uintptr_t)lines[i].frame.filename);
-		hash = pl_hash(hash, (uint64_t)(uintptr_t)lines[i].frame.function);
-		hash = pl_hash(hash, (uint64_t)lines[i].frame.line);
-	}
-	return hash;
+static uint64_t hash_line(uint64_t hash, const struct pl_native_line *line)
+{
+	return hash_frame(pl_hash(hash, (uint64_t)(uintptr_t)line->module), &line->frame);
+}
+
+static uint64_t hash_stack(const struct kept_stack *stack)
+{
+	uint64_t hash = pl_hash(stack->count, stack->more);
+
+	for (size_t i = 0; i < stack->count; i++)
+		hash = hash_line(hash, &stack->lines[i]);
+	if (!stack->thread)
+		return hash;
+	hash = hash_line(pl_hash(hash, (uint64_t)(uintptr_t)stack->thread->name), &stack->thread->begins);
+	return hash_frame(hash, &stack->thread->meanwhile);
+}
+
+static bool same_frame(const struct pl_frame *a, const struct pl_frame *b)
+{
+	return a->filename == b->filename && a->function == b->function && a->line == b->line;
+}
+
+static bool same_line(const struct pl_native_line *a, const struct pl_native_line *b)
+{
+	return a->module == b->module && same_frame(&a->frame, &b->frame);
+}
+
+static bool same_thread(const struct pl_native_thread *a, const struct pl_native_thread *b)
+{
+	if (!a || !b)
+		return a == b;
+	return a->name == b->name && same_line(&a->begins, &b->begins) && same_frame(&a->meanwhile, &b->meanwhile);
 }
 
 static bool equal(const void *context, uint32_t item, const void *wanted)
@@ -33,12 +62,10 @@ static bool equal(const void *context, uint32_t item, const void *wanted)
 	const struct native_stacks *stacks = context;
 	const struct kept_stack *a = &stacks->items[item], *b = wanted;
 
-	if (a->count != b->count || a->more != b->more)
+	if (a->count != b->count || a->more != b->more || !same_thread(a->thread, b->thread))
 		return false;
 	for (size_t i = 0; i < a->count; i++)
-		if (a->lines[i].module != b->lines[i].module || a->lines[i].frame.filename != b->lines[i].frame.filename ||
-			a->lines[i].frame.function != b->lines[i].frame.function ||
-			a->lines[i].frame.line != b->lines[i].frame.line)
+		if (!same_line(&a->lines[i], &b->lines[i]))
 			return false;
 	return true;
 }
@@ -56,11 +83,13 @@ static bool grow(struct native_stacks *stacks)
 }
 
 uint32_t native_stacks_intern(struct native_stacks *stacks, struct arena *arena, const struct pl_native_line *lines,
-	size_t count, bool more)
+	size_t count, bool more, const struct pl_native_thread *thread)
 {
-	struct kept_stack wanted = {.lines = lines, .count = (uint32_t)count, .more = more};
-	uint64_t hash = hash_lines(lines, count, more);
+	const bool known = thread->name || thread->begins.module || thread->meanwhile.filename;
+	struct kept_stack wanted = {.lines = lines, .count = (uint32_t)count, .more = more, .thread = known ? thread : NULL};
+	uint64_t hash = hash_stack(&wanted);
 	uint32_t found = pl_index_find(&stacks->index, hash, equal, stacks, &wanted);
+	struct pl_native_thread *thread_copy = NULL;
 	struct pl_native_line *copy;
 
 	assert(count <= PL_NATIVE_FRAMES_MAX);
@@ -69,10 +98,15 @@ uint32_t native_stacks_intern(struct native_stacks *stacks, struct arena *arena,
 	if (stacks->count >= STACKS_MAX || (stacks->count == stacks->capacity && !grow(stacks)))
 		return UINT32_MAX;
 	copy = arena_take(arena, (count + !count) * sizeof(*copy));
-	if (!copy || !pl_index_add(&stacks->index, hash, (uint32_t)stacks->count))
+	if (known)
+		thread_copy = arena_take(arena, sizeof(*thread_copy));
+	if (!copy || (known && !thread_copy) || !pl_index_add(&stacks->index, hash, (uint32_t)stacks->count))
 		return UINT32_MAX;
 	memcpy(copy, lines, count * sizeof(*copy));
 	wanted.lines = copy;
+	if (known)
+		*thread_copy = *thread;
+	wanted.thread = thread_copy;
 	stacks->items[stacks->count] = wanted;
 	return (uint32_t)stacks->count++;
 }
@@ -85,6 +119,12 @@ const struct pl_native_line *native_stacks_lines(
 	if (ret_more)
 		*ret_more = stacks->items[stack].more;
 	return stacks->items[stack].lines;
+}
+
+const struct pl_native_thread *native_stacks_thread(const struct native_stacks *stacks, uint32_t stack)
+{
+	assert(stack < stacks->count);
+	return stacks->items[stack].thread;
 }
 
 void native_stacks_free(struct native_stacks *stacks)

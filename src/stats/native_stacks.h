@@ -16,7 +16,9 @@ struct native_stacks {
 
 /* UINT32_MAX: out of memory. */
 uint32_t native_stacks_intern(struct native_stacks *stacks, struct arena *arena, const struct pl_native_line *lines,
-			      size_t count, bool more);
+			      size_t count, bool more, const struct pl_native_thread *thread);
+/* NULL: nothing is known of it. */
+const struct pl_native_thread *native_stacks_thread(const struct native_stacks *stacks, uint32_t stack);
 const struct pl_native_line *native_stacks_lines(const struct native_stacks *stacks, uint32_t stack, size_t *ret_count,
 						 bool *ret_more);
 void native_stacks_free(struct native_stacks *stacks);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #include <assert.h>
 #include <errno.h>
-#include <fnmatch.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "caller.h"
 #include "order.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/index.h"
@@ -58,7 +58,17 @@ static bool compute(
 
 static struct pl_row describe(const struct pl_sites *sites, uint32_t site, enum pl_group group_by)
 {
-	const struct pl_frame *frame = pl_sites_innermost(sites, site);
+	const struct pl_native_thread *thread = group_by == PL_GROUP_CALLER ? pl_sites_thread(sites, site) : NULL;
+	const struct pl_frame *frame = group_by == PL_GROUP_CALLER ? pl_sites_caller(sites, site).frame
+								   : pl_sites_innermost(sites, site);
+	/* A thread of a library's own: whoever it allocates for, the function that it runs is its caller. */
+	const struct pl_frame begins = {
+		.filename = thread ? thread->begins.module : NULL,
+		.function = thread ? thread->begins.frame.function : NULL,
+	};
+
+	if (begins.filename)
+		frame = &begins;
 
 	return (struct pl_row){
 		.domain = pl_sites_domain(sites, site),
@@ -81,7 +91,7 @@ static bool same_row(const struct pl_row *a, const struct pl_row *b, enum pl_gro
 {
 	if (a->domain != b->domain || a->pid != b->pid || a->filename != b->filename)
 		return false;
-	if (group_by == PL_GROUP_LINE)
+	if (group_by == PL_GROUP_LINE || group_by == PL_GROUP_CALLER)
 		return a->line == b->line && (!is_object(a) || a->function == b->function);
 	if (group_by == PL_GROUP_TRACEBACK)
 		return a->site == b->site;
@@ -104,7 +114,7 @@ static uint64_t hash_row(const struct pl_row *row, enum pl_group group_by)
 {
 	uint64_t hash = pl_hash((uint64_t)row->pid << 8 | row->domain, (uint64_t)(uintptr_t)row->filename);
 
-	if (group_by == PL_GROUP_LINE)
+	if (group_by == PL_GROUP_LINE || group_by == PL_GROUP_CALLER)
 		return pl_hash(hash, is_object(row) ? (uint64_t)(uintptr_t)row->function : (uint64_t)row->line);
 	if (group_by == PL_GROUP_FUNCTION)
 		return pl_hash(hash, (uint64_t)(uintptr_t)row->function);
@@ -210,31 +220,22 @@ static int place_sites(struct pl_rows *rows, size_t made)
 	return 0;
 }
 
-static bool matches(const char *filename, const char *const *globs)
-{
-	const char *slash = strrchr(filename, '/');
-
-	for (; *globs; globs++) {
-		if (fnmatch(*globs, filename, 0) == 0)
-			return true;
-		if (slash && !strchr(*globs, '/') && fnmatch(*globs, slash + 1, 0) == 0)
-			return true;
-	}
-	return false;
-}
-
 static void select_files(struct grouping *grouping)
 {
 	const char *const *include = grouping->options->include, *const *exclude = grouping->options->exclude;
 	size_t kept = 0;
 
+	/* There what is excluded is not left out, but charged to who called it: pl_sites_set_libraries(). */
+	if (grouping->options->group_by == PL_GROUP_CALLER)
+		exclude = NULL;
+
 	for (size_t i = 0; i < grouping->count; i++) {
 		const char *filename = grouping->items[i].filename;
 
 		/* An empty list of globs is none. */
-		if (include && *include && !matches(filename, include))
+		if (include && *include && !caller_matches(filename, include))
 			continue;
-		if (exclude && matches(filename, exclude))
+		if (caller_matches(filename, exclude))
 			continue;
 		grouping->items[kept++] = grouping->items[i];
 	}
@@ -284,6 +285,18 @@ int pl_rows_make(const struct pl_snapshot *now, const struct pl_snapshot *before
 	for (size_t i = 0; i < ret->count; i++)
 		pl_row_add(&ret->total, &ret->items[i]);
 	return 0;
+}
+
+const struct pl_frame *pl_row_caller(const struct pl_sites *sites, const struct pl_row *row)
+{
+	const struct pl_caller caller = pl_sites_caller(sites, row->site);
+
+	if (caller.kind != PL_CALLER_OWN && caller.kind != PL_CALLER_TASK)
+		return NULL;
+	/* It is the row's own line. */
+	if (caller.index == 0 || (caller.frame->filename == row->filename && caller.frame->line == row->line))
+		return NULL;
+	return caller.frame;
 }
 
 void pl_rows_free(struct pl_rows *rows)

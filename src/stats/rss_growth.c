@@ -5,18 +5,18 @@
 
 enum { FRAGMENTATION_MIN = 1 << 20, MALLOC_HEADER = 8, MALLOC_MIN = 32, MALLOC_ALIGNMENT = 16, PYMALLOC_MAX = 512 };
 
+uint32_t pl_account_malloc_rounding(uint64_t size)
+{
+	uint64_t footprint = (size + MALLOC_HEADER + MALLOC_ALIGNMENT - 1) & ~(uint64_t)(MALLOC_ALIGNMENT - 1);
+
+	return (uint32_t)((footprint < MALLOC_MIN ? MALLOC_MIN : footprint) - size);
+}
+
 uint32_t pl_account_rounding(uint64_t size, uint32_t alignment)
 {
-	uint64_t footprint;
-
-	if (size <= PYMALLOC_MAX) {
-		footprint = (size ? size + alignment - 1 : alignment) & ~(uint64_t)(alignment - 1);
-	} else {
-		footprint = (size + MALLOC_HEADER + MALLOC_ALIGNMENT - 1) & ~(uint64_t)(MALLOC_ALIGNMENT - 1);
-		if (footprint < MALLOC_MIN)
-			footprint = MALLOC_MIN;
-	}
-	return (uint32_t)(footprint - size);
+	if (size > PYMALLOC_MAX)
+		return pl_account_malloc_rounding(size);
+	return (uint32_t)(((size ? size + alignment - 1 : alignment) & ~(uint64_t)(alignment - 1)) - size);
 }
 
 /* Figures of a hostile process may be anything; they must not overflow. */
@@ -30,9 +30,16 @@ static int64_t plus(int64_t a, int64_t b)
 	return (int64_t)((uint64_t)a + (uint64_t)b);
 }
 
+/* What came with processes, less what went with them. */
+static int64_t apart(const struct pl_account *before, const struct pl_account *now, int part)
+{
+	return minus(now->apart[part], before->apart[part]);
+}
+
 static int64_t difference(const struct pl_account *before, const struct pl_account *now, enum pl_account_part part)
 {
-	return before->known[part] && now->known[part] ? minus(now->parts[part], before->parts[part]) : 0;
+	return before->known[part] && now->known[part] ? minus(minus(now->parts[part], before->parts[part]), apart(before, now, part)) :
+							 0;
 }
 
 /* Of the class whose pools hold most of what became free; 0: most of it is in pools that are free as a whole. */
@@ -75,16 +82,20 @@ void pl_rss_growth_compute(const struct pl_account *before, const struct pl_acco
 	ret->causes[PL_CAUSE_ROUNDING] = rounding;
 	ret->causes[PL_CAUSE_OLDER] = minus(0, older);
 	if (before->known[PL_ACCOUNT_ARENAS_USED] && now->known[PL_ACCOUNT_ARENAS_USED])
-		ret->causes[PL_CAUSE_ROUNDING] = plus(rounding, minus(now->arenas_overhead, before->arenas_overhead));
-	ret->causes[PL_CAUSE_POOLS] = minus(now->pools, before->pools);
-	ret->causes[PL_CAUSE_UNTOUCHED] = minus(before->untouched, now->untouched);
+		ret->causes[PL_CAUSE_ROUNDING] = plus(rounding, minus(minus(now->arenas_overhead, before->arenas_overhead),
+								      apart(before, now, PL_ACCOUNT_APART_OVERHEAD)));
+	for (int part = 0; part < PL_ACCOUNT_PARTS; part++)
+		ret->causes[PL_CAUSE_PROCESSES] = plus(ret->causes[PL_CAUSE_PROCESSES], apart(before, now, part));
+	ret->causes[PL_CAUSE_POOLS] = minus(minus(now->pools, before->pools), apart(before, now, PL_ACCOUNT_APART_POOLS));
+	ret->causes[PL_CAUSE_UNTOUCHED] =
+		plus(minus(before->untouched, now->untouched), apart(before, now, PL_ACCOUNT_APART_UNTOUCHED));
 	for (int cause = PL_CAUSE_ARENAS_FREE; cause <= PL_CAUSE_OWN; cause++)
 		ret->causes[cause] = difference(before, now, parts[cause]);
 	ret->causes[PL_CAUSE_UNEXPLAINED] = ret->rss;
 	for (int cause = 0; cause < PL_CAUSE_UNEXPLAINED; cause++)
 		ret->causes[PL_CAUSE_UNEXPLAINED] = minus(ret->causes[PL_CAUSE_UNEXPLAINED], ret->causes[cause]);
 	held = ret->causes[PL_CAUSE_ARENAS_FREE] + ret->causes[PL_CAUSE_HEAP_FREE];
-	grown = minus(ret->rss, ret->causes[PL_CAUSE_OWN]);
+	grown = minus(minus(ret->rss, ret->causes[PL_CAUSE_OWN]), ret->causes[PL_CAUSE_PROCESSES]);
 	/* Where as much stays, or is not known, holes between what stays are not what it is. */
 	ret->fragmentation = held >= FRAGMENTATION_MIN && grown > 0 && held > grown / 2 && tracked <= held / 2 &&
 			     ret->causes[PL_CAUSE_UNEXPLAINED] <= held / 2;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "arena.h"
+#include "caller.h"
 #include "native_stacks.h"
 #include "pyleak/index.h"
 #include "pyleak/stats.h"
@@ -21,6 +22,7 @@ struct site {
 	uint8_t domain;
 	bool more;
 	uint32_t stack; /* number + 1; 0: none */
+	struct caller_place own;
 	struct pl_native_caller caller; /* module NULL: none */
 };
 
@@ -37,9 +39,11 @@ struct pl_sites {
 	/* Frames by their numbers, in the arena: they are pointed to. */
 	struct frame_numbers {
 		const struct pl_frame **items;
+		uint8_t *kinds; /* enum frame_kind */
 		size_t count, capacity;
 		struct pl_index index;
 	} frames;
+	const char *const *libraries; /* borrowed; NULL: none */
 	/* The trace that is looked for, by the numbers of its frames, and the one before it, with which it mostly has its
 	 * outer frames in common. */
 	struct numbers {
@@ -72,6 +76,7 @@ void pl_sites_free(struct pl_sites *sites)
 	free(sites->totals);
 	pl_index_free(&sites->index);
 	free(sites->frames.items);
+	free(sites->frames.kinds);
 	pl_index_free(&sites->frames.index);
 	free(sites->numbers.items);
 	free(sites->last.items);
@@ -107,9 +112,15 @@ static bool grow_frames(struct frame_numbers *frames)
 	size_t capacity = frames->capacity ? 2 * frames->capacity : FIRST_CAPACITY;
 	const struct pl_frame **items = reallocarray(frames->items, capacity, sizeof(void *));
 
+	uint8_t *kinds;
+
 	if (!items)
 		return false;
 	frames->items = items;
+	kinds = realloc(frames->kinds, capacity);
+	if (!kinds)
+		return false;
+	frames->kinds = kinds;
 	frames->capacity = capacity;
 	return true;
 }
@@ -130,6 +141,7 @@ static uint32_t number_frame(struct pl_sites *sites, const struct pl_frame *fram
 		return UINT32_MAX;
 	*copy = *frame;
 	frames->items[frames->count] = copy;
+	frames->kinds[frames->count] = (uint8_t)caller_kind(copy, sites->libraries);
 	return (uint32_t)frames->count++;
 }
 
@@ -167,6 +179,37 @@ static bool grow(struct pl_sites *sites)
 	return true;
 }
 
+static struct caller_place find_own(const struct pl_sites *sites, const struct site *site)
+{
+	/* A place of native code that no Python called. */
+	if (site->caller.module && site->innermost->filename == site->caller.module && !site->innermost->line)
+		return (struct caller_place){0, PL_CALLER_NONE};
+	return caller_find(sites->frames.kinds, site->frames, site->frame_count);
+}
+
+void pl_sites_set_libraries(struct pl_sites *sites, const char *const *globs)
+{
+	sites->libraries = globs;
+	for (size_t i = 0; i < sites->frames.count; i++)
+		sites->frames.kinds[i] = (uint8_t)caller_kind(sites->frames.items[i], globs);
+	for (size_t i = 0; i < sites->count; i++)
+		sites->items[i].own = find_own(sites, &sites->items[i]);
+}
+
+struct pl_caller pl_sites_caller(const struct pl_sites *sites, uint32_t site)
+{
+	const struct site *item = &sites->items[site];
+
+	assert(site < sites->count);
+	return (struct pl_caller){
+		.frame = pl_sites_frame(sites, item->frames[item->own.index]),
+		.index = item->own.index,
+		.count = item->frame_count,
+		.kind = item->own.kind,
+		.more = item->more,
+	};
+}
+
 static uint32_t add(struct pl_sites *sites, struct site site, uint64_t hash)
 {
 	uint32_t *frames;
@@ -179,6 +222,7 @@ static uint32_t add(struct pl_sites *sites, struct site site, uint64_t hash)
 	memcpy(frames, site.frames, site.frame_count * sizeof(*frames));
 	site.frames = frames;
 	site.innermost = pl_sites_frame(sites, frames[0]);
+	site.own = find_own(sites, &site);
 	site.born_ns = pl_now_ns();
 	sites->items[sites->count] = site;
 	sites->totals[sites->count] = (struct pl_totals){0};
@@ -282,12 +326,36 @@ const struct pl_native_caller *pl_sites_native_caller(const struct pl_sites *sit
 	return sites->items[site].caller.module ? &sites->items[site].caller : NULL;
 }
 
-uint32_t pl_sites_intern_stack(struct pl_sites *sites, const struct pl_native_line *lines, size_t count, bool more)
+uint32_t pl_sites_intern_thread_stack(struct pl_sites *sites, const struct pl_native_line *lines, size_t count, bool more,
+	const struct pl_native_thread *thread)
 {
 	for (size_t i = 0; i < count; i++)
 		if (number_frame(sites, &lines[i].frame) == UINT32_MAX)
 			return UINT32_MAX;
-	return native_stacks_intern(&sites->stacks, &sites->arena, lines, count, more);
+	if ((thread->begins.module && number_frame(sites, &thread->begins.frame) == UINT32_MAX) ||
+		(thread->meanwhile.filename && number_frame(sites, &thread->meanwhile) == UINT32_MAX))
+		return UINT32_MAX;
+	return native_stacks_intern(&sites->stacks, &sites->arena, lines, count, more, thread);
+}
+
+uint32_t pl_sites_intern_stack(struct pl_sites *sites, const struct pl_native_line *lines, size_t count, bool more)
+{
+	static const struct pl_native_thread none;
+
+	return pl_sites_intern_thread_stack(sites, lines, count, more, &none);
+}
+
+const struct pl_native_thread *pl_sites_stack_thread(const struct pl_sites *sites, uint32_t stack)
+{
+	return native_stacks_thread(&sites->stacks, stack);
+}
+
+const struct pl_native_thread *pl_sites_thread(const struct pl_sites *sites, uint32_t site)
+{
+	const struct site *item = &sites->items[site];
+
+	assert(site < sites->count);
+	return item->stack && item->own.kind == PL_CALLER_NONE ? native_stacks_thread(&sites->stacks, item->stack - 1) : NULL;
 }
 
 const struct pl_native_line *pl_sites_stack_lines(
@@ -314,6 +382,11 @@ uint32_t pl_sites_stack(const struct pl_sites *sites, uint32_t site)
 	return sites->items[site].stack - 1;
 }
 
+static bool is_nameless(const struct pl_sites *sites, const struct pl_native_line *line)
+{
+	return line->frame.function == sites->unknown.function && !line->frame.line;
+}
+
 void pl_sites_traceback(const struct pl_sites *sites, uint32_t site, struct pl_traceback *ret)
 {
 	const struct site *item = &sites->items[site];
@@ -326,10 +399,14 @@ void pl_sites_traceback(const struct pl_sites *sites, uint32_t site, struct pl_t
 	if (item->stack) {
 		lines = native_stacks_lines(&sites->stacks, item->stack - 1, &lines_count, &ret->gap);
 		for (size_t i = 0; i < lines_count; i++) {
-			ret->frames[i] = lines[i].frame;
-			ret->modules[i] = lines[i].module;
+			/* Functions without a name, one called by the other, are one line. */
+			if (ret->native && is_nameless(sites, &lines[i]) && is_nameless(sites, &lines[i - 1]) &&
+				lines[i].module == lines[i - 1].module)
+				continue;
+			ret->frames[ret->native] = lines[i].frame;
+			ret->modules[ret->native++] = lines[i].module;
 		}
-		ret->native = lines_count;
+		lines_count = ret->native;
 	}
 	/* What stands for the Python frames of a site that has none is the innermost native one. */
 	if (lines_count && item->caller.module && count == 1 && item->innermost->filename == item->caller.module &&

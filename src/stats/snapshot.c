@@ -40,6 +40,8 @@ struct pl_snapshot *pl_snapshot_copy(const struct pl_snapshot *snapshot)
 		free(copy);
 		return NULL;
 	}
+	copy->untouched = NULL;
+	copy->places = NULL; /* a view of rows has no use for them */
 	if (snapshot->count)
 		memcpy(copy->totals, snapshot->totals, snapshot->count * sizeof(*copy->totals));
 	return copy;
@@ -50,6 +52,10 @@ void pl_snapshot_free(struct pl_snapshot *snapshot)
 	if (!snapshot)
 		return;
 	free(snapshot->totals);
+	if (snapshot->places)
+		pl_places_free(snapshot->places);
+	free(snapshot->places);
+	free(snapshot->untouched);
 	free(snapshot);
 }
 

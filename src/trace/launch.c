@@ -10,6 +10,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "pyleak/cleanup.h"
+#include "pyleak/process.h"
 #include "ptrace.h"
 
 #define LAUNCH_OPTIONS                                                                                                 \
@@ -311,6 +313,38 @@ int pl_launch_follow(struct pl_launch *launch, pl_launch_question *ask, void *co
 		}
 	}
 	return -ESRCH;
+}
+
+int pl_launch_again(struct pl_launch *launch, pid_t pid)
+{
+	pl_autofree pid_t *tids = NULL;
+	size_t count = 0, seized = 0;
+	int code = pl_process_threads(pid, &tids, &count);
+
+	for (size_t i = 0; code == 0 && i < count; i++) {
+		struct follower *thread;
+
+		code = pl_ptrace_seize(tids[i], LAUNCH_OPTIONS);
+		/* One that has ended meanwhile is no hindrance. */
+		if (code < 0) {
+			code = code == -ESRCH ? 0 : code;
+			continue;
+		}
+		thread = add(launch, tids[i]);
+		if (!thread) {
+			code = -ENOMEM;
+			break;
+		}
+		thread->asking = thread->anew = true;
+		seized++;
+		/* From the stop that this makes on it stops at its system calls. */
+		(void)pl_ptrace_interrupt(tids[i]);
+	}
+	if (code == 0 && !seized)
+		code = -ESRCH;
+	while (code < 0 && launch->count)
+		let_go(launch, launch->threads[0].tid);
+	return code;
 }
 
 void pl_launch_release(struct pl_launch *launch)

@@ -180,11 +180,21 @@ int pl_ptrace_set_registers(pid_t tid, const pl_registers *regs)
 	return step(PTRACE_SETREGSET, tid, NT_PRSTATUS, (uintptr_t)&piece);
 }
 
+int pl_ptrace_forget_call(pid_t tid)
+{
+	int none = -1;
+	struct iovec piece = {&none, sizeof(none)};
+
+	return PL_ARCH_NT_SYSTEM_CALL ? step(PTRACE_SETREGSET, tid, PL_ARCH_NT_SYSTEM_CALL, (uintptr_t)&piece) : 0;
+}
+
 int pl_ptrace_get_xstate(pid_t tid, void *buffer, size_t capacity, size_t *ret_size)
 {
 	struct iovec piece = {buffer, capacity};
 	int code = step(PTRACE_GETREGSET, tid, PL_ARCH_NT_STATE, (uintptr_t)&piece);
 
+	if (PL_ARCH_NT_STATE_ELSE && code == -EINVAL)
+		code = step(PTRACE_GETREGSET, tid, PL_ARCH_NT_STATE_ELSE, (uintptr_t)&piece);
 	if (code < 0)
 		return code;
 	/* The kernel fills what fits and says no more than that: a full buffer may be a cut image. */
@@ -192,6 +202,27 @@ int pl_ptrace_get_xstate(pid_t tid, void *buffer, size_t capacity, size_t *ret_s
 		return -E2BIG;
 	*ret_size = piece.iov_len;
 	return 0;
+}
+
+int pl_ptrace_set_xstate(pid_t tid, const void *buffer, size_t size)
+{
+	struct iovec piece = {(void *)buffer, size};
+
+	return step(PTRACE_SETREGSET, tid, PL_ARCH_NT_STATE, (uintptr_t)&piece);
+}
+
+bool pl_ptrace_is_streaming(pid_t tid)
+{
+	/* struct user_sve_header: the vectors follow if the thread is in that mode. */
+	struct {
+		uint32_t size, max_size;
+		uint16_t vl, max_vl, flags, reserved;
+	} header = {0};
+	enum { HAS_VECTORS = 1 };
+	struct iovec piece = {&header, sizeof(header)};
+
+	return PL_ARCH_NT_STREAMING && step(PTRACE_GETREGSET, tid, PL_ARCH_NT_STREAMING, (uintptr_t)&piece) == 0 &&
+	       header.flags & HAS_VECTORS;
 }
 
 int pl_ptrace_get_signal_mask(pid_t tid, uint64_t *ret_mask)

@@ -24,8 +24,13 @@ int pl_ptrace_detach(pid_t tid, int signal);
 int pl_ptrace_set_options(pid_t tid, unsigned long options);
 int pl_ptrace_get_registers(pid_t tid, pl_registers *regs);
 int pl_ptrace_set_registers(pid_t tid, const pl_registers *regs);
-/* The extended state (XSAVE image) of the thread; *ret_size <= capacity. */
+/* The system call that it is in is none that the kernel could restart: what its result register holds is no result. */
+int pl_ptrace_forget_call(pid_t tid);
+/* The extended state (PL_ARCH_NT_STATE) of the thread; *ret_size <= capacity. */
 int pl_ptrace_get_xstate(pid_t tid, void *buffer, size_t capacity, size_t *ret_size);
+int pl_ptrace_set_xstate(pid_t tid, const void *buffer, size_t size);
+/* Whether it computes with vectors that any system call would take from it (SME's streaming mode). */
+bool pl_ptrace_is_streaming(pid_t tid);
 int pl_ptrace_get_signal_mask(pid_t tid, uint64_t *ret_mask);
 int pl_ptrace_set_signal_mask(pid_t tid, uint64_t mask);
 int pl_ptrace_poke(pid_t tid, uint64_t address, uint64_t word);

@@ -29,6 +29,7 @@
  *   block all signals                           the same; rt_sigreturn restores the mask
  *   PTRACE_SYSCALL twice, read the result       the same
  *   restore the mask                            the same
+ *   restore what a call loses (SVE)             the same
  *   restore the registers                       an interrupted system call is restarted
  *   INTERRUPT, CONT: stop again                 done
  *
@@ -45,6 +46,8 @@ struct pl_remote {
 	int owed_signal; /* came meanwhile, and is passed on at the end */
 	bool redirected;
 	bool filter_suspended;
+	uint8_t *lost; /* what a call takes of the thread's state (pl_arch_call_loses()); NULL: nothing */
+	size_t lost_size;
 };
 
 static int find_bytes(pid_t pid, const struct pl_map *map, const uint8_t *pattern, size_t length, uint64_t *ret)
@@ -160,7 +163,8 @@ static int prepare(struct pl_remote *remote, struct pl_thread *thread, const str
 
 	if (code < 0)
 		return code;
-	if (!pl_registers_native(&remote->original) || inside_restartable_sequence(thread, &remote->original))
+	if (!pl_registers_native(&remote->original) || inside_restartable_sequence(thread, &remote->original) ||
+		pl_ptrace_is_streaming(thread->tid))
 		return -EAGAIN;
 
 	const struct pl_map *stack = own_stack(maps, &remote->original);
@@ -182,6 +186,15 @@ static int prepare(struct pl_remote *remote, struct pl_thread *thread, const str
 		remote->frame.address < stack->start)) {
 		free(PL_TAKE(remote->frame.bytes));
 		return -EAGAIN;
+	}
+	if (pl_arch_call_loses(xstate, xstate_size)) {
+		remote->lost = malloc(xstate_size);
+		if (!remote->lost) {
+			free(PL_TAKE(remote->frame.bytes));
+			return -ENOMEM;
+		}
+		memcpy(remote->lost, xstate, xstate_size);
+		remote->lost_size = xstate_size;
 	}
 	remote->thread = thread;
 	return 0;
@@ -252,6 +265,7 @@ int pl_remote_begin(struct pl_tracee *tracee, const struct pl_maps *maps, const 
 	return 0;
 fail:
 	free(remote->frame.bytes);
+	free(remote->lost);
 	return code;
 }
 
@@ -406,6 +420,11 @@ int pl_remote_end(struct pl_remote *remote)
 		return 0;
 	if (remote->redirected && remote->thread->state == PL_THREAD_STOPPED) {
 		code = pl_ptrace_set_signal_mask(remote->thread->tid, remote->signal_mask);
+		if (code == 0 && remote->lost)
+			code = pl_ptrace_set_xstate(remote->thread->tid, remote->lost, remote->lost_size);
+		/* Else a thread whose own word there looks like -ERESTARTSYS would have its registers "rolled back". */
+		if (code == 0)
+			code = pl_ptrace_forget_call(remote->thread->tid);
 		if (code == 0)
 			code = pl_ptrace_set_registers(remote->thread->tid, &remote->original);
 		if (code == 0)
@@ -418,6 +437,7 @@ int pl_remote_end(struct pl_remote *remote)
 		code = code ? code : restored;
 	}
 	free(remote->frame.bytes);
+	free(remote->lost);
 	free(remote);
 	return code;
 }

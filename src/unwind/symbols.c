@@ -1,103 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 #include <dwarf.h>
 #include <elfutils/libdw.h>
-#include <errno.h>
-#include <libiberty/demangle.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "pyleak/cleanup.h"
-#include "pyleak/units.h"
 #include "unwind_private.h"
 
-/* Mappings are read anew for an address in no module, but not for each such address. */
-#define REPORT_AGE_NSEC (100 * PL_NSEC_PER_MSEC)
-
-/* The object that the process has mapped: in a container another file than ours may have that name, and in a root of its
- * own the process may have none. */
-static int find_elf(Dwfl_Module *module, void **user, const char *name, Dwarf_Addr base, char **file_name, Elf **elf)
-{
-	const struct pl_unwinder *unwinder = *user;
-	const struct pl_map *map = unwinder && name[0] == '/' ? pl_maps_find(&unwinder->maps, base) : NULL;
-	int fd = map ? pl_space_open_mapped(unwinder->space, &unwinder->maps, map) : -ENOENT;
-
-	/* The vdso, from memory. What is not mapped there any more has a name in our file system only by chance. */
-	if (fd < 0)
-		return name[0] == '/' ? -1 : dwfl_linux_proc_find_elf(module, user, name, base, file_name, elf);
-	/* Beside it the debug file is looked for. */
-	if (asprintf(file_name, "%s%s", unwinder->root, name) < 0)
-		*file_name = NULL;
-	return fd;
-}
-
-static const Dwfl_Callbacks callbacks = {
-	.find_elf = find_elf,
-	.find_debuginfo = unwinder_find_debug_file,
-};
-
-static int set_user(Dwfl_Module *module, void **user, const char *name, Dwarf_Addr start, void *unwinder)
-{
-	*user = unwinder;
-	return DWARF_CB_OK;
-}
-
-static int report(struct pl_unwinder *unwinder)
-{
-	if (unwinder->dwfl && pl_now_ns() - unwinder->reported_ns < REPORT_AGE_NSEC)
-		return -EAGAIN;
-	if (!unwinder->dwfl)
-		unwinder->dwfl = dwfl_begin(&callbacks);
-	if (!unwinder->dwfl)
-		return -ENOMEM;
-	/* What is reported again under the same name and address is kept as it is. */
-	dwfl_report_begin(unwinder->dwfl);
-	(void)dwfl_linux_proc_report(unwinder->dwfl, unwinder->space->pid);
-	(void)dwfl_report_end(unwinder->dwfl, NULL, NULL);
-	(void)dwfl_getmodules(unwinder->dwfl, set_user, unwinder, 0);
-	pl_maps_free(&unwinder->maps);
-	(void)pl_space_maps(unwinder->space, &unwinder->maps);
-	unwinder->reported_ns = pl_now_ns();
-	return 0;
-}
-
-Dwfl_Module *unwinder_module(struct pl_unwinder *unwinder, uint64_t address)
-{
-	Dwfl_Module *module = unwinder->dwfl ? dwfl_addrmodule(unwinder->dwfl, address) : NULL;
-
-	if (!module && report(unwinder) == 0)
-		module = dwfl_addrmodule(unwinder->dwfl, address);
-	return module;
-}
-
-struct pl_unwinder *pl_unwinder_new(struct pl_space *space)
-{
-	struct pl_unwinder *unwinder = calloc(1, sizeof(*unwinder));
-
-	if (!unwinder)
-		return NULL;
-	unwinder->space = space;
-	(void)snprintf(unwinder->root, sizeof(unwinder->root), "/proc/%d/root", (int)space->pid);
-	return unwinder;
-}
-
-void pl_unwinder_free(struct pl_unwinder *unwinder)
-{
-	if (!unwinder)
-		return;
-	if (unwinder->dwfl)
-		dwfl_end(unwinder->dwfl);
-	free(unwinder->demangled);
-	pl_maps_free(&unwinder->maps);
-	free(unwinder);
-}
+/* What is at an address, by the DWARF and the symbols of its object. */
 
 static const char *demangle(struct pl_unwinder *unwinder, const char *name)
 {
-	if (!name || name[0] != '_' || name[1] != 'Z')
-		return name;
+	if (!name)
+		return NULL;
 	free(unwinder->demangled);
-	unwinder->demangled = cplus_demangle_v3(name, DMGL_PARAMS | DMGL_ANSI);
+	unwinder->demangled = pl_readable_symbol(name);
 	return unwinder->demangled ? unwinder->demangled : name;
 }
 
@@ -109,7 +25,7 @@ static const char *die_name(struct pl_unwinder *unwinder, Dwarf_Die *die)
 
 	if (!linkage)
 		linkage = dwarf_formstring(dwarf_attr_integrate(die, DW_AT_MIPS_linkage_name, &attribute));
-	return linkage ? demangle(unwinder, linkage) : dwarf_diename(die);
+	return demangle(unwinder, linkage ? linkage : dwarf_diename(die));
 }
 
 /* Where an inlined function was called: the place in the function around it. */
@@ -162,7 +78,21 @@ static int visit_scopes(struct pl_unwinder *unwinder, Dwarf_Die *cu, Dwarf_Addr 
 	return visited;
 }
 
-int unwinder_visit(struct pl_unwinder *unwinder, Dwfl_Module *module, uint64_t pc, pl_unwind_visit visit, void *context)
+/* The name of the function's symbol. libdwfl reads a symbol table whole, with all names, to find one: 160 MB of
+ * jax's library. So it is asked of stripped objects only, whose debug files it knows. */
+static const char *symbol_at(struct pl_unwinder *unwinder, Dwfl_Module *module, uint64_t pc)
+{
+	const struct pl_map *map = pl_maps_find(&unwinder->maps, pc);
+	struct pl_elf *elf = map ? pl_unwind_object(unwinder, &unwinder->maps, map) : NULL;
+	const char *name;
+	uint64_t offset;
+
+	if (!elf || pl_elf_is_stripped(elf))
+		return dwfl_module_addrname(module, pc);
+	return pl_elf_symbol_at(elf, pc, &name, &offset) == 0 ? name : NULL;
+}
+
+int unwinder_look_up(struct pl_unwinder *unwinder, Dwfl_Module *module, uint64_t pc, pl_unwind_visit visit, void *context)
 {
 	struct pl_native_frame frame = {0};
 	Dwarf_Addr bias = 0;
@@ -176,13 +106,6 @@ int unwinder_visit(struct pl_unwinder *unwinder, Dwfl_Module *module, uint64_t p
 		frame.filename = dwfl_lineinfo(line, NULL, &frame.line, NULL, NULL, NULL);
 	if (cu && visit_scopes(unwinder, cu, pc - bias, &frame, visit, context, &ret))
 		return ret;
-	frame.function = demangle(unwinder, dwfl_module_addrname(module, pc));
+	frame.function = demangle(unwinder, symbol_at(unwinder, module, pc));
 	return visit(context, &frame);
-}
-
-int pl_unwind_address(struct pl_unwinder *unwinder, uint64_t address, pl_unwind_visit visit, void *context)
-{
-	Dwfl_Module *module = unwinder_module(unwinder, address);
-
-	return module ? unwinder_visit(unwinder, module, address - 1, visit, context) : -ENOENT;
 }

@@ -25,6 +25,21 @@ static pid_t next_thread(Dwfl *dwfl, void *argument, void **thread_argument)
 	return THREAD;
 }
 
+/* What a word of a stack says without the code that signs an address of return, above the bits of addresses; libdw before
+ * 0.192 takes it for a part of the address. No other word has a piece of code in these bits. */
+static uint64_t without_code(const struct pl_unwinder *unwinder, uint64_t word)
+{
+	const uint64_t end = pl_maps_end(&unwinder->maps);
+	const struct pl_map *map;
+	uint64_t address;
+
+	if (!PL_ARCH_SIGNS_RETURNS || !end || word < end)
+		return word;
+	address = word & (~UINT64_C(0) >> __builtin_clzll(end - 1));
+	map = pl_maps_find(&unwinder->maps, address);
+	return map && map->flags & PL_MAP_EXEC ? address : word;
+}
+
 static bool read_memory(Dwfl *dwfl, Dwarf_Addr address, Dwarf_Word *ret, void *argument)
 {
 	const struct pl_unwinder *unwinder = argument;
@@ -34,6 +49,7 @@ static bool read_memory(Dwfl *dwfl, Dwarf_Addr address, Dwarf_Word *ret, void *a
 		address - copy->start > copy->size - sizeof(*ret))
 		return false;
 	memcpy(ret, copy->bytes + (address - copy->start), sizeof(*ret));
+	*ret = without_code(unwinder, *ret);
 	return true;
 }
 
@@ -87,4 +103,11 @@ int pl_unwind_stack(struct pl_unwinder *unwinder, const struct pl_stack_copy *co
 	if (walk.result == -ENOENT && walk.left < physical - 1)
 		return 0;
 	return walk.result;
+}
+
+int pl_unwind_address(struct pl_unwinder *unwinder, uint64_t address, pl_unwind_visit visit, void *context)
+{
+	Dwfl_Module *module = unwinder_module(unwinder, address);
+
+	return module ? unwinder_visit(unwinder, module, address - 1, visit, context) : -ENOENT;
 }

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -16,6 +17,13 @@ static enum pl_log_level log_level = PL_LOG_NORMAL;
 static bool log_to_terminal;
 static void (*log_sink)(void *context, const char *line);
 static void *log_sink_context;
+static bool log_progress_shown;
+static _Thread_local bool log_muted;
+
+void pl_log_mute(void)
+{
+	log_muted = true;
+}
 
 void pl_log_init(enum pl_log_level level)
 {
@@ -43,6 +51,26 @@ static void write_whole(const char *text, size_t length)
 	}
 }
 
+static void take_progress_away(void)
+{
+	static const char clear[] = "\r\033[K";
+
+	if (log_progress_shown)
+		write_whole(clear, sizeof(clear) - 1);
+	log_progress_shown = false;
+}
+
+void pl_log_progress(const char *text)
+{
+	const char *terminal = getenv("TERM");
+
+	take_progress_away();
+	if (!text || log_level == PL_LOG_QUIET || !log_to_terminal || log_sink || !terminal || strcmp(terminal, "dumb") == 0)
+		return;
+	write_whole(text, strlen(text));
+	log_progress_shown = true;
+}
+
 /* Lines of a list, which begin with two blanks, are ours: what looks like one in a name looks like no message. */
 static void blank_lines(char *text, size_t length)
 {
@@ -62,8 +90,13 @@ static void __attribute__((format(printf, 1, 0))) log_message(const char *format
 	pl_autofree char *line = NULL;
 	const size_t prefix_length = sizeof(prefix) - 1;
 	int saved_errno = errno;
-	int length = vasprintf(&message, format, arguments);
+	int length;
 
+	if (log_muted)
+		return;
+	length = vasprintf(&message, format, arguments);
+
+	take_progress_away();
 	if (length < 0) {
 		message = NULL; /* vasprintf leaves it undefined */
 	} else {

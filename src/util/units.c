@@ -4,6 +4,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -136,9 +137,10 @@ int pl_parse_number(const char *text, int64_t min, int64_t max, int64_t *ret_num
 	return 0;
 }
 
+static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+
 static void format_size(double size, bool sign, char text[PL_SIZE_TEXT])
 {
-	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
 	const size_t last = sizeof(units) / sizeof(units[0]) - 1;
 
 	for (size_t i = 0;; i++, size /= 1024) {
@@ -159,9 +161,42 @@ void pl_format_size(int64_t bytes, bool sign, char text[PL_SIZE_TEXT])
 	format_size((double)bytes, sign, text);
 }
 
+void pl_format_size_like(int64_t bytes, bool sign, int64_t like, char text[PL_SIZE_TEXT])
+{
+	const size_t last = sizeof(units) / sizeof(units[0]) - 1;
+	double size = (double)bytes, beside = fabs((double)like);
+	size_t unit = 0;
+
+	while (unit < last && beside >= 10 * 1024) {
+		beside /= 1024;
+		size /= 1024;
+		unit++;
+	}
+	if (unit == 0 || fabs(size) < 0.005) {
+		pl_format_size(bytes, sign, text);
+		return;
+	}
+	(void)snprintf(text, PL_SIZE_TEXT, sign ? "%+.*f %s" : "%.*f %s", fabs(size) < 0.995 ? 2 : fabs(size) < 100 ? 1 : 0, size,
+		units[unit]);
+}
+
 void pl_format_average(int64_t size, int64_t count, char text[PL_SIZE_TEXT])
 {
 	format_size((double)size / (double)count, false, text);
+}
+
+const char *pl_format_number(uint64_t value, char text[PL_NUMBER_TEXT])
+{
+	char *at = text + PL_NUMBER_TEXT - 1;
+
+	*at = '\0';
+	for (int digits = 0; value || !digits; value /= 10) {
+		if (digits && digits % 3 == 0)
+			*--at = ',';
+		*--at = (char)('0' + value % 10);
+		digits++;
+	}
+	return at;
 }
 
 void pl_format_duration(int64_t ns, char text[PL_SIZE_TEXT])
@@ -183,10 +218,42 @@ void pl_format_duration(int64_t ns, char text[PL_SIZE_TEXT])
 			text, PL_SIZE_TEXT, "%" PRId64 " h %" PRId64 " min", seconds / 3600, seconds % 3600 / 60);
 }
 
-int64_t pl_now_ns(void)
+static bool is_by_the_minute(double per_hour)
+{
+	return fabs(per_hour) >= (double)(1 << 30);
+}
+
+static int64_t whole(double number)
+{
+	return fabs(number) < 9e18 ? (int64_t)(number + copysign(0.5, number)) : number < 0 ? INT64_MIN : INT64_MAX;
+}
+
+void pl_format_rate(double per_hour, bool sign, double like, char text[PL_SIZE_TEXT])
+{
+	const double in_an_hour = is_by_the_minute(like) ? 60 : 1;
+
+	pl_format_size_like(whole(per_hour / in_an_hour), sign, whole(like / in_an_hour), text);
+}
+
+const char *pl_rate_unit(double like)
+{
+	return is_by_the_minute(like) ? "min" : "h";
+}
+
+static int64_t read_clock(clockid_t clock)
 {
 	struct timespec now;
 
-	(void)clock_gettime(CLOCK_MONOTONIC, &now);
+	(void)clock_gettime(clock, &now);
 	return (int64_t)now.tv_sec * PL_NSEC_PER_SEC + now.tv_nsec;
+}
+
+int64_t pl_now_ns(void)
+{
+	return read_clock(CLOCK_MONOTONIC);
+}
+
+int64_t pl_thread_cpu_ns(void)
+{
+	return read_clock(CLOCK_THREAD_CPUTIME_ID);
 }

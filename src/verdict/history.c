@@ -31,6 +31,8 @@ struct pl_history {
 	size_t stride;
 	struct turnover *turnovers; /* [turnover_count], by site, as of the newest snapshot */
 	size_t turnover_count;
+	bool *imports; /* [import_count], by site: see is_import() */
+	size_t import_count;
 };
 
 struct pl_history *pl_history_new(void)
@@ -49,6 +51,7 @@ void pl_history_free(struct pl_history *history)
 	for (size_t i = 0; i < history->count; i++)
 		free(history->moments[i].cells);
 	free(history->turnovers);
+	free(history->imports);
 	free(history);
 }
 
@@ -106,6 +109,7 @@ static void open_turnover(struct turnover *turnover, const struct cell *first, c
 		turnover->size = grown > 0 ? fmax((double)(now->size - first->size) / grown, 1) : 1;
 	}
 	turnover->fresh = fmax(change, 0);
+	turnover->since = (double)now->count - turnover->base;
 }
 
 static int turn(struct pl_history *history, const struct pl_snapshot *snapshot, struct cell *cells)
@@ -120,8 +124,11 @@ static int turn(struct pl_history *history, const struct pl_snapshot *snapshot, 
 		return 0;
 	before = &history->moments[history->count - 1];
 	/* What CPython had parked in free lists goes when the recording begins, and says nothing of what comes. */
-	if (history->seen < 2)
+	if (history->seen < 2) {
+		for (size_t site = 0; site < snapshot->count; site++)
+			history->turnovers[site].base = (double)cells[site].count;
 		return 0;
+	}
 	for (size_t site = 0; site < snapshot->count; site++) {
 		const bool older = pl_sites_domain(snapshot->sites, (uint32_t)site) == PL_SITE_OLDER;
 
@@ -136,13 +143,43 @@ static int turn(struct pl_history *history, const struct pl_snapshot *snapshot, 
 	return 0;
 }
 
+/* What modules allocate as they are imported is no work: a worker that is born allocates more so than by its requests. */
+static bool is_import(const struct pl_sites *sites, uint32_t site)
+{
+	size_t count;
+	const uint32_t *trace = pl_sites_trace(sites, site, &count, NULL);
+
+	for (size_t i = 0; i < count; i++)
+		if (strncmp(pl_sites_frame(sites, trace[i])->filename, "<frozen importlib", 17) == 0)
+			return true;
+	return false;
+}
+
+static bool find_imports(struct pl_history *history, const struct pl_snapshot *snapshot)
+{
+	bool *grown;
+
+	if (snapshot->count <= history->import_count)
+		return true;
+	grown = reallocarray(history->imports, snapshot->count, sizeof(*grown));
+	if (!grown)
+		return false;
+	for (size_t site = history->import_count; site < snapshot->count; site++)
+		grown[site] = is_import(snapshot->sites, (uint32_t)site);
+	history->imports = grown;
+	history->import_count = snapshot->count;
+	return true;
+}
+
 int pl_history_add(struct pl_history *history, const struct pl_snapshot *snapshot)
 {
 	uint64_t work = 0;
 	struct cell *cells = calloc(snapshot->count ? snapshot->count : 1, sizeof(*cells));
 
-	if (!cells)
+	if (!cells || !find_imports(history, snapshot)) {
+		free(cells);
 		return -ENOMEM;
+	}
 	for (size_t site = 0; site < snapshot->count; site++) {
 		const struct pl_totals *totals = &snapshot->totals[site];
 
@@ -153,7 +190,7 @@ int pl_history_add(struct pl_history *history, const struct pl_snapshot *snapsho
 			.ended = (int64_t)totals->apart_size,
 			.allocated = totals->allocated_count,
 		};
-		if (pl_sites_domain(snapshot->sites, (uint32_t)site) < PL_SITE_OLDER)
+		if (!history->imports[site] && pl_sites_domain(snapshot->sites, (uint32_t)site) < PL_SITE_OLDER)
 			work += totals->allocated_count;
 	}
 	if (turn(history, snapshot, cells) < 0) {
@@ -196,8 +233,9 @@ int pl_history_series(
 {
 	pl_autofree struct pl_row *sums = calloc(count ? count : 1, sizeof(*sums));
 	pl_autofree double *turned = calloc(count ? count : 1, sizeof(*turned));
+	pl_autofree uint64_t *imported = calloc(count ? count : 1, sizeof(*imported));
 
-	if (!sums || !turned)
+	if (!sums || !turned || !imported)
 		return -ENOMEM;
 	for (size_t i = 0; i < history->count; i++) {
 		const struct moment *moment = &history->moments[i];
@@ -205,6 +243,7 @@ int pl_history_series(
 		for (size_t row = 0; row < count; row++) {
 			sums[row] = (struct pl_row){0};
 			turned[row] = 0;
+			imported[row] = 0;
 		}
 		for (size_t site = 0; site < moment->count && site < rows->site_count; site++) {
 			const struct cell *cell = &moment->cells[site];
@@ -219,6 +258,7 @@ int pl_history_series(
 					.window.allocated_count = cell->allocated,
 				});
 			turned[rows->row_of_site[site]] += cell->turned;
+			imported[rows->row_of_site[site]] += history->imports[site] ? cell->allocated : 0;
 		}
 		for (size_t row = 0; row < count; row++)
 			ret[row].points[i] = (struct pl_point){
@@ -228,7 +268,8 @@ int pl_history_series(
 				.allocated = sums[row].window.allocated_count,
 				.ended = sums[row].life_diff,
 				.turned = turned[row],
-				.work = moment->work,
+				/* So that what others did is this less its own, whatever that was. */
+				.work = moment->work + imported[row],
 			};
 	}
 	for (size_t row = 0; row < count; row++)

@@ -3,13 +3,14 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "bursts.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/units.h"
 #include "pyleak/verdict.h"
 #include "stretch.h"
 #include "trend.h"
 
-/* pyleak(1), "VERDICTS", explains these to the reader of a report; tests/unit/test_verdict_recorded.c and
+/* pyleak-output(7), "VERDICTS", explains these to the reader of a report; tests/unit/test_verdict_recorded.c and
  * test_verdict_noise.c count how often they err. */
 #define LEAST_WINDOWS 3	   /* before that nothing is said */
 #define DECIDED_WINDOWS 6  /* from here on what shows no trend is noise, before it is too early to say */
@@ -19,9 +20,13 @@
 #define WORTH_SHARE 0.02   /* of the whole growth, and what a later half has to have of it to count */
 #define BEYOND_SHARE 0.25  /* of the later half's growth: what of it has left the earlier range */
 #define TURNED_SHARE 0.4   /* of the growth: what older blocks stand against, of a row that turns over */
+#define TURNED_WINDOWS 0.3 /* and of the windows in which it grows, those in which they go */
+#define GOES_ON_WINDOWS 4  /* a later half of fewer says nothing of that */
+#define LATER_SHARE 0.25   /* of the whole growth: what the later half has to have of it, or it is over */
 #define CONTAINER_BLOCKS 4 /* a row of so few, of which none comes and none goes for good */
 #define CONTAINER_STEPS 3  /* how often they became larger: fewer times may be the last */
 
+#define FORESEEN 100 /* times as long as it was watched */
 #define NSEC_PER_HOUR (3600.0 * PL_NSEC_PER_SEC)
 
 /* What its courses along time and work say of a measure. */
@@ -58,19 +63,28 @@ static double net(const struct pl_point *points, size_t count, size_t at)
 	return (double)points[at].size - block * (points[at].turned - points[0].turned);
 }
 
-/* It grew, and stays where it got to, though there is work to do. */
+static double net_blocks(const struct pl_point *points, size_t at)
+{
+	return (double)points[at].count - (points[at].turned - points[0].turned);
+}
+
+/* It grew, and stays where it got to, though there is work to do: in bytes, and in number, as one table outweighs all else. */
 static bool is_plateau(const struct pl_point *points, size_t count)
 {
 	size_t last = count - 1, middle = last - last / 2;
 	double growth = net(points, count, last) - net(points, count, 0), low = INFINITY, high = -INFINITY;
+	double grown = net_blocks(points, last) - net_blocks(points, 0), fewest = INFINITY, most = -INFINITY;
 	double earlier = (double)(points[middle].work - points[0].work) / (double)middle;
 	double later = (double)(points[last].work - points[middle].work) / (double)(last - middle);
 
 	for (size_t i = middle; i <= last; i++) {
 		low = fmin(low, net(points, count, i));
 		high = fmax(high, net(points, count, i));
+		fewest = fmin(fewest, net_blocks(points, i));
+		most = fmax(most, net_blocks(points, i));
 	}
-	return high - low <= PLATEAU_SHARE * growth && later >= PLATEAU_WORK * earlier;
+	return high - low <= PLATEAU_SHARE * growth && (grown <= 0 || most - fewest <= PLATEAU_SHARE * grown) &&
+	       later >= PLATEAU_WORK * earlier;
 }
 
 /* Beyond all that was before point `from`: what only fell and rises again is not. And by more than the last few blocks
@@ -101,6 +115,20 @@ static bool tail_is_steady(const struct pl_point *points, size_t count, size_t f
 	return false;
 }
 
+/* It slowed down, and does so no longer: a leak beside what filled at first would look so. */
+static bool goes_on(const struct pl_point *points, size_t count)
+{
+	const size_t half = (count - 1) / 2, from = count - 1 - half;
+	const double grown = net(points, count, count - 1) - net(points, count, 0);
+	struct stretch by_time, by_work;
+
+	if (half < GOES_ON_WINDOWS || net(points, count, count - 1) - net(points, count, from) < LATER_SHARE * grown)
+		return false;
+	stretch_make(points + from, half + 1, STRETCH_BLOCKS, STRETCH_TIME, &by_time);
+	stretch_make(points + from, half + 1, STRETCH_BLOCKS, STRETCH_WORK, &by_work);
+	return !stretch_still_slows(by_work.points ? &by_work : &by_time);
+}
+
 /* A row of few blocks which only ever become larger: the table of a list or a dict. How often they did; 0: it is none. */
 static size_t container_steps(const struct pl_point *points, size_t count, bool *ret_recent)
 {
@@ -122,6 +150,39 @@ static size_t container_steps(const struct pl_point *points, size_t count, bool 
 	}
 	*ret_recent = last > (count - 1) / 2;
 	return steps;
+}
+
+/* The same with what comes and goes beside: while a table is made larger there are two, and free-threaded builds free the old
+ * one late. Since when it came it never went back to what was before. */
+static bool is_few_that_stay(const struct pl_point *points, size_t count)
+{
+	int64_t floor = points[count - 1].size, most = 0;
+
+	for (size_t i = count; i-- > count / 2;)
+		floor = points[i].size < floor ? points[i].size : floor;
+	for (size_t i = 0; i < count; i++)
+		most = points[i].count > most ? points[i].count : most;
+	return most <= CONTAINER_BLOCKS && floor > points[0].size;
+}
+
+/* Older blocks go as these come, again and again: those that all went at once, as when the recording began, are soon outgrown
+ * by a leak. */
+static bool turns_over(const struct pl_point *points, size_t count, const struct pl_verdict *verdict)
+{
+	const struct pl_point *first = &points[0], *middle = &points[(count - 1) / 2], *last = &points[count - 1];
+	double grown = (double)(last->count - first->count), later = (double)(last->count - middle->count);
+	size_t more = 0, both = 0;
+
+	if (verdict->turned < TURNED_SHARE)
+		return false;
+	for (size_t i = 1; i < count; i++) {
+		const bool turned = points[i].turned > points[i - 1].turned;
+
+		more += turned || points[i].count > points[i - 1].count;
+		both += turned;
+	}
+	return (double)both >= TURNED_WINDOWS * (double)more &&
+	       (later < LATER_SHARE * grown || last->turned - middle->turned >= TURNED_SHARE * later);
 }
 
 static void measure(const struct pl_point *points, size_t count, struct pl_verdict *verdict)
@@ -174,30 +235,40 @@ static bool falls(const struct pl_point *points, size_t count)
 	return false;
 }
 
-static void judge_growth(const struct pl_point *points, size_t count, struct pl_verdict *ret)
+/* False: it may still become a leak, so that it is too early for anything else. */
+static bool judge_growth(const struct pl_point *points, size_t count, struct pl_verdict *ret)
 {
 	size_t windows = count - 1;
+	struct pl_series lows;
+	enum bursts bursts;
 	enum said blocks = ask(points, count, STRETCH_BLOCKS), bytes = ask(points, count, STRETCH_BYTES);
 
 	/* The number decides where it can: one table that is made larger outweighs all bytes. */
 	if (blocks == SAID_STEADY || (bytes == SAID_STEADY && blocks != SAID_LEVELS)) {
 		measure(points, count, ret);
-		return;
+		return true;
 	}
 	/* A leak beside a cache that filled at first, or one that began later. */
 	if (windows / 2 >= TAIL_WINDOWS && tail_is_steady(points, count, windows - windows / 2)) {
 		measure(points + windows - windows / 2, windows / 2 + 1, ret);
-		return;
+		return true;
 	}
 	if (troughs_rise(points, count)) {
 		measure(points, count, ret);
-		return;
+		return true;
 	}
-	if (blocks == SAID_LEVELS || (bytes == SAID_LEVELS && blocks == SAID_NOTHING) ||
-		(windows >= DECIDED_WINDOWS && is_plateau(points, count)))
+	bursts = bursts_judge(points, count, &lows);
+	if (bursts == BURSTS_PILE)
+		measure(lows.points, lows.count, ret);
+	if (bursts != BURSTS_NONE)
+		return bursts == BURSTS_PILE;
+	if ((blocks == SAID_LEVELS || (bytes == SAID_LEVELS && blocks == SAID_NOTHING)) && !goes_on(points, count))
+		ret->growth = PL_GROWTH_LEVELLING;
+	else if (windows >= DECIDED_WINDOWS && is_plateau(points, count))
 		ret->growth = PL_GROWTH_LEVELLING;
 	else if (windows >= DECIDED_WINDOWS && blocks == SAID_NOTHING && bytes == SAID_NOTHING && falls(points, count))
 		ret->growth = PL_GROWTH_NOISE;
+	return true;
 }
 
 void pl_verdict_judge(const struct pl_series *series, struct pl_verdict *ret)
@@ -232,8 +303,9 @@ void pl_verdict_judge(const struct pl_series *series, struct pl_verdict *ret)
 			measure(points, count, ret);
 		return;
 	}
-	judge_growth(points, count, ret);
-	if (ret->growth != PL_GROWTH_STEADY && ret->turned >= TURNED_SHARE)
+	if (is_few_that_stay(points, count))
+		return;
+	if (judge_growth(points, count, ret) && ret->growth != PL_GROWTH_STEADY && turns_over(points, count, ret))
 		ret->growth = PL_GROWTH_TURNOVER;
 }
 
@@ -266,5 +338,6 @@ int64_t pl_verdict_time_to_fill(const struct pl_verdict *verdict, uint64_t room)
 {
 	double ns = verdict->rate > 0 ? (double)room / verdict->rate * NSEC_PER_HOUR : INFINITY;
 
-	return ns < (double)(INT64_MAX / 2) ? (int64_t)ns : INT64_MAX;
+	/* "300 days" by the looks of 40 s would be a guess. */
+	return ns <= (double)FORESEEN * (double)verdict->watched_ns && ns < (double)(INT64_MAX / 2) ? (int64_t)ns : INT64_MAX;
 }

@@ -22,6 +22,8 @@ enum {
 	ASIDE = 1, /* added where neither function is on the stack of the other: then sizes have to be alike */
 	FAR = 4 * NEAREST_FRAMES, /* no frame in common */
 };
+#define MORE_THAN_LEAKS 1.25
+#define LARGE_SHARE 0.125
 #define LIKE 1.5 /* sizes that differ by no more than this factor are alike */
 
 /* Older blocks of one class that were freed beside one site. */
@@ -99,8 +101,7 @@ static unsigned int distance(const struct pl_sites *sites, uint32_t a, uint32_t 
 	for (unsigned int i = 0; i < x_count && i < NEAREST_FRAMES; i++)
 		for (unsigned int k = 0; k < y_count && k < NEAREST_FRAMES; k++)
 			if (same_function(pl_sites_frame(sites, x[i]), pl_sites_frame(sites, y[k]))) {
-				/* A call to or fro is no distance. */
-				unsigned int found = i + k <= 1 ? 0 : 2 * (i + k) + (i && k ? ASIDE : 0);
+				unsigned int found = 2 * (i + k) + (i && k ? ASIDE : 0);
 
 				least = found < least ? found : least;
 				break;
@@ -130,13 +131,12 @@ static double room_of(const struct growth *growth, const struct group *group, bo
 
 /* One group to the growths at one distance from it, those that grew most first: where a cache is full and something leaks
  * beside it, what is left over is the leak, which is the less of the two. */
-static void give(
-	struct group *group, struct growth *growths, size_t count, unsigned int at, bool loose)
+static void give(struct group *group, struct growth *growths, size_t count, unsigned int at, bool loose, double least)
 {
 	for (size_t i = 0; i < count && group->left > 0; i++) {
 		double given;
 
-		if (group->distances[i] != at)
+		if (group->distances[i] != at || growths[i].grown < least)
 			continue;
 		given = fmin(room_of(&growths[i], group, loose), group->left);
 		growths[i].left -= given;
@@ -167,9 +167,42 @@ static int compare_places(const void *a, const void *b)
 	return (x->elsewhere > y->elsewhere) - (x->elsewhere < y->elsewhere);
 }
 
-/* All groups to all growths, the nearest first. */
+/* To growths of so many blocks and more, the nearest first. */
+static void give_all(struct group *groups, size_t group_count, struct growth *growths, size_t growth_count, double least)
+{
+	for (unsigned int at = 1; at <= FAR + ASIDE; at++)
+		for (int loose = 0; loose <= may_be_loose(at); loose++)
+			for (size_t i = 0; i < group_count; i++)
+				give(&groups[i], growths, growth_count, at, loose, least);
+}
+
+/* What grew by more than all growth that nothing stands against cannot be a leak: so it has to be given its part before what
+ * can, which may be nearer. That is known but roughly: of what is much less than the largest nothing is said. */
+static double more_than_leaks(const struct turnover *turnovers, size_t count, const struct pl_sites *sites, double largest)
+{
+	double over = 0;
+
+	for (uint32_t site = 0; site < count; site++) {
+		if (pl_sites_domain(sites, site) < PL_SITE_OLDER)
+			over += fmax(turnovers[site].since, 0);
+		else if (pl_sites_domain(sites, site) == PL_SITE_OLDER)
+			over -= turnovers[site].since;
+	}
+	return fmax(MORE_THAN_LEAKS * over, LARGE_SHARE * largest);
+}
+
+/* Growths are in order, the largest first. */
+static double largest_of_own(const struct group *group, const struct growth *growths, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		if (group->distances[i] == 0)
+			return growths[i].grown;
+	return 0;
+}
+
+/* All groups to all growths. */
 static int match(const struct pl_sites *sites, struct group *groups, size_t group_count, struct growth *growths,
-	size_t growth_count)
+	size_t growth_count, double least)
 {
 	pl_autofree uint8_t *distances = malloc(group_count * growth_count);
 
@@ -182,11 +215,17 @@ static int match(const struct pl_sites *sites, struct group *groups, size_t grou
 		groups[i].distances = distances + i * growth_count;
 	look_elsewhere(groups, group_count, growths, growth_count);
 	qsort(groups, group_count, sizeof(*groups), compare_places);
-	for (unsigned int at = 0; at <= FAR + ASIDE; at++)
-		/* Of the code itself, sizes say nothing: a line makes blocks of several. */
-		for (int loose = at == 0; loose <= may_be_loose(at); loose++)
-			for (size_t i = 0; i < group_count; i++)
-				give(&groups[i], growths, growth_count, at, loose);
+	/* Of the code itself, sizes say nothing: a line makes blocks of several. What is little beside its largest growth may be
+	 * the leak, and has to wait too. */
+	for (size_t i = 0; i < group_count; i++)
+		give(&groups[i], growths, growth_count, 0, true, LARGE_SHARE * largest_of_own(&groups[i], growths, growth_count));
+	give_all(groups, group_count, growths, growth_count, least);
+	for (unsigned int at = 1; at <= FAR + ASIDE; at++)
+		for (size_t i = 0; i < group_count; i++)
+			give(&groups[i], growths, growth_count, at, true, least);
+	for (size_t i = 0; i < group_count; i++)
+		give(&groups[i], growths, growth_count, 0, true, 0);
+	give_all(groups, group_count, growths, growth_count, 0);
 	return 0;
 }
 
@@ -220,7 +259,7 @@ int turnover_match(const struct pl_sites *sites, struct turnover *turnovers, siz
 	groups_found = group_count < GROUPS_MAX ? group_count : GROUPS_MAX;
 	growths_found = growth_count < GROWTHS_MAX ? growth_count : GROWTHS_MAX;
 	share_unknown(sites, groups, groups_found);
-	code = match(sites, groups, groups_found, growths, growths_found);
+	code = match(sites, groups, groups_found, growths, growths_found, more_than_leaks(turnovers, count, sites, growths[0].grown));
 	for (size_t i = 0; code == 0 && i < growths_found; i++) {
 		turnovers[growths[i].site].matched += growths[i].count - growths[i].left;
 		turnovers[growths[i].site].open = growths[i].left;

@@ -14,6 +14,8 @@ struct turnover {
 	double fresh;   /* what of that is of this window: of older blocks, the rest is forgotten */
 	double size;    /* of a block, on average; 0: not known */
 	double total;   /* growth or, of older blocks, frees in all so far */
+	double base;    /* what there was when older blocks were first counted: after the first window */
+	double since;   /* growth or, of older blocks, frees since then */
 	double matched; /* of the growth of this site, so far: what older blocks stand against */
 };
 

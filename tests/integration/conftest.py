@@ -7,6 +7,7 @@ stops being tested in silence.
 """
 import os
 import signal
+import zlib
 
 import pytest
 
@@ -24,6 +25,8 @@ def pytest_runtest_makereport(item, call):
 
 
 def pytest_configure(config):
+    config.addinivalue_line("markers", "long: takes five seconds and more for each Python; runs on some of them by default")
+    config.addinivalue_line("markers", "alike: what it tests is the same for each Python; runs on some of them by default")
     if not os.path.exists(helpers.PYLEAK):
         pytest.exit("there is no %s: build it, or set PYLEAK_BUILD" % helpers.PYLEAK, returncode=2)
     # Under nohup, pyleak would ignore it as well.
@@ -46,12 +49,39 @@ def all_pythons():
     return found
 
 
+def some_pythons(found):
+    """Of many: the oldest, the middle one, the distribution's and the newest, and what has no GIL."""
+    if len(found) <= 5 or os.environ.get("PYLEAK_EVERY_PYTHON") == "1":
+        return found
+    few = {0, len(found) // 2, len(found) - 1}
+    return [entry for number, entry in enumerate(found)
+            if number in few or entry.executable.startswith("/usr/bin/") or pythons.label(entry).endswith("t")]
+
+
+def one_of_each_version(found, test):
+    """Of two Pythons of one version (3.11.2 and 3.11.7) each has half of the tests."""
+    if os.environ.get("PYLEAK_EVERY_PYTHON") == "1":
+        return found
+    versions = {}
+    for entry in found:
+        versions.setdefault((entry.version[:2], entry.free_threaded), []).append(entry)
+    return [entries[zlib.crc32(test.encode()) % len(entries)] for entries in versions.values()]
+
+
 def pytest_generate_tests(metafunc):
-    """`python` is each Python found, but where a test chooses its own."""
+    """`python` is a Python of each version found, but where a test chooses its own, or takes long: those have some. All
+    that are found with PYLEAK_EVERY_PYTHON=1 (tools/check --matrix)."""
     chosen = any("python" in mark.args[0].split(",") for mark in metafunc.definition.iter_markers("parametrize"))
     if "python" in metafunc.fixturenames and not chosen:
-        found = all_pythons()
+        found = one_of_each_version(all_pythons(), metafunc.function.__name__)
+        if any(mark.name in ("long", "alike") for mark in metafunc.definition.iter_markers()):
+            found = some_pythons(found)
         metafunc.parametrize("python", [entry.executable for entry in found], ids=[pythons.label(entry) for entry in found])
+    if "edge_python" in metafunc.fixturenames:
+        # The oldest and the newest, where what lies in between says nothing new.
+        found = all_pythons()
+        found = found[:1] + found[1:][-1:]
+        metafunc.parametrize("edge_python", [entry.executable for entry in found], ids=[pythons.label(entry) for entry in found])
 
 
 @pytest.fixture(params=helpers.ENGINES)
@@ -73,6 +103,9 @@ def host(one_python):
     started = []
 
     def start(*arguments, python=one_python, **keywords):
+        # A round is a thousand stops of the breakpoint engine, which takes an emulated machine as long as tests wait.
+        if helpers.PATIENCE > 1 and "--nested" not in arguments:
+            arguments = ("--light",) + tuple(one for one in arguments if one != "--light")
         victim = helpers.Victim(python, "host.py", *arguments, **keywords)
         started.append(victim)
         return victim

@@ -26,7 +26,9 @@ PATIENCE = float(os.environ.get("PYLEAK_PATIENCE", "1"))
 PROBE_FIRST, PROBE_STEP, PROBE_PLACES = 0x70796C000000, 0x1000000, 16
 PROBE_END = PROBE_FIRST + PROBE_STEP * PROBE_PLACES
 # The page that stays: see include/pyleak/landing.h.
-LANDING_FIRST, LANDING_STEP, LANDING_PLACES = 0x70797E000000, 0x10000, 4
+# Its words follow after the largest page that a kernel may have here (PL_PAGE_MAX).
+PAGE_MAX = 0x10000 if os.uname().machine == "aarch64" else 0x1000
+LANDING_FIRST, LANDING_STEP, LANDING_PLACES = 0x70797E000000, max(0x10000, 2 * PAGE_MAX), 4
 LANDING_END = LANDING_FIRST + LANDING_STEP * LANDING_PLACES
 # Where the tables of the inline engine may be.
 TABLES_FIRST, TABLES_END = 0x707A00000000, 0x707A00000000 + 0x4000000000 * PROBE_PLACES
@@ -37,6 +39,7 @@ engine = ENGINES[0]  # the one that is tested now; the fixture of this name sets
 
 
 MAY_LACK = {
+    "gdb": "no gcore",
     "user": "this needs root, to become another user",
     "pythons": "this needs a Python that is not on this machine",
     "namespaces": "a PID namespace of its own may not be made here",
@@ -44,13 +47,19 @@ MAY_LACK = {
     "cgroup": "no cgroup with a limit of memory may be made here",
     "allocator": "this allocator is not installed",
     "numpy": "python3-numpy is not installed",
+    "libraries": "python3-flask, -sqlalchemy, -pandas or -matplotlib is not installed",
     "numerics": "python3-numpy, python3-pandas or python3-pil is not installed",
+    "io_uring": "the kernel refuses io_uring",
     "fish": "fish is not installed",
+    "scan": "the kernel is older than 6.7, and cannot say what is in memory of a large range",
     "chromium": "chromium is not installed",
     "prometheus": "prometheus is not installed",
+    "memlab": "memlab is not installed: npm install --prefix ~/.cache/pyleak-npm --ignore-scripts @memlab/heap-analysis",
+    "devtools": "DevTools' sources are not there: npm install --prefix ~/.cache/pyleak-npm --ignore-scripts chrome-devtools-frontend esbuild",
     "go": "there is no go, for go tool pprof",
     "zstd": "zstd is not installed",
     "script": "script is not installed",
+    "strace": "strace is not installed",
     "man": "man is not installed",
     "libc": "the C library of this Python's root is older than the victims",
     "matplotlib": "matplotlib is not installed",
@@ -61,6 +70,7 @@ MAY_LACK = {
     "module": "a module of the standard library is missing",
     "libpython": "this Python has no shared libpython",
     "celery": "python3-celery is not installed",
+    "services": "flask, gunicorn or pandas is not installed for this Python",
     "32-bit": "32-bit programs do not build or run here",
 }
 
@@ -274,13 +284,13 @@ def landing(pid):
         for base in range(LANDING_FIRST, LANDING_END, LANDING_STEP):
             try:
                 memory.seek(base)
-                page = memory.read(0x2000)
+                page = memory.read(2 * PAGE_MAX)
             except OSError:
                 continue
             if page[:8] == b"pyleak\0l":
                 count, = struct.unpack_from("<I", page, 16)
                 return {base + 0x800 + 16 * i: (struct.unpack_from("<Q", page, 64 + 16 * i)[0],
-                                                struct.unpack_from("<Q", page, 0x1000 + 8 * i)[0]) for i in range(count)}
+                                                struct.unpack_from("<Q", page, PAGE_MAX + 8 * i)[0]) for i in range(count)}
     return None
 
 

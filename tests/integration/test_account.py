@@ -2,8 +2,10 @@
 """What the growth of the RSS consists of: the parts add up, agree with what Python and the C library say of themselves,
 and fragmentation is called by its name."""
 import array
+import os
 import re
 import signal
+from xml.etree import ElementTree
 
 import pytest
 
@@ -80,6 +82,24 @@ def heap(unused):
     function.restype = Mallinfo
     info = function()
     print(info.arena, info.fordblks - info.fsmblks)
+def info(unused):
+    library = ctypes.CDLL(None)
+    library.fopen.restype = ctypes.c_void_p
+    library.fopen.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
+    library.malloc_info.argtypes = [ctypes.c_int, ctypes.c_void_p]
+    library.fclose.argtypes = [ctypes.c_void_p]
+    file = library.fopen((sys.argv[0] + ".info").encode(), b"w")
+    library.malloc_info(0, file)
+    library.fclose(file)
+def advise(unused):
+    # As numpy does of large arrays: one mapping becomes three. (MADV_DONTDUMP, which changes nothing else.)
+    library = ctypes.CDLL(None)
+    for line in open("/proc/self/maps"):
+        start, end = (int(number, 16) for number in line.split()[0].split("-"))
+        if "[heap]" in line or ("rw-p 00000000 00:00 0" in line and start % (64 << 20) == 0):
+            third = (end - start) // 3 & ~4095
+            assert library.madvise(ctypes.c_void_p(start + third), ctypes.c_size_t(third), 16) == 0
+    assert sum("[heap]" in line for line in open("/proc/self/maps")) == 3
 def arenas(unused):
     sys._debugmallocstats()
     sys.stderr.flush()
@@ -114,6 +134,7 @@ def free_threaded(python):
     return pythons.of(python).free_threaded
 
 
+@pytest.mark.long
 def test_fragmentation(python, tmp_path):
     """Many are allocated, most are freed, none leak."""
     with Program(python, tmp_path, PROGRAM) as victim:
@@ -144,6 +165,7 @@ def test_fragmented_heap(one_python, tmp_path, command):
         assert causes["heap_free"] > 0.5 * rss, causes
 
 
+@pytest.mark.alike
 def test_leak(python, tmp_path):
     """A leak is explained by its line, and is not called fragmentation."""
     with Program(python, tmp_path, PROGRAM) as victim:
@@ -211,6 +233,32 @@ def test_glibc_agrees(one_python, tmp_path, command):
         assert abs(used - (arena - free)) < 256 * KIB, (used, arena, free)
 
 
+def c_libraries():
+    """One Python for each C library there is: this machine's, and with PYLEAK_EVERY_PYTHON=1 those of roots."""
+    own = "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else pythons.pythons()[-1].executable
+    roots = {python.root: python.executable for python in pythons.pythons() if python.root and not python.free_threaded}
+    return [own] + (list(roots.values()) if os.environ.get("PYLEAK_EVERY_PYTHON") == "1" else [])
+
+
+@pytest.mark.parametrize("python", c_libraries())
+@pytest.mark.parametrize("command", ["fragment 300000", "fragment_in_threads 100000", "native 150000"])
+def test_malloc_info_agrees(python, command, tmp_path):
+    """What malloc_info() says of all its arenas, on each version of glibc."""
+    with Program(python, tmp_path, PROGRAM) as victim:
+        tell(victim, command, *(["advise 0"] if "threads" in command else []), "info 0")
+        says = ElementTree.parse(victim.path + ".info").getroot()
+        # The sums of all arenas stand behind them. The rest is free, with the top; what lies in fast bins is not to us.
+        free = int(says.find("total[@type='rest']").get("size"))
+        used = int(says.find("system[@type='current']").get("size")) - free
+        result = pyleak("diff", victim.pid, "--interval", "200ms", "--format", "json")
+        assert result.status == 0, result
+        account = result.json()["account"]
+        assert free > 8 * MIB
+        assert 0.95 * free - 256 * KIB < account["heap_free"]["after"] < free + 64 * KIB, (account, free, used)
+        assert abs(account["heap_used"]["after"] - used) < 256 * KIB, (account, free, used)
+
+
+@pytest.mark.alike
 def test_shrinks(python, tmp_path):
     """What was allocated before, natively and by Python, is freed: that is said, and nothing is shown as growing."""
     if pythons.of(python).root:

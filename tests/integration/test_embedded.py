@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """A libpython that was loaded while the program ran (mod_wsgi, the plugin of uwsgi): from 3.12 on the running thread state is
 then in a block of memory that each thread gets when it first runs Python."""
+import pytest
+
 from helpers import BUILD, Victim, leftovers, needs_library, pyleak, skip_here
 
 PROGRAM = """
@@ -34,6 +36,7 @@ os.execv(sys.argv[1], [sys.argv[1], library, sys.argv[2]])
 """
 
 
+@pytest.mark.alike
 def test_loaded_late(python):
     needs_library(python, "native")
     with Victim(python, None, "-c", RUN, str(BUILD / "tests" / "victims" / "embedded"), PROGRAM, ready=None) as victim:

@@ -176,14 +176,14 @@ def test_the_name_says_the_format(one_python, tmp_path):
     assert json.loads((tmp_path / "growth.speedscope.json").read_text())["exporter"].startswith("pyleak")
 
 
-def open_page(path, tmp_path):
+def open_page(address, tmp_path):
     """What the page becomes in a browser, which has nothing to complain about."""
     if not shutil.which("chromium"):
         helpers.skip_here("chromium")
     command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage",
                "--disable-background-networking", "--disable-component-update", "--disable-sync",
                "--user-data-dir=%s" % (tmp_path / "profile"), "--enable-logging=stderr", "--virtual-time-budget=5000",
-               "--dump-dom", path.as_uri()]
+               "--dump-dom", address if isinstance(address, str) else address.as_uri()]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120 * helpers.PATIENCE, check=True)
     assert "CONSOLE" not in result.stderr, result.stderr
     assert 'data-ready="yes"' in result.stdout, result.stderr
@@ -238,6 +238,38 @@ def test_html(tape, kind, tmp_path):
     assert "kept[i] = BASE + i  # leaks here" in page.texts["rows"]
     assert page.tags["svg"] > 1 and "all that is tracked" in page.texts["legend"]
     assert "leak " in page.texts["flame"]
+    grown = document["over_all"]
+    wanted = "Over all %d windows " % grown["windows"]
+    if grown["stats"]:
+        wanted += r"\([\d.]+ s\) %(filename)s:%(lineno)d grew most, by [\d.]+ [KM]?i?B( \(.*\))?(; .* by .*)?\." % grown["stats"][0]
+    else:
+        wanted += r"no row grew\."
+    assert re.fullmatch(wanted, page.texts["over-all"]), (wanted, page.texts["over-all"])
+    # What the text says of the growth beside its rows, the page says in the same words.
+    said = [line for line in report(tape, *kind).splitlines() if line.startswith(("RSS ", "older blocks freed", "No full"))]
+    assert "".join(said) == page.texts["where"], (said, page.texts["where"])
+
+
+def test_html_by_caller(one_python, tmp_path):
+    """Who called a library's line stands under it, and by caller where most was allocated."""
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    (folder / "library.py").write_text("kept = []\ndef keep():\n    for i in range(1000):\n        kept.append(bytes(400))  # inner\n")
+    (tmp_path / "work.py").write_text("import sys\nsys.path.append(%r)\nimport library\nprint('ready', flush=True)\ninput()\n"
+                                      "library.keep()  # outer\nprint('done', flush=True)\ninput()\n" % str(folder))
+    tape = tmp_path / "work.pyleak"
+    with Victim(one_python, None, str(tmp_path / "work.py")) as victim:
+        with Pyleak("attach", victim.pid, "-o", tape) as running:
+            wait_hooked(victim.pid, running)
+            victim.tell("go")
+            assert victim.line() == "done"
+            assert running.finish(2).status == 0
+    for group, line, words in (("line", "library.py:4", "called from <module> (%s/work.py:6)library.keep()  # outer" % tmp_path),
+                               ("caller", "work.py:6", "allocated in keep (%s/library.py:4)kept.append(bytes(400))  # inner" % folder)):
+        path = tmp_path / ("%s.html" % group)
+        report(tape, "-g", group, "-o", path)
+        page = Page(open_page(path, tmp_path))
+        assert line in page.cells[1] and words in page.cells[1], page.cells[1]
 
 
 def test_attach_has_what_was_between(one_python, tmp_path):
@@ -249,6 +281,9 @@ def test_attach_has_what_was_between(one_python, tmp_path):
     data = json.loads(re.search('id="data">(.*?)</script>', path.read_text(), re.S)[1])
     assert 4 <= len(data["series"]["at_s"]) <= 7
     assert all(len(data["series"][name]) == len(data["series"]["at_s"]) for name in ("rss", "size"))
+    # The axis has round times: 0 s, 0.2 s, 0.4 s, ...
+    marks = re.findall(r'<text[^>]*>([\d.]+) s</text>', open_page(path, tmp_path))
+    assert marks[:3] in (["0", "0.2", "0.4"], ["0", "0.5", "1"]), marks
 
 
 def test_html_of_hostile_names(one_python, tmp_path):

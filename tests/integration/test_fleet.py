@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What doc/fleet.md tells an operator to copy: its commands run, and its configurations are read by whom they are for."""
+import collections
 import json
 import os
 import re
@@ -24,9 +25,10 @@ def blocks(language):
     return re.findall(r"^```%s\n(.*?)^```" % language, PAGE, re.M | re.S)
 
 
-def container(kind):
-    """Of the Kubernetes object of that kind, the one that has pyleak in its command."""
-    document = next(document for document in map(yaml.safe_load, blocks("yaml")) if document.get("kind") == kind)
+def container(kind, name="orders"):
+    """Of the Kubernetes object of that kind and name, the one that has pyleak in its command."""
+    document = next(document for document in map(yaml.safe_load, blocks("yaml"))
+                    if document.get("kind") == kind and document["metadata"]["name"].startswith(name))
     spec = document["spec"]
     for name in ("jobTemplate", "template"):
         spec = spec[name]["spec"] if name in spec else spec
@@ -39,9 +41,11 @@ def free_port():
         return server.getsockname()[1]
 
 
-def fetch(port, path):
+def fetch(port, path, token=None):
+    request = urllib.request.Request("http://127.0.0.1:%d%s" % (port, path),
+                                     headers={"Authorization": "Bearer " + token} if token else {})
     try:
-        return urllib.request.urlopen("http://127.0.0.1:%d%s" % (port, path), timeout=10 * PATIENCE).read()
+        return urllib.request.urlopen(request, timeout=10 * PATIENCE).read()
     except OSError:
         return b""
 
@@ -60,8 +64,35 @@ def test_deployment(one_python):
         # A sample is of half a megabyte.
         wait_until(lambda: b'filename="<string>",lineno="4"' in fetch(port, "/metrics"), 60, "the line that leaks")
         assert fetch(port, "/debug/pprof/heap?seconds=1")[:2] == b"\x1f\x8b"
+        limit = int(entry["command"][entry["command"].index("--limit") + 1])
+        series = collections.Counter(line.split(b"{")[0] for line in fetch(port, "/metrics").splitlines() if b"filename=" in line)
+        assert series and max(series.values()) <= limit == 50, series
         running.send_signal(signal.SIGTERM)
         assert running.wait(30 * PATIENCE) == 6
+
+
+def test_deployment_with_a_token(one_python, tmp_path):
+    """As a secret is mounted: a link to a file in another folder."""
+    port, entry = free_port(), container("Deployment", "orders-with-token")
+    token = "0123456789abcdef0123456789abcdef"
+    (tmp_path / "..data").mkdir()
+    (tmp_path / "..data" / "token").write_text(token)
+    (tmp_path / "..data" / "token").chmod(0o400)
+    (tmp_path / "token").symlink_to("..data/token")
+    command = [str(tmp_path / "token") if word == "/var/run/pyleak/token" else word for word in here(entry["command"], port)]
+    with subprocess.Popen(command + [one_python, "-c", LEAK], stdin=subprocess.DEVNULL) as running:
+        wait_until(lambda: b'lineno="4"' in fetch(port, "/metrics", token), 60, "the line that leaks")
+        assert fetch(port, "/metrics") == fetch(port, "/metrics", token + "0") == b""
+        # As Alloy does what its block says: it is on for one profile, and sends the token of a file.
+        block, = blocks("alloy")
+        profiles = re.findall(r"profile\.(\w+) +\{ enabled = (\w+)(?:, path = \"(.*)\")? \}", block)
+        assert [profile for profile in profiles if profile[1] == "true"] == [("memory", "true", "/debug/pprof/allocs")]
+        # Those that are on by themselves.
+        assert {profile[0] for profile in profiles} == {"memory", "block", "goroutine", "mutex", "process_cpu"}
+        assert "bearer_token_file = " in block and block.count("{") == block.count("}")
+        assert fetch(port, "/debug/pprof/allocs", token)[:2] == b"\x1f\x8b"
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(30 * PATIENCE) == 128 + signal.SIGTERM
 
 
 def test_sidecar(one_python):
@@ -97,9 +128,12 @@ def promtool(*arguments):
 
 
 def test_prometheus_takes_the_configuration(tmp_path):
-    configuration = next(block for block in blocks("yaml") if "scrape_configs" in block)
-    (tmp_path / "prometheus.yml").write_text(configuration)
-    promtool("check", "config", tmp_path / "prometheus.yml")
+    configurations = [block for block in blocks("yaml") if "scrape_configs" in block]
+    assert len(configurations) == 2
+    (tmp_path / "pyleak-token").write_text("0123456789abcdef")
+    for configuration in configurations:
+        (tmp_path / "prometheus.yml").write_text(configuration.replace("/etc/prometheus", str(tmp_path)))
+        promtool("check", "config", tmp_path / "prometheus.yml")
 
 
 def test_prometheus_takes_the_queries(tmp_path):

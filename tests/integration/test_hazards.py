@@ -63,6 +63,13 @@ def test_altstack(host):
     watch(host("--library", library("altstack")))
 
 
+@pytest.mark.long
+def test_handlers(host):
+    """Handlers on an alternate stack go through hooks, in the midst of one."""
+    document = watch(host("--library", library("handlers")))
+    assert document["lost"]["events"] == 0
+
+
 def test_signals(host):
     watch(host("--library", library("signals")))
 

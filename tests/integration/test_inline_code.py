@@ -2,6 +2,8 @@
 """Code objects that die while blocks of theirs live on, and whose addresses are used again."""
 import os
 
+import pytest
+
 from helpers import PATIENCE
 from programs import Program, assert_nothing_lost, at, control, figures, recorded
 
@@ -44,6 +46,7 @@ meet("done")
     assert_nothing_lost(record.document)
 
 
+@pytest.mark.long
 def test_same_source(python, tmp_path):
     """100,000 evaluations of one source are one code object to the tables."""
     with Program(python, tmp_path, """

@@ -46,6 +46,7 @@ def expected(program, times=1):
     return times * sizes, times * 1000
 
 
+@pytest.mark.alike
 def test_fork(python, tmp_path):
     fork(python, tmp_path, "exit")
 
@@ -75,6 +76,7 @@ meet(str(set(codes)))
     assert_nothing_lost(record.document)
 
 
+@pytest.mark.alike
 def test_fork_from_threads(python, tmp_path):
     """Forks in the midst of other threads' allocations."""
     with Program(python, tmp_path, FORKER + """
@@ -107,6 +109,7 @@ meet("%d %s" % (len(codes), set(codes)))
     wait_clean(victim.pid, 1)
 
 
+@pytest.mark.alike
 def test_child_is_attached_to(python, tmp_path):
     """A child forked while its parent is recorded: its copy of the probe is replaced by one of its own."""
     with Program(python, tmp_path, FORKER + """
@@ -178,6 +181,7 @@ def test_multiprocessing(one_python, tmp_path, method):
     assert found["work"] == (0, 0)
 
 
+@pytest.mark.alike
 def test_other_programs(python, tmp_path):
     """subprocess (vfork or fork and exec), posix_spawn, system."""
     with Program(python, tmp_path, """

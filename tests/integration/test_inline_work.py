@@ -6,6 +6,7 @@ import pytest
 from programs import Program, assert_kept, assert_nothing_lost, at, control, figures, recorded
 
 
+@pytest.mark.alike
 def test_signals(python, tmp_path):
     """Handlers in Python, a thousand a second, that allocate and keep in the midst of allocations."""
     with Program(python, tmp_path, """
@@ -44,6 +45,7 @@ meet(str(sum(block is not None for block in handled)))
     assert_nothing_lost(record.document)
 
 
+@pytest.mark.alike
 def test_threads_come_and_go(python, tmp_path):
     """3,000 threads, 20 at a time, that keep 20 blocks each, some from the raw domain."""
     with Program(python, tmp_path, """

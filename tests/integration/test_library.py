@@ -11,6 +11,8 @@ import json
 import os
 import signal
 
+import pytest
+
 import pythons
 from helpers import VICTIMS, Pyleak, Victim, line_of, wait_hooked
 
@@ -75,6 +77,7 @@ def is_a_frame(size, count):
     return count and 350 <= size / count <= 2000
 
 
+@pytest.mark.long
 def test_tracebacks(python):
     with Library(python) as victim:
         victim.tell_of("trace 16", "tracing")

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
 """--listen and --format openmetrics: what Prometheus makes of them."""
+import base64
 import collections
 import http.client
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -16,6 +18,7 @@ import pytest
 
 import helpers
 import terminals
+import test_exports
 from helpers import VICTIMS, Pyleak, Victim, line_of, pyleak, wait_clean, wait_hooked, wait_until
 
 LEAK = str(VICTIMS / "leak.py")
@@ -179,19 +182,22 @@ def leaking(one_python):
 
 
 def answers(port):
+    """Whether it is the page that was asked for; None: nobody answers."""
     try:
         return get(port)[0].status == 200
     except OSError:
-        return False
+        return None
 
 
 def top_of(url, home):
     """The first function of `go tool pprof -top`, and the type of what it counts."""
     if not shutil.which("go"):
         helpers.skip_here("go")
+    # From 1.25 on it is compiled when it is first called: once, and not once for each folder.
+    cache = subprocess.run(["go", "env", "GOCACHE"], check=True, text=True, stdout=subprocess.PIPE).stdout.strip()
     output = subprocess.run(["go", "tool", "pprof", "-top", "-nodecount=1", url], stdin=subprocess.DEVNULL, check=True, text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            env=dict(os.environ, HOME=str(home), PPROF_TMPDIR=str(home))).stdout
+                            env=dict(os.environ, HOME=str(home), GOCACHE=cache, PPROF_TMPDIR=str(home))).stdout
     kind = next(line.split(": ")[1] for line in output.splitlines() if line.startswith("Type: "))
     return kind, output.splitlines()[-1].split()[-1]
 
@@ -238,6 +244,13 @@ def test_report_and_json(leaking):
     assert any(row["function"] == "leaker" for row in json.loads(text)["stats"])
 
 
+def test_the_page_leads_to_the_others(leaking, tmp_path):
+    """Where it is served; that of a file has no links (test_exports.py)."""
+    page = test_exports.open_page("http://127.0.0.1:%d/" % leaking, tmp_path)
+    for path in ("/metrics", "/report.json", "/debug/pprof/heap", "/debug/pprof/allocs"):
+        assert '<a href="%s">' % path in page
+
+
 def test_socket_in_the_file_system(one_python, tmp_path):
     """Its owner's alone, and gone at the end."""
     path = tmp_path / "socket"
@@ -256,7 +269,7 @@ def test_socket_in_the_file_system(one_python, tmp_path):
 
 def test_many_requests(leaking):
     """At fifty in parallel, slow clients among them: all are answered, or told to come again. (10,000 take a minute.)"""
-    each = int(os.environ.get("PYLEAK_REQUESTS", "1000")) // 50
+    each = int(os.environ.get("PYLEAK_REQUESTS", "500")) // 50
     slow = [socket.create_connection(("127.0.0.1", leaking)) for _ in range(5)]
     for client in slow:
         client.sendall(b"GET /metrics HTTP/1.1\r\nX: ")
@@ -293,3 +306,145 @@ def test_while_the_live_view_is_up(one_python, tmp_path):
             view.read_all()
             assert view.process.wait() == 0
         wait_clean(victim.pid, 1)
+
+
+TOKEN = "0123456789abcdef-._~+/="
+
+
+def asked(port, path="/metrics", **headers):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10 * helpers.PATIENCE)
+    connection.request("GET", path, headers=headers)
+    response = connection.getresponse()
+    body = response.read()
+    connection.close()
+    return response, body
+
+
+def basic(text):
+    return "Basic " + base64.b64encode(text.encode()).decode()
+
+
+def test_token(one_python, tmp_path):
+    """Who does not give it gets nothing, at any path; a header may be a password, and any rubbish."""
+    port, token = free_port(), tmp_path / "token"
+    token.write_text(TOKEN + "\nwhat follows is nobody's\n")
+    token.chmod(0o600)
+    with Pyleak("run", "--listen", port, "--listen-token", token, "--", one_python, "-c", "import time; time.sleep(600)") as running:
+        wait_until(lambda: answers(port) is not None, 30, "an answer")
+        for path in ("/", "/metrics", "/report.json", "/debug/pprof/heap", "/debug/pprof/heap?seconds=1", "/nothing"):
+            response, body = asked(port, path)
+            assert response.status == 401 and response.headers["WWW-Authenticate"].startswith("Basic "), path
+            assert TOKEN.encode() not in body
+        for wrong in ("", "Bearer", "Bearer ", "Bearer  " + TOKEN, "Bearer " + TOKEN[:-1], "Bearer " + TOKEN * 2, TOKEN,
+                      "Bearer \xff", "Basic", "Basic ====", "Basic \x01", "Basic " + "A" * 20000, basic(TOKEN), basic("x:"),
+                      basic("x:" + TOKEN[1:]), basic(":" + TOKEN + "\0"), "Digest " + TOKEN):
+            assert asked(port, Authorization=wrong)[0].status == 401, wrong
+        for right in ("Bearer " + TOKEN, "bearer " + TOKEN, basic("me:" + TOKEN), basic(":" + TOKEN)):
+            response, body = asked(port, Authorization=right)
+            assert response.status == 200 and body.endswith(b"# EOF\n"), right
+        assert asked(port, "/nothing", Authorization="Bearer " + TOKEN)[0].status == 404
+        running.finish(signal=15)
+
+
+def test_token_in_an_address(one_python, tmp_path):
+    """go tool pprof takes a user and a password from its URL."""
+    port, token = free_port(), tmp_path / "token"
+    token.write_text("0123456789abcdef\n")
+    token.chmod(0o600)
+    code = "import time\nkept = []\ndef leaker():\n    kept.append(bytes(3000))\nwhile True:\n    leaker(); time.sleep(0.001)\n"
+    with Pyleak("run", "--listen", port, "--listen-token", token, "--", one_python, "-c", code) as running:
+        wait_until(lambda: answers(port) is not None, 30, "an answer")
+        assert top_of("http://x:0123456789abcdef@127.0.0.1:%d/debug/pprof/heap?seconds=1" % port, tmp_path)[1] == "leaker"
+        running.finish(signal=15)
+
+
+def test_tokens_that_are_none(tmp_path):
+    """Said before anything is started."""
+    for text, mode, words in (("short\n", 0o600, "its first line is no token"), ("", 0o600, "its first line is no token"),
+                              ("0123456789 abcdef\n", 0o600, "no token"), ("x" * 1025, 0o600, "no token"),
+                              ("0123456789abcdef", 0o644, "others may read or change it"),
+                              ("0123456789abcdef", 0o620, "others may read or change it"), (None, 0, "No such file"),
+                              ("fifo", 0, "not a regular file")):
+        path = tmp_path / "token"
+        if text == "fifo":
+            os.mkfifo(path)
+        elif text is not None:
+            path.write_text(text)
+            path.chmod(mode)
+        result = pyleak("attach", os.getpid(), "--listen", free_port(), "--listen-token", path, "-d", "1s", "-v")
+        assert result.status == 1 and words in result.stderr and "0 ptrace steps" in result.stderr, result
+        path.unlink(missing_ok=True)
+
+
+class Slow:
+    """Connections that ask, or read, a byte at a time, and come back when they are put out."""
+
+    def __init__(self, port, count):
+        self.port, self.ended, self.put_out = port, threading.Event(), 0
+        self.clients = [self.connect(number) for number in range(count)]
+        self.thread = threading.Thread(target=self.drip)
+        self.thread.start()
+
+    def connect(self, number):
+        client = socket.create_connection(("127.0.0.1", self.port))
+        client.setblocking(False)
+        # Some have asked for a report, which they do not read.
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" if number % 4 == 0 else b"GET /metrics HTTP/1.1\r\nX: ")
+        return client
+
+    def drip(self):
+        while not self.ended.wait(1):
+            for number, client in enumerate(self.clients):
+                try:
+                    if number % 4 == 0:
+                        client.recv(1)
+                    else:
+                        client.send(b"x")
+                except BlockingIOError:
+                    pass
+                except OSError:
+                    self.put_out += 1
+                    client.close()
+                    self.clients[number] = self.connect(number)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.ended.set()
+        self.thread.join()
+        for client in self.clients:
+            client.close()
+
+
+def test_clients_that_take_their_time(leaking):
+    """All connections that one address gets: others are answered after a while, and what the program does is recorded."""
+    before = json.loads(get(leaking, "/report.json")[1])["total"]["size"]
+    with Slow(leaking, 64) as slow:
+        assert not answers(leaking), "there is no connection left"
+        wait_until(lambda: slow.put_out >= 10, 40, "the first are put out")
+    wait_until(lambda: answers(leaking), 30, "an answer")
+    assert json.loads(get(leaking, "/report.json")[1])["total"]["size"] > before
+
+
+def test_requests_that_are_none(leaking):
+    """Bytes by chance, heads that are too long, bodies, wrong methods: an answer or none, and the next one is answered."""
+    chance = random.Random(17)
+    texts = [bytes(chance.randrange(256) for _ in range(chance.randrange(1, 3000))) for _ in range(30)]
+    texts += [b"GET /" + b"x" * 100000 + b" HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 20000 + b"\r\n",
+              b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n",
+              b"POST /metrics HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n" + b"x" * 50000,
+              b"GET /%00%2e%2e/%2e%2e/etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n", b"\0" * 5000, b"GET\r\n\r\n" * 500,
+              b"GET /debug/pprof/heap?seconds=1&seconds=x&" + b"a=b&" * 2000 + b" HTTP/1.1\r\nHost: x\r\n\r\n"]
+    for text in texts:
+        with socket.create_connection(("127.0.0.1", leaking), timeout=10) as client:
+            client.settimeout(0.5)  # one whose end does not come gets no answer, and is put out later
+            try:
+                client.sendall(text)
+                client.shutdown(socket.SHUT_WR)
+                answer = client.recv(1000)
+            except OSError:
+                continue
+            assert not answer or answer.startswith(b"HTTP/1."), (text[:100], answer)
+            assert b"root:" not in answer
+    assert get(leaking)[0].status == 200

@@ -43,6 +43,32 @@ def start(terminal, victim, *arguments):
     return terminal.wait(KEYS)
 
 
+def test_who_holds_a_row(leaking, tmp_path):
+    """By a key in an opened row; the view goes on, and so does the process."""
+    with Terminal(tmp_path, 100, 50) as terminal:
+        start(terminal, leaking)
+        leaking.tell("leak 20000")
+        assert leaking.line() == "leaked"
+        terminal.wait(LEAK)
+        terminal.press("Enter")
+        terminal.wait("most recent call last")
+        terminal.type("h")
+        screen = terminal.wait("(it was stopped for")
+        held = re.search(r"held by: (\S+) \(([\d,]+) of ([\d,]+) blocks\)", screen)
+        assert held and "kept" in held[1] and int(held[2].replace(",", "")) >= 19990, screen
+        leaking.tell("leak 1000")
+        assert leaking.line() == "leaked"
+        terminal.type("q")
+        terminal.wait("LINE")
+        terminal.press("Enter")
+        terminal.wait("most recent call last")
+        assert "held by" not in terminal.screen()
+        terminal.type("h")
+        terminal.press("C-c")
+        terminal.wait("total: ")
+    wait_clean(leaking.pid, 10)
+
+
 def test_session(leaking, tmp_path):
     """From the command to the report: a leak is seen to grow, is found, opened, filtered; and all is as it was."""
     before = Trace(leaking.pid)
@@ -123,7 +149,7 @@ def test_size(leaking, tmp_path, columns, lines):
         screen = terminal.wait(LEAK)
         assert len(screen.splitlines()) == lines
         terminal.type("q")
-        terminal.wait("total: size=" if lines > 10 else "leaks here")
+        terminal.wait("memory_blocks=" if lines > 10 else "over all ")
         assert terminal.status() == 0
 
 

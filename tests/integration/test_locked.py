@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Processes that lock all that they map (mlockall): the recorder's tables are gigabytes of addresses, and no memory."""
 import os
+import signal
 
 import pytest
 
@@ -10,6 +11,7 @@ from programs import Program, at, recorded
 from test_doctor import doctor
 
 MIB = 1 << 20
+STEP = 1 if os.environ.get("PYLEAK_EVERY_PYTHON") else 6
 
 PROGRAM = """
 import ctypes, resource
@@ -46,9 +48,10 @@ def table_flags(pid):
     raise AssertionError("no tables in process %d" % pid)
 
 
-# The limits of what it may lock, the user that it becomes, what it locks: in the last case not even the code of
-# the probe may be locked whole.
-@pytest.mark.parametrize("limit, user, flags", [(0, 0, 2), (0, 0, 3), (0, 0, 7), (2 << 20, 65534, 2), (600 << 10, 65534, 2)])
+# The limits of what it may lock, the user that it becomes, what it locks: in the last cases not even the code and
+# the data of the probe may be locked whole.
+@pytest.mark.parametrize("limit, user, flags", [(0, 0, 2), (0, 0, 3), (0, 0, 7), (2 << 20, 65534, 2), (600 << 10, 65534, 2),
+                                               (64 << 10, 65534, 2)])
 def test_locks_what_it_maps(one_python, tmp_path, cgroup, limit, user, flags):
     if user and os.geteuid() != 0:
         skip_here("user")
@@ -66,6 +69,27 @@ def test_locks_what_it_maps(one_python, tmp_path, cgroup, limit, user, flags):
         assert 100 <= count <= 104 and size > 13000
         wait_clean(victim.pid, 1)
         assert kib(victim.pid, "VmLck") - locked < 4096  # its own: the blocks that it kept
+        victim.meet("again")
+
+
+def test_killed_while_it_maps(one_python, tmp_path):
+    """SIGKILL at some of the steps of planting and removing, of which the first ones map without access, unlock, and give access: the
+    next pyleak takes what is left with it."""
+    with Program(one_python, tmp_path, PROGRAM, 0, 0, 2) as victim:
+        locked = kib(victim.pid, "VmLck")
+        for step in list(range(1, 60, STEP)) + list(range(60, 1000, 5 * STEP)):
+            result = pyleak("attach", victim.pid, "--duration", "1ms",
+                            environment={"PYLEAK_FAULT": str(step), "PYLEAK_GUARDIAN": "off"})
+            victim.meet("again")
+            if result.status == 0:
+                break
+            assert result.status == -signal.SIGKILL, (step, result)
+            assert kib(victim.pid, "VmLck") - locked < 4096, step
+            assert pyleak("attach", victim.pid, "--duration", "1ms").status == 0, step
+            wait_clean(victim.pid, 1)
+            victim.meet("again")
+        assert result.status == 0 and step > 60, (step, result)
+        wait_clean(victim.pid, 1)
         victim.meet("again")
 
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Native frames: the functions between a line of Python and the allocator, without a stop and without harm."""
+import json
 import os
 import random
 import signal
@@ -11,6 +12,7 @@ import pytest
 import pythons
 from helpers import (PYLEAK, VICTIMS, Pyleak, Victim, leftovers, library, line_of, needs_library, pyleak, skip_here,
                      wait_hooked, wait_until)
+from test_exports import Page, open_page
 from test_native import few_pythons
 
 SCRIPT, SOURCE, CPP = VICTIMS / "frames.py", VICTIMS / "frames.c", VICTIMS / "frames_cpp.cpp"
@@ -98,6 +100,22 @@ def test_breakpoint_engine(python):
         ours = [(frame["function"], frame["lineno"]) for frame in native if os.path.basename(frame["filename"]) == SOURCE.name]
         assert ours == list(zip(["frames_python", "keep_pythons"], lines(SOURCE, "all of python's", "python's"))), row
         assert native[-1]["function"] in ("keep_pythons", "PyMem_RawMalloc"), row
+
+
+@few_pythons
+def test_pythons_own_allocators(python):
+    """What an extension asks of Python's allocators, without a stop: of a part, and only where it is not the interpreter."""
+    with start(python) as victim:
+        for times in 1, 2, 8:
+            row = row_of(record(victim, *["pythons 1500"] * times), "asked of it", "python")
+            if "native" in row and "keep_pythons" in functions(row):
+                break
+        assert row["count"] >= 1500 * times and row["freed"]["count"] >= 7500 * times
+        # Of the functions that asked for most of what lives; what the interpreter does in between is left out.
+        frames = row["native"]["frames"]
+        assert frames[-1]["function"] == "keep_pythons" and "frames_pythons" in functions(row), row
+        assert places(row, SOURCE.name)[-2:] == lines(SOURCE, "with the gil", "python's"), row
+        assert os.path.basename(row["native"]["module"]) == "victim_frames.so" and row["native"]["symbol"] == "keep_pythons"
 
 
 def test_cplusplus(one_python):
@@ -200,3 +218,40 @@ def test_several_readers(one_python):
         victim.ask("work 0 1 60 0")
         assert pyleak("detach", victim.pid).status == 0
         assert not leftovers(victim.pid)
+
+
+def test_threads_of_a_librarys_own(one_python, tmp_path):
+    """No line is said to have allocated what such a thread did; but the thread is named, and who was busy meanwhile."""
+    script, tape = VICTIMS / "workers.py", tmp_path / "tape.pyleak"
+    with Victim(one_python, script.name, library("workers")) as victim:
+        for times in 1, 4, 16:  # on a busy machine pyleak comes late
+            with Pyleak("attach", victim.pid, "--output", tape, "--force") as running:
+                wait_hooked(victim.pid, running)
+                time.sleep(0.1)
+                for _ in range(times):
+                    victim.ask("work 300")
+                assert running.finish(signal.SIGINT).status == 0
+            document = json.loads(pyleak("report", tape, "--format", "json", "--limit", 0).stdout.splitlines()[-1])
+            rows = [row for row in document["stats"] if row["domain"] == "native" and
+                    os.path.basename(row["filename"]) == "victim_workers.so"]
+            assert [row["count"] for row in rows] == [300 * times], rows
+            thread = rows[0]["native"].get("thread", {})
+            if thread.get("meanwhile", {}).get("lineno") == line_of(script, "# line: keeps"):
+                break
+        assert thread["name"] == "victim-worker", rows
+        assert thread["runs"]["function"] == "run_worker", rows
+        assert os.path.basename(thread["runs"]["module"]) == "victim_workers.so", rows
+        # Three blocks of four were allocated beside the other line; they do not live.
+        assert os.path.basename(thread["meanwhile"]["filename"]) == script.name, rows
+        assert thread["meanwhile"]["lineno"] == line_of(script, "# line: keeps"), rows
+        text = pyleak("report", tape, "--domain", "native").stdout
+        assert "\n    thread: victim-worker, runs run_worker (victim_workers.so)\n" in text, text
+        assert "\n    meanwhile: %s:%d\n" % (script, line_of(script, "# line: keeps")) in text, text
+        page = tmp_path / "page.html"
+        assert pyleak("report", tape, "--limit", 0, "--output", page).status == 0
+        rows = Page(open_page(page, tmp_path)).cells
+        assert ["thread: victim-worker, runs run_worker (victim_workers.so)meanwhile: %s:%d" % (
+            script, line_of(script, "# line: keeps")) in row for row in rows if "victim_workers.so" in row] == [True], rows
+        document = json.loads(pyleak("report", tape, "--format", "json", "--limit", 0, "--group-by", "caller").stdout.splitlines()[-1])
+        row = [row for row in document["stats"] if os.path.basename(row["filename"]) == "victim_workers.so"]
+        assert [(one["function"], one["count"]) for one in row] == [("run_worker", 300 * times)], row

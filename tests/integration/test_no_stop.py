@@ -10,7 +10,7 @@ import time
 import pytest
 
 import helpers
-from helpers import PATIENCE, Trace, Victim, attach, leftovers, library, maps, pyleak, wait_clean, wait_until
+from helpers import PATIENCE, Trace, Victim, attach, leftovers, library, maps, pyleak, skip_here, wait_clean, wait_until
 
 
 
@@ -72,6 +72,7 @@ class Spawner(Victim):
         os.close(descriptor)
 
 
+@pytest.mark.alike
 def test_vfork(python, tmp_path):
     """Hooked, recorded and let go of while one of its threads cannot be stopped by anybody."""
     with Spawner(python, tmp_path) as victim:
@@ -89,6 +90,7 @@ def test_vfork(python, tmp_path):
         wait_until(victim.returned, 5, "the thread goes on")
 
 
+@pytest.mark.alike
 def test_vfork_ends(python, tmp_path):
     """The thread goes on at once when its child has gone on, while pyleak is there, and is not held by it."""
     with Spawner(python, tmp_path) as victim:
@@ -152,7 +154,7 @@ def test_thousand_threads(one_python, tmp_path):
     try:
         with Victim(one_python, str(script)) as victim:
             before = Trace(victim.pid)
-            for _ in range(3):
+            for _ in range(2):
                 result = pyleak("attach", victim.pid, "--duration", "300ms", "--format", "json", "--verbose", seconds=60)
                 assert result.status == 0, result
                 assert result.json()["stats"]
@@ -163,3 +165,30 @@ def test_thousand_threads(one_python, tmp_path):
         for burner in burners:
             burner.kill()
             burner.wait()
+
+
+RING = """
+import ctypes, struct, sys
+parameters = bytearray(120)
+struct.pack_into("<II", parameters, 8, 2, 0)  # IORING_SETUP_SQPOLL
+libc = ctypes.CDLL(None)
+made = libc.syscall(425, 4, (ctypes.c_char * 120).from_buffer(parameters))
+print("ready" if made >= 0 else "none", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_a_thread_of_the_kernel(one_python):
+    """io_uring's workers count among the threads of the process (uvloop has them): they never run its code, and cannot be
+    looked at."""
+    with Victim(one_python, None, "-c", RING, ready=None) as victim:
+        if victim.line() == "none":
+            skip_here("io_uring")
+        if len(os.listdir("/proc/%d/task" % victim.pid)) < 2:
+            skip_here("io_uring", "its workers are no threads of the process before Linux 5.12")
+        before = time.monotonic()
+        with attach(victim.pid, "--duration", 0.2) as running:
+            result = running.finish()
+        assert result.status == 0, result
+        assert time.monotonic() - before < 5 * PATIENCE
+        wait_clean(victim.pid, 1)

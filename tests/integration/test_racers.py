@@ -3,12 +3,15 @@
 import signal
 import subprocess
 
+import pytest
+
 from helpers import VICTIMS, Pyleak, Victim, line_of, rows, wait_hooked
 
 THREADS, ROUNDS, BATCH = 4, 50000, 50
 SCRIPT = VICTIMS / "racers.py"
 
 
+@pytest.mark.alike
 def test_racers(python):
     header = int(subprocess.check_output([python, "-c", "import sys; print(sys.getsizeof(b''))"]))
     with Victim(python, "racers.py", THREADS, ROUNDS) as victim:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 
@@ -12,10 +13,9 @@ import test_lists_of_ints as lists_of_ints
 import test_matplotlib
 import test_servers
 from cgroups import cgroup  # noqa: F401, a fixture
-from helpers import PATIENCE, PYLEAK, VICTIMS, line_of, skip_here, state, wait_until
+from helpers import HOOKS, PATIENCE, PYLEAK, VICTIMS, hook_words, line_of, skip_here, state, wait_until
 
 STARTED = VICTIMS / "started.py"
-PARKED = 3
 
 
 def command(*arguments):
@@ -63,8 +63,9 @@ def test_from_the_first_line_as_tracemalloc(python, tmp_path):
                              stdout=subprocess.PIPE).stdout
     expected = {line: (size, count) for line, size, count in json.loads(counted)}
     report = tmp_path / "report.json"
-    # tracemalloc knows of CPython's free lists since 3.8.
-    lists = ["--no-free-lists"] if version_of(python) < (3, 8) else []
+    version = version_of(python)
+    # tracemalloc knows of CPython's free lists since 3.8: before, a block from one keeps the line that it had at first.
+    lists = ["--no-free-lists"] if version < (3, 8) else []
     with Running(python, "-d", "%ds" % (2 * PATIENCE), "-f", "1", "-n", "0", *lists, "--format", "json", "-o", report) as running:
         wait_until(lambda: report.exists() and report.read_text().endswith("\n"), 30, "a report")
         status, out, _ = running.end()
@@ -75,22 +76,78 @@ def test_from_the_first_line_as_tracemalloc(python, tmp_path):
     assert document["lost"] == {"events": 0, "sites": 0}
     last = line_of(STARTED, '"tracemalloc" in')
     expected, found = ({line: value for line, value in table.items() if line < last} for table in (expected, found))
-    assert len(expected) >= 6 and sorted(found) == sorted(expected)
-    # What the interpreter had parked before the first frame has no line until it is freed for good: a few blocks.
-    apart = {line: (value, found[line]) for line, value in expected.items()
-             if abs(value[1] - found[line][1]) > PARKED or abs(value[0] - found[line][0]) > PARKED * 300}
-    assert not apart
-    if lists:
-        assert found == expected
+    assert len(expected) >= 6
+    if (3, 8) <= version < (3, 11):
+        expected, found = without_kept_frame(expected, found)
+    # A class is known to its base by an int, its address: one of the two processes may have it beyond 1 GiB, in two digits.
+    kept = line_of(STARTED, "class Kept")
+    if abs(found[kept][0] - expected[kept][0]) == 4:
+        found[kept] = (expected[kept][0], found[kept][1])
+    assert found == expected
 
 
-@pytest.mark.parametrize("how", [["sh", "-c", "true; \"$@\"; exit $?", "sh"], ["env"], ["nice", "sh", "-c", "exec \"$@\"", "sh"]])
-def test_what_starts_it_is_followed(python, how):
+def without_kept_frame(expected, found):
+    """Until 3.10 a function's frame stays with its code for the next call. tracemalloc has it at the line of the last call,
+    pyleak at that of the first, which has allocated it: here Kept(), in two lines."""
+    first, again = line_of(STARTED, "KEPT = ["), line_of(STARTED, "KEPT.append")
+    size, count = (found[first][i] - expected[first][i] for i in range(2))
+    assert count == 1 and 350 < size < 500, (expected[first], found[first])
+    return expected, {**found, first: expected[first], again: (found[again][0] + size, found[again][1] + count)}
+
+
+@pytest.mark.alike
+def test_what_starts_it_is_followed(python):
+    followed(python, ["sh", "-c", "true; \"$@\"; exit $?", "sh"])
+
+
+@pytest.mark.parametrize("how", [["env"], ["nice", "sh", "-c", "exec \"$@\"", "sh"]], ids=["env", "nice"])
+def test_what_becomes_it_is_followed(edge_python, how):
+    followed(edge_python, how)
+
+
+def followed(python, how):
     result = run("-g", "file", "--format", "json", "--", *how, python, STARTED)
     assert result.returncode == 7, result
     assert result.stdout.splitlines()[0] == "done"
     document = json.loads(result.stdout.splitlines()[-1])
     assert document["python"].startswith("%d.%d." % version_of(python))
+
+
+# A Python of a root knows itself by another name than we do.
+BEGINS = ("import os, sys, time\nkept = [bytes(3000) for _ in range(100)]\ntime.sleep(%g)\n"
+          "begun = [sys.executable if word == 'itself' else word for word in sys.argv[1:]]\nos.execvp(begun[0], begun)\n")
+GROWS = "import sys, time\nkept = []\nfor _ in range(100):\n    kept.append(bytes(50000)); time.sleep(0.01)\nsys.exit(6)\n"
+
+
+@pytest.mark.parametrize("seconds", [0, 0.4])
+def test_python_that_begins_another(edge_python, tmp_path, seconds):
+    """ddtrace-run and its like: what they begin is what is meant, however soon they do."""
+    (tmp_path / "grows.py").write_text(GROWS)
+    result = run("--format", "json", "-n", "0", "--", edge_python, "-c", BEGINS % seconds, "itself", tmp_path / "grows.py")
+    assert result.returncode == 6, result
+    document = json.loads(result.stdout)
+    row = document["stats"][0]
+    assert row["filename"].endswith("grows.py") and row["lineno"] == 4 and 40 <= row["count"] <= 102, row
+    gone = [row for row in document["stats"] if row["filename"] == "<string>" and row["lineno"] == 2 and row["count"] > 90]
+    assert not gone, gone
+    assert document["lost"] == {"events": 0, "sites": 0}
+
+
+def test_python_that_begins_something_else(one_python):
+    """Then it is the one that was meant."""
+    result = run("--format", "json", "-n", "0", "--", one_python, "-c", BEGINS % (0.8 * PATIENCE), "sh", "-c", "echo begun; exit 4")
+    assert result.returncode == 4 and result.stdout.startswith("begun\n"), result
+    rows = json.loads(result.stdout.splitlines()[-1])["stats"]
+    assert any(row["filename"] == "<string>" and row["lineno"] == 2 and row["count"] >= 100 for row in rows), rows
+
+
+def test_python_that_uv_asks_what_it_is(one_python, tmp_path):
+    """uv run does so once for each Python, before it starts the program with it."""
+    question = "import sys; sys.path = sys.path  # from python.get_interpreter_info import main; main()"
+    (tmp_path / "grows.py").write_text(GROWS)
+    result = run("--format", "json", "-n", "3", "--", "sh", "-c", "\"$1\" -I -B -c \"$2\"; \"$1\" \"$3\"", "sh", one_python, question,
+                 tmp_path / "grows.py")
+    assert result.returncode == 6 and json.loads(result.stdout)["stats"][0]["filename"].endswith("grows.py"), result
 
 
 def version_of(python):
@@ -118,16 +175,28 @@ def test_not_to_be_started(tmp_path):
         assert words in result.stderr and result.stderr.count("\n") == 1 and not result.stdout, result
 
 
+@pytest.mark.alike
 def test_options_of_the_program_are_its_own(python):
     """From its name on."""
     result = run("-q", "-n", "1", python, "-c", "import sys; print(sys.argv[1:])", "-n", "3", "--help")
     assert result.returncode == 0 and result.stdout.splitlines()[0] == "['-n', '3', '--help']", result
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
-def test_signals_are_the_programs(python, number):
+@pytest.mark.alike
+def test_sigterm_is_the_programs(python):
+    signalled(python, signal.SIGTERM)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
+def test_signals_are_the_programs(edge_python, number):
+    signalled(edge_python, number)
+
+
+def signalled(python, number):
     """It dies of them, or not; pyleak reports and ends as it did."""
-    code = "import signal, sys, time\nsignal.signal(%d, lambda *_: sys.exit(9))\nprint('ready', flush=True)\ntime.sleep(60)"
+    code = "import signal, sys, time\nsignal.signal(%d, lambda *_: sys.exit(9))\nprint('ready', flush=True)\n"
+    # A signal between the interpreter's look for one and the call would not end a long sleep.
+    code += "for _ in range(600): time.sleep(0.1)"
     with subprocess.Popen(command("-n", "1", "--", python, "-c", code % number), stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "ready\n"
@@ -137,6 +206,7 @@ def test_signals_are_the_programs(python, number):
     assert "total: size=" in out and not err
 
 
+@pytest.mark.alike
 def test_killed_program(python):
     with Running(python) as running:
         wait_until(lambda: state(program_of(running.process.pid)) == "S", 10, "it reads")
@@ -146,6 +216,19 @@ def test_killed_program(python):
     assert "total: size=" in out
 
 
+def test_the_end_is_in_the_report(edge_python):
+    """What the program has got shortly before it ends, and not what the interpreter then frees, one object after the other."""
+    code = ("import time\nclass Kept: pass\ntime.sleep(%g)\nkept = [Kept() for _ in range(300000)]\ntime.sleep(%g)\n")
+    programs = [subprocess.Popen(command("--format", "json", "-n", "0", "--", edge_python, "-c",
+                                         code % (1 + shift, 0.3 * PATIENCE)),
+                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) for shift in (0, 0.12, 0.24, 0.36)]
+    for program in programs:
+        rows = json.loads(program.communicate(timeout=60 * PATIENCE)[0])["stats"]
+        # Kept() from 3.11 on: the dict is not made before it is asked for.
+        assert max(row["count"] for row in rows if row["filename"] == "<string>" and row["lineno"] == 4) >= 300000, rows
+
+
+@pytest.mark.alike
 def test_the_duration_ends_the_recording_and_not_the_program(python):
     with Running(python, "-d", "500ms", "-n", "1") as running:
         lines = [running.process.stdout.readline() for _ in range(2)]
@@ -158,6 +241,7 @@ def test_the_duration_ends_the_recording_and_not_the_program(python):
     assert status == 7
 
 
+@pytest.mark.long
 def test_workers(python):
     """--children: those that the program forks too, and a parent that is no Python."""
     code = ("import os, time\n"
@@ -190,6 +274,46 @@ def test_without_any_capability(tmp_path):
     assert row["lineno"] == 1 and row["count"] >= 500, row
 
 
+def test_in_a_user_namespace(tmp_path):
+    """As process 1, by a user who has no capability, in namespaces of users, processes and mounts of their own."""
+    if os.geteuid() != 0:
+        skip_here("user")
+    for parent in (tmp_path, *tmp_path.parents):
+        if str(parent).startswith("/tmp/"):
+            parent.chmod(0o755)
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"]
+    contained = [*nobody, "unshare", "--user", "--map-current-user", "--pid", "--fork", "--mount-proc"]
+    if subprocess.run([*contained, "true"], stderr=subprocess.DEVNULL, check=False).returncode:
+        skip_here("namespaces")
+    code = ("import os, time\nkept = [bytes(3000) for _ in range(500)]\ntime.sleep(%g)\n"
+            "state = dict(line.split(':', 1) for line in open('/proc/1/status'))\n"
+            "print(os.getppid(), int(state['CapEff'], 16), state['Name'].strip())\n" % (0.5 * PATIENCE))
+    result = subprocess.run([*contained, pyleak_for_others(tmp_path), "run", "-n", "0", "--format", "json", "--", "/usr/bin/python3",
+                             "-c", code], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            check=False)
+    assert result.returncode == 0 and not result.stderr, result
+    assert result.stdout.splitlines()[0] == "1 0 pyleak", result
+    rows = json.loads(result.stdout.splitlines()[1])["stats"]
+    assert any(row["filename"] == "<string>" and row["lineno"] == 2 and row["count"] >= 500 for row in rows), rows
+
+
+def test_nobody_else_is_traced(one_python, tmp_path):
+    """What Yama's ptrace_scope of 1 allows: all that are traced or read like that are descendants of who does it."""
+    if not shutil.which("strace"):
+        skip_here("strace")
+    code = "import os, time; print(os.getpid(), os.getppid(), flush=True); time.sleep(%g)" % (0.7 * PATIENCE)
+    calls = tmp_path / "calls"
+    result = subprocess.run(["strace", "-o", calls, "-e", "trace=ptrace,process_vm_readv,process_vm_writev,openat",
+                             *command("-n", "1", "--", "sh", "-c", "\"$@\"; exit 3", "sh", one_python, "-c", code)],
+                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+    assert result.returncode == 3, result
+    own = set(result.stdout.splitlines()[0].split())
+    text = calls.read_text()
+    traced = set(re.findall(r"^(?:ptrace\(\w+, |process_vm_\w+\()(\d+)", text, re.M))
+    read = set(re.findall(r'^openat\(.*"/proc/(\d+)/(?:mem|maps|auxv|environ|map_files)', text, re.M))
+    assert traced == own and read <= own, (own, traced, read)
+
+
 def pyleak_for_others(folder):
     """The build may lie where only root comes."""
     path = folder / "pyleak"
@@ -198,15 +322,19 @@ def pyleak_for_others(folder):
     return str(path)
 
 
-def steps_of(python):
-    result = run("--verbose", "-n", "1", "--", python, STARTED)
-    return int(re.search(r"(\d+) ptrace steps", result.stderr).group(1))
+def steps_of(*program):
+    return steps_in(run("--verbose", "-n", "1", "--", *program).stderr)
+
+
+def steps_in(text):
+    return int(re.search(r"(\d+) ptrace steps", text).group(1))
 
 
 @pytest.mark.parametrize("guardian", ["on", "off"])
+@pytest.mark.long
 def test_killed_at_a_step(python, tmp_path, guardian):
     """The program goes on, is right, and ends as it would."""
-    steps = steps_of(python)
+    steps = steps_of(python, STARTED)
     assert steps > 100
     chosen = sorted(set(list(range(1, 8)) + list(range(8, steps - 40, max(1, steps // 12))) + list(range(steps - 40, steps, 3))))
     for step in chosen:
@@ -218,6 +346,44 @@ def test_killed_at_a_step(python, tmp_path, guardian):
         # Before the program's first instruction there is nothing to go on.
         wait_until(lambda: written.exists() and written.read_text() == "whole" or step < 3 and not written.exists(), 30,
                    "step %d of %d" % (step, steps))
+
+
+# Says that it has begun, and waits for a file that lets it end: as long as pyleak takes to follow it.
+FOLLOWED = ("import os, sys, time\nopen(sys.argv[1] + '.begun', 'w').close()\n"
+            "while not os.path.exists(sys.argv[1] + '.end'):\n    time.sleep(0.01)\nopen(sys.argv[1], 'w').write('whole')\n")
+
+
+def end_followed(process, written):
+    """Lets FOLLOWED end as soon as it is recorded, or pyleak is dead."""
+    def followed():
+        try:
+            program = program_of(process.pid)
+        except (OSError, IndexError):
+            return process.poll() is not None
+        return os.path.exists("%s.begun" % written) and len(hook_words(program)) >= HOOKS and state(program) != "t"
+    wait_until(followed, 60, "hooks in the program that follows")
+    open("%s.end" % written, "w").close()
+
+
+def test_killed_while_it_follows_another_program(one_python, tmp_path):
+    """The steps behind those of the first program, some at a time."""
+    def start(name, *options, **environment):
+        written = tmp_path / name
+        program = [one_python, "-c", BEGINS % 0.3, "itself", "-c", FOLLOWED, written]
+        return written, subprocess.Popen(command(*options, "-n", "1", "--", *program), stdin=subprocess.DEVNULL, text=True,
+                                         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, **environment})
+    written, process = start("written", "--verbose")
+    end_followed(process, written)
+    first, steps = steps_of(one_python, "-c", "pass"), steps_in(process.communicate(timeout=60 * PATIENCE)[1])
+    assert steps > first + 50
+    chosen = list(range(first - 60, steps, max(1, (steps - first) // 16)))
+    while chosen:
+        running = [(step, *start("written-%d" % step, PYLEAK_FAULT=str(step))) for step in chosen[:6]]
+        chosen = chosen[6:]
+        for step, written, process in running:
+            end_followed(process, written)
+            process.communicate(timeout=60 * PATIENCE)
+            wait_until(lambda: written.exists() and written.read_text() == "whole", 30, "step %d of %d" % (step, steps))
 
 
 def test_killed_for_its_memory(cgroup):
@@ -250,7 +416,7 @@ def test_figures_that_nobody_closes(tmp_path):
     """The pixels are numpy's, which is loaded while the program is recorded: its own code is unchanged."""
     if subprocess.run([DEBIAN, "-c", "import matplotlib, flask"], stderr=subprocess.DEVNULL, check=False).returncode:
         skip_here("matplotlib")
-    row, status = first_row(tmp_path / "report", "--", DEBIAN, "-W", "ignore", "-c", test_matplotlib.SERVICE, seconds=8)
+    row, status = first_row(tmp_path / "report", "--", DEBIAN, "-W", "ignore", "-c", test_matplotlib.SERVICE, seconds=12)
     assert status == 128 + signal.SIGTERM
     assert row["filename"].endswith(("/matplotlib/cbook/__init__.py", "/matplotlib/cbook.py")), row
     assert row["domain"] == "native" and abs(row["size"] - row["count"] * test_matplotlib.PIXELS) < 0.02 * row["size"], row
@@ -279,7 +445,7 @@ def test_gunicorn_with_four_workers(tmp_path):
                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         row, status = first_row(tmp_path / "report", "--children", "--", "/usr/bin/gunicorn", "--workers", "4", "--chdir",
-                                tmp_path, "--bind", "127.0.0.1:%d" % port, "--no-sendfile", "service:app", seconds=8)
+                                tmp_path, "--bind", "127.0.0.1:%d" % port, "--no-sendfile", "service:app", seconds=12)
     finally:
         client.kill()
         client.wait()

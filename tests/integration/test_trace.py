@@ -87,6 +87,7 @@ def killed(python, guardian):
         victim.check()
 
 
+@pytest.mark.long
 def test_killed(python):
     killed(python, "guardian")
 

@@ -42,7 +42,9 @@ def test_a_leak(one_python, engine):
     assert rate["size_per_hour"] == pytest.approx(row["size_diff"] / document["window_s"] * 3600, rel=0.35)
     headroom = document["headroom"]
     assert 0 < headroom["left"] <= headroom["limit"]
-    assert verdict["full_in_s"] == pytest.approx(headroom["left"] / rate["size_per_hour"] * 3600, rel=0.01)
+    # Nobody foresees more than a hundred times what was watched.
+    full = headroom["left"] / rate["size_per_hour"] * 3600
+    assert verdict["full_in_s"] == (pytest.approx(full, rel=0.01) if full < 100 * verdict["watched_s"] else None)
 
 
 def test_a_cache_that_fills(one_python):
@@ -58,11 +60,11 @@ def test_text(one_python):
             result = running.finish()
     assert result.status == 0, result
     reports = result.stdout.split("\n\n")
-    assert len(reports) == 7
+    assert len(reports) == 8 and reports.pop().startswith("over all 7 windows (")
     assert not any("    # " in line and "windows" in line for report in reports[:2] for line in report.splitlines())
-    remark = reports[-1].splitlines()[2]
-    assert re.fullmatch(r"    # steady growth in [67] windows: \+[\d.]+ \w+/h \([\d.]+ \w+ to [\d.]+ \w+\), every block stays; "
-                        r"fills the (machine|cgroup)'s memory in .+", remark), remark
+    remark = reports[-1].splitlines()[3]
+    assert re.fullmatch(r"    # steady growth in [67] windows: \+[\d.]+ \w+/(h|min) \([\d.]+ \w+ to [\d.]+ \w+\), every block stays"
+                        r"(; fills the (machine|cgroup)'s memory in .+)?", remark), remark
 
 
 def test_few_windows_have_none(one_python):
@@ -93,10 +95,17 @@ while True:
 """
 
 
-@pytest.mark.parametrize("leak", [False, True])
-def test_a_full_cache_is_no_leak(python, tmp_path, leak):
-    """Its entries come and stay; that as many go which are older than the recording is what tells it from a leak. A leak
-    of one block in twenty beside it is one."""
+def test_a_full_cache_and_a_leak(python, tmp_path):
+    """A leak of one block in twenty beside it is one."""
+    full_cache(python, tmp_path, True)
+
+
+def test_a_full_cache_is_no_leak(one_python, tmp_path):
+    """Its entries come and stay; that as many go which are older than the recording is what tells it from a leak."""
+    full_cache(one_python, tmp_path, False)
+
+
+def full_cache(python, tmp_path, leak):
     with Program(python, tmp_path, TURNOVER) as victim:
         victim.tell("leak" if leak else "none")
         with Pyleak("diff", victim.pid, "--interval", INTERVAL, "--count", 10, "--limit", 0, "--format", "json") as running:
@@ -114,7 +123,7 @@ def test_a_full_cache_is_no_leak(python, tmp_path, leak):
         # In each window about as much goes as comes: the leak is what is left.
         for document in documents[2:]:
             assert document["older"]["count"] > 100, document["older"]
-            # From 3.10 on the sizes of three in four of them are not known: their mean is an estimate.
+            # All sizes are known, where there is a GIL (test_older.py).
             if document["older"]["sized"]:
                 assert abs(document["net_growth"]) < 0.5 * document["total"]["size_diff"], document["total"]
             else:
@@ -148,7 +157,7 @@ def collector(python, tmp_path, before):
         with Pyleak("diff", victim.pid, "--interval", 0.3 * PATIENCE, "--count", 7, "--format", "json") as running:
             document = running.finish().json()
         with Pyleak("diff", victim.pid, "--interval", 0.3 * PATIENCE, "--count", 7) as running:
-            return document.get("collector"), running.finish().stdout.split("\n\n")[-1]
+            return document.get("collector"), running.finish().stdout.split("\n\nover all")[0].split("\n\n")[-1] + "\n"
 
 
 def assert_old(python):
@@ -156,14 +165,20 @@ def assert_old(python):
     assert subprocess.check_output([python, "-c", "import sys; print(sys.version_info < (3, 7))"]).strip() == b"True"
 
 
+@pytest.mark.long
 def test_a_collector_that_is_off(python, tmp_path):
     state, text = collector(python, tmp_path, "gc.disable()")
     if state is None:
         return assert_old(python)
     assert state["enabled"] is False
+    version = pythons.of(python)
+    # What is read is what gc.get_threshold() says; of gc.freeze() nothing is known without a GIL.
+    assert state["thresholds"] == (None if version.version < (3, 8) else [100000, 50, 100]), state
+    assert state["frozen"] is (None if version.version < (3, 8) or version.free_threaded else True), state
     assert "\nThe collector of cycles is off (gc.disable()): what is in cycles stays.\n" in text, text
 
 
+@pytest.mark.long
 def test_no_full_collection(python, tmp_path):
     state, text = collector(python, tmp_path, "gc.enable()")
     if state is None:
@@ -174,7 +189,7 @@ def test_no_full_collection(python, tmp_path):
 
 
 def test_full_collections_are_counted(python, tmp_path):
-    text = COLLECTOR.replace("time.sleep(0.01)", "time.sleep(0.01)\n        gc.collect()")
+    text = COLLECTOR.replace("time.sleep(0.01)", "time.sleep(0.01)\n        gc.collect()").replace("gc.freeze()", "gc.collect()")
     with Program(python, tmp_path, text) as victim:
         victim.tell("go")
         with Pyleak("diff", victim.pid, "--interval", 0.3 * PATIENCE, "--count", 4, "--format", "json") as running:
@@ -183,3 +198,5 @@ def test_full_collections_are_counted(python, tmp_path):
         return assert_old(python)
     full = document["collector"]["full_collections"]
     assert full is None or 5 < full < 1000, document["collector"]
+    # 3.12 has frozen some hundred objects before the program begins.
+    assert not document["collector"]["frozen"] or pythons.of(python).version[:2] == (3, 12), document["collector"]

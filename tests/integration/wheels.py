@@ -7,6 +7,7 @@ import fcntl
 import os
 import subprocess
 
+import pythons
 from helpers import skip_here
 
 CACHE = os.environ.get("PYLEAK_WHEELS_DIR", os.path.expanduser("~/.cache/pyleak-wheels"))
@@ -22,16 +23,48 @@ def locked(path):
         yield
 
 
+def has_pip(python):
+    return not python.root and not subprocess.run([python.executable, "-c", "import pip"], stdin=subprocess.DEVNULL,
+                                                  stderr=subprocess.DEVNULL, check=False).returncode
+
+
+def pip_of(python):
+    """Its own pip, or, for a Python without one, the newest that there is: an old one may not know what is said of new wheels."""
+    if has_pip(python):
+        return [python.executable, "-m", "pip"]
+    return [next((other.executable for other in reversed(pythons.pythons()) if has_pip(other)), "/usr/bin/python3"), "-m", "pip"]
+
+
+def share():
+    """Pythons in roots see the folder too."""
+    os.makedirs(CACHE, exist_ok=True)
+    if CACHE not in os.environ["PYLEAK_SHARE"].split(":"):
+        os.environ["PYLEAK_SHARE"] += ":" + CACHE
+
+
+def wanted_tags(python):
+    """What another Python's pip has to be told of the one that the wheels are for."""
+    if has_pip(python):
+        return []
+    abi = "cp%d%d" % python.version[:2] + "t" * python.free_threaded
+    tags = ["--python-version", "%d.%d" % python.version[:2], "--implementation", "cp", "--abi", abi]
+    for platform in ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux2014_x86_64", "manylinux_2_17_x86_64"):
+        tags += ["--platform", platform]
+    return tags
+
+
 def fetch(python, name, packages):
     """A folder with these packages for this entry of pythons.pythons(), to put into PYTHONPATH."""
     # By this name a folder is known to hold libraries.
     name = os.path.join(CACHE, name, "site-packages")
     os.makedirs(name, exist_ok=True)
+    share()
     with locked(name + ".lock"):
         if os.path.exists(os.path.join(name, "complete")):
             return name
-        command = [python.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-cache-dir",
-                   "--only-binary", ":all:", "--upgrade", "--target", name, "--timeout", "20", "--retries", "1"]
+        command = pip_of(python) + ["install", "--quiet", "--disable-pip-version-check", "--no-cache-dir",
+                                    "--only-binary", ":all:", "--upgrade", "--target", name, "--timeout", "20", "--retries", "1"]
+        command += wanted_tags(python)
         try:
             result = subprocess.run(command + packages, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                     stderr=subprocess.STDOUT, timeout=300, check=False)

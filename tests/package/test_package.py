@@ -108,7 +108,8 @@ def test_installed_and_removed(package, debian):
     assert roots.run(debian, "pyleak", "--version").stdout.splitlines()[0] == "pyleak %s" % package.name.split("_")[1]
     files = [name for name in roots.run(debian, "dpkg", "-L", "pyleak").stdout.splitlines()
              if not (debian / name[1:]).is_dir()]
-    for end in ("/bin/pyleak", "/man1/pyleak.1.gz", "/completions/pyleak", "/vendor-completions/_pyleak", "/pyleak.fish",
+    for end in ("/bin/pyleak", "/man1/pyleak.1.gz", "/man1/pyleak-diff.1.gz", "/man7/pyleak-output.7.gz",
+                "/completions/pyleak", "/vendor-completions/_pyleak", "/pyleak.fish",
                 "/doc/pyleak/copyright"):
         assert any(name.endswith(end) for name in files), (end, files)
     with Leaking(roots.enter(debian, "python3", "/leak.py")) as leaking:
@@ -204,7 +205,8 @@ def test_wheel(wheel, tmp_path, installer):
                        check=True)
     else:
         subprocess.run(pip + [str(wheel), "pytest"], check=True)
-    for path in ("bin/pyleak", "share/man/man1/pyleak.1", "share/bash-completion/completions/pyleak",
+    for path in ("bin/pyleak", "share/man/man1/pyleak.1", "share/man/man1/pyleak-diff.1",
+                 "share/bash-completion/completions/pyleak",
                  "share/zsh/site-functions/_pyleak", "share/fish/vendor_completions.d/pyleak.fish"):
         assert (environment / path).is_file(), path
     (tmp_path / "leak.py").write_text(LEAK)

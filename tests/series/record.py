@@ -3,7 +3,7 @@
 """Records the series that verdicts are tested with: tests/series/record.py --pyleak build/pyleak [--python PATH]...
 
 Runs service.py with every kind and traffic below, on each Python in turn, and writes one recording of each into
-tests/series/data, named KIND-TRAFFIC-PYTHON.pyleak. tests/unit/test_verdict_series.c judges their rows, and says how
+tests/series/data, named KIND-TRAFFIC-PYTHON.pyleak. tests/unit/test_verdict_recorded.c judges their rows, and says how
 often verdicts err. Rows are told by the comments of service.py: data/labels has their lines.
 """
 import argparse
@@ -26,7 +26,8 @@ OTHERS = ["full_cache", "full_ring", "full_lru_cache", "full_timed", "filling_ca
 PLAN = ([(kind, traffic) for kind in LEAKS for traffic in TRAFFICS] + [("leak_cycles", traffic) for traffic in ("constant", "uneven", "rising")] +
         [(kind, traffic) for kind in OTHERS for traffic in ("constant", "uneven", "bursts")] +
         [("full_cache", "falling"), ("full_cache", "rising"), ("full_ring", "falling"), ("full_lru_cache", "rising")] +
-        [(kind, traffic) for kind in ("service", "service_without") for traffic in ("constant", "uneven")])
+        [(kind, traffic) for kind in ("service", "service_without") for traffic in ("constant", "uneven")] +
+        [(kind, traffic) for kind in ("beside_forty", "beside_one") for traffic in ("constant", "rising", "falling", "uneven")])
 
 
 def labels():

@@ -301,6 +301,39 @@ def make_caches(count):
         CACHES.append(names["cache_%d" % n])
 
 
+def beside_forty(i):
+    """The same, and the leak is nearer to where caches drop what they have than where that comes from."""
+    items = [str(i + k) for k in range(3)]  # full
+    work(i)
+    CACHES[i % len(CACHES)](i)
+    ITEMS.append(items)
+    note = ("kept", i * 1000003)  # leak
+    if i % 20 == 0:
+        THINGS.append(note)
+
+
+def beside_one(i):
+    answer = answer_of(i)
+    cache_answer(i, answer)
+    note = ("kept", i * 1000003)  # leak
+    if i % 20 == 0:
+        THINGS.append(note)
+
+
+def answer_of(i):
+    work(i)
+    return {"id": i, "text": "answer %d" % i}  # full
+
+
+def cache_answer(i, answer):
+    LRU[i] = (i, answer)  # full
+    if len(LRU) > 3000:
+        LRU.popitem(last=False)
+
+
+ITEMS = collections.deque(maxlen=5000)
+
+
 def clock():
     return time.time() - START
 
@@ -315,6 +348,10 @@ def before():
         make_caches(40)
         for i in range(-12000, 0):
             CACHES[i % len(CACHES)](i)
+    elif KIND.startswith("beside"):
+        make_caches(40)
+        for i in range(-12000, 0):
+            request(i)
     elif KIND == "full_timed":
         for i in range(0, 4000, 2):
             TIMED.append((-4 + i / 1000.0, "session %d" % i))

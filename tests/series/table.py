@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PAGE = ROOT / "man" / "pyleak.1"
+PAGE = ROOT / "man" / "pyleak-output.7"
 BEGIN, END = '.\\" Of tests/series/table.py: from here\n', '.\\" to here\n'
 
 
@@ -31,7 +31,7 @@ def main():
     after = rest.split(END)[1]
     wanted = before + BEGIN + table(arguments[0]) + END + after
     if "--check" in sys.argv:
-        sys.exit(0 if wanted == page else "the table in man/pyleak.1 is not that of tests/series: run tests/series/table.py")
+        sys.exit(0 if wanted == page else "the table in man/pyleak-output.7 is not that of tests/series: run tests/series/table.py")
     PAGE.write_text(wanted)
 
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Kills pyleak at every step it makes, and at random instants; the process must never notice.
 
-    kill_storm.py [--engine E] [--nested | --keep] [--libraries] [--steps N] [--random N] [--seconds S]
+    kill_storm.py [--engine E] [--nested | --keep] [--libraries] [--holders] [--steps N] [--random N] [--seconds S]
                   [--workers N] [--python PATH] [--seed N]
 
 Steps: PYLEAK_FAULT=n makes pyleak kill itself at its n-th ptrace request or write into the process.
@@ -12,6 +12,7 @@ without a guardian, and `pyleak detach` cleans up; the others leave it to the gu
 seconds. After each round the process must be alive, right, getting on, and without a trace.
 --nested: it releases deep nests of lists, dicts and tuples all the time.
 --libraries: a library is loaded, used and unloaded all the time; a longer watch hooks it as it comes.
+--holders: at its end the report stops the process for a copy of its heap.
 --keep: what is killed is an `attach --keep`; the next pyleak that comes adopts or replaces what is
 there, and works.
 """
@@ -51,6 +52,7 @@ class Round:
 def arguments(pid, *more):
     if one_round.keep:
         return ["attach", pid, "--engine", helpers.engine, "--keep", *more]
+    more = (*more, "--holders") if one_round.holders else more
     return ["attach", pid, "--engine", helpers.engine, "--duration", one_round.duration, "--format", "json", *more]
 
 
@@ -106,7 +108,7 @@ def one_round(victim, before, round_):
 
 
 one_round.slowest = 0.0
-one_round.keep = False
+one_round.keep = one_round.holders = False
 one_round.duration = DURATION
 
 
@@ -196,6 +198,7 @@ def main():
     parser.add_argument("--nested", action="store_true")
     parser.add_argument("--keep", action="store_true")
     parser.add_argument("--libraries", action="store_true")
+    parser.add_argument("--holders", action="store_true")
     parser.add_argument("--steps", type=int, default=0, help="how many steps to be killed at; 0: every one")
     parser.add_argument("--random", type=int, default=300, help="how many random instants")
     parser.add_argument("--seconds", type=float, default=360, help="time for all; what does not fit counts as skipped")
@@ -204,7 +207,7 @@ def main():
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "little"))
     options = parser.parse_args()
     helpers.engine = options.engine
-    one_round.keep = options.keep
+    one_round.keep, one_round.holders = options.keep, options.holders
     light, busy = (NESTED, NESTED) if options.nested else (LIGHT, BUSY)
     if options.libraries:
         one_round.duration = LIBRARIES_DURATION

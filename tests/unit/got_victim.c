@@ -11,6 +11,11 @@ void *(*volatile kept)(size_t size);
 void *(*in_data)(size_t size) = malloc;
 #endif
 
+#ifdef LARGE
+/* So much that what was found in it is remembered. */
+__asm__(".pushsection .text\n\t.fill 5 << 20, 1, 0\n\t.popsection");
+#endif
+
 int main(int argc, char **argv)
 {
 	void *block = malloc(100);

@@ -236,7 +236,7 @@ static inline void host_plant(
 	host_obj_enters_raw = false;
 	host_debug_gap = 0;
 	host_next_raw = 0;
-	host_control()->mode = mode;
+	host_control()->mode = mode | (sample ? PL_INLINE_SAMPLE_GIVEN << PL_INLINE_SAMPLE_SHIFT : 0);
 }
 
 /* Site of a block as a test sees it: totals summed over all kinds. */

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #include <criterion/criterion.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "pyleak/account.h"
+#include "pyleak/places.h"
 
 /* -- growth ---------------------------------------------------------------------------------------- */
 
@@ -53,6 +56,34 @@ Test(growth, untouched_and_pools)
 	cr_assert_eq(growth.causes[PL_CAUSE_POOLS], 8 * MIB);
 	cr_assert_eq(growth.causes[PL_CAUSE_UNEXPLAINED], 2 * MIB);
 	cr_assert_eq(sum(&growth), 30 * MIB);
+}
+
+/* A worker that comes brings 20 MiB, of which 6 MiB are free; what it grows by later is growth. One that ends takes them. */
+Test(growth, processes_that_come_and_end)
+{
+	struct pl_account before = account_of(100 * MIB), now = account_of(123 * MIB);
+	struct pl_rss_growth growth;
+
+	now.parts[PL_ACCOUNT_ARENAS_FREE] = 7 * MIB;
+	now.parts[PL_ACCOUNT_OTHER] = 116 * MIB;
+	now.pools = 3 * MIB;
+	now.apart[PL_ACCOUNT_ARENAS_FREE] = 6 * MIB;
+	now.apart[PL_ACCOUNT_OTHER] = 14 * MIB;
+	now.apart[PL_ACCOUNT_APART_POOLS] = 3 * MIB;
+	pl_rss_growth_compute(&before, &now, 2 * MIB, 0, 0, &growth);
+	cr_assert_eq(growth.causes[PL_CAUSE_PROCESSES], 20 * MIB);
+	cr_assert_eq(growth.causes[PL_CAUSE_ARENAS_FREE], MIB);
+	cr_assert_eq(growth.causes[PL_CAUSE_POOLS], 0);
+	cr_assert_eq(growth.causes[PL_CAUSE_UNEXPLAINED], 0);
+	cr_assert_eq(sum(&growth), 23 * MIB);
+	pl_rss_growth_compute(&now, &before, -2 * MIB, 0, 0, &growth);
+	cr_assert_eq(growth.causes[PL_CAUSE_PROCESSES], -20 * MIB);
+	cr_assert_eq(growth.causes[PL_CAUSE_UNEXPLAINED], 0);
+	/* What is free in one that comes is no fragmentation. */
+	now = account_of(140 * MIB);
+	now.parts[PL_ACCOUNT_ARENAS_FREE] = now.apart[PL_ACCOUNT_ARENAS_FREE] = 30 * MIB;
+	pl_rss_growth_compute(&before, &now, 0, 0, 0, &growth);
+	cr_assert_not(growth.fragmentation);
 }
 
 Test(growth, fragmentation)
@@ -129,6 +160,11 @@ Test(growth, rounding)
 	cr_assert_eq(pl_account_rounding(513, 16), 15);
 	cr_assert_eq(pl_account_rounding(520, 16), 8);
 	cr_assert_eq(pl_account_rounding(521, 16), 23);
+	/* Of malloc's small ones: 8 bytes in front, 32 at least. */
+	cr_assert_eq(pl_account_malloc_rounding(1), 31);
+	cr_assert_eq(pl_account_malloc_rounding(24), 8);
+	cr_assert_eq(pl_account_malloc_rounding(25), 23);
+	cr_assert_eq(pl_account_malloc_rounding(40), 8);
 }
 
 /* The mean of all, whatever the order. */
@@ -143,4 +179,59 @@ Test(account, rounding_of_several_processes)
 		pl_account_add(&sum, &one);
 	}
 	cr_assert_float_eq(sum.rounding, 5, 1e-9);
+}
+
+/* -- what lies where ------------------------------------------------------------------------------- */
+
+struct put {
+	enum pl_place_kind kind;
+	const char *name;
+	int64_t size;
+};
+
+static struct pl_places make_places(const struct put *items, size_t count)
+{
+	struct pl_places places = {.items = calloc(count, sizeof(*places.items)), .count = count};
+
+	for (size_t i = 0; i < count; i++)
+		places.items[i] = (struct pl_place){.kind = items[i].kind, .name = strdup(items[i].name), .size = items[i].size};
+	pl_places_merge(&places);
+	return places;
+}
+
+Test(places, explain)
+{
+	static const struct put old[] = {{PL_PLACE_OWN, "", 5 * MIB}, {PL_PLACE_FILE, "/b", MIB}, {PL_PLACE_OWN, "", MIB}};
+	static const struct put new[] = {{PL_PLACE_FILE, "/a", 30 * MIB}, {PL_PLACE_OWN, "", 26 * MIB}, {PL_PLACE_DATA, "/lib.so", 2 * MIB}};
+	struct pl_places before = make_places(old, 3), now = make_places(new, 3), none = {.items = NULL};
+	struct pl_account first = {.taken = true, .rss = 100 * MIB}, second = {.taken = true, .rss = 200 * MIB};
+	struct pl_rss_growth growth;
+	struct pl_places_growth grown;
+
+	cr_assert_eq(before.count, 2);
+	first.known[PL_ACCOUNT_HEAP_USED] = second.known[PL_ACCOUNT_HEAP_USED] = true;
+	first.known[PL_ACCOUNT_FILES] = second.known[PL_ACCOUNT_FILES] = true;
+	second.parts[PL_ACCOUNT_HEAP_USED] = 60 * MIB;
+	second.parts[PL_ACCOUNT_FILES] = 29 * MIB;
+	now.heap_tracked = 20 * MIB;
+	pl_rss_growth_compute(&first, &second, 20 * MIB, 0, 0, &growth);
+	cr_assert_eq(growth.causes[PL_CAUSE_UNEXPLAINED], 51 * MIB);
+	pl_places_explain(&before, &now, &first, &second, &growth, &grown);
+	/* 20 MiB more of its own, and 2 of data; in the heap 40 of which no row has anything, but no more than is left. */
+	cr_assert_eq(growth.causes[PL_CAUSE_MAPPED], 22 * MIB);
+	cr_assert_eq(growth.causes[PL_CAUSE_HEAP_USED], 29 * MIB);
+	cr_assert_eq(growth.causes[PL_CAUSE_UNEXPLAINED], 0);
+	cr_assert_eq(grown.count, 4);
+	cr_assert_str_eq(grown.items[0].name, "/a");
+	cr_assert_eq(grown.items[0].size, 30 * MIB);
+	cr_assert_str_eq(grown.items[3].name, "/b");
+	cr_assert_eq(grown.items[3].size, -MIB);
+	/* Nothing known, nothing taken. */
+	pl_rss_growth_compute(&first, &second, 20 * MIB, 0, 0, &growth);
+	pl_places_explain(NULL, &now, &first, &second, &growth, &grown);
+	cr_assert_eq(growth.causes[PL_CAUSE_UNEXPLAINED], 51 * MIB);
+	pl_places_explain(&none, &now, &first, &second, &growth, &grown);
+	cr_assert_eq(grown.own, 28 * MIB);
+	pl_places_free(&before);
+	pl_places_free(&now);
 }

@@ -145,6 +145,8 @@ Test(causes, matches)
 /* All conditions of a section have to hold; on what is not known none does. */
 Test(causes, conditions)
 {
+	static const struct pl_row_types third = {
+		.items = {{"greenlet.greenlet", 200}, {"traceback", 100}}, .count = 2, .chain = 1200};
 	static const struct {
 		const char *when;
 		struct pl_cause_facts facts;
@@ -160,6 +162,15 @@ Test(causes, conditions)
 		{"when maxsize > 1000\nmatch *:@*lru_cache*", {0, 0}, true},
 		{"when maxsize < 1000\nmatch *:@*lru_cache*", {0, 0}, false},
 		{"when maxsize > 1000\nmatch */cached.py:text", {0, 0}, false},
+		{"when tracebacks >= 10\nmatch *:*", {.types = &third}, true},
+		{"when tracebacks >= 34\nmatch *:*", {.types = &third}, false},
+		{"when live:*reenlet >= 60\nmatch *:*", {.types = &third}, true},
+		{"when live:*reenlet >= 70\nmatch *:*", {.types = &third}, false},
+		{"when live:reenlet >= 1\nmatch *:*", {.types = &third}, false},
+		{"when live:*reenlet >= 60\nmatch *:*", {0, 0}, false},
+		{"when chain > 1100\nmatch *:*", {.types = &third}, true},
+		{"when chain > 1200\nmatch *:*", {.types = &third}, false},
+		{"when tracebacks >= 10\nmatch *:*", {0, 0}, false},
 		{"match *:=return?1", {0, 0}, true},
 		{"match *:=return?2", {0, 0}, false},
 	};
@@ -202,7 +213,9 @@ Test(causes, what_is_wrong_is_named_with_its_line)
 		{SECTION "match :b\n", "FILE, line 5: not FILE:FUNCTION: ':b'"},
 		{SECTION "match a:\n", "FILE, line 5: not FILE:FUNCTION: 'a:'"},
 		{SECTION "when threads\n", "FILE, line 5: not FACT RELATION NUMBER: 'threads'"},
-		{SECTION "when moons > 1\n", "FILE, line 5: not one of threads, python and maxsize: 'moons > 1'"},
+		{SECTION "when moons > 1\n", "FILE, line 5: not one of threads, python, maxsize, tracebacks, chain and live:GLOB: 'moons > 1'"},
+		{SECTION "when live: > 1\n",
+			"FILE, line 5: not one of threads, python, maxsize, tracebacks, chain and live:GLOB: 'live: > 1'"},
 		{SECTION "when threads = 1\n", "FILE, line 5: not one of <, > and >=: 'threads = 1'"},
 		{SECTION "when threads > x\n", "FILE, line 5: not a number: 'threads > x'"},
 		{SECTION "when python > 3\n", "FILE, line 5: not a number: 'python > 3'"},

@@ -17,6 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "pyleak/arch.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/elf.h"
 #include "spaces.h"
@@ -125,16 +126,27 @@ static void expect(const struct pl_elf *elf, const char *name, uint64_t address)
 	cr_assert_eq(found, address, "%s: %#lx, not %#lx", name, found, address);
 }
 
+static void expect_at(struct pl_elf *elf, uint64_t address, const char *name, uint64_t offset)
+{
+	const char *found = NULL;
+	uint64_t from = 0;
+
+	cr_assert_eq(pl_elf_symbol_at(elf, address, &found, &from), 0, "%s", name);
+	cr_assert_str_eq(found, name);
+	cr_assert_eq(from, offset, "%s", name);
+}
+
 static void check_victim(const struct victim *victim, bool in_dynsym)
 {
 	const uint64_t places[] = {victim->exported, victim->section}; /* two mappings of one object */
 	uint64_t address, size;
+	const char *name;
 
 	for (size_t i = 0; i < COUNT(places); i++) {
 		struct pl_elf *elf = open_at(victim->pid, places[i]);
 
 		cr_assert_eq(pl_elf_class(elf), ELFCLASS64);
-		cr_assert_eq(pl_elf_machine(elf), EM_X86_64);
+		cr_assert_eq(pl_elf_machine(elf), PL_ARCH_ELF_MACHINE);
 		expect(elf, "landmark_exported", victim->exported);
 		expect(elf, "landmark_static", victim->hidden);
 		cr_assert_eq(pl_elf_symbol(elf, "landmark_private", &address, NULL), -ENOENT);
@@ -142,6 +154,14 @@ static void check_victim(const struct victim *victim, bool in_dynsym)
 		cr_assert_eq(address, victim->whole);
 		cr_assert_eq(size, sizeof(int));
 		cr_assert_eq(pl_elf_symbol_prefix(elf, "landmark_priv", &address, NULL), -ENOENT);
+		/* The other way round, functions alone. */
+		cr_assert_not(pl_elf_is_stripped(elf));
+		expect_at(elf, victim->exported, "landmark_exported", 0);
+		expect_at(elf, victim->exported + 2, "landmark_exported", 2);
+		expect_at(elf, victim->hidden + 1, "landmark_static", 1);
+		cr_assert_eq(pl_elf_symbol_at(elf, victim->whole, &name, &size), -ENOENT);
+		cr_assert_eq(pl_elf_symbol_at(elf, 0, &name, &size), -ENOENT);
+		cr_assert_eq(pl_elf_symbol_at(elf, UINT64_MAX, &name, &size), -ENOENT);
 		cr_assert_eq(pl_elf_section(elf, ".landmark", &address, &size), 0);
 		cr_assert_eq(address, victim->section);
 		cr_assert_eq(size, 16 * sizeof(int));
@@ -150,6 +170,19 @@ static void check_victim(const struct victim *victim, bool in_dynsym)
 			cr_assert_eq(pl_elf_symbol(elf, "printf", &address, NULL), -ENOENT, "it is libc's");
 		pl_elf_close(elf);
 	}
+}
+
+/* No names but those of .dynsym: a library of a distribution. */
+Test(elf, stripped)
+{
+	struct pl_elf *elf = open_at(getpid(), (uint64_t)(uintptr_t)dlsym(RTLD_DEFAULT, "qsort_r"));
+	const char *name;
+	uint64_t offset;
+
+	cr_assert_eq(pl_elf_symbol_at(elf, (uint64_t)(uintptr_t)dlsym(RTLD_DEFAULT, "qsort_r") + 4, &name, &offset), 0);
+	cr_assert_not_null(strstr(name, "qsort_r"), "%s", name);
+	cr_assert_eq(offset, 4);
+	pl_elf_close(elf);
 }
 
 Test(elf, position_independent)
@@ -266,7 +299,7 @@ Test(elf, deleted_library_from_memory)
 	cr_assert_eq(unlink(path), 0);
 	elf = open_at(getpid(), (uint64_t)(uintptr_t)dlsym(library, "elf_begin"));
 	cr_assert_neq(dlsym(library, "elf_begin"), dlsym(RTLD_DEFAULT, "elf_begin"));
-	cr_assert_eq(pl_elf_machine(elf), EM_X86_64);
+	cr_assert_eq(pl_elf_machine(elf), PL_ARCH_ELF_MACHINE);
 	for (size_t i = 0; i < COUNT(names); i++)
 		expect(elf, names[i], (uint64_t)(uintptr_t)dlsym(library, names[i]));
 	cr_assert_eq(pl_elf_symbol(elf, "malloc", &address, NULL), -ENOENT, "it is libc's");

@@ -180,7 +180,8 @@ Test(graph, ways_in_stages)
 Test(graph, hostile)
 {
 	uint32_t offsets[] = { 0, 2, 1, 2 }, targets[] = { 1, 9 }, idom[3], counts[3];
-	const uint32_t sizes[3] = { 1, 1, 1 }, circle[3] = { 0, 2, 1 }, outside[3] = { 0, 7, 0 };
+	const uint32_t sizes[3] = { 1, 1, 1 }, circle[3] = { 0, 2, 1 }, outside[3] = { 0, 7, 0 },
+		unreached[3] = { 0, 2, PL_GRAPH_NONE };
 	struct pl_graph graph = { 3, offsets, targets };
 	uint64_t retained[3];
 
@@ -191,4 +192,6 @@ Test(graph, hostile)
 	cr_assert_eq(pl_graph_dominators(&graph, idom), 0);
 	cr_assert_eq(pl_graph_retained(circle, sizes, 3, retained, counts), -EINVAL);
 	cr_assert_eq(pl_graph_retained(outside, sizes, 3, retained, counts), -EINVAL);
+	/* tests/fuzz found it: a node that nothing reaches dominates none. */
+	cr_assert_eq(pl_graph_retained(unreached, sizes, 3, retained, counts), -EINVAL);
 }

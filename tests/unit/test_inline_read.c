@@ -228,6 +228,33 @@ Test(inline_read, empty)
 	expect_nothing_negative();
 }
 
+static struct pl_inline_site whole_site;
+static struct pl_inline_code whole_row;
+static uint32_t late_site, late_code;
+
+/* What a copy had loaded before it loaded the hash was from before. */
+static void come_late(struct tracee *self, uint64_t address)
+{
+	if (address >= CODES_AT && address < ARENA_AT)
+		self->codes[late_code] = whole_row;
+	else if (address >= SITES_AT && address < FRAMES_AT)
+		self->sites[late_site] = whole_site;
+}
+
+Test(inline_read, words_of_a_row_are_loaded_in_any_order)
+{
+	late_code = add_code("/app/late.py", "late", 10);
+	late_site = add_site(&late_code, 1);
+	whole_site = tracee->sites[late_site];
+	whole_row = tracee->codes[late_code];
+	tracee->sites[late_site] = (struct pl_inline_site){.hash = whole_site.hash};
+	tracee->codes[late_code] = (struct pl_inline_code){.hash = whole_row.hash};
+	tracee->after_read = come_late;
+	allocate(late_site, 3, 300);
+	cr_assert_eq(pl_inline_reader_pass(&reader), 0);
+	expect_totals("/app/late.py", 10, (struct pl_totals){300, 3, 0, 0});
+}
+
 Test(inline_read, sites_and_their_frames)
 {
 	uint32_t inner = add_code("/app/inner.py", "inner", 10), outer = add_code("/app/outer.py", "outer", 20);
@@ -449,6 +476,28 @@ Test(inline_read, row_that_makes_no_sense)
 	expect_totals("/app/torn.py", 10, (struct pl_totals){40, 4, 20, 2});
 }
 
+/* Two rows of one line, one of them of samples: each counts by its own weight, and each window by what it grew. */
+Test(inline_read, a_row_of_samples_beside_one_that_is_exact)
+{
+	uint32_t code = add_code("/app/both.py", "f", 10), exact = add_site(&code, 1), sampled = add_site(&code, 1);
+
+	allocate(exact, 3, 30);
+	cr_assert_eq(pl_inline_reader_pass(&reader), 0);
+	expect_totals("/app/both.py", 10, (struct pl_totals){30, 3, 0, 0});
+	tracee->totals[sampled].sampling = 20;
+	/* 2^20 bytes are one in 1 - 1/e. */
+	tracee->totals[sampled].allocated_count = 2;
+	tracee->totals[sampled].allocated_size = UINT64_C(2) << 20;
+	tracee->totals[exact].freed_count = 1;
+	tracee->totals[exact].freed_size = 10;
+	cr_assert_eq(pl_inline_reader_pass(&reader), 0);
+	expect_totals("/app/both.py", 10, (struct pl_totals){30 + 3317646, 3 + 3, 10, 1});
+	tracee->totals[sampled].freed_count = 2;
+	tracee->totals[sampled].freed_size = UINT64_C(2) << 20;
+	cr_assert_eq(pl_inline_reader_pass(&reader), 0);
+	expect_totals("/app/both.py", 10, (struct pl_totals){30 + 3317646, 3 + 3, 10 + 3317646, 1 + 3});
+}
+
 Test(inline_read, totals_that_shrink_or_are_beyond_all_measure)
 {
 	static const struct pl_inline_totals wrong[] = {
@@ -458,6 +507,7 @@ Test(inline_read, totals_that_shrink_or_are_beyond_all_measure)
 		{.allocated_count = 3, .allocated_size = 30, .shared_freed_size = 31},
 		{.allocated_count = 3, .allocated_size = 30, .first_freed_count = 1ULL << 56},
 		{.allocated_count = UINT64_MAX, .allocated_size = UINT64_MAX},
+		{.allocated_count = 3, .allocated_size = 30, .sampling = 12},
 		{.allocated_count = 1ULL << 63, .shared_allocated_count = 1ULL << 63, .allocated_size = 100},
 		{.allocated_count = 1ULL << 63, .shared_allocated_count = (1ULL << 63) + 100, .allocated_size = 100},
 	};
@@ -870,9 +920,13 @@ Test(rounding, a_page_of_the_shadow_map)
 	entries[12] = 3000 >> PL_INLINE_SIZE_BITS;
 	/* What is cut off by the page's end is not counted. */
 	entries[1022] = site | PL_INLINE_SIZE_SPILLED;
-	inline_rounding_count(entries, &sums);
+	inline_rounding_count(entries, NULL, 0, &sums);
 	cr_assert_eq(sums.blocks, 3);
 	cr_assert_eq(sums.bytes[1], 4 + 0 + 8);
 	cr_assert_eq(sums.bytes[0], 4 + 0 + 8);
 	cr_assert_float_eq(inline_rounding_mean(&sums, 16), 4, 0.001);
+	/* Small ones of malloc's have its header too: 28 in 48, 48 in 64. */
+	sums = (struct inline_rounding){0};
+	inline_rounding_count(entries, (const bool[]){false, false, false, true}, 4, &sums);
+	cr_assert_eq(sums.bytes[1], 20 + 16 + 8);
 }

@@ -146,7 +146,7 @@ Test(live, rows)
 	expect("4711 Python 3.11.2 up 1h python3 app.py");
 	expect("recorded 21.0 s");
 	expect("tracked 4126 KiB, +15.0 KiB in 10.0 s, +90.0 KiB/min");
-	expect("RSS     100 MiB, +84.0 KiB since recording began");
+	expect("RSS     100 MiB, +0.08 MiB since recording began");
 	expect("stopped for 2.0 ms, tables 12.0 MiB, 103 allocations/s");
 	expect("    SIZE\u25bc     CHANGE     COUNT   AVERAGE TREND  LINE");
 	expect(" 4096 KiB        0 B        10   410 KiB");
@@ -256,6 +256,20 @@ Test(live, verdicts)
 	expect("fills the cgroup's memory in");
 }
 
+/* What is slow would be nothing in a second. */
+Test(live, slow_rates)
+{
+	width = 100;
+	live_on(1);
+	sample_allocate(sites, CACHE, 5, 1);
+	live_on(1);
+	type("/cache");
+	press(LIVE_KEY_ENTER);
+	expect("9000 B/h");
+	press(LIVE_KEY_ENTER);
+	expect("churn=9000 B/h");
+}
+
 Test(live, known_cause)
 {
 	uint32_t site = sample_site(sites, PL_SITE_PYTHON, "/usr/lib/python3/logging/__init__.py:9:addHandler|/srv/app.py:3:serve");
@@ -298,6 +312,24 @@ Test(live, native)
 	expect("native /srv/figure.py:9");
 	press(LIVE_KEY_ENTER);
 	expect("native: /usr/lib/numpy.so, in PyArray_New");
+}
+
+/* A library's own thread: what it runs, and as a hint what Python did meanwhile. */
+Test(live, librarys_thread)
+{
+	const char *module = pl_sites_string(sites, "/usr/lib/xla.so"), *function = pl_sites_string(sites, "loop");
+	const struct pl_native_caller caller = {.module = module, .symbol = pl_sites_string(sites, "allocate")};
+	const struct pl_native_line lines[] = {{{module, caller.symbol, 0}, module}};
+	const struct pl_native_thread thread = {pl_sites_string(sites, "worker\033[2J"), {{module, function, 0}, module},
+		{pl_sites_string(sites, "/srv/train.py"), pl_sites_string(sites, "step"), 9}};
+	uint32_t site = pl_sites_intern_native(sites, NULL, 0, false, &caller);
+
+	sample_allocate(sites, site, 1 << 20, 1);
+	pl_sites_set_stack(sites, site, pl_sites_intern_thread_stack(sites, lines, 1, false, &thread));
+	live_on(1);
+	press(LIVE_KEY_ENTER);
+	expect("thread: worker\\x1b[2J, runs loop (xla.so)");
+	expect("meanwhile: /srv/train.py:9");
 }
 
 Test(live, freeze)
@@ -355,12 +387,12 @@ Test(live, row)
 	cr_assert_eq(strncmp(find("age=0s"), "age=0s", 6), 0);
 	expect("60.0 KiB\u2502");
 	expect("\u2588");
-	expect("39s ago");
+	expect("30s ago");
 	expect("largest traceback: 40.0 KiB in 80 blocks");
 	expect("File \"/srv/app.py\", line 50, in import_csv");
 	expect("File \"/srv/app.py\", line 29, in parse");
 	live_on(10);
-	expect("75.0 KiB\u2502");
+	expect("80.0 KiB\u2502"); /* a round value above 75 KiB */
 	sample_free(sites, LEAK, 1024 * 50, 100);
 	sample_free(sites, LEAK_FROM_ELSEWHERE, 512 * 50, 50);
 	live_on(1);
@@ -399,6 +431,15 @@ Test(live, own_frame)
 	expect_not("line 1, in f0");
 	press(LIVE_KEY_END);
 	expect("line 1, in f0");
+	/* So it is by caller, where it is the row itself. */
+	press(LIVE_KEY_BACK);
+	expect("called from /srv/mine.py:99");
+	type("c");
+	expect("CALLER");
+	expect("/srv/mine.py:99 in handler");
+	press(LIVE_KEY_ENTER);
+	expect("allocated in /usr/lib/python3/dist-packages/deep.py:1 (f0)");
+	expect("File \"/srv/mine.py\", line 99, in handler");
 }
 
 /* Rows of one line, told apart by who called. */
@@ -496,7 +537,7 @@ Test(live, help)
 {
 	live_on(1);
 	type("?");
-	expect("group by line, file, function, traceback");
+	expect("group by line, file, function, caller, traceback");
 	expect("any key back");
 	type("q");
 	expect("SIZE\u25bc");
@@ -522,7 +563,7 @@ Test(live, adopted)
 	update(0);
 	expect("4096 KiB                   10   410 KiB   >1m "); /* no change yet, and of unknown age */
 	live_on(5);
-	expect("+7680 B in 5.0 s");
+	expect("+7.5 KiB in 5.0 s");
 }
 
 Test(live, any_size)
@@ -597,6 +638,18 @@ Test(chart, sparkline)
 	cr_assert_str_eq(text, "__");
 	live_sparkline(values, 0, 4, false, text);
 	cr_assert_str_eq(text, "");
+}
+
+Test(chart, round_values)
+{
+	static const double sizes[][2] = {
+		{0, 1}, {1, 1}, {7, 8}, {9, 10}, {1000, 1000}, {5300, 6000}, {10 * 1024 - 1, 10 * 1024}, {10 * 1024, 10 * 1024},
+		{10 * 1024 + 1, 15 * 1024}, {75 * 1024, 80 * 1024}, {1100 * 1024, 1500 * 1024}, {9000 * 1024, 10000 * 1024},
+		{10239.0 * 1024, 10240.0 * 1024}, {33.5 * 1024 * 1024, 40.0 * 1024 * 1024},
+	};
+
+	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
+		cr_assert_float_eq(live_round_up(sizes[i][0]), sizes[i][1], 0.001, "of %g: %g", sizes[i][0], live_round_up(sizes[i][0]));
 }
 
 Test(chart, bars)

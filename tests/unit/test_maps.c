@@ -251,6 +251,30 @@ Test(memory, resident)
 	cr_assert_eq(munmap(map, pages * unit), 0);
 }
 
+/* Large ranges are scanned where the kernel can: the same as page by page, with more runs than one scan gives. */
+Test(memory, resident_pages)
+{
+	enum { UNIT = 4096, PAGES = 3000 };
+	char *map = mmap(NULL, PAGES * UNIT, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint8_t at_once[PAGES], one;
+	int fd = pl_resident_open(getpid());
+
+	cr_assert_neq(map, MAP_FAILED);
+	cr_assert_geq(fd, 0);
+	cr_assert_eq(madvise(map, PAGES * UNIT, MADV_NOHUGEPAGE), 0);
+	for (size_t i = 0; i < PAGES; i += i % 7 + 1 + (i > 1000 && i < 1700 ? 200 : 0))
+		map[i * UNIT] = 1;
+	memset(at_once, 0xff, sizeof(at_once));
+	cr_assert_eq(pl_resident_pages(fd, piece(map, PAGES * UNIT), at_once), 0);
+	for (size_t i = 0; i < PAGES; i++) {
+		cr_assert_eq(pl_resident_pages(fd, piece(map + i * UNIT, UNIT), &one), 0);
+		cr_assert_eq(at_once[i], one, "page %zu", i);
+	}
+	cr_assert_eq(at_once[0], PL_RESIDENT);
+	cr_assert_eq(close(fd), 0);
+	cr_assert_eq(munmap(map, PAGES * UNIT), 0);
+}
+
 /* -- the space of a process ----------------------------------------------------------------------- */
 
 Test(space, live)

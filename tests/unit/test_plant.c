@@ -7,12 +7,17 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "../../src/hook/remove.h"
 #include "pyleak/breakpoint_abi.h"
 #include "pyleak/hook.h"
+#include "pyleak/inline_abi.h"
+#include "pyleak/inline_config.h"
 #include "pyleak/memory.h"
+#include "pyleak/page.h"
 #include "pyleak/units.h"
 
 /*
@@ -304,6 +309,166 @@ Test(plant, leaves_alone_what_was_mapped_in_its_place, .timeout = 60)
 		end_child(pid);
 		pl_maps_free(&maps);
 	}
+}
+
+/* What a thread does that carried the last call of a dead tracer: it is done between the look at the probe and the stop. */
+Test(plant, removes_what_is_gone, .timeout = 60)
+{
+	pid_t pid = start_child();
+	struct pl_error err = {0};
+	struct pl_probe_plan plan;
+	struct pl_probe probe, stale;
+	struct pl_maps maps = {0};
+	struct pl_gadgets gadgets;
+	struct pl_tracee *tracee = NULL;
+	struct table before[3];
+	bool found;
+
+	memcpy(before, tables, sizeof(before));
+	fill_plan(&plan);
+	cr_assert_eq(pl_maps_read(pid, &maps), 0);
+	cr_assert_eq(pl_gadgets_find(pid, &maps, &gadgets, &err), 0, "%s", err.text);
+	cr_assert_eq(pl_tracee_seize(pid, PATIENCE_NSEC, &tracee, &err), 0, "%s", err.text);
+	cr_assert_eq(pl_probe_plant(tracee, &maps, &gadgets, &plan, &probe, &err), 0, "%s", err.text);
+	pl_tracee_detach(tracee);
+	cr_assert_eq(pl_probe_find(pid, &stale), 0);
+	cr_assert_eq(pl_probe_detach(pid, PATIENCE_NSEC, &found, NULL, &err), 0, "%s", err.text);
+	assert_no_trace(pid, before);
+
+	cr_assert_eq(pl_tracee_seize(pid, PATIENCE_NSEC, &tracee, &err), 0, "%s", err.text);
+	cr_assert_eq(pl_probe_remove(tracee, &stale, PATIENCE_NSEC, &err), 0, "%s", err.text);
+	pl_tracee_detach(tracee);
+	assert_no_trace(pid, before);
+	assert_goes_on(pid, "after both");
+	end_child(pid);
+	pl_probe_free(&stale);
+	pl_maps_free(&maps);
+}
+
+/* Under a kernel whose programs have 39 bits of addresses, or 42: the stack ends near them. */
+Test(plant, places_where_addresses_end_early)
+{
+	static const char text[] = "00400000-00500000 r-xp 00000000 08:01 7 /usr/bin/python3\n"
+				   "5555555000-5555556000 rw-p 00000000 00:00 0 [heap]\n"
+				   "7fffffd000-7fffffe000 rw-p 00000000 00:00 0 [stack]\n"
+				   "ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0 [vsyscall]\n";
+	const uint64_t tables_size = UINT64_C(17) << 30; /* the recorder's, by src/engine/inline_config.c */
+	struct pl_maps maps = {0};
+	uint64_t base;
+
+	cr_assert_eq(pl_maps_parse(text, sizeof(text) - 1, &maps), 0);
+	cr_assert_eq(pl_maps_end(&maps), 0x7fffffe000);
+	base = pl_probe_place(&maps, 0x200000, tables_size);
+	cr_assert_eq(base, PL_PROBE_LOW_BASE);
+	for (unsigned int i = 0; i < PL_PROBE_LOW_PLACES; i++, base += PL_PROBE_STRIDE) {
+		cr_expect_lt(base + PL_PROBE_STRIDE, PL_LANDING_LOW_BASE);
+		cr_expect_leq(pl_probe_tables_place(base) + tables_size,
+			i + 1 < PL_PROBE_LOW_PLACES ? pl_probe_tables_place(base + PL_PROBE_STRIDE) : 0x5555555000);
+	}
+	cr_expect_leq(PL_LANDING_LOW_BASE + PL_LANDING_PLACES * PL_LANDING_STRIDE, PL_PROBE_LOW_TABLES_BASE);
+	/* What is at the first place already is somebody's. */
+	maps.items[1].start = PL_PROBE_LOW_BASE;
+	maps.items[1].end = PL_PROBE_LOW_BASE + 4096;
+	cr_expect_eq(pl_probe_place(&maps, 0x200000, 0), PL_PROBE_LOW_BASE + PL_PROBE_STRIDE);
+	pl_maps_free(&maps);
+}
+
+/* One with a routine for errands and with tables, that is planted while the process runs. It hooks one word, through which
+ * nobody calls. */
+static void fill_running_plan(struct pl_probe_plan *plan, uint8_t *image, uint64_t *word)
+{
+	const struct pl_inline_image *header = (const void *)(image + PL_INLINE_IMAGE_OFFSET);
+	const uint64_t tables_size = 1 << 20, kept = PL_INLINE_KEPT_SIZE;
+
+	memcpy(image, pl_inline_bytes, pl_inline_bytes_size);
+	*plan = (struct pl_probe_plan){
+		.engine = PL_PROBE_INLINE,
+		.image = image,
+		.code_size = pl_page_max_end(pl_inline_bytes_size),
+		.tables_size = tables_size,
+		.tables_kept = kept,
+		.armed_value = 1,
+		.mark = PL_INLINE_MARKER,
+		.errand_entry_offset = header->errand,
+		.errand_end_offset = header->errand_end,
+		.errand_offset = tables_size - kept + PL_INLINE_ERRAND_OFFSET,
+		.inside_words = 2,
+		.inside_offset = tables_size - kept,
+		.hooks = {{.address = (uint64_t)word, .original = *word, .entry_offset = header->entry[0]}},
+		.hook_count = 1,
+	};
+}
+
+static void unmap_in(pid_t pid, uint64_t address, uint64_t size)
+{
+	struct pl_error err = {0};
+	struct pl_maps maps = {0};
+	struct pl_gadgets gadgets;
+	struct pl_tracee *tracee = NULL;
+	struct pl_remote *remote = NULL;
+	int64_t result = -1;
+
+	cr_assert_eq(pl_maps_read(pid, &maps), 0);
+	cr_assert_eq(pl_gadgets_find(pid, &maps, &gadgets, &err), 0, "%s", err.text);
+	cr_assert_eq(pl_remote_hold(pid, &maps, &gadgets, &tracee, &remote, &err), 0, "%s", err.text);
+	cr_assert_eq(pl_remote_call(remote, SYS_munmap, (const uint64_t[6]){address, size, 0, 0, 0, 0}, &result), 0);
+	cr_assert_eq(result, 0);
+	cr_assert_eq(pl_remote_end(remote), 0);
+	pl_tracee_detach(tracee);
+	pl_maps_free(&maps);
+}
+
+/* The same of a process that runs: of its two last calls the first is made. */
+Test(plant, lets_go_of_what_is_half_gone, .timeout = 60)
+{
+	static uint64_t word = 4711;
+	static uint8_t image[1 << 21];
+	pid_t pid = start_child();
+	struct pl_error err = {0};
+	struct pl_probe_plan plan;
+	struct pl_probe probe, stale;
+	struct carrier carrier;
+	uint64_t now;
+
+	cr_assert_leq(pl_inline_bytes_size, sizeof(image));
+	fill_running_plan(&plan, image, &word);
+	cr_assert_eq(pl_probe_plant_running(pid, &plan, &probe, NULL, &err), 0, "%s", err.text);
+	cr_assert_eq(pl_memory_read_u64(pid, (uint64_t)&word, &now), 0);
+	cr_assert_eq(now, probe.hooks[0].entry);
+	cr_assert_eq(pl_probe_find(pid, &stale), 0);
+	cr_assert_eq(pl_probe_write(pid, (uint64_t)&word, &word, sizeof(word)), 0);
+	unmap_in(pid, stale.tables, stale.tables_mapped_size);
+
+	cr_assert_eq(carrier_init(&carrier, pid, &err), 0, "%s", err.text);
+	cr_assert_eq(pl_probe_let_go(&carrier, &stale, PATIENCE_NSEC, &err), 0, "%s", err.text);
+	cr_assert(!pl_probe_present(pid));
+	cr_assert_eq(pl_probe_let_go(&carrier, &stale, PATIENCE_NSEC, &err), 0, "%s", err.text);
+	carrier_free(&carrier);
+	assert_goes_on(pid, "after all");
+	end_child(pid);
+	pl_probe_free(&probe);
+	pl_probe_free(&stale);
+}
+
+/* A thread is given a processor after all else of a dead tracer was removed, and makes the call that maps the tables. */
+Test(plant, finds_tables_that_come_late, .timeout = 60)
+{
+	void *late = mmap((void *)PL_PROBE_TABLES_BASE, 1 << 20, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | MAP_NORESERVE, -1, 0);
+	struct pl_error err = {0};
+	uint64_t word;
+	bool found = false;
+	pid_t pid;
+
+	cr_assert_eq((uint64_t)late, PL_PROBE_TABLES_BASE);
+	pid = start_child();
+	(void)munmap(late, 1 << 20);
+	cr_assert_eq(pl_memory_read_u64(pid, PL_PROBE_TABLES_BASE, &word), 0);
+	cr_assert_eq(pl_probe_detach(pid, PATIENCE_NSEC, &found, NULL, &err), 0, "%s", err.text);
+	cr_assert(found);
+	cr_assert_neq(pl_memory_read_u64(pid, PL_PROBE_TABLES_BASE, &word), 0, "they are still there");
+	assert_goes_on(pid, "after a removal");
+	end_child(pid);
 }
 
 /* The step to die at is counted from the tracer's first; the serving loop makes many, and the steps

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "../../src/proc/process_private.h"
+#include "pyleak/arch.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/process.h"
 
@@ -792,10 +793,10 @@ Test(permission, program_of_another_kind)
 		int result;
 		const char *part;
 	} rows[] = {
-		{ELFCLASS64, EM_X86_64, 0, ""},
+		{ELFCLASS64, PL_ARCH_ELF_MACHINE, 0, ""},
 		{ELFCLASS32, EM_386, -ENOEXEC, "32-bit"},
-		{ELFCLASS32, EM_X86_64, -ENOEXEC, "32-bit"}, /* x32 */
-		{ELFCLASS64, EM_AARCH64, -ENOEXEC, "machine 183"},
+		{ELFCLASS32, PL_ARCH_ELF_MACHINE, -ENOEXEC, "32-bit"}, /* x32 */
+		{ELFCLASS64, EM_RISCV, -ENOEXEC, "machine 243"},
 	};
 
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
@@ -907,11 +908,15 @@ Test(process, family)
 	cr_assert_eq(pl_process_family(child, &pids, &count), -ESRCH);
 }
 
+/* It ends with its parent from then on: the parent may be ended. */
+static _Atomic bool child_is_bound;
+
 /* The child of a thread that is not the leader is one of the process too. */
 static void *fork_in_thread(void *unused)
 {
 	(void)unused;
 	have_child();
+	child_is_bound = true;
 	return pause() == 0 ? NULL : unused; /* were it to end, the leader would inherit the child */
 }
 
@@ -923,7 +928,7 @@ static void have_child_of_thread(void)
 
 	if (pthread_create(&thread, NULL, fork_in_thread, NULL) != 0)
 		abort();
-	while (count < 2) {
+	while (count < 2 || !child_is_bound) {
 		free(pids);
 		if (pl_process_family(getpid(), &pids, &count) < 0)
 			abort();

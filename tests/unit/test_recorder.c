@@ -630,6 +630,103 @@ Test(recorder, frees_of_older_blocks)
 	check_older(16384);
 }
 
+/* The map of arenas as pymalloc has it, for one arena: all of the MiB that `memory` begins in. */
+struct arena_map {
+	struct {
+		int32_t high, low;
+	} leaf[1 << 14];
+	uint64_t node[1 << 15], root[1 << 15];
+};
+static struct arena_map *arena_map;
+static uint32_t node_bits, leaf_bits;
+
+static void with_map(struct pl_inline_config *config)
+{
+	config->pool_bytes = 16384;
+	config->arena_map = (uint64_t)arena_map->root;
+	config->arena_node_bits = node_bits;
+	config->arena_leaf_bits = leaf_bits;
+	config->flags[PL_INLINE_OBJ * PL_INLINE_FUNCTIONS + PL_INLINE_FREE] = PL_INLINE_NATIVE_GLIBC;
+}
+
+static void enter_arena(uint64_t address)
+{
+	const uint64_t leaf = address >> 20, node = leaf >> leaf_bits;
+
+	arena_map->root[node >> node_bits] = (uint64_t)arena_map->node;
+	arena_map->node[node & ((1u << node_bits) - 1)] = (uint64_t)arena_map->leaf;
+	arena_map->leaf[leaf & ((1u << leaf_bits) - 1)].high = -1;
+}
+
+/* Wherever in its pool a block lies, and where it is none of a pool's. */
+static void check_map(uint32_t nodes, uint32_t leaves)
+{
+	static uint64_t chunk[4] __attribute__((aligned(16))) = {0, 1600 | 1};
+	unsigned char *memory = aligned_alloc(1 << 20, 1 << 20);
+
+	node_bits = nodes;
+	leaf_bits = leaves;
+	pool_bytes = 16384;
+	arena_map = calloc(1, sizeof(*arena_map));
+	memset(memory, 0, 1 << 20);
+	enter_arena((uint64_t)memory);
+	begin_adjusted(2, 0, PL_INLINE_GIL, with_map);
+	host_free(PL_INLINE_OBJ, pool_block(memory, 48, 1));
+	host_free(PL_INLINE_OBJ, pool_block(memory, 48, 300));
+	host_free(PL_INLINE_OBJ, pool_block(memory + 16384 * 63, 512, 31));
+	host_free(PL_INLINE_OBJ, (uint64_t)&chunk[2]);
+	cr_assert_eq(older(6, 0).allocated_count, 2);
+	cr_assert_eq(older(64, 0).allocated_size, 512);
+	cr_assert_eq(older(pl_inline_older_class(1592), 0).allocated_size, 1592);
+	cr_assert_eq(older(0, 0).allocated_count, 0);
+	/* Of an allocator that nothing is known of. */
+	host_free(PL_INLINE_MEM, (uint64_t)&chunk[2]);
+	cr_assert_eq(older(0, 0).allocated_count, 1);
+	/* What is no chunk's size. */
+	chunk[1] = 7;
+	host_free(PL_INLINE_OBJ, (uint64_t)&chunk[2]);
+	cr_assert_eq(older(0, 0).allocated_count, 2);
+	chunk[1] = 1600 | 1;
+	/* An interpreter that has a map of its own may be the one that frees. */
+	host_control()->mode = PL_INLINE_THREADS;
+	host_free(PL_INLINE_OBJ, (uint64_t)&chunk[2]);
+	cr_assert_eq(older(pl_inline_older_class(1592), 0).allocated_size, 1592);
+	host_unplant();
+	free(memory);
+	free(arena_map);
+}
+
+Test(recorder, frees_of_older_blocks_by_the_map_of_arenas)
+{
+	check_map(15, 14);
+	check_map(10, 8);
+}
+
+/* realloc() takes one away, and what it gives is the line's. */
+Test(recorder, older_blocks_that_are_moved)
+{
+	unsigned char *memory = aligned_alloc(16384, 32768);
+
+	memset(memory, 0, 32768);
+	pool_bytes = 16384;
+	for (int i = 0; i < 3; i++) {
+		begin_adjusted(2, i == 2 ? 1 << 20 : 0, i == 0 ? PL_INLINE_GIL : i == 1 ? PL_INLINE_THREADS : PL_INLINE_SAMPLE, with_pools);
+		host_next = 0x50000000;
+		cr_assert_eq(host_realloc(PL_INLINE_OBJ, pool_block(memory, 48, 1), 100), 0x50000000);
+		cr_assert_eq(host_control()->freed_unknown, i < 2);
+		if (i < 2) {
+			expect_live(100, 1);
+			cr_assert_eq(older(6, PL_INLINE_SITE_FIRST).allocated_size, 48);
+		}
+		/* One that stays where it was. */
+		host_next = 0;
+		cr_assert_eq(host_realloc(PL_INLINE_OBJ, pool_block(memory, 48, 2), 100), 0);
+		cr_assert_eq(host_control()->freed_unknown, i < 2);
+		host_unplant();
+	}
+	free(memory);
+}
+
 Test(recorder, classes_of_sizes)
 {
 	cr_assert_eq(pl_inline_older_class(0), 0);

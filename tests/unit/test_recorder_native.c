@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include <math.h>
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <pthread.h>
@@ -710,6 +711,39 @@ Test(recorder_native, frees_from_before)
 	host_unplant();
 }
 
+/* It has interrupted a hook of this thread, whose stack lies far below the handler's or far above: the slot is not its own, nor
+ * may it say that nobody is at work on it. */
+Test(recorder_native, a_handler_on_another_stack)
+{
+	const uint64_t here = (uint64_t)__builtin_frame_address(0);
+	const uint64_t interrupted[] = {here - (64 << 20), here + (64 << 20)};
+	struct pl_inline_slot *slot = NULL;
+	uint64_t address = 0x41000000;
+
+	begin(PL_INLINE_GIL);
+	host_next = address;
+	cr_assert_eq(NATIVE(ALLOC)(100, 0, 0), address);
+	for (uint32_t i = 1; i <= host_config->slot_count && !slot; i++) {
+		slot = (struct pl_inline_slot *)(host_config->slots + i * host_config->slot_stride);
+		if (slot->owner != self_pointer())
+			slot = NULL;
+	}
+	cr_assert_not_null(slot);
+	cr_assert_eq(slot->busy, 0);
+	for (int i = 0; i < 2; i++) {
+		slot->busy = interrupted[i];
+		address += 4096;
+		host_next = address;
+		cr_assert_eq(NATIVE(ALLOC)(100, 0, 0), address);
+		cr_assert_eq(slot->busy, interrupted[i], "%d", i);
+		slot->busy = 0;
+		cr_assert_eq(host_control()->slotless, 0);
+		(void)NATIVE(FREE)(address, 0, 0);
+	}
+	cr_assert_eq(host_control()->freed_native, 0);
+	host_unplant();
+}
+
 Test(recorder_native, switched_off)
 {
 	begin(PL_INLINE_GIL);
@@ -797,6 +831,77 @@ Test(recorder_native, a_stack_is_copied_where_one_is_wanted)
 	(void)take(0x10000000, 100);
 	cr_assert_not(entry_at(0x10000000) & PL_INLINE_ENTRY_STACK);
 	host_unplant();
+}
+
+/* What the tracer does when it asks: the caches miss the site once. */
+static void forget_tops(void)
+{
+	struct pl_inline_slot *slot = (struct pl_inline_slot *)host_config->slots;
+
+	for (size_t i = 0; i < PL_INLINE_TOPS; i++)
+		for (size_t way = 0; way < PL_INLINE_TOP_WAYS; way++)
+			((uint8_t *)&slot->top[i][way].code)[7] = 0xff;
+}
+
+static __attribute__((noinline, noclone)) uint64_t take_pythons(int domain, int function)
+{
+	volatile uint64_t block;
+
+	block = function == PL_INLINE_MALLOC ? host_malloc(domain, 1000) :
+		function == PL_INLINE_CALLOC ? host_calloc(domain, 10, 100) : host_realloc(domain, 0, 1000);
+	stack_pointer_of_take = STACK_POINTER;
+	return block;
+}
+
+/* Of Python's allocators none unless it is asked for, and then one: that of the caller of the hook, whichever it is. */
+Test(recorder_native, a_stack_of_a_block_of_pythons)
+{
+	for (int domain = PL_INLINE_RAW; domain < PL_INLINE_DOMAINS; domain++)
+		for (int function = PL_INLINE_MALLOC; function <= PL_INLINE_REALLOC; function++) {
+			const struct pl_inline_stack *stack;
+			uint16_t *skip;
+
+			begin(PL_INLINE_GIL);
+			stack = stack_of(0);
+			publish_main(here() - 100000, here() + 1024);
+			host_control()->granted_stacks = 1;
+			host_next = 0x10000000;
+			(void)take_pythons(domain, function);
+			host_free(domain, 0x10000000);
+			skip = (uint16_t *)host_config->skips + host_site_count() - 1;
+			cr_assert_eq(host_control()->next_stack, 0, "nobody asked");
+			*skip = 2;
+			(void)take_pythons(domain, function);
+			host_free(domain, 0x10000000);
+			cr_assert_eq(*skip, 2, "it is known, and nothing is looked at");
+			forget_tops();
+			(void)take_pythons(domain, function);
+			host_free(domain, 0x10000000);
+			cr_assert_eq(host_control()->next_stack, 0, "one is to be let pass");
+			cr_assert_not(entry_at(0x10000000) & PL_INLINE_ENTRY_STACK);
+			(void)take_pythons(domain, function);
+			cr_assert_eq(host_control()->next_stack, 1);
+			cr_assert_eq(*skip, 0);
+			cr_assert_eq(stack->sequence, 1);
+			cr_assert_eq(stack->block, 0x10000000);
+			cr_assert_eq(stack->size, 1000);
+			cr_assert_eq(stack->site, host_site_count() - 1);
+			cr_assert_eq(stack->sp, stack_pointer_of_take, "%d, %d: %#lx", domain, function, stack->sp);
+			cr_assert(entry_at(0x10000000) & PL_INLINE_ENTRY_STACK);
+			host_free(domain, 0x10000000);
+			expect_live(0, 0);
+			/* And none again; nor where none is granted: then it is asked in vain. */
+			(void)take_pythons(domain, function);
+			cr_assert_not(entry_at(0x10000000) & PL_INLINE_ENTRY_STACK);
+			host_free(domain, 0x10000000);
+			*skip = 1;
+			forget_tops();
+			(void)take_pythons(domain, function);
+			cr_assert_eq(host_control()->next_stack, 1);
+			cr_assert_eq(*skip, 0);
+			host_free(domain, 0x10000000);
+			host_unplant();
+		}
 }
 
 /* Every way into an allocation, to where the caller's stack pointer is after the return. */
@@ -902,5 +1007,35 @@ Test(recorder_native, a_stack_of_another_thread)
 	begin(PL_INLINE_GIL);
 	cr_assert_eq(pthread_create(&thread, NULL, stack_thread, NULL), 0);
 	cr_assert_eq(pthread_join(thread, NULL), 0);
+	host_unplant();
+}
+
+/* From the byte of the mode on blocks are samples, of rows that say so; what was there before stays what it was. */
+Test(recorder_native, samples_from_now_on)
+{
+	enum { BEFORE = 1000, SINCE = 100000, SIZE = 100 };
+	double count = 0;
+
+	begin(PL_INLINE_GIL);
+	for (uint64_t i = 0; i < BEFORE; i++)
+		(void)take(0x60000000 + 512 * i, SIZE);
+	((uint8_t *)&host_control()->mode)[PL_INLINE_SAMPLE_SHIFT / 8] = 13;
+	for (uint64_t i = 0; i < SINCE; i++)
+		(void)take(0x61000000 + 512 * i, SIZE);
+	for (uint64_t i = 0; i < BEFORE; i += 2)
+		(void)NATIVE(FREE)(0x60000000 + 512 * i, 0, 0);
+	for (uint64_t i = 0; i < SINCE; i += 2)
+		(void)NATIVE(FREE)(0x61000000 + 512 * i, 0, 0);
+	for (uint32_t site = 0; site < host_site_count(); site++) {
+		const struct pl_inline_totals *row = (const struct pl_inline_totals *)host_config->totals + site;
+		const struct host_totals totals = host_site(site);
+
+		if (!row->sampling)
+			cr_assert_eq(totals.allocated_count - totals.freed_count, totals.allocated_count > 1 ? BEFORE / 2 : 0);
+		else
+			count += (double)(totals.allocated_count - totals.freed_count) / -expm1(-(double)SIZE / 8192);
+	}
+	cr_assert_lt(fabs(count - SINCE / 2), 5 * sqrt(SINCE / 2 * 8192.0 / SIZE), "%f", count);
+	cr_assert_eq(host_control()->freed_native, 0);
 	host_unplant();
 }

@@ -262,6 +262,8 @@ Test(recording, native_callers_processes_and_accounts)
 	snapshot->totals[1].apart_size = -70;
 	snapshot->totals[1].apart_count = 7;
 	snapshot->account.parts[PL_ACCOUNT_HEAP_FREE] = 12345;
+	snapshot->account.apart[PL_ACCOUNT_FILES] = 4096;
+	snapshot->account.apart[PL_ACCOUNT_APART_POOLS] = -77;
 	record(&tape, writer, snapshot);
 	pl_snapshot_free(snapshot);
 
@@ -286,6 +288,8 @@ Test(recording, native_callers_processes_and_accounts)
 	cr_expect(snapshot->account.taken);
 	cr_expect_eq(snapshot->account.alignment, 8);
 	cr_expect_eq(snapshot->account.parts[PL_ACCOUNT_HEAP_FREE], 12345);
+	cr_expect_eq(snapshot->account.apart[PL_ACCOUNT_FILES], 4096);
+	cr_expect_eq(snapshot->account.apart[PL_ACCOUNT_APART_POOLS], -77);
 	cr_expect_eq(snapshot->account.class_free[PL_ACCOUNT_CLASSES - 1], 512);
 	cr_assert_eq(snapshot->count, 5);
 	cr_expect_eq(snapshot->totals[0].apart_size, 0);
@@ -364,11 +368,17 @@ static void too_deep(Pyleak__Recording *message) { message->stack_depth = wrong;
 static void too_flat(Pyleak__Recording *message) { message->stack_depth = wrong; wrong[0] = 0; }
 static void one_column_short(Pyleak__Recording *message) { message->n_placed_stack = 0; }
 static void modules_short(Pyleak__Recording *message) { message->n_stack_modules = 0; }
+static void no_thread(Pyleak__Recording *message) { message->stack_thread = wrong; wrong[0] = 3; message->n_stack_thread = 1; }
+static void no_meanwhile(Pyleak__Recording *message) { message->stack_meanwhile = wrong; wrong[0] = 2; message->n_stack_meanwhile = 1; }
+static void nowhere(Pyleak__Recording *message) { message->stack_begins = wrong; wrong[0] = 1; message->n_stack_begins = 1; }
+static uint32_t two[] = {0, 0};
+static void threads_long(Pyleak__Recording *message) { message->stack_thread = two; message->n_stack_thread = 2; }
 
 Test(recording, native_stacks_that_lie)
 {
 	void (*const lies[])(Pyleak__Recording *message) = {
-		no_frame, no_module, no_site, no_stack, too_deep, too_flat, one_column_short, modules_short};
+		no_frame, no_module, no_site, no_stack, too_deep, too_flat, one_column_short, modules_short,
+		no_thread, no_meanwhile, nowhere, threads_long};
 
 	cr_assert_eq(apply_lie(NULL), 0);
 	for (size_t i = 0; i < COUNT(lies); i++)
@@ -386,6 +396,9 @@ Test(recording, native_stacks)
 		{{pl_sites_string(sites, "x.c"), pl_sites_string(sites, "inner"), 10}, module},
 		{{module, pl_sites_string(sites, "outer"), 0}, module},
 	};
+	const struct pl_native_thread thread = {pl_sites_string(sites, "worker"), lines[1],
+		{pl_sites_string(sites, "/app/busy.py"), pl_sites_string(sites, "busy"), 8}};
+	const struct pl_native_thread *copied;
 	struct pl_recording_writer *writer = pl_recording_writer_new(&facts, NULL, NULL);
 	struct pl_recording_reader *reader;
 	struct pl_traceback traceback;
@@ -398,7 +411,7 @@ Test(recording, native_stacks)
 	snapshot = pl_snapshot_take(sites);
 	pl_sites_set_stack(sites, 1, pl_sites_intern_stack(sites, lines, 2, true));
 	record(&tape, writer, snapshot);
-	pl_sites_set_stack(sites, 0, pl_sites_intern_stack(sites, lines, 2, true));
+	pl_sites_set_stack(sites, 0, pl_sites_intern_thread_stack(sites, lines, 2, true, &thread));
 	pl_sites_set_stack(sites, 1, pl_sites_intern_stack(sites, lines + 1, 1, false));
 	record(&tape, writer, snapshot);
 	record(&tape, writer, snapshot);
@@ -418,6 +431,14 @@ Test(recording, native_stacks)
 	cr_assert_eq(pl_recording_reader_next(reader, NULL), 1);
 	pl_sites_traceback(copies, 0, &traceback);
 	cr_assert(traceback.count == 3 && traceback.native == 2 && traceback.gap);
+	copied = pl_sites_stack_thread(copies, pl_sites_stack(copies, 0));
+	cr_assert_not_null(copied);
+	cr_assert_str_eq(copied->name, "worker");
+	cr_assert_str_eq(copied->begins.module, "/lib/x.so");
+	cr_assert_str_eq(copied->begins.frame.function, "outer");
+	cr_assert_str_eq(copied->meanwhile.filename, "/app/busy.py");
+	cr_assert_eq(copied->meanwhile.line, 8);
+	cr_assert_null(pl_sites_stack_thread(copies, pl_sites_stack(copies, 1)));
 	pl_sites_traceback(copies, 1, &traceback);
 	cr_assert(traceback.count == 2 && traceback.native == 1 && !traceback.gap);
 	cr_assert_str_eq(traceback.frames[0].function, "outer");
@@ -511,6 +532,7 @@ struct liar {
 	Pyleak__Snapshot snapshot, *snapshots[2];
 	ProtobufCBinaryData texts;
 	Pyleak__Account account;
+	int64_t apart[PL_ACCOUNT_APARTS];
 	int64_t parts[PL_ACCOUNT_PARTS];
 	uint64_t class_free[PL_ACCOUNT_CLASSES + 1], offset[2];
 	uint32_t process[2], module[2], symbol[2];
@@ -694,6 +716,8 @@ Test(recording, lies_are_not_believed)
 	LIE(liar.account.arenas_overhead = INT64_MIN);
 	LIE(liar.account.rounding = 1e300);
 	LIE(liar.parts[3] = INT64_MAX);
+	LIE((liar.account.apart = liar.parts, liar.account.n_apart = PL_ACCOUNT_PARTS));
+	LIE((liar.account.apart = liar.apart, liar.account.n_apart = PL_ACCOUNT_APARTS, liar.apart[1] = INT64_MIN));
 	LIE(liar.class_free[0] = UINT64_MAX);
 	LIE(liar.message.n_snapshots = 2);
 	LIE(liar.snapshot.time_ns = UINT64_MAX);
@@ -819,4 +843,58 @@ Test(recording, many_sites)
 	pl_sites_free(sites);
 	pl_sites_free(copies);
 	free(tape.bytes);
+}
+
+static int begins_at_three(void *context, const char *filename, const char *function, int line)
+{
+	return strcmp(function, "<module>") == 0 ? 0 : 3;
+}
+
+static char *number_of(void *context, const char *filename, int line)
+{
+	char *text;
+
+	return asprintf(&text, "line %d", line) < 0 ? NULL : text;
+}
+
+/* Where functions begin is in the recording, with what stands there; of one that does not say, it is not known. */
+Test(recording, definitions)
+{
+	for (int known = 0; known <= 1; known++) {
+		struct pl_sites *sites = pl_sites_new(), *read = pl_sites_new();
+		struct pl_recording_writer *writer = pl_recording_writer_new(&facts, number_of, NULL);
+		struct pl_recording_reader *reader;
+		struct pl_snapshot *snapshot;
+		struct pl_error err = {0};
+		const char *file, *function;
+		FILE *stream = tmpfile();
+		size_t size;
+		void *bytes;
+
+		if (known)
+			pl_recording_writer_set_definitions(writer, begins_at_three);
+		sample_allocate(sites, sample_site(sites, PL_SITE_PYTHON, "/a.py:7:f|/a.py:9:f|/a.py:20:<module>"), 1, 1);
+		snapshot = pl_snapshot_take(sites);
+		cr_assert_eq(pl_recording_writer_add(writer, snapshot, 0, &bytes, &size), 0);
+		cr_assert_eq(fwrite(bytes, 1, size, stream), size);
+		rewind(stream);
+		cr_assert_eq(pl_recording_reader_new(stream, "it", read, &reader, &err), 0, "%s", err.text);
+		file = pl_sites_string(read, "/a.py");
+		function = pl_sites_string(read, "f");
+		cr_expect_eq(pl_recording_reader_definition(reader, file, function, 7), known ? 3 : 0);
+		cr_expect_eq(pl_recording_reader_definition(reader, file, function, 9), known ? 3 : 0);
+		cr_expect_eq(pl_recording_reader_definition(reader, file, function, 8), 0);
+		cr_expect_eq(pl_recording_reader_definition(reader, file, pl_sites_string(read, "<module>"), 20), 0);
+		if (known)
+			cr_expect_str_eq(pl_recording_reader_source(reader, file, 3), "line 3");
+		else
+			cr_expect_null(pl_recording_reader_source(reader, file, 3));
+		pl_recording_reader_free(reader);
+		pl_recording_writer_free(writer);
+		pl_snapshot_free(snapshot);
+		pl_sites_free(sites);
+		pl_sites_free(read);
+		free(bytes);
+		(void)fclose(stream);
+	}
 }

@@ -79,7 +79,8 @@ Test(json, difference)
 	const char *line = print();
 	json_t *stats = json_object_get(document, "stats");
 
-	expect_keys(document, "schema kind pid pids python engine started window_s stop_ms frames group_by sample rss account pools "
+	expect_keys(document, "schema kind pid pids python engine started window_s stop_ms frames group_by sample rss account pools places "
+			      "not_recorded "
 			      "total older net_growth lost stats");
 	expect(json_object_get(document, "schema"), "1");
 	expect(json_object_get(document, "kind"), "\"diff\"");
@@ -142,7 +143,7 @@ Test(json, account)
 	expect(json_object_get(account, "heap_free"), "{\"before\": null, \"after\": 0}");
 	expect(json_object_get(account, "arenas_free_by_size"), "[{\"size\": 32, \"free\": 29000000}]");
 	growth = json_object_get(account, "growth");
-	expect_keys(growth, "rss tracked rounding older pools untouched arenas_free heap_free files shared stacks pyleak unexplained "
+	expect_keys(growth, "rss tracked rounding older processes pools untouched arenas_free heap_free files shared stacks pyleak mapped heap_in_no_row unexplained "
 			    "fragmentation");
 	expect(json_object_get(growth, "rss"), "41943040");
 	expect(json_object_get(growth, "unexplained"), "-21716837");
@@ -215,6 +216,32 @@ Test(json, by_file_and_by_function)
 	row = json_array_get(json_object_get(document, "stats"), 0);
 	expect(json_object_get(document, "group_by"), "\"function\"");
 	expect(json_object_get(row, "function"), "\"encode\"");
+}
+
+Test(json, by_caller)
+{
+	struct report_sample own = report_sample_new();
+	json_t *all, *row;
+
+	sample_allocate(own.sites, sample_site(own.sites, PL_SITE_PYTHON, "/usr/lib/python3.11/json/decoder.py:3:decode|/srv/a.py:7:f"), 64, 1);
+	own.report.kind = PL_REPORT_TOP;
+	own.report.group_by = PL_GROUP_LINE;
+	all = json_loads(report_sample_print(&own, pl_report_json), 0, NULL);
+	row = json_array_get(json_object_get(all, "stats"), 0);
+	expect(json_object_get(row, "caller"), "{\"filename\": \"/srv/a.py\", \"lineno\": 7, \"function\": \"f\"}");
+	expect(json_object_get(row, "caller_kind"), "\"own\"");
+	json_decref(all);
+	own.report.group_by = PL_GROUP_CALLER;
+	all = json_loads(report_sample_print(&own, pl_report_json), 0, NULL);
+	row = json_array_get(json_object_get(all, "stats"), 0);
+	expect(json_object_get(all, "group_by"), "\"caller\"");
+	expect(json_object_get(row, "filename"), "\"/srv/a.py\"");
+	expect(json_object_get(row, "lineno"), "7");
+	expect(json_object_get(row, "allocated_in"),
+		"{\"filename\": \"/usr/lib/python3.11/json/decoder.py\", \"lineno\": 3, \"function\": \"decode\"}");
+	cr_assert_null(json_object_get(row, "caller"));
+	json_decref(all);
+	report_sample_free(&own);
 }
 
 Test(json, a_limit_cuts_rows_and_not_the_total)
@@ -334,7 +361,8 @@ Test(json, verdicts)
 	sample.report.headroom = (struct pl_headroom){.limit = 2000, .left = 1000, .cgroup = true};
 	(void)print();
 	stats = json_object_get(document, "stats");
-	expect_keys(document, "schema kind pid pids python engine started window_s stop_ms frames group_by sample rss account pools "
+	expect_keys(document, "schema kind pid pids python engine started window_s stop_ms frames group_by sample rss account pools places "
+			      "not_recorded "
 			      "total older net_growth lost headroom stats");
 	expect(json_object_get(document, "headroom"), "{\"limit\": 2000, \"left\": 1000, \"cgroup\": true}");
 	expect(json_object_get(json_array_get(stats, 0), "verdict"),

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include "pyleak/units.h"
 #include "report_sample.h"
 
 #include <errno.h>
@@ -120,6 +121,7 @@ Test(text, where_memory_is_now)
 	       "total: size=764 MiB, count=16707943, average=48 B\n"
 	       "growth in 10.0 s: tracked +764 MiB, RSS +40.0 MiB (100 MiB to 140 MiB)\n"
 	       "\n"
+	       "largest traceback of /app/formatter.py:41, most recent call last:\n"
 	       "memory_blocks=16707940 size_kB=782641.5\n"
 	       "  File \"/app/app.py\", line 70\n"
 	       "  File \"/app/formatter.py\", line 41\n");
@@ -139,6 +141,69 @@ Test(text, who_called_a_library)
 	       "growth in 10.0 s: tracked +64 B, RSS +40.0 MiB (100 MiB to 140 MiB)\n");
 }
 
+static char *numbered_source(void *context, const char *filename, int line)
+{
+	char *text;
+
+	return asprintf(&text, "source of %d", line) < 0 ? NULL : text;
+}
+
+/* With the line that called, and by caller with what it called. */
+Test(text, rows_by_caller)
+{
+	uint32_t site = sample_site(sample.sites, PL_SITE_PYTHON,
+		"/usr/lib/python3.11/json/decoder.py:353:raw_decode|/srv/app.py:70:handle|/venv/bin/gunicorn:8:<module>");
+
+	sample.before = pl_snapshot_take(sample.sites);
+	sample_allocate(sample.sites, site, 64, 1);
+	sample.options.source = numbered_source;
+	expect("/usr/lib/python3.11/json/decoder.py:353: size=64 B (+64 B), count=1 (+1), average=64 B\n"
+	       "    source of 353\n"
+	       "    # called from /srv/app.py:70 (handle)\n"
+	       "    #     source of 70\n"
+	       "total: size=64 B (+64 B), count=1 (+1), average=64 B\n"
+	       "growth in 10.0 s: tracked +64 B, RSS +40.0 MiB (100 MiB to 140 MiB)\n");
+	sample.report.group_by = PL_GROUP_CALLER;
+	expect("/srv/app.py:70: size=64 B (+64 B), count=1 (+1), average=64 B\n"
+	       "    source of 70\n"
+	       "    # allocated in /usr/lib/python3.11/json/decoder.py:353 (raw_decode)\n"
+	       "    #     source of 353\n"
+	       "total: size=64 B (+64 B), count=1 (+1), average=64 B\n"
+	       "growth in 10.0 s: tracked +64 B, RSS +40.0 MiB (100 MiB to 140 MiB)\n");
+}
+
+static void expect_remark(const char *trace, size_t count, bool more, int kept, const char *remark)
+{
+	struct report_sample own = report_sample_new();
+	struct pl_frame frame = {pl_sites_string(own.sites, trace), pl_sites_string(own.sites, "f"), 1};
+	struct pl_frame frames[16];
+	const char *printed;
+
+	for (size_t i = 0; i < count; i++)
+		frames[i] = frame;
+	sample_allocate(own.sites, pl_sites_intern(own.sites, PL_SITE_PYTHON, frames, count, more), 64, 1);
+	own.report.kind = PL_REPORT_TOP;
+	own.report.facts.frames = kept;
+	printed = report_sample_print(&own, pl_report_text);
+	if (*remark)
+		cr_expect(strstr(printed, remark), "no '%s' in:\n%s", remark, printed);
+	else
+		cr_expect_not(strchr(printed, '#'), "%s", printed);
+	report_sample_free(&own);
+}
+
+Test(text, nobody_of_the_program_called)
+{
+	static const char library[] = "/venv/lib/python3.11/site-packages/a.py";
+
+	expect_remark(library, 16, true, 16, "    # all 16 frames kept are of libraries; --frames 64 shows more\n");
+	expect_remark(library, 1, true, 1, "    # the one frame kept is a library's; --frames 16 shows more\n");
+	expect_remark(library, 3, false, 16, "    # all its frames are of libraries\n");
+	expect_remark(library, 16, true, 128, "    # all 16 frames kept are of libraries\n");
+	expect_remark("/srv/app.py", 16, true, 16, "");
+	expect_remark("<unknown>", 1, false, 16, "");
+}
+
 Test(text, account)
 {
 	struct pl_account before = {.taken = true, .rss = 104857600}, after = {.taken = true, .rss = 146800640};
@@ -150,22 +215,23 @@ Test(text, account)
 	sample.report.account_before = &before;
 	sample.report.account_after = &after;
 	pl_rss_growth_compute(&before, &after, 0, 0, 0, &sample.report.growth);
-	expect("total: size=0 B (+0 B), count=0 (+0)\n"
+	expect("Most of the growth of +40.0 MiB is in no row: +34.0 MiB unexplained, +6.0 MiB free in Python's arenas\n"
+	       "total: size=0 B (+0 B), count=0 (+0)\n"
 	       "growth in 10.0 s: tracked +0 B, RSS +40.0 MiB (100 MiB to 140 MiB)\n"
-	       "RSS +40.0 MiB: +6144 KiB free in Python's arenas, +34.0 MiB unexplained\n");
+	       "RSS +40.0 MiB: +6.0 MiB free in Python's arenas, +34.0 MiB unexplained\n");
 	/* Rows that are not shown have a part in it. */
 	pl_rss_growth_compute(&before, &after, 40 << 20, 0, 0, &sample.report.growth);
 	expect("total: size=0 B (+0 B), count=0 (+0)\n"
 	       "growth in 10.0 s: tracked +0 B, RSS +40.0 MiB (100 MiB to 140 MiB)\n"
-	       "RSS +40.0 MiB: +40.0 MiB all lines, +6144 KiB free in Python's arenas, "
-	       "-6152 KiB large older blocks freed, or new ones not used yet\n");
+	       "RSS +40.0 MiB: +40.0 MiB all lines, +6.0 MiB free in Python's arenas, "
+	       "-6.0 MiB unexplained\n");
 	after.parts[PL_ACCOUNT_ARENAS_FREE] = 16 << 20;
 	after.parts[PL_ACCOUNT_HEAP_FREE] = 16 << 20;
 	pl_rss_growth_compute(&before, &after, 0, 0, 0, &sample.report.growth);
 	expect("total: size=0 B (+0 B), count=0 (+0)\n"
 	       "growth in 10.0 s: tracked +0 B, RSS +40.0 MiB (100 MiB to 140 MiB)\n"
 	       "RSS +40.0 MiB: +16.0 MiB free in Python's arenas, +16.0 MiB free in the C library's heap, "
-	       "+8184 KiB unexplained\n"
+	       "+8.0 MiB unexplained\n"
 	       "Most of this is not a leak but fragmentation: 32.0 MiB were freed, but Python's arenas and the C library's "
 	       "heap cannot give them back, for the live blocks in between.\n");
 	after.parts[PL_ACCOUNT_ARENAS_FREE] = 36 << 20;
@@ -174,7 +240,7 @@ Test(text, account)
 	pl_rss_growth_compute(&before, &after, 0, 0, 0, &sample.report.growth);
 	expect("total: size=0 B (+0 B), count=0 (+0)\n"
 	       "growth in 10.0 s: tracked +0 B, RSS +40.0 MiB (100 MiB to 140 MiB)\n"
-	       "RSS +40.0 MiB: +36.0 MiB free in Python's arenas, +4088 KiB unexplained\n"
+	       "RSS +40.0 MiB: +36.0 MiB free in Python's arenas, +4.0 MiB unexplained\n"
 	       "Most of this is not a leak but fragmentation: 36.0 MiB were freed, but Python's arenas cannot give them "
 	       "back, most of them in pools of 48-byte blocks, for the live blocks in between.\n");
 }
@@ -282,6 +348,7 @@ Test(text, hostile_names)
 	       "total: size=1 B, count=1, average=1 B\n"
 	       "growth in 10.0 s: tracked +1 B, RSS +40.0 MiB (100 MiB to 140 MiB)\n"
 	       "\n"
+	       "largest traceback of /a\\x1b]0;x\\x07\\x0a\\x7f\\x9b\\xff\\u202e \xc3\xa9\\%n.py:1, most recent call last:\n"
 	       "memory_blocks=1 size_kB=0.0\n"
 	       "  File \"/a\\x1b]0;x\\x07\\x0a\\x7f\\x9b\\xff\\u202e \xc3\xa9\\%n.py\", line 1\n");
 }
@@ -312,6 +379,7 @@ Test(text, source_lines)
 		"total: size=1 B, count=1, average=1 B\n"
 		"growth in 10.0 s: tracked +1 B, RSS +40.0 MiB (100 MiB to 140 MiB)\n"
 		"\n"
+		"largest traceback of %s:2, most recent call last:\n"
 		"memory_blocks=1 size_kB=0.0\n"
 		"  File \"%s\", line 1\n"
 		"    def f():\n"
@@ -319,7 +387,7 @@ Test(text, source_lines)
 		"    %.*s ...\n"
 		"  File \"%s\", line 2\n"
 		"    return \\x1b[31m1\n",
-		path, path, path, 166 * 3, long_line, path);
+		path, path, path, path, 166 * 3, long_line, path);
 	expect(wanted);
 	(void)unlink(path);
 	(void)rmdir(directory);
@@ -340,7 +408,7 @@ Test(text, verdicts_are_remarks)
 {
 	const struct pl_verdict verdicts[] = {
 		{.growth = PL_GROWTH_STEADY, .windows = 5, .rate = 12.25 * 1048576, .rate_low = 11 * 1048576,
-			.rate_high = 13 * 1048576, .kept = 0.333},
+			.rate_high = 13 * 1048576, .kept = 0.333, .watched_ns = 300 * PL_NSEC_PER_SEC},
 		{.growth = PL_GROWTH_LEVELLING, .windows = 5},
 	};
 
@@ -395,13 +463,20 @@ Test(text, verdict)
 		{{.growth = PL_GROWTH_NOISE, .windows = 12}, {0}, "no trend in 12 windows: noise"},
 		{{PL_GROWTH_STEADY, 4, 0, 100, 50, 200, 1, 0}, {0},
 			"steady growth in 4 windows: +100 B/h (50 B to 200 B), every block stays"},
-		{{PL_GROWTH_STEADY, 4, 0, 100, 50, 200, 0, 0}, {1000, 1000, false},
+		{{PL_GROWTH_STEADY, 4, INT64_C(3600000000000), 100, 50, 200, 0, 0}, {1000, 1000, false},
 			"steady growth in 4 windows: +100 B/h (50 B to 200 B); fills the machine's memory in 10 h 0 min"},
-		{{PL_GROWTH_STEADY, 4, 0, 100, 50, 200, 0.004, 0}, {100000, 100000, true},
+		{{PL_GROWTH_STEADY, 4, 10 * INT64_C(3600000000000), 100, 50, 200, 0.004, 0}, {100000, 100000, true},
 			"steady growth in 4 windows: +100 B/h (50 B to 200 B), 1 in 250 of its blocks stays; fills the cgroup's "
 			"memory in 41 days"},
+		/* Nobody has watched for long enough to say so. */
+		{{PL_GROWTH_STEADY, 4, 10 * INT64_C(3600000000000) - 1, 100, 50, 200, 0.004, 0}, {100000, 100000, true},
+			"steady growth in 4 windows: +100 B/h (50 B to 200 B), 1 in 250 of its blocks stays"},
+		/* One unit. */
+		{{PL_GROWTH_STEADY, 4, 0, 20e6, 7e6, 200e6, 0, 0}, {0}, "steady growth in 4 windows: +19.1 MiB/h (6.7 MiB to 191 MiB)"},
+		/* Of what is fast, nobody thinks by the hour. */
+		{{PL_GROWTH_STEADY, 4, 0, 6e9, 3e9, 12e9, 0, 0}, {0}, "steady growth in 4 windows: +95.4 MiB/min (47.7 MiB to 191 MiB)"},
 		/* Not within any uptime. */
-		{{PL_GROWTH_STEADY, 4, 0, 100, 50, 200, 1, 0}, {UINT64_MAX, UINT64_MAX, true},
+		{{PL_GROWTH_STEADY, 4, INT64_MAX, 100, 50, 200, 1, 0}, {UINT64_MAX, UINT64_MAX, true},
 			"steady growth in 4 windows: +100 B/h (50 B to 200 B), every block stays"},
 	};
 
@@ -415,7 +490,49 @@ Test(text, verdict)
 	char text[PL_VERDICT_TEXT];
 	pl_verdict_text(&(struct pl_verdict){PL_GROWTH_STEADY, SIZE_MAX, 0, 1e300, -1e300, 1e300, 1e-300, 0},
 		&(struct pl_headroom){1, 1, false}, text);
-	cr_assert_not_null(strstr(text, "/h ("));
+	cr_assert_not_null(strstr(text, "/min ("));
+}
+
+/* A thread of a library's own: what is known of it, below the row; and by caller the function that it runs. */
+Test(text, threads_of_librarys)
+{
+	const char *module = pl_sites_string(sample.sites, "/lib/x.so");
+	const struct pl_native_caller caller = {.module = module, .symbol = pl_sites_string(sample.sites, "inner"), .offset = 5};
+	const struct pl_native_line lines[] = {{{module, pl_sites_string(sample.sites, "inner"), 0}, module}};
+	const struct pl_native_thread thread = {pl_sites_string(sample.sites, "worker"),
+		{{module, pl_sites_string(sample.sites, "loop"), 0}, module},
+		{pl_sites_string(sample.sites, "/app/a.py"), pl_sites_string(sample.sites, "f"), 3}};
+	const struct pl_frame frame = {pl_sites_string(sample.sites, "/app/b.py"), pl_sites_string(sample.sites, "g"), 9};
+	uint32_t site = pl_sites_intern_native(sample.sites, NULL, 0, false, &caller);
+	uint32_t other = pl_sites_intern_native(sample.sites, &frame, 1, false, &caller);
+	uint32_t stack = pl_sites_intern_thread_stack(sample.sites, lines, 1, false, &thread);
+	const char *text;
+
+	sample_allocate(sample.sites, site, 4096, 1);
+	pl_sites_set_stack(sample.sites, site, stack);
+	/* Where Python ran nothing of it is said. */
+	sample_allocate(sample.sites, other, 2048, 1);
+	pl_sites_set_stack(sample.sites, other, stack);
+	sample.report.kind = PL_REPORT_TOP;
+	sample.report.sort = PL_SORT_SIZE;
+	expect("/lib/x.so:0: size=4096 B, count=1, average=4096 B\n"
+	       "    native: x.so (inner)\n"
+	       "    thread: worker, runs loop (x.so)\n"
+	       "    meanwhile: /app/a.py:3\n"
+	       "/app/b.py:9: size=2048 B, count=1, average=2048 B\n"
+	       "    native: x.so (inner)\n"
+	       "total: size=6144 B, count=2, average=3072 B\n"
+	       "growth in 10.0 s: tracked +6144 B, RSS +40.0 MiB (100 MiB to 140 MiB)\n");
+	expect_json("\"thread\": {\"name\": \"worker\", \"runs\": {\"filename\": \"/lib/x.so\", \"lineno\": 0, \"function\": "
+		    "\"loop\", \"module\": \"/lib/x.so\", \"native\": true}, \"meanwhile\": {\"filename\": \"/app/a.py\", "
+		    "\"lineno\": 3, \"function\": \"f\"}}");
+	sample.report.group_by = PL_GROUP_CALLER;
+	text = report_sample_print(&sample, pl_report_json);
+	cr_assert_not_null(strstr(text, "\"filename\": \"/lib/x.so\", \"lineno\": 0, \"function\": \"loop\", \"size\": 4096"), "%s", text);
+	/* In the page it goes with each stack; the row by Python has none. */
+	text = report_sample_print(&sample, pl_report_html);
+	cr_assert_not_null(strstr(text, "\"threads\":[[\"worker, runs loop (x.so)\",\"/app/a.py:3\"]]"), "%s", strstr(text, "\"stacks\""));
+	cr_assert_not_null(strstr(text, "\"stacks\":[[4096,0,1,0,4096,1,0,1,0,3,0,"), "%s", strstr(text, "\"stacks\""));
 }
 
 /* Native frames stand below those of Python, and who called the allocator's caller below the row. */
@@ -441,6 +558,7 @@ Test(text, native_frames)
 	       "total: size=4096 B, count=1, average=4096 B\n"
 	       "growth in 10.0 s: tracked +4096 B, RSS +40.0 MiB (100 MiB to 140 MiB)\n"
 	       "\n"
+	       "largest traceback of /app/a.py:3, most recent call last:\n"
 	       "memory_blocks=1 size_kB=4.0\n"
 	       "  File \"/app/a.py\", line 3\n"
 	       "  (native frames that are not known)\n"

@@ -5,6 +5,7 @@
 #include <limits.h>
 
 #include "compare_to.inc"
+#include "pyleak/row_types.h"
 #include "trace_frames.h"
 
 static const struct pl_rows_options everything = {.python = true, .native = true};
@@ -446,4 +447,37 @@ Test(grouping, copy_of_a_snapshot)
 	cr_assert_neq(copy->totals, now->totals);
 	cr_assert_arr_eq(copy->totals, now->totals, now->count * sizeof(*now->totals));
 	pl_snapshot_free(copy);
+}
+
+/* -- what the live blocks of a row are ------------------------------------------------------------- */
+
+Test(row_types, text)
+{
+	char text[PL_ROW_TYPES_TEXT];
+	struct pl_row_types types = {.blocks = 30};
+
+	pl_row_types_text(&types, text);
+	cr_assert_str_empty(text);
+	cr_assert_eq(pl_row_types_share(&types, "traceback"), 0);
+	pl_row_types_add(&types, NULL, 10); /* a part of another object */
+	pl_row_types_add(&types, "frame", 12);
+	pl_row_types_add(&types, "traceback", 6);
+	pl_row_types_add(&types, "traceback", 2);
+	pl_row_types_finish(&types, 30);
+	pl_row_types_text(&types, text);
+	cr_assert_str_eq(text, "12 frame, 8 traceback");
+	cr_assert_eq(pl_row_types_share(&types, "traceback"), 40);
+	/* Those stand for a hundred times as many. */
+	pl_row_types_finish(&types, 3000);
+	pl_row_types_text(&types, text);
+	cr_assert_str_eq(text, "about 1200 frame, 800 traceback");
+	/* More types than there is room for. */
+	types = (struct pl_row_types){.blocks = 100};
+	for (char name[] = "a"; name[0] <= 'l'; name[0]++)
+		pl_row_types_add(&types, name, name[0] == 'l' ? 50 : 1);
+	pl_row_types_finish(&types, 100);
+	pl_row_types_text(&types, text);
+	cr_assert_eq(types.count, PL_ROW_TYPES);
+	cr_assert_eq(strncmp(text, "50 l, 1 ", 8), 0, "%s", text);
+	cr_assert_str_eq(strrchr(text, ','), ", 8 others", "%s", text);
 }

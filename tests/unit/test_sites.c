@@ -231,3 +231,25 @@ Test(losses, add_up_and_count_from_a_moment)
 	since = pl_losses_since(&later, NULL);
 	cr_expect_eq(memcmp(&since, &later, sizeof(since)), 0);
 }
+
+Test(sites, native_frames_without_a_name_are_one)
+{
+	struct pl_sites *sites = pl_sites_new();
+	const char *unknown = pl_sites_string(sites, "<unknown>"), *x = pl_sites_string(sites, "/x.so"), *y = pl_sites_string(sites, "/y.so");
+	const struct pl_frame frame = {pl_sites_string(sites, "a.py"), pl_sites_string(sites, "f"), 1};
+	const struct pl_native_line lines[] = {
+		{{x, unknown, 0}, x}, {{x, unknown, 0}, x}, {{x, unknown, 0}, x}, {{y, unknown, 0}, y},
+		{{x, pl_sites_string(sites, "named"), 0}, x}, {{x, unknown, 0}, x}, {{x, unknown, 0}, x},
+	};
+	uint32_t site = pl_sites_intern(sites, PL_SITE_NATIVE, &frame, 1, false);
+	struct pl_traceback traceback;
+
+	pl_sites_set_stack(sites, site, pl_sites_intern_stack(sites, lines, COUNT(lines), false));
+	pl_sites_traceback(sites, site, &traceback);
+	cr_assert_eq(traceback.native, 4);
+	cr_assert_eq(traceback.count, 5);
+	cr_assert_str_eq(traceback.modules[1], "/y.so");
+	cr_assert_str_eq(traceback.frames[2].function, "named");
+	cr_assert_str_eq(traceback.frames[4].filename, "a.py");
+	pl_sites_free(sites);
+}

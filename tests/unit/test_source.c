@@ -163,3 +163,27 @@ Test(source, more_files_than_are_kept)
 				remove_file(name);
 		}
 }
+
+Test(source, where_a_function_begins)
+{
+	static const char text[] = "class A:\n"
+				   "    @decorated\n"
+				   "    async  def\tkeep (self):\n"
+				   "        def keeper(): pass\n"
+				   "        defkeep = 1\n"
+				   "        return 2\n"
+				   "def other(): return lambda: 3";
+
+	write_file("x.py", text, sizeof(text) - 1);
+	cr_expect_eq(pl_source_definition(getpid(), in_directory("x.py"), "A.keep", 6), 3);
+	cr_expect_eq(pl_source_definition(getpid(), in_directory("x.py"), "A.keep", 3), 3);
+	cr_expect_eq(pl_source_definition(getpid(), in_directory("x.py"), "keeper", 4), 4);
+	cr_expect_eq(pl_source_definition(getpid(), in_directory("x.py"), "other", 7), 7);
+	cr_expect_eq(pl_source_definition(getpid(), in_directory("x.py"), "other", 6), 0);
+	cr_expect_eq(pl_source_definition(getpid(), in_directory("x.py"), "kee", 6), 0);
+	cr_expect_eq(pl_source_definition(getpid(), in_directory("x.py"), "other.<locals>.<lambda>", 7), 0);
+	cr_expect_eq(pl_source_definition(getpid(), in_directory("x.py"), "A.keep", 60), 0);
+	cr_expect_eq(pl_source_definition(getpid(), in_directory("x.py"), NULL, 6), 0);
+	cr_expect_eq(pl_source_definition(getpid(), in_directory("none.py"), "keep", 6), 0);
+	remove_file("x.py");
+}

@@ -69,30 +69,38 @@ Test(stack_samples, many_sites)
 
 static char got[1000];
 
-/* "MODULE:FUNCTION" one after the other, innermost first, as the unwinder says them; into "FUNCTION …", and a '+' if
- * there may be more. */
-static const char *frames_of(const char *const *frames, size_t limit)
+/* "MODULE:FUNCTION" one after the other, innermost first, as the unwinder says them. */
+static void add_frames(struct native_stack *stack, const char *const *frames)
 {
-	struct pl_sites *sites = pl_sites_new();
-	struct native_stack stack = {.sites = sites, .limit = limit, .python = PYTHON};
-	const struct pl_native_line *lines;
-	uint32_t number;
-	size_t count;
-	bool more;
-
 	for (; *frames; frames++) {
 		char text[200], *function;
 
 		(void)snprintf(text, sizeof(text), "%s", *frames);
 		function = strchr(text, ':');
 		*function++ = '\0';
-		if (native_stack_add(&stack, &(struct pl_native_frame){.module = text, .function = *function ? function : NULL}))
+		if (native_stack_add(stack, &(struct pl_native_frame){.module = text, .function = *function ? function : NULL}))
 			break;
 	}
-	number = native_stack_intern(&stack);
+}
+
+/* Frames, into "FUNCTION …", and a '+' if
+ * there may be more. */
+static const char *frames_of(const char *const *frames, size_t limit, bool outside)
+{
+	struct pl_sites *sites = pl_sites_new();
+	struct native_stack stack = {.sites = sites, .limit = limit, .python = PYTHON, .outside = outside};
+	const struct pl_native_line *lines;
+	uint32_t number;
+	size_t count;
+	bool more;
+
+	add_frames(&stack, frames);
+	number = outside ? native_stack_intern_outside(&stack) : native_stack_intern(&stack);
 	got[0] = '\0';
 	if (number == UINT32_MAX)
 		return "none";
+	if (number == NATIVE_STACK_INTERPRETERS)
+		return "the interpreter";
 	lines = pl_sites_stack_lines(sites, number, &count, &more);
 	for (size_t i = 0; i < count; i++)
 		(void)snprintf(got + strlen(got), sizeof(got) - strlen(got), "%s%s", i ? " " : "", lines[i].frame.function);
@@ -100,7 +108,8 @@ static const char *frames_of(const char *const *frames, size_t limit)
 	pl_sites_free(sites);
 	return got;
 }
-#define FRAMES(limit, ...) frames_of((const char *const[]){__VA_ARGS__, NULL}, limit)
+#define FRAMES(limit, ...) frames_of((const char *const[]){__VA_ARGS__, NULL}, limit, false)
+#define OUTSIDE(...) frames_of((const char *const[]){__VA_ARGS__, NULL}, 64, true)
 
 Test(native_stack, up_to_what_runs_python)
 {
@@ -127,6 +136,63 @@ Test(native_stack, what_is_missing_is_said)
 	cr_expect_str_eq(FRAMES(64, "x.so:", PYTHON ":_PyEval_EvalFrameDefault"), "<unknown>");
 }
 
+/* "NAME runs FUNCTION (MODULE), meanwhile FILE"; of a thread whose frames end here. */
+static const char *thread_of(const char *const *frames, size_t limit, bool no_python)
+{
+	struct pl_sites *sites = pl_sites_new();
+	struct native_stack stack = {.sites = sites, .limit = limit, .python = PYTHON, .no_python = no_python};
+	const struct pl_native_thread *thread;
+	uint32_t number;
+
+	stack.thread.name = pl_sites_string(sites, "worker");
+	stack.thread.meanwhile = (struct pl_frame){pl_sites_string(sites, "app.py"), pl_sites_string(sites, "f"), 3};
+	add_frames(&stack, frames);
+	number = native_stack_intern(&stack);
+	thread = number == UINT32_MAX ? NULL : pl_sites_stack_thread(sites, number);
+	(void)snprintf(got, sizeof(got), "none");
+	if (thread)
+		(void)snprintf(got, sizeof(got), "%s runs %s (%s), meanwhile %s", thread->name,
+			thread->begins.module ? thread->begins.frame.function : "?", thread->begins.module ? thread->begins.module : "?",
+			thread->meanwhile.filename);
+	pl_sites_free(sites);
+	return got;
+}
+#define THREAD(limit, no_python, ...) thread_of((const char *const[]){__VA_ARGS__, NULL}, limit, no_python)
+
+/* A thread of a library's own, by where its stack ends, however few frames of it are kept. */
+Test(native_stack, of_a_thread)
+{
+	cr_expect_str_eq(THREAD(64, false, "x.so:f", "x.so:loop", "/lib/libc.so.6:start_thread", "/lib/libc.so.6:clone3"),
+		"worker runs loop (x.so), meanwhile app.py");
+	cr_expect_str_eq(THREAD(1, false, "x.so:f", "x.so:loop", "/lib/libstdc++.so.6:", "/lib/libc.so.6:", "/lib/libc.so.6:"),
+		"worker runs loop (x.so), meanwhile app.py");
+	/* The stack that was copied ends before. */
+	cr_expect_str_eq(THREAD(64, true, "x.so:f", "x.so:g"), "worker runs ? (?), meanwhile app.py");
+	/* It may be one of Python's. */
+	cr_expect_str_eq(THREAD(64, false, "x.so:f", "x.so:g"), "none");
+	cr_expect_str_eq(THREAD(64, false, "x.so:f", PYTHON ":_PyEval_EvalFrameDefault", "/lib/libc.so.6:"), "none");
+	cr_expect_str_eq(THREAD(64, false, "x.so:f", PYTHON ":", "/lib/libc.so.6:start_thread"), "none");
+}
+
+/* Of a block of Python's allocators: who asked for it, by whatever functions of the interpreter. */
+Test(native_stack, who_asked_python)
+{
+	cr_expect_str_eq(OUTSIDE("x.so:f", PYTHON ":_PyEval_EvalFrameDefault"), "f");
+	cr_expect_str_eq(OUTSIDE(PYTHON ":PyObject_Malloc", PYTHON ":_PyObject_New", "x.so:f", PYTHON ":PyObject_Call", "x.so:g",
+				 PYTHON ":cfunction_call", PYTHON ":_PyEval_EvalFrameDefault"),
+		"f PyObject_Call g");
+	cr_expect_str_eq(OUTSIDE(PYTHON ":PyObject_Malloc", PYTHON ":list_append", PYTHON ":_PyEval_EvalFrameDefault", "x.so:f"),
+		"the interpreter");
+	/* A stripped one: up to 3.13 what runs Python has a name. */
+	cr_expect_str_eq(OUTSIDE(PYTHON ":", "x.so:f", PYTHON ":", PYTHON ":_PyEval_EvalFrameDefault"), "f");
+	cr_expect_str_eq(OUTSIDE(PYTHON ":", PYTHON ":_PyEval_EvalFrameDefault", "x.so:f"), "the interpreter");
+	/* Where it may have none, what is behind a nameless one did perhaps not ask. */
+	cr_expect_str_eq(OUTSIDE(PYTHON ":PyObject_Malloc", PYTHON ":", "c.so:start"), "none");
+	cr_expect_str_eq(OUTSIDE("x.so:f", PYTHON ":", "c.so:start"), "f");
+	cr_expect_str_eq(OUTSIDE(PYTHON ":PyObject_Malloc"), "none");
+	cr_expect_str_eq(OUTSIDE("x.so:f", "c.so:start"), "none");
+}
+
 /* A stripped interpreter whose evaluation is of many functions. */
 Test(native_stack, nameless_python)
 {
@@ -145,7 +211,7 @@ Test(native_stack, endless)
 	for (size_t i = 0; i < 199; i++)
 		frames[i] = "x.so:f";
 	frames[199] = NULL;
-	(void)frames_of(frames, PL_NATIVE_FRAMES_MAX);
+	(void)frames_of(frames, PL_NATIVE_FRAMES_MAX, false);
 	for (const char *c = got; *c; c++)
 		length += *c == 'f';
 	cr_assert_eq(length, PL_NATIVE_FRAMES_MAX);

@@ -242,3 +242,30 @@ Test(log, levels)
 	cr_assert_str_eq(
 		logged(PL_LOG_VERBOSE), "pyleak: error 1\npyleak: warning ?[2J\npyleak: note\npyleak: debug\n");
 }
+
+Test(units, one_unit_for_what_stands_together)
+{
+	static const struct {
+		int64_t bytes, like;
+		const char *text;
+	} table[] = {
+		{4928307, 35127296, "+4.7 MiB"}, /* beside 33.5 MiB */
+		{-4928307, -35127296, "-4.7 MiB"},
+		{4928307, 4928307, "+4813 KiB"},
+		{300 << 20, 33 << 20, "+300 MiB"},
+		{1 << 20, 64 << 20, "+1.0 MiB"},
+		{86016, 104857600, "+0.08 MiB"},
+		{512, 35127296, "+512 B"}, /* "+0.00 MiB" would say nothing */
+		{0, 35127296, "+0 B"},
+		{2000, 5000, "+2000 B"},
+		{INT64_MAX, 1, "+8388608 TiB"},
+		{1, INT64_MIN, "+1 B"},
+	};
+
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+		char text[PL_SIZE_TEXT];
+
+		pl_format_size_like(table[i].bytes, true, table[i].like, text);
+		cr_expect_str_eq(text, table[i].text, "%s for %s", text, table[i].text);
+	}
+}

@@ -2,6 +2,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -112,4 +113,41 @@ Test(unwind, stack)
 	copy.pc = 4096;
 	cr_assert_eq(pl_unwind_stack(unwinder, &copy, 30, see, &seen), -ENOENT);
 	pl_unwinder_free(unwinder);
+}
+
+/* Of symbols as compilers write them. */
+Test(unwind, names_that_can_be_read)
+{
+	static const struct {
+		const char *symbol, *name;
+	} table[] = {
+		{"_ZN6module4leakEi", "module::leak(int)"},
+		{"_ZN4core3fmt5write17h0123456789abcdefE", "core::fmt::write"},
+		{"_RNvNtCs1234_7mycrate3foo3bar", "mycrate::foo::bar"},
+		{"__pyx_pw_4work_1keep", "work.keep"},
+		{"__pyx_pw_7package_6module_5Store_3add_more", "package.module.Store.add_more"},
+		{"__pyx_pw_4work_3add_more", "work.add_more"},
+		{"__pyx_pf_4work_keep.isra.0", "work.keep"},
+		{"__pyx_f_4work_5Store_add", "work.Store.add"},
+		{"__pyx_gb_4work_2generator", "work.generator"},
+		{"__pyx_fuse_1__pyx_f_4work_add", "work.add"},
+		{"__pyx_pw_999999999999999999999_1keep", "_1keep"},
+		{"__pyx_pw_4wor", "wor"},
+		{"__Pyx_PyObject_Call", NULL},
+		{"malloc", NULL},
+		{"_Z", NULL},
+		{"_R", NULL},
+		{"__pyx_fuse_", NULL},
+		{"", NULL},
+	};
+
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+		char *name = pl_readable_symbol(table[i].symbol);
+
+		if (table[i].name)
+			cr_expect(name && strcmp(name, table[i].name) == 0, "%s: %s for %s", table[i].symbol, name, table[i].name);
+		else
+			cr_expect_null(name, "%s: %s", table[i].symbol, name);
+		free(name);
+	}
 }

@@ -124,8 +124,129 @@ Test(verdict, steady)
 	NEAR(verdict.kept, 0.5, 1e-9);
 	NEAR(verdict.size_per_block, 50, 1e-9);
 	/* 36 MB an hour. */
+	verdict.watched_ns = 72 * PL_NSEC_PER_SEC;
 	cr_assert_eq(pl_verdict_time_to_fill(&verdict, 72000000), 7200 * PL_NSEC_PER_SEC);
+	verdict.watched_ns -= PL_NSEC_PER_SEC;
+	cr_assert_eq(pl_verdict_time_to_fill(&verdict, 72000000), INT64_MAX, "more than a hundred times as long");
 	cr_assert_eq(pl_verdict_time_to_fill(&verdict, UINT64_MAX), INT64_MAX);
+}
+
+/* A block for each allocation, but for what a collector takes: what was recorded of services (tests/series). */
+static enum pl_growth judge_bursts(const int64_t *counts, const int64_t *allocated, size_t count)
+{
+	struct pl_series series = {.count = count};
+	struct pl_verdict verdict;
+
+	for (size_t i = 0; i < count; i++)
+		series.points[i] = (struct pl_point){
+			.taken_ns = (int64_t)i * 10 * PL_NSEC_PER_SEC,
+			.size = 48 * counts[i],
+			.count = counts[i],
+			.allocated = (uint64_t)allocated[i],
+		};
+	pl_verdict_judge(&series, &verdict);
+	return verdict.growth;
+}
+
+Test(verdict, what_a_collector_leaves)
+{
+	static const int64_t leak[] = {0, 90, 185, 115, 210, 310, 400, 241, 331, 421, 521, 362, 452},
+			     came[] = {0, 90, 185, 275, 370, 470, 560, 650, 740, 830, 930, 1020, 1110};
+	static const int64_t all_goes[] = {0, 140, 84, 224, 364, 464, 76, 196, 326, 436, 68, 228, 408},
+			     of[] = {0, 140, 300, 440, 580, 680, 790, 910, 1040, 1150, 1280, 1440, 1620};
+	/* It took half once, and now all: what it had left was garbage too. */
+	static const int64_t later[] = {0, 100, 200, 120, 220, 320, 240, 340, 440, 360, 460, 560, 60, 160},
+			     of_later[] = {0, 100, 200, 300, 400, 500, 600, 700, 800, 900, 1000, 1100, 1200, 1300};
+
+	/* Two lows say that the second is higher, and three that it goes on. */
+	for (size_t windows = 7; windows <= 12; windows++)
+		cr_expect_eq(judge_bursts(leak, came, windows + 1), windows < 11 ? PL_GROWTH_EARLY : PL_GROWTH_STEADY, "%zu windows",
+			windows);
+	for (size_t windows = 6; windows <= 12; windows++)
+		cr_expect_neq(judge_bursts(all_goes, of, windows + 1), PL_GROWTH_STEADY, "%zu windows", windows);
+	cr_expect_neq(judge_bursts(later, of_later, 14), PL_GROWTH_STEADY);
+}
+
+/* Rows that were recorded of services that leak (Python 3.9, 3.10, 3.11, 3.13t), in windows of half a second. */
+struct recorded {
+	int64_t size, count;
+	uint64_t allocated;
+	double turned;
+	uint64_t work;
+};
+
+static enum pl_growth judge_recorded(const struct recorded *points, size_t count)
+{
+	struct pl_series series = {.count = count};
+	struct pl_verdict verdict;
+
+	for (size_t i = 0; i < count; i++)
+		series.points[i] = (struct pl_point){
+			.taken_ns = (int64_t)i * PL_NSEC_PER_SEC / 2,
+			.size = points[i].size,
+			.count = points[i].count,
+			.allocated = points[i].allocated,
+			.turned = points[i].turned,
+			.work = points[i].work,
+		};
+	pl_verdict_judge(&series, &verdict);
+	return verdict.growth;
+}
+
+/* The table of a dict, of which now and then a larger one takes the place: neither a full cache nor one that fills. */
+Test(verdict, a_table_that_is_made_larger)
+{
+	static const struct recorded by_id[] = {{0, 0, 0, 0, 0}, {0, 0, 0, 0, 89469}, {0, 0, 0, 0, 228883}, {0, 0, 0, 0, 307405},
+		{295336, 2, 2, 2, 404940}, {295336, 2, 2, 2, 476938}, {295336, 2, 2, 2, 547243}, {295336, 2, 2, 2, 612298},
+		{295336, 2, 2, 2, 682733}, {295336, 2, 2, 2, 758855}, {295336, 2, 2, 2, 839860}, {295336, 2, 2, 2, 923041},
+		{295736, 3, 3, 2, 996086}, {295736, 3, 3, 2, 1028948}};
+	static const struct recorded of_text[] = {{0, 0, 146, 0, 22459}, {0, 0, 245, 0, 39559}, {0, 0, 1350, 0, 209454},
+		{464, 1, 2007, 0, 309852}, {464, 1, 2408, 0, 371923}, {295400, 2, 2754, 0, 425453}, {295400, 2, 3050, 0, 471415},
+		{295400, 2, 3373, 0, 521535}, {295400, 2, 3649, 0, 564758}, {295400, 2, 3991, 0, 617274}, {295400, 2, 4250, 0, 657932},
+		{295400, 2, 4722, 0, 730370}, {295400, 2, 4915, 0, 760210}};
+	static const struct recorded freed_late[] = {{0, 0, 0, 0, 1710}, {0, 0, 0, 0, 10957}, {0, 0, 0, 0, 11870},
+		{151576, 2, 2, 0, 45689}, {151576, 2, 2, 0, 47125}, {151576, 2, 2, 0, 48329}, {151576, 2, 2, 0, 74136},
+		{147480, 1, 2, 0, 93262}, {147480, 1, 2, 1, 228207}, {147480, 1, 2, 1, 274912}, {147480, 1, 2, 1, 281584},
+		{446504, 3, 4, 1, 365920}, {446504, 3, 4, 1, 411671}, {299024, 2, 4, 1, 456353}, {299024, 2, 4, 1, 494386},
+		{299024, 2, 4, 1, 511756}};
+
+	for (size_t windows = 6; windows <= 12; windows++) {
+		cr_expect_eq(judge_recorded(by_id, windows + 1), PL_GROWTH_EARLY, "%zu windows", windows);
+		cr_expect_eq(judge_recorded(of_text, windows + 1), PL_GROWTH_EARLY, "%zu windows", windows);
+		cr_expect_eq(judge_recorded(freed_late, windows + 4), PL_GROWTH_EARLY, "%zu windows", windows + 3);
+	}
+}
+
+/* Among much else a table is made larger once, which outweighs all: its number goes on growing. */
+Test(verdict, one_table_and_many_entries)
+{
+	static const struct recorded points[] = {{6184, 129, 129, 0, 6339}, {6184, 129, 129, 0, 6551}, {171512, 418, 418, 46, 21010},
+		{171512, 418, 418, 46, 21342}, {182648, 650, 650, 46, 32956}, {182648, 650, 650, 46, 33381}, {182648, 650, 650, 46, 34068},
+		{182648, 650, 650, 46, 34434}, {197912, 968, 968, 46, 50936}, {222872, 1488, 1488, 46, 76389},
+		{256312, 2269, 2270, 46, 118691}, {264088, 2431, 2432, 46, 128032}, {264088, 2431, 2432, 46, 128862},
+		{301336, 3207, 3208, 46, 169873}};
+
+	cr_expect_eq(judge_recorded(points, 9), PL_GROWTH_EARLY);
+	for (size_t windows = 9; windows <= 13; windows++)
+		cr_expect_eq(judge_recorded(points, windows + 1), PL_GROWTH_STEADY, "%zu windows", windows);
+}
+
+/* Older blocks went beside it, all at once or at first: that is no full cache. */
+Test(verdict, older_blocks_that_went_at_first)
+{
+	static const struct recorded ints[] = {{0, 0, 0, 0, 0}, {252, 7, 14, 0, 983}, {576, 16, 32, 0, 2274}, {864, 24, 48, 24, 3446},
+		{1188, 33, 66, 33, 4727}, {1584, 44, 88, 44, 6336}, {1944, 54, 108, 49, 7792}, {2376, 66, 132, 49, 9472},
+		{2808, 78, 156, 49, 11176}, {3348, 93, 186, 49, 13288}, {3852, 107, 214, 49, 15225}, {4968, 138, 276, 49, 19270},
+		{6228, 173, 346, 49, 23877}, {7560, 210, 420, 49, 28657}};
+	static const struct recorded bursts[] = {{0, 0, 0, 0, 0}, {5280, 10, 10, 0, 68163}, {6864, 13, 13, 0, 83440},
+		{8976, 17, 17, 0, 110966}, {17952, 34, 34, 26, 222452}, {17952, 34, 34, 26, 222505}, {17952, 34, 34, 26, 222561},
+		{20592, 39, 39, 26, 262863}, {21120, 40, 40, 26, 266191}, {21120, 40, 40, 26, 266214}, {21120, 40, 40, 26, 266274},
+		{23232, 44, 44, 26, 292633}, {23232, 44, 44, 26, 292633}, {23232, 44, 44, 26, 292633}};
+
+	for (size_t windows = 8; windows <= 13; windows++) {
+		cr_expect_eq(judge_recorded(ints, windows + 1), PL_GROWTH_EARLY, "%zu windows", windows);
+		cr_expect_eq(judge_recorded(bursts, windows + 1), PL_GROWTH_EARLY, "%zu windows", windows);
+	}
 }
 
 Test(verdict, few_windows_or_few_blocks)
@@ -272,6 +393,50 @@ Test(history, rows)
 		cr_assert_eq(series[i].points[1].size, site == second ? 300 : site == other ? 10 : 0);
 	}
 	pl_rows_free(&rows);
+	pl_history_free(history);
+	pl_sites_free(sites);
+}
+
+/* Of gunicorn --max-requests: two workers that leak at one line, of which both ended in the fourth window; what the next ones
+ * imported as they came is no work that the leak did not keep up with. */
+Test(history, what_newborn_workers_import)
+{
+	static const uint64_t counts[] = {494, 2470, 3648, 5814, 5814, 6346, 8993, 10787, 12737, 13673},
+			      requests[] = {17697, 87597, 129652, 207309, 209510, 234841, 326745, 390159, 458249, 491863},
+			      in_all[] = {17697, 87597, 129652, 207309, 209819, 371777, 463681, 527095, 595185, 628799};
+	enum { POINTS = sizeof(counts) / sizeof(counts[0]) };
+	struct pl_history *history = pl_history_new();
+	struct pl_sites *sites = pl_sites_new();
+	uint32_t leak = sample_site(sites, PL_SITE_PYTHON, "/app/web.py:1:remember|/app/web.py:2:order");
+	uint32_t work = sample_site(sites, PL_SITE_PYTHON, "/app/web.py:3:order");
+	uint32_t import = sample_site(sites, PL_SITE_PYTHON,
+		"/app/models.py:1:<module>|<frozen importlib._bootstrap>:1:_call|/app/w.py:1:f");
+	struct pl_verdict verdicts[3];
+	struct pl_series series[3];
+
+	for (size_t i = 0; i < POINTS; i++) {
+		uint64_t came = counts[i] - (i ? counts[i - 1] : 0);
+
+		sample_allocate(sites, leak, came * 77, came);
+		sample_allocate(sites, work, 1000, requests[i] - (i ? requests[i - 1] : 0) - came);
+		sample_free(sites, work, 1000, requests[i] - (i ? requests[i - 1] : 0) - came);
+		sample_allocate(sites, import, 1000, in_all[i] - requests[i] - (i ? in_all[i - 1] - requests[i - 1] : 0));
+		sample_free(sites, import, 1000, in_all[i] - requests[i] - (i ? in_all[i - 1] - requests[i - 1] : 0));
+		add(history, sites, (int64_t)i);
+		if (i < 3)
+			continue;
+
+		struct pl_rows rows = rows_of(sites, PL_GROUP_LINE);
+
+		cr_assert_eq(pl_verdicts_make(history, &rows, rows.count, verdicts), 0);
+		cr_expect_eq(verdicts[rows.row_of_site[leak]].growth, PL_GROWTH_STEADY, "%zu windows", i);
+		cr_assert_eq(pl_history_series(history, &rows, rows.count, series), 0);
+		cr_assert_eq(series[rows.row_of_site[leak]].points[i].work, requests[i]);
+		/* What others did is the same for all. */
+		cr_assert_eq(series[rows.row_of_site[import]].points[i].work - series[rows.row_of_site[import]].points[i].allocated,
+			requests[i]);
+		pl_rows_free(&rows);
+	}
 	pl_history_free(history);
 	pl_sites_free(sites);
 }

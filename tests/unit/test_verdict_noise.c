@@ -176,6 +176,23 @@ static int64_t leak_under_a_sawtooth(size_t i, size_t windows, double *memory)
 	return leak_with(200, 0.2, memory) + (int64_t)(i % 4) * 300;
 }
 
+/* Cycles: a collection takes two thirds of what came since the last. Thrice or more while it is watched. */
+static int64_t leak_of_cycles(size_t i, size_t windows, double *memory)
+{
+	static double period, waits;
+	double came = 300 * (1 + 0.05 * normal());
+
+	if (!i) {
+		period = 2 + ((double)windows / 3.5 - 2) * uniform();
+		waits = period * uniform();
+	}
+	*memory += came / 3;
+	waits += 1;
+	if (waits > period)
+		waits -= period;
+	return (int64_t)llround(*memory + waits * 200);
+}
+
 /* A look of N windows cannot tell a leak from garbage that is collected more seldom, nor from a day's morning. */
 static int64_t one_tooth(size_t i, size_t windows, double *memory)
 {
@@ -270,6 +287,7 @@ Test(noise, leaks_are_found)
 		{"leak_after_a_start", leak_after_a_start, {0, 0, 0, 0, 0, 0, 0.3, 0.7, 0.8}},
 		{"leak_in_the_second_half", leak_in_the_second_half, {0, 0, 0, 0, 0, 0, 0.75, 0.99, 0.99}},
 		{"one_tooth", one_tooth, {0, 0.5, 0.7, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9}},
+		{"leak_of_cycles", leak_of_cycles, {0, 0, 0, 0, 0.35, 0.5, 0.8, 0.95, 0.99}},
 		{"leak_under_a_sawtooth", leak_under_a_sawtooth, {0, 0, 0, 0, 0, 0, 0, 0.97, 0.99}},
 	};
 

@@ -14,10 +14,10 @@
  * How often verdicts err, on series that pyleak recorded of running programs: tests/series/record.py makes them, of
  * tests/series/service.py, whose lines say what they are. Each row of a line that says it is a series, judged after each
  * of its windows. PYLEAK_TABLE=1 prints the table of the manual page (tests/series/table.py puts it there), and
- * PYLEAK_SERIES=1 each series with what was said of it.
+ * PYLEAK_SERIES=1 each series with what was said of it (PYLEAK_SERIES=points: with its numbers as well).
  */
 
-enum { LABELS_MAX = 128, RECORDINGS_MAX = 512, WINDOWS_MAX = 24, KINDS_MAX = 64, JUDGED_FROM = 8 };
+enum { LABELS_MAX = 128, WINDOWS_MAX = 30, KINDS_MAX = 64, JUDGED_FROM = 8 };
 
 struct label {
 	int line;
@@ -92,7 +92,9 @@ static struct tally *tally_of(const char *recording, const char *label)
 		service = strsep(&rest, "-");
 		at = strsep(&rest, "-");
 		(void)number;
-		if (strcmp(service, "leak_cycles") == 0 || strcmp(service, "leak_some") == 0 || strcmp(service, "service") == 0)
+		if (strncmp(service, "beside", 6) == 0)
+			(void)snprintf(kind, sizeof(kind), "leak: service");
+		else if (strcmp(service, "leak_cycles") == 0 || strcmp(service, "leak_some") == 0 || strcmp(service, "service") == 0)
 			(void)snprintf(kind, sizeof(kind), "leak: %s", service);
 		else
 			(void)snprintf(kind, sizeof(kind), "leak: %s", at);
@@ -115,16 +117,17 @@ static const char letters[] = {
 	[PL_GROWTH_TURNOVER] = 'T',
 };
 
-/* All rows of the newest snapshot, by what their verdicts are now: said[row][windows]. */
-static void judge(const struct pl_history *history, const struct pl_rows *rows, size_t windows,
-	char said[][WINDOWS_MAX + 1])
+/* What was said of a row after each of its windows. */
+static void judge(const struct pl_series *series, char said[WINDOWS_MAX + 1])
 {
-	struct pl_verdict *verdicts = calloc(rows->count + 1, sizeof(*verdicts));
+	struct pl_series so_far = *series;
+	struct pl_verdict verdict;
 
-	cr_assert_eq(pl_verdicts_make(history, rows, rows->count, verdicts), 0);
-	for (size_t row = 0; row < rows->count; row++)
-		said[row][windows - 1] = letters[verdicts[row].growth];
-	free(verdicts);
+	for (so_far.count = 2; so_far.count <= series->count; so_far.count++) {
+		pl_verdict_judge(&so_far, &verdict);
+		said[so_far.count - 2] = letters[verdict.growth];
+	}
+	said[series->count - 1] = 0;
 }
 
 /* The rows of all its sites as the last snapshot has them: their numbers hold for all snapshots before. */
@@ -149,6 +152,17 @@ static struct pl_snapshot **read_snapshots(const char *name, struct pl_sites *si
 	return snapshots;
 }
 
+/* Size, count, allocated, turned and work at each snapshot. */
+static void print_points(const struct pl_series *series)
+{
+	for (size_t i = 0; i < series->count; i++) {
+		const struct pl_point *point = &series->points[i];
+
+		(void)fprintf(stderr, "\t%2zu %8jd %6jd %6ju %8.1f %9ju\n", i, (intmax_t)point->size, (intmax_t)point->count,
+			(uintmax_t)point->allocated, point->turned, (uintmax_t)point->work);
+	}
+}
+
 static void take_recording(const char *name)
 {
 	const struct pl_rows_options options = {.group_by = PL_GROUP_LINE, .python = true, .native = true};
@@ -160,30 +174,34 @@ static void take_recording(const char *name)
 
 	cr_assert_eq(pl_rows_make(snapshots[count - 1], NULL, &options, &rows), 0);
 
-	char(*said)[WINDOWS_MAX + 1] = calloc(rows.count + 1, sizeof(*said));
-
-	for (size_t i = 0; i < count; i++) {
+	for (size_t i = 0; i < count; i++)
 		cr_assert_eq(pl_history_add(history, snapshots[i]), 0);
-		if (i)
-			judge(history, &rows, i, said);
-	}
+
+	/* A history holds as many, so that what it has of the first windows now is what it had then. */
+	struct pl_series *series = calloc(rows.count + 1, sizeof(*series));
+
+	cr_assert_eq(pl_history_series(history, &rows, rows.count, series), 0);
 	for (size_t row = 0; row < rows.count; row++) {
 		const char *label = label_of(&rows.items[row]);
+		char said[WINDOWS_MAX + 1];
 		struct tally *tally;
 
 		if (!label)
 			continue;
+		judge(&series[row], said);
 		tally = tally_of(name, label);
 		tally->series++;
 		for (size_t i = 1; i < count; i++) {
 			tally->looks[i]++;
 			for (size_t growth = 0; growth < sizeof(letters); growth++)
-				tally->said[i][growth] += said[row][i - 1] == letters[growth];
+				tally->said[i][growth] += said[i - 1] == letters[growth];
 		}
 		if (getenv("PYLEAK_SERIES"))
-			(void)fprintf(stderr, "%-10s %-40s %4d %s\n", label, name, rows.items[row].line, said[row]);
+			(void)fprintf(stderr, "%-10s %-40s %4d %s\n", label, name, rows.items[row].line, said);
+		if (getenv("PYLEAK_SERIES") && strcmp(getenv("PYLEAK_SERIES"), "points") == 0)
+			print_points(&series[row]);
 	}
-	free(said);
+	free(series);
 	pl_rows_free(&rows);
 	for (size_t i = 0; i < count; i++)
 		pl_snapshot_free(snapshots[i]);

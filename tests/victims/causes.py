@@ -233,6 +233,80 @@ def path_entries():
     sys.path.insert(0, "/nonexistent/request-%d" % next(number))
 
 
+def exceptions_kept():
+    for _ in range(20):
+        try:
+            raise KeyError(next(number))
+        except KeyError as error:
+            kept.append(error)
+
+
+def locks_of_threads():
+    import threading
+    for _ in range(5):
+        threading.Thread(target=int).start()
+
+
+NOT_FOUND = KeyError("not found")
+
+
+def look_up():
+    raise NOT_FOUND
+
+
+def exception_raised_again():
+    for _ in range(50):
+        try:
+            look_up()
+        except KeyError:
+            pass
+
+
+def greenlets():
+    import greenlet
+
+    def request():
+        greenlet.getcurrent().parent.switch()
+    for _ in range(20):
+        kept.append(greenlet.greenlet(request))
+        kept[-1].switch()
+
+
+def celery_results():
+    import celery
+    if not kept:
+        kept.append(celery.Celery("service", broker="memory://", backend="cache+memory://"))
+    for _ in range(5):
+        kept.append(kept[0].AsyncResult("task-%d" % next(number)))
+
+
+def opentelemetry_attributes():
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+    if not kept:
+        kept.append(MeterProvider([InMemoryMetricReader()]).get_meter("service").create_counter("requests"))
+    kept[0].add(1, {"user": "user-%d" % next(number)})
+
+
+def opentelemetry_meters():
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+    if not kept:
+        kept.append(MeterProvider([InMemoryMetricReader()]))
+    kept[0].get_meter("request-%d" % next(number)).create_counter("requests")
+
+
+def opentelemetry_spans():
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+    if not kept:
+        kept.append(TracerProvider())
+        kept[0].add_span_processor(SimpleSpanProcessor(InMemorySpanExporter()))
+    with kept[0].get_tracer("service").start_as_current_span("request %d" % next(number)):
+        pass
+
+
 def main():
     turn = globals()[sys.argv[1].replace("-", "_")]
     turn()

@@ -4,7 +4,8 @@
     edges.py FILE PROGRAM
 
 A forked child, whose objects have the same addresses, writes a line "FROM TYPE TO TYPE" for each reference into FILE; then
-this process says so and waits.
+this process says so and waits. A line "borrowed ADDRESS" names an object whose references are none, as a trial has shown.
+A type is followed by the name of what has one: "module:sys".
 """
 import array
 import asyncio
@@ -197,18 +198,112 @@ async def service():
     say()
 
 
+def web():
+    """A Flask application with SQLAlchemy behind it, after some requests."""
+    import flask
+    import sqlalchemy
+    from sqlalchemy import orm
+
+    base = orm.declarative_base()
+
+    class User(base):
+        __tablename__ = "users"
+        id = sqlalchemy.Column(sqlalchemy.Integer, primary_key=True)
+        name = sqlalchemy.Column(sqlalchemy.String(50))
+        orders = orm.relationship("Order", back_populates="user")
+
+    class Order(base):
+        __tablename__ = "orders"
+        id = sqlalchemy.Column(sqlalchemy.Integer, primary_key=True)
+        text = sqlalchemy.Column(sqlalchemy.String(50))
+        user_id = sqlalchemy.Column(sqlalchemy.ForeignKey("users.id"))
+        user = orm.relationship("User", back_populates="orders")
+
+    engine = sqlalchemy.create_engine("sqlite://")
+    base.metadata.create_all(engine)
+    session = orm.Session(engine)
+    app = flask.Flask("edges")
+    app.config["cache"] = {}
+
+    @app.route("/user/<int:number>")
+    def user(number):
+        made = User(name="user %d" % number, orders=[Order(text="order %d" % i) for i in range(3)])
+        session.add(made)
+        session.flush()
+        app.config["cache"][number] = made
+        return flask.jsonify({"name": made.name, "orders": [order.text for order in made.orders]})
+
+    client = app.test_client()
+    for i in range(100):
+        assert client.get("/user/%d" % i).status_code == 200
+    KEPT.extend([app, client, session, engine, session.query(User).filter(User.name.like("%1%")).all()])
+    say()
+
+
+def frames():
+    """Data frames and figures."""
+    import matplotlib
+    matplotlib.use("Agg")
+    import pandas
+    from matplotlib import pyplot
+
+    table = pandas.DataFrame({"a": range(2000), "b": [str(i) for i in range(2000)], "c": [[i] for i in range(2000)]})
+    table["when"] = pandas.date_range("2020-01-01", periods=2000, freq="h")
+    table["kind"] = pandas.Categorical(["even", "odd"] * 1000)
+    KEPT.extend([table, table.groupby("kind").a.sum(), table.set_index("when").resample("D").a.mean(), table.pivot_table(
+        values="a", index="kind", aggfunc="sum"), table.c.to_numpy()])
+    for i in range(2):
+        figure, axes = pyplot.subplots(2)
+        axes[0].plot(table.a[:50], [j * i for j in range(50)], label="line %d" % i)
+        axes[1].hist(table.a)
+        axes[0].legend()
+        figure.canvas.draw()
+        KEPT.append(figure)
+    say()
+
+
 def is_atom(thing):
     return thing is None or type(thing) in (bool, type(Ellipsis), type(NotImplemented)) or \
         (type(thing) in (int, str, bytes, float, complex) and (sys.getrefcount(thing) > 1 << 28 or
                                                                 (type(thing) is int and -6 < thing < 1025))) or \
-        (type(thing) in (str, bytes) and len(thing) < 2) or thing == ()  # noqa: E721
+        (type(thing) in (str, bytes) and len(thing) < 2) or (type(thing) is tuple and not thing)  # noqa: E721
+
+
+def type_name(thing):
+    kind = type(thing)
+    own = None
+    try:  # a class may have its own way to say it, and fail
+        if issubclass(kind, (types.ModuleType, type, types.FunctionType, types.BuiltinFunctionType)):
+            own = thing.__name__
+        elif kind is types.CodeType:
+            own = thing.co_name
+    except Exception:
+        pass
+    name = kind.__name__ if not isinstance(own, str) else "%s:%s" % (kind.__name__, own)
+    return name.replace(" ", "_")
+
+
+def interned_dict():
+    """The dict of interned strings, where the collector sees it; None. It counts none of them: a string that becomes one of
+    its keys, and values, has no more references than before."""
+    word = "".join(["nobody has ", "this word"])
+    before = sys.getrefcount(word)
+    sys.intern(word)
+    counted = sys.getrefcount(word) != before
+    for thing in gc.get_objects():
+        if type(thing) is dict and len(thing) > 256 and thing.get(word) is word:
+            return thing if not counted else None
+    return None
 
 
 def write(path):
     """In the child: the closure over all references."""
     seen, waiting, frame = set(), [], sys._getframe()
+    borrows = interned_dict()
     mine = {id(seen), id(waiting), id(frame), id(locals())}
     with open(path, "w") as file:
+        if borrows is not None:
+            file.write("borrowed %x\n" % id(borrows))
         waiting.extend(gc.get_objects())
         mine.add(id(file))
         known = {id(thing) for thing in waiting}
@@ -225,7 +320,7 @@ def write(path):
                 except Exception:  # what cannot be compared
                     atom = False
                 if not atom:
-                    file.write("%x %s %x %s\n" % (id(thing), type(thing).__name__, id(other), type(other).__name__))
+                    file.write("%x %s %x %s\n" % (id(thing), type_name(thing), id(other), type_name(other)))
                 waiting.append(other)
             del thing
 
@@ -248,6 +343,8 @@ if __name__ == "__main__":
     if sys.argv[2] == "zoo":
         zoo()
         say()
+    elif sys.argv[2] in ("web", "frames"):
+        globals()[sys.argv[2]]()
     else:
         loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)

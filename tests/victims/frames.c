@@ -17,6 +17,7 @@ enum { STACK_BYTES = 16384, GUARD_BYTES = 4096 };
 VICTIM_API void frames_work(int uses, int keeps);
 VICTIM_API void frames_varied(int count);
 VICTIM_API void frames_python(void *(*take)(size_t), int count);
+VICTIM_API void frames_pythons(void *(*mem)(size_t), void *(*obj)(size_t), void (*drop)(void *), int uses, int keeps);
 VICTIM_API long frames_contexts(int rounds);
 VICTIM_API long frames_signals(int rounds);
 VICTIM_API int frames_threads(int threads, int blocks);
@@ -91,6 +92,23 @@ void frames_python(void *(*take)(size_t), int count)
 {
 	for (int i = 0; i < count; i++)
 		keep_pythons(take); /* line: all of python's */
+}
+
+static __attribute__((noinline)) void use_pythons(void *(*take)(size_t), void (*drop)(void *))
+{
+	char *bytes = take(size);
+
+	bytes[0] = 1;
+	drop(bytes);
+}
+
+/* With the GIL: the one that is freed is of the mem domain, the one that stays of the obj domain. */
+void frames_pythons(void *(*mem)(size_t), void *(*obj)(size_t), void (*drop)(void *), int uses, int keeps)
+{
+	for (int i = 0; i < uses; i++)
+		use_pythons(mem, drop);
+	for (int i = 0; i < keeps; i++)
+		keep_pythons(obj); /* line: with the gil */
 }
 
 /* -- other stacks: nothing of them may be taken for the thread's, and a byte above them kills ----------------------- */

@@ -6,7 +6,7 @@
 Commands on stdin, one line of JSON for each:
 
     work USES KEEPS ROUNDS SECONDS   buffers used and kept by one line, so often, in that time at least
-    varied N, cpp N, python N, contexts N, signals N, threads N BLOCKS
+    varied N, cpp N, python N, pythons N, contexts N, signals N, threads N BLOCKS
     fork N                           the exit status of a child that works so often
     exit
 """
@@ -45,6 +45,12 @@ def obey(command, *numbers):
         for _ in range(numbers[0]):
             library.frames_python(ctypes.cast(ctypes.pythonapi.PyMem_RawMalloc, ctypes.c_void_p), 1)  # line: python
             time.sleep(0.01)
+        return None
+    if command == "pythons":
+        # Five are freed for each that stays, all by functions of C, and more that the interpreter asks for itself.
+        for _ in range(numbers[0]):
+            library.frames_pythons(*(ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p) for name in ("PyMem_Malloc", "PyObject_Malloc", "PyMem_Free")), 5, 1)  # line: asked of it
+            time.sleep(0.001)
         return None
     if command == "contexts":
         return library.frames_contexts(numbers[0])  # line: contexts

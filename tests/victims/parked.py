@@ -7,6 +7,8 @@
         deep          makes and drops nests of 100,000; "dropped"
         fork          {"status": of a child that does so, leaks too, and exits with 42}
         hold          starts a thread that stays in the finalizer of a list's item; "held"
+        sleep         starts a thread for each type, in the finalizer of an attribute of a subclass's instance; "asleep"
+        wake          ends them; "woken"
         live          objects of all these types live, die, are weakly referred to, resurrected and collected; "lived"
         drain         keeps more of each type than can be parked, and drops none; "drained"
         stats         sys._debugmallocstats() on stderr; "printed"
@@ -210,6 +212,32 @@ def make_and_drop():
     del thing
 
 
+class Items(list):
+    pass
+
+
+class Amount(float):
+    pass
+
+
+class Row(tuple):
+    pass
+
+
+class Attributes(dict):
+    __slots__ = ()
+
+
+def drop_attribute(kind):
+    """The interpreter knows by then which deallocator of the base it will call. No exact list or dict is on its way."""
+    thing = kind()
+    thing.__dict__ = Attributes(kept=Hold())
+    del thing
+
+
+sleepers = []
+
+
 def fork():
     child = os.fork()
     if child == 0:
@@ -242,6 +270,18 @@ def obey(command):
         threading.Thread(target=make_and_drop, daemon=True).start()
         Hold.held.wait()
         return "held"
+    if command == "sleep":
+        for kind in (Items, Table, Row, Amount):
+            Hold.held.clear()
+            sleepers.append(threading.Thread(target=drop_attribute, args=(kind,), daemon=True))
+            sleepers[-1].start()
+            Hold.held.wait()
+        return "asleep"
+    if command == "wake":
+        Hold.go_on.set()
+        for sleeper in sleepers:
+            sleeper.join()
+        return "woken"
     if command == "release":
         Hold.go_on.set()
         return "released"

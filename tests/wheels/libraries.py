@@ -7,15 +7,18 @@
     packages  what pip is asked for
     steps     of each phase
     pooled    its allocator is linked in: the growth must be named, and need not be on the line
+    threads   its own threads allocate: the growth must be on rows that name the thread and what it runs
     low, high what may be seen, over the truth
 """
 import collections
 
-Library = collections.namedtuple("Library", "name program python packages steps pooled low high large")
+Library = collections.namedtuple("Library", "name program python packages steps pooled threads low high large")
 
 
-def library(name, packages=None, program=None, python="3.12", steps=100, pooled=False, low=.98, high=1.10, large=False):
-    return Library(name, program or name, python, packages or [name], steps, pooled, low, high, large)
+def library(name, packages=None, program=None, python="3.12", steps=100, pooled=False, threads=False, low=.98, high=1.10,
+            large=False):
+    return Library(name, program or name, python, packages or [name], steps, pooled, threads, low, high,
+                   large)
 
 
 LIBRARIES = [
@@ -44,11 +47,13 @@ LIBRARIES = [
     library("onnxruntime", steps=40),
     library("faiss", ["faiss-cpu"]),
     library("spacy"),
-    library("jax", large=True),
+    library("jax", steps=1000, threads=True, large=True),
     library("torch 1.12.1", ["torch==1.12.1", "numpy<2"], "torch", "3.10", large=True),
     library("torch", large=True),
     library("tensorflow", large=True),
     # Leaks that were reported, in the versions that had them.
     library("pydantic#8397", ["pydantic==2.5.2"], "pydantic-8397"),
+    library("protobuf 4.21.2", ["protobuf==4.21.2"], "protobuf-4.21.2", "3.10", steps=200),
+    library("arrow#47702", ["pyarrow==21.0.0", "pandas==2.3.3"], "arrow-47702", steps=20, pooled=True),
     library("greenlet#328", ["greenlet==2.0.0.post0"], "greenlet-328", "3.11", steps=200),
 ]

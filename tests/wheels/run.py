@@ -21,6 +21,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import resource
 import signal
 import subprocess
@@ -33,7 +34,7 @@ from libraries import LIBRARIES
 
 HERE = pathlib.Path(__file__).resolve().parent
 MIB = 1 << 20
-Seen = collections.namedtuple("Seen", "bytes own pooled top document text cpu peak hooked")
+Seen = collections.namedtuple("Seen", "bytes own pooled beside hinted top document text cpu peak hooked")
 
 
 class Host:
@@ -76,13 +77,13 @@ def leak_lines(program):
         return {(program, number) for number, line in enumerate(file, 1) if line.rstrip().endswith("# leak")}
 
 
-def watch(pyleak, host, lines, work):
+def watch(pyleak, host, lines, cache, work):
     """What pyleak says of `work`, which it is attached for."""
     command = [pyleak, "attach", str(host.pid), "-v", "-n", "0", "-g", "traceback", "-f", "40"]
     with tempfile.TemporaryDirectory() as folder:
         recording = os.path.join(folder, "it.pyleak")
         process = subprocess.Popen(command + ["-o", recording, "-i", "1s"], stdin=subprocess.DEVNULL,
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=dict(os.environ, XDG_CACHE_HOME=cache))
         hooked, notes = None, []
         for text in process.stderr:
             notes.append(text.decode())
@@ -110,9 +111,19 @@ def watch(pyleak, host, lines, work):
         if frames & lines:
             total += row["size"]
             own += row["size"] if (row["filename"], row["lineno"]) in lines else 0
+    # Of threads of the library's own it is said what they run; what Python did meanwhile is a hint, which may name the next
+    # line of the function that keeps, or another: the thread works on while Python is there already.
+    beside, hinted, programs = collections.Counter(), 0, {path for path, _ in lines}
+    for row in document["stats"]:
+        thread = row.get("native", {}).get("thread", {})
+        if thread.get("runs", {}).get("function") and not any(frame["filename"] in programs for frame in row.get("traceback", [])):
+            beside["%s runs %s" % (thread.get("name", "?"), thread["runs"]["function"])] += row["size"]
+            meanwhile = thread.get("meanwhile", {})
+            if meanwhile.get("filename") in programs and meanwhile.get("function") == "keep":
+                hinted += row["size"]
     pooled = {one["object"]: one["size"] for one in document.get("pools", [])}
     top = max(document["stats"], key=lambda row: row["size"], default=None)
-    return answer, Seen(total, own, pooled, top, document, reports[1], usage.ru_utime + usage.ru_stime,
+    return answer, Seen(total, own, pooled, beside, hinted, top, document, reports[1], usage.ru_utime + usage.ru_stime,
                         usage.ru_maxrss * 1024, hooked)
 
 
@@ -139,24 +150,31 @@ def measure(library, python, path, pyleak, counter):
         with Host(python, library, path, {"LD_PRELOAD": counter, "PYTHONMALLOC": "malloc"}) as host:
             host.answer()
             truths = [host.ask("keep", library.steps)["live"] for _ in range(3)][::2]
-    with Host(python, library, path) as host:
+    with Host(python, library, path) as host, tempfile.TemporaryDirectory() as cache:
         host.answer()
         answers, seen = [None] * 3, [None] * 2
-        answers[0], seen[0] = watch(pyleak, host, lines, lambda: host.ask("run", library.steps))
+        answers[0], seen[0] = watch(pyleak, host, lines, cache, lambda: host.ask("run", library.steps))
         answers[1] = host.ask("run", library.steps)
-        answers[2], seen[1] = watch(pyleak, host, lines, lambda: host.ask("run", library.steps))
+        answers[2], seen[1] = watch(pyleak, host, lines, cache, lambda: host.ask("run", library.steps))
         rss = max(document.document["rss"]["after"] for document in seen)
     same = [answer["digest"] for answer in answers] == [answer["digest"] for answer in bare]
     return truths, seen, same, rss
 
 
-def judge(library, truths, seen, same, rss):
+def judge(library, lines, truths, seen, same, rss):
     """What is wrong."""
     wrong = []
     for name, truth, one in zip(("seen", "seen again"), truths, seen):
         pooled = library.pooled and sum(one.pooled.values()) >= truth / 2
+        if library.threads:
+            pooled = library.low <= (one.bytes + sum(one.beside.values())) / truth <= library.high
         if not pooled and not library.low <= one.bytes / truth <= library.high:
             wrong.append("%s %.3f" % (name, one.bytes / truth))
+        if library.pooled:
+            pool = max(one.document["pools"], key=lambda pool: pool["size"], default={"lines": []})
+            hint = [(line["filename"], line["lineno"]) for line in pool["lines"][:1]]
+            if not set(hint) & lines:
+                wrong.append("hint %s" % ", ".join("%s:%d" % (os.path.basename(name), line) for name, line in hint))
         wrong += ["says: " + text for text in falsehoods(one, rss)]
         growth = (one.document.get("account") or {}).get("growth")
         if not growth:
@@ -170,11 +188,15 @@ def judge(library, truths, seen, same, rss):
 
 def row(library, versions, truths, seen, same, wrong):
     growth = (seen[0].document.get("account") or {}).get("growth") or {"rss": 0, "unexplained": 0}
-    pooled = ", ".join("%s: %.2f" % (os.path.basename(name), size / truths[0]) for name, size in seen[0].pooled.items())
-    return "| %s | %s | %.2f MiB | %.3f | %.3f | %s | %+.1f of %+.1f MiB | %s | %.2f s | %.0f MiB | %s |" % (
+    said = ["%s: %.2f" % (os.path.basename(name), size / truths[0]) for name, size in seen[0].pooled.items()]
+    said += ["%s: %.2f" % (name, size / truths[0]) for name, size in seen[0].beside.items() if size > truths[0] / 20]
+    if library.threads:
+        said.append("meanwhile `keep`: %.2f, %.2f" % tuple(one.hinted / truth for one, truth in zip(seen, truths)))
+    pooled = ", ".join(said)
+    return "| %s | %s | %.2f MiB | %.3f | %.3f | %s | %+.1f of %+.1f MiB | %s | %.2f, %.2f s | %.0f MiB | %s |" % (
         library.name, versions, truths[0] / MIB, seen[0].bytes / truths[0], seen[1].bytes / truths[1], pooled,
-        growth["unexplained"] / MIB, growth["rss"] / MIB, "same" if same else "**other**", seen[0].hooked,
-        seen[0].peak / MIB, "; ".join(wrong) or "yes")
+        growth["unexplained"] / MIB, growth["rss"] / MIB, "same" if same else "**other**", seen[0].hooked, seen[1].hooked,
+        max(one.peak for one in seen) / MIB, "; ".join(wrong) or "yes")
 
 
 HEAD = """\
@@ -184,15 +206,28 @@ HEAD = """\
 allocates and frees (`tests/wheels/`). *Truth* is what was kept while pyleak was attached: what the library says itself
 (`nbytes`), or what a counting allocator that was preloaded saw asked for. *Seen* is what pyleak has on that line, or
 below it in the traceback, over the truth; *again* the same with a second attach; *pools* what it says of allocators that
-are linked in, over the truth; *unexplained* what is left of the growth of the resident size. *Results* are the
+are linked in, over the truth (the lines that it gives as a hint must begin with the one that leaks); rows of threads of
+the library's own, by the thread's name and the function that it runs; and what of those says `meanwhile` of the function
+that keeps, with the first attach and the second: a hint, and not asked for; *unexplained* what is left of the growth of the resident size. *Results* are the
 program's, with pyleak, after it and with it again, against those of a bare run. *Hooks* is the CPU time until the hooks
-were in place, *peak* the most memory that pyleak itself took.
+were in place, with the first attach, when nothing is remembered of the files, and with the second; *peak* the most memory
+that pyleak itself took.
 
 %s, %s.
 
-| library | version | truth | seen | again | pools | unexplained | results | hooks | peak | right |
+%s| library | version | truth | seen | again | pools, threads | unexplained | results | hooks | peak | right |
 |---|---|---:|---:|---:|---|---:|---|---:|---:|---|
 """
+
+
+def notes(path):
+    """What somebody has written between the head and the table."""
+    try:
+        with open(path) as file:
+            found = re.search(r"^Linux [^\n]*[.]\n\n(.*?)^\| library ", file.read(), re.M | re.S)
+    except FileNotFoundError:
+        return ""
+    return found.group(1) if found else ""
 
 
 def main():
@@ -223,16 +258,18 @@ def main():
                 print("FAILED %s: %s" % (library.name, error), flush=True)
                 counts["failed"] += 1
                 continue
-            wrong = judge(library, truths, seen, same, rss)
+            lines = leak_lines(str(HERE / "programs" / (library.program + ".py")))
+            wrong = judge(library, lines, truths, seen, same, rss)
             counts["failed" if wrong else "passed"] += 1
             rows[library.name] = row(library, packages.versions(path, library.packages), truths, seen, same, wrong)
             print(rows[library.name], flush=True)
             if arguments.show:
                 print(seen[0].text, flush=True)
     if arguments.table and rows:
+        kept = notes(arguments.table)
         with open(arguments.table, "w") as file:
             file.write(HEAD % ("Linux %s, %s" % (platform.release(), " ".join(platform.libc_ver())),
-                               subprocess.check_output([arguments.pyleak, "--version"]).decode().strip()))
+                               subprocess.check_output([arguments.pyleak, "--version"]).decode().splitlines()[0], kept))
             file.writelines(text + "\n" for text in rows.values())
     print("%d passed, %d failed, %d skipped" % (counts["passed"], counts["failed"], counts["skipped"]))
     sys.exit(counts["failed"] > 0)

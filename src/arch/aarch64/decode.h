@@ -38,6 +38,7 @@ static inline uint64_t adrp_target(uint32_t i, uint64_t address)
 }
 
 static inline bool is_add_imm64(uint32_t i) { return (i & 0xff800000) == 0x91000000; }
+static inline bool is_sub_imm64(uint32_t i) { return (i & 0xff800000) == 0xd1000000; }
 static inline bool is_add_imm(uint32_t i) { return (i & 0x7f800000) == 0x11000000; }
 static inline bool is_sub_imm(uint32_t i) { return (i & 0x7f800000) == 0x51000000; }
 static inline bool is_subs_imm(uint32_t i) { return (i & 0x7f800000) == 0x71000000; }

@@ -10,31 +10,62 @@
  * whether anything in them can be a reference, by the lower half of what it would lead to.
  */
 
-enum { BLOCK = 256, LANES = 4 };
-typedef int32_t lanes __attribute__((vector_size(LANES * sizeof(int32_t))));
-typedef uint32_t sums __attribute__((vector_size(LANES * sizeof(uint32_t)))); /* which wrap around */
+enum { BLOCK = 256, LANES = 4, GROUP = LANES * sizeof(int32_t) };
+typedef int32_t lanes __attribute__((vector_size(GROUP)));
+typedef uint32_t sums __attribute__((vector_size(GROUP))); /* which wrap around */
+typedef uint64_t halves __attribute__((vector_size(GROUP)));
 
-/* Whether any of the distances that begin in this block leads to what is at most `span` beyond `low`, modulo 2^32.
- * `bias`: from there to the end of a distance that begins with the block. Three bytes behind the block are read. */
+/* What a distance is compared by. SSE2 compares signed numbers only: all are moved down by half of the range. */
+struct range {
+	lanes limits;
+	sums index[4]; /* from `low` to the end of each distance in the first group, those that begin one byte later next, … */
+};
+
+/* `bias`: from `low` to the end of a distance that begins with the text. */
+static inline struct range range_at(uint32_t bias, uint32_t span)
+{
+	const int32_t limit = (int32_t)(span ^ 0x80000000U);
+	const sums first = {0, 4, 8, 12};
+	struct range range = {.limits = {limit, limit, limit, limit}};
+
+	for (uint32_t shift = 0; shift < 4; shift++)
+		range.index[shift] = first + (bias ^ 0x80000000U) + shift;
+	return range;
+}
+
+static inline lanes hits_from(const uint8_t *text, sums index, lanes limits)
+{
+	sums distances;
+
+	memcpy(&distances, text, sizeof(distances));
+	return (lanes)(distances + index) <= limits;
+}
+
+/* Of those that begin in this group, and goes on to the next. Three bytes behind it are read. */
+static inline lanes hits_in_group(const uint8_t *text, struct range *range)
+{
+	lanes hits = hits_from(text, range->index[0], range->limits) | hits_from(text + 1, range->index[1], range->limits) |
+		     hits_from(text + 2, range->index[2], range->limits) | hits_from(text + 3, range->index[3], range->limits);
+
+	for (int shift = 0; shift < 4; shift++)
+		range->index[shift] += (uint32_t)GROUP;
+	return hits;
+}
+
+static inline bool is_any(lanes hits)
+{
+	return ((halves)hits)[0] | ((halves)hits)[1];
+}
+
+/* Whether any of the distances that begin in this block leads to what is at most `span` beyond `low`, modulo 2^32. */
 static bool may_refer(const uint8_t *text, uint32_t bias, uint32_t span)
 {
-	/* SSE2 compares signed numbers only: all are moved down by half of the range. */
-	const int32_t limit = (int32_t)(span ^ 0x80000000U);
-	const lanes limits = {limit, limit, limit, limit};
+	struct range range = range_at(bias, span);
 	lanes hits = {0};
-	sums index = {0, 4, 8, 12};
 
-	index += bias ^ 0x80000000U;
-	for (size_t at = 0; at < BLOCK; at += LANES * sizeof(int32_t)) {
-		for (int shift = 0; shift < 4; shift++) {
-			sums distances;
-
-			memcpy(&distances, text + at + shift, sizeof(distances));
-			hits |= (lanes)(distances + index + (uint32_t)shift) <= limits;
-		}
-		index += (uint32_t)(LANES * sizeof(int32_t));
-	}
-	return hits[0] | hits[1] | hits[2] | hits[3];
+	for (size_t at = 0; at < BLOCK; at += GROUP)
+		hits |= hits_in_group(text + at, &range);
+	return is_any(hits);
 }
 
 static void look_at_each(const uint8_t *text, size_t from, size_t to, uint64_t address, uint64_t low, uint64_t high,
@@ -55,11 +86,21 @@ void pl_arch_find_references(const uint8_t *text, size_t size, uint64_t address,
 	pl_arch_visit_reference visit, void *context)
 {
 	size_t at = 2, end = size >= 4 ? size - 3 : 0; /* where the last distance begins, and one more */
+	const uint32_t span = (uint32_t)(high - low);
 
 	if (low > high)
 		return;
-	for (; at + BLOCK <= end; at += BLOCK)
-		if (high - low > UINT32_MAX || may_refer(text + at, (uint32_t)(address + at + 4 - low), (uint32_t)(high - low)))
-			look_at_each(text, at, at + BLOCK, address, low, high, visit, context);
+	/* What is too far apart for the lower half to say anything is looked at in full. */
+	for (; high - low <= UINT32_MAX && at + BLOCK <= end; at += BLOCK) {
+		const uint32_t bias = (uint32_t)(address + at + 4 - low);
+		struct range range;
+
+		if (!may_refer(text + at, bias, span))
+			continue;
+		range = range_at(bias, span);
+		for (size_t group = at; group < at + BLOCK; group += GROUP)
+			if (is_any(hits_in_group(text + group, &range)))
+				look_at_each(text, group, group + GROUP, address, low, high, visit, context);
+	}
 	look_at_each(text, at, end, address, low, high, visit, context);
 }

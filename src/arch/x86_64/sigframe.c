@@ -158,6 +158,11 @@ int pl_arch_remote_frame(const pl_registers *regs, const void *xstate, size_t xs
 	return 0;
 }
 
+bool pl_arch_call_loses(const void *xstate, size_t xstate_size)
+{
+	return false;
+}
+
 void pl_arch_remote_frame_syscall(pl_registers *call, long number, const uint64_t arguments[6])
 {
 	call->rax = (uint64_t)number;

@@ -76,4 +76,15 @@ inlined void copy_words(u8 *to, u64 from, u64 bytes)
 	}
 }
 
+inlined u64 system_call(u64 number, u64 a, u64 b, u64 c)
+{
+	register u64 x8 __asm__("x8") = number;
+	register u64 x0 __asm__("x0") = a;
+	register u64 x1 __asm__("x1") = b;
+	register u64 x2 __asm__("x2") = c;
+
+	__asm__ volatile("svc #0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2) : "memory", "cc");
+	return x0;
+}
+
 #endif

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "record.h"
+#include "tables.h"
 #include "walk.h"
 
 /*
@@ -10,9 +11,9 @@
 
 enum { ENTRY_NEVER, ENTRY_FREE, ENTRY_BUSY };
 
-static struct pl_inline_code_entry *map_at(u64 at)
+static struct pl_inline_code_entry *map_at(u64 hash, u32 i)
 {
-	return (struct pl_inline_code_entry *)pl_config.code_map + (at & pl_config.code_map_mask);
+	return (struct pl_inline_code_entry *)pl_config.code_map + pl_inline_place(hash, i, pl_config.code_map_mask);
 }
 
 static u64 hash_bytes(u64 hash, const u8 *bytes, u64 size)
@@ -87,26 +88,59 @@ static struct piece bytes_piece(u64 object, u32 max)
 	return piece;
 }
 
-static u32 content_add(const struct piece piece[3], int32_t first_line, u64 hash)
+/* A row that was used before, with room for so much text; 0: there is none, or none that is not far too large. */
+static u32 code_take_spare(u64 size)
 {
-	u64 size = (u64)piece[0].size + piece[1].size + piece[2].size, data, number;
-	struct pl_inline_code *row;
-	u8 *to;
+	enum { LARGER = 8 }; /* four times as large */
+	const u32 least = pl_inline_text_room(size);
 
+	for (u32 room = least; room < PL_INLINE_TEXT_ROOMS && room <= least + LARGER; room++) {
+		const u32 number = spare_take(&control()->spare_codes[room], pl_config.code_limit,
+			pl_config.codes + offsetof(struct pl_inline_code, next), sizeof(struct pl_inline_code));
+
+		if (number)
+			return number;
+	}
+	return 0;
+}
+
+/* A row that nobody else has, with room for so much text; LOST: there is none. */
+static u32 code_take(u64 size)
+{
+	const u32 room = pl_inline_text_room(size);
+	const u64 bytes = pl_inline_text_bytes(room);
+	struct pl_inline_code *row;
+	u64 number, data;
+	u32 spare = code_take_spare(size);
+
+	if (spare)
+		return spare;
 	if (PL_INLINE_CODE_FIRST + __atomic_load_n(&control()->next_code, __ATOMIC_RELAXED) >= pl_config.code_limit ||
-		__atomic_load_n(&control()->next_arena, __ATOMIC_RELAXED) + size > pl_config.arena_size)
+		__atomic_load_n(&control()->next_arena, __ATOMIC_RELAXED) + bytes > pl_config.arena_size)
 		return PL_INLINE_CODE_LOST;
 	number = PL_INLINE_CODE_FIRST + __atomic_fetch_add(&control()->next_code, 1, __ATOMIC_RELAXED);
-	data = __atomic_fetch_add(&control()->next_arena, size, __ATOMIC_RELAXED);
-	if (number >= pl_config.code_limit || data + size > pl_config.arena_size)
+	data = __atomic_fetch_add(&control()->next_arena, bytes, __ATOMIC_RELAXED);
+	if (number >= pl_config.code_limit || data + bytes > pl_config.arena_size)
 		return PL_INLINE_CODE_LOST;
-	to = (u8 *)pl_config.arena + data;
+	row = (struct pl_inline_code *)pl_config.codes + number;
+	row->data = data;
+	row->room = room;
+	return (u32)number;
+}
+
+static u32 content_add(const struct piece piece[3], int32_t first_line, u64 hash)
+{
+	const u32 number = code_take((u64)piece[0].size + piece[1].size + piece[2].size);
+	struct pl_inline_code *row = (struct pl_inline_code *)pl_config.codes + number;
+	u8 *to;
+
+	if (number == PL_INLINE_CODE_LOST)
+		return number;
+	to = (u8 *)pl_config.arena + row->data;
 	for (u32 i = 0; i < 3; i++) {
 		copy_bytes(to, piece[i].bytes, piece[i].size);
 		to += piece[i].size;
 	}
-	row = (struct pl_inline_code *)pl_config.codes + number;
-	row->data = data;
 	row->filename_bytes = piece[0].size;
 	row->name_bytes = piece[1].size;
 	row->lines_bytes = piece[2].size;
@@ -117,15 +151,17 @@ static u32 content_add(const struct piece piece[3], int32_t first_line, u64 hash
 				(piece[1].cut ? PL_INLINE_CODE_CUT_NAME : 0) |
 				(piece[2].cut ? PL_INLINE_CODE_CUT_LINES : 0));
 	__atomic_store_n(&row->hash, hash, __ATOMIC_RELEASE);
-	return (u32)number;
+	return number;
 }
 
 /* The number of a code object by its content. */
 static u32 content_find(u64 code)
 {
-	const struct pl_inline_code *codes = (const struct pl_inline_code *)pl_config.codes;
+	const struct index index = {(u32 *)pl_config.code_index, pl_config.code_index_mask, pl_config.codes,
+		sizeof(struct pl_inline_code)};
 	int32_t first_line = (int32_t)load32(code, LAYOUT->code_first_line);
-	u32 *index = (u32 *)pl_config.code_index, number = 0;
+	struct place place;
+	u32 number = 0, found;
 	u64 hash = (u32)first_line;
 	struct piece piece[3] = {
 		string_piece(load64(code, LAYOUT->code_filename), PL_INLINE_FILENAME_MAX),
@@ -135,22 +171,19 @@ static u32 content_find(u64 code)
 
 	for (u32 i = 0; i < 3; i++)
 		hash = hash_bytes(mix(hash, piece[i].kind), piece[i].bytes, piece[i].size);
-	hash |= !hash;
-	for (u32 i = 0; i < PL_INLINE_PROBES; i++) {
-		u32 *word = &index[(hash + i) & pl_config.code_index_mask];
-		u32 found = __atomic_load_n(word, __ATOMIC_ACQUIRE);
-
-		if (!found) {
-			if (!number)
-				number = content_add(piece, first_line, hash);
-			if (number == PL_INLINE_CODE_LOST)
-				break;
-			if (__atomic_compare_exchange_n(
-				    word, &found, number, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
-				return number;
-		}
-		if (codes[found].hash == hash)
+	hash |= 1;
+	for (u32 tries = 0; tries < INDEX_TRIES; tries++) {
+		found = index_find(index, hash, &place);
+		if (found)
 			return found;
+		if (!place.word)
+			break;
+		if (!number)
+			number = content_add(piece, first_line, hash);
+		if (number == PL_INLINE_CODE_LOST)
+			break;
+		if (index_put(place, number))
+			return number;
 	}
 	return PL_INLINE_CODE_LOST;
 }
@@ -180,7 +213,7 @@ static cold u32 code_learn(u64 code)
 	if (number == PL_INLINE_CODE_LOST)
 		goto lost;
 	for (u32 i = 0; i < PL_INLINE_PROBES; i++) {
-		struct pl_inline_code_entry *entry = map_at(at + i);
+		struct pl_inline_code_entry *entry = map_at(at, i);
 		u64 found = __atomic_load_n(&entry->address, __ATOMIC_RELAXED);
 
 		if (found > ENTRY_FREE || !__atomic_compare_exchange_n(&entry->address, &found, (u64)ENTRY_BUSY, false,
@@ -204,7 +237,7 @@ u32 pl_code_record(u64 code)
 	u64 at = mix(0, code);
 
 	for (u32 i = 0; i < PL_INLINE_PROBES; i++) {
-		const struct pl_inline_code_entry *entry = map_at(at + i);
+		const struct pl_inline_code_entry *entry = map_at(at, i);
 		u64 found = __atomic_load_n(&entry->address, __ATOMIC_ACQUIRE);
 
 		if (found == code)
@@ -234,7 +267,7 @@ void pl_code_died(u64 code)
 
 	/* All of them: two threads that met it at the same moment have made two entries. */
 	for (u32 i = 0; i < PL_INLINE_PROBES; i++) {
-		struct pl_inline_code_entry *entry = map_at(at + i);
+		struct pl_inline_code_entry *entry = map_at(at, i);
 		u64 found = __atomic_load_n(&entry->address, __ATOMIC_ACQUIRE);
 
 		if (found == code)
@@ -243,6 +276,6 @@ void pl_code_died(u64 code)
 			break;
 	}
 	(void)__atomic_fetch_add(&control()->code_generation, 1, __ATOMIC_ACQ_REL);
-	if (control()->mode != PL_INLINE_THREADS)
+	if (!(control()->mode & PL_INLINE_MANY))
 		slot_zero_forget(code);
 }

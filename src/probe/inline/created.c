@@ -28,7 +28,7 @@ inlined u64 block_of(u64 object)
 static __attribute__((noinline)) void charge(struct pl_inline_slot *slot, u64 thread, u64 block, enum adder adder)
 {
 	u32 *entry = granule(block), old, site;
-	u64 size;
+	u64 size, busy;
 
 	if (block & 15 || !entry)
 		return;
@@ -37,12 +37,16 @@ static __attribute__((noinline)) void charge(struct pl_inline_slot *slot, u64 th
 	/* No list has blocks as large as those whose size is spilled. */
 	if (!ENTRY_SITE(old) || old & (PL_INLINE_ENTRY_ODD | PL_INLINE_ENTRY_CODE) || size == PL_INLINE_SIZE_SPILLED)
 		return;
-	site = trace(slot, thread, 0, 0);
-	if (site == ENTRY_SITE(old))
-		return;
-	*entry = entry_make(site, size);
-	count_allocated(site, size, adder);
-	count_freed(ENTRY_SITE(old), size, adder);
+	/* As in slot_enter() of thread.h. */
+	busy = slot->busy;
+	slot->busy = stack_pointer();
+	site = trace(slot, thread, 0, 0) & ~PL_TRACE_STACK;
+	if (site != ENTRY_SITE(old)) {
+		*entry = entry_make(site, size);
+		count_allocated(site, size, adder);
+		count_freed(ENTRY_SITE(old), size, adder);
+	}
+	__atomic_store_n(&slot->busy, busy, __ATOMIC_RELEASE);
 }
 
 inlined void created(u64 object)
@@ -51,7 +55,7 @@ inlined void created(u64 object)
 	u64 thread = current_thread(true), block;
 	struct pl_inline_slot *slot;
 
-	if (unlikely((mode != PL_INLINE_GIL && mode != PL_INLINE_THREADS) || pl_config.sample || !thread))
+	if (unlikely((mode != PL_INLINE_GIL && mode != PL_INLINE_THREADS) || !thread))
 		return;
 	slot = mode == PL_INLINE_GIL ? slot_zero() : pl_thread_slot();
 	if (unlikely(!slot))

@@ -32,7 +32,7 @@ u32 pl_greenlet_site(u64 sp)
 	enum { WINDOW = 4096, SMALLEST = 96, LARGEST = 512 };
 	u64 end = pl_config.leader_stack_end;
 
-	if (thread_pointer() != pl_config.leader || sp >= end || end - sp > (u64)1 << 40 || pl_config.sample ||
+	if (thread_pointer() != pl_config.leader || sp >= end || end - sp > (u64)1 << 40 || sampling() ||
 		pl_config.free_threaded)
 		return 0;
 	if (end - sp > WINDOW)

@@ -15,6 +15,7 @@ typedef void *(*allocate_one)(u64 context, u64 size);
 typedef void *(*allocate_two)(u64 context, u64 a, u64 b);
 typedef void (*release)(u64 context, u64 pointer);
 
+#define CALLER ((u64)__builtin_return_address(0))
 #define ENTRY_OF(domain, function) ((domain)*PL_INLINE_FUNCTIONS + (function))
 
 inlined void *call_original(u32 entry, u32 function, u64 context, u64 a, u64 b)
@@ -36,7 +37,8 @@ inlined u64 requested(u32 function, u64 a, u64 b)
 static cold bool interpreter_shares(struct pl_inline_slot *slot, u64 interpreter)
 {
 	if (LAYOUT->interpreter_gil >= 0 && load64(interpreter, LAYOUT->interpreter_gil) != pl_config.gil) {
-		__atomic_store_n(&control()->mode, (u32)PL_INLINE_THREADS, __ATOMIC_RELEASE);
+		/* Its own byte: the tracer writes others. */
+		__atomic_store_n((u8 *)&control()->mode + 1, PL_INLINE_MANY >> 8, __ATOMIC_RELEASE);
 		return false;
 	}
 	slot->interpreter = interpreter;
@@ -64,18 +66,42 @@ static cold u32 detached_site(struct pl_inline_slot *own, u64 salt)
 	detached_end(slot, reading);
 	if (slot)
 		slot->busy = 0;
-	return site;
+	return site & ~PL_TRACE_STACK;
 }
 
-/* What alloc_shared() decided: the mode may change meanwhile, and with it whose slot 0 is. */
-#define DECIDED(entry, mode, wanted) ((entry) | (mode) << 8 | (u32)(wanted) << 16)
+/* realloc() of a block that is not in the map: what it had is gone, and what it has is this line's. */
+static cold void older_moved(u32 site, u64 size, bool plain)
+{
+	count_up(&control()->freed_unknown);
+	pl_older_freed(site, size, plain);
+}
+
+/* What alloc_shared() decided: the mode may change meanwhile, and with it whose slot 0 is. `taken`: by what rate, of a sample;
+ * with none, and a mode that samples, it is not wanted. */
+enum { DECIDED_WANTED = 1 << 9, DECIDED_TAKEN_SHIFT = 16 };
+#define DECIDED(entry, mode, taken)                                                                                    \
+	((entry) | ((mode)&PL_INLINE_MANY) | (pl_inline_sampling(mode) && !(taken) ? 0 : DECIDED_WANTED) |             \
+		(taken) << DECIDED_TAKEN_SHIFT)
+
+/* The block of a site whose stack is wanted. `frame` is the hook's, which the allocator was called by: what leads there are
+ * jumps. */
+static cold u32 record_with_stack(u64 block, u64 size, u32 found, enum adder adder, u64 caller, u64 frame)
+{
+	const u32 site = found & ~PL_TRACE_STACK;
+	const struct pl_inline_slot *own = pl_thread_slot();
+
+	record(block, size, site, adder);
+	if (own)
+		pl_stack_copy(own, site, block, size, caller, frame);
+	return site;
+}
 
 /* The part of alloc_shared() that returns to the caller itself: from here on the marker stands. */
 static __attribute__((noinline)) void *alloc_marked(u32 decided, u64 context, u64 a, u64 b, struct pl_inline_slot *slot)
 {
-	u32 entry = decided & 0xff, mode = decided >> 8 & 0xff, function = entry % PL_INLINE_FUNCTIONS, site;
-	const bool wanted = decided >> 16;
-	u64 thread, size = requested(function, a, b), salt = 0;
+	u32 entry = decided & 0xff, function = entry % PL_INLINE_FUNCTIONS, site;
+	const bool many = decided & PL_INLINE_MANY;
+	u64 thread, size = requested(function, a, b), salt = 0, outer, older = 0;
 	struct pl_inline_slot *own = slot;
 	struct taken old = {0, 0};
 	struct marker marker;
@@ -83,15 +109,15 @@ static __attribute__((noinline)) void *alloc_marked(u32 decided, u64 context, u6
 
 	marker_set(&marker);
 	/* Under the GIL the raw domain does not own slot 0. */
-	if (mode != PL_INLINE_THREADS)
+	if (!many)
 		own = pl_thread_slot();
-	if (own)
-		own->outer = (u64)&marker;
-	if (function == PL_INLINE_REALLOC && a)
+	outer = slot_enter(own, &marker);
+	if (function == PL_INLINE_REALLOC && a) {
 		old = take(a);
+		if (unlikely(!old.entry))
+			older = pl_older_size(entry / PL_INLINE_FUNCTIONS, a);
+	}
 	result = call_original(entry, function, context, a, b);
-	if (own)
-		own->outer = 0;
 	if (!result) {
 		if (old.entry)
 			pl_put_back(a, old);
@@ -99,19 +125,19 @@ static __attribute__((noinline)) void *alloc_marked(u32 decided, u64 context, u6
 	}
 	if (old.entry)
 		count_freed(ENTRY_SITE(old.entry), old.size, adder_without_gil());
-	if (!wanted)
+	if (!(decided & DECIDED_WANTED))
 		goto out;
-	thread = mode == PL_INLINE_THREADS ? current_thread(entry >= PL_INLINE_FUNCTIONS) : running_thread(own);
-	if (mode == PL_INLINE_THREADS && thread && own)
+	thread = many ? current_thread(entry >= PL_INLINE_FUNCTIONS) : running_thread(own);
+	if (many && thread && own)
 		own->thread = thread;
-	if (thread && slot && mode != PL_INLINE_THREADS && pl_config.gil) {
+	if (thread && slot && !many && pl_config.gil) {
 		u64 interpreter = load64(thread, LAYOUT->thread_interpreter);
 
 		if (interpreter != slot->interpreter && !interpreter_shares(slot, interpreter))
 			slot = pl_thread_slot();
 	}
-	if (pl_config.sample)
-		salt = sample_salt(size);
+	if (decided >> DECIDED_TAKEN_SHIFT)
+		salt = sample_salt(size, decided >> DECIDED_TAKEN_SHIFT);
 	if (thread && !slot)
 		count_up(&control()->untraced);
 	/* The raw domain is for threads without the GIL too. */
@@ -119,12 +145,18 @@ static __attribute__((noinline)) void *alloc_marked(u32 decided, u64 context, u6
 		site = slot ? trace(slot, thread, salt, 0) : pl_trace_nowhere(salt, 0);
 	else
 		site = detached_site(own, salt);
-	record((u64)result, size, site, adder_without_gil());
+	if (unlikely(site & PL_TRACE_STACK))
+		site = record_with_stack((u64)result, size, site, adder_without_gil(), CALLER, FRAME);
+	else
+		record((u64)result, size, site, adder_without_gil());
+	if (function == PL_INLINE_REALLOC && a && unlikely(!old.entry) && !sampling())
+		older_moved(site, older, false);
 	if (own)
 		own->last_site = site;
-	if (mode == PL_INLINE_THREADS && slot)
+	if (many && slot)
 		slot->last_made = (u64)result;
 out:
+	slot_leave(own, outer);
 	marker_wipe(&marker);
 	return result;
 }
@@ -133,25 +165,25 @@ out:
  * marked call may leave a return address into this code on a stack (test_recorder looks). */
 static __attribute__((noinline)) void *alloc_shared(u32 entry, u64 context, u64 a, u64 b)
 {
-	u32 function = entry % PL_INLINE_FUNCTIONS, mode = control()->mode;
+	const u32 mode = control()->mode, function = entry % PL_INLINE_FUNCTIONS;
 	struct pl_inline_slot *slot = slot_zero(), *own = NULL;
 	u64 size = requested(function, a, b);
-	bool wanted = true;
+	u32 taken = 0;
 
-	if (mode == PL_INLINE_THREADS || pl_config.sample)
+	if (mode & PL_INLINE_MANY || pl_inline_sampling(mode))
 		own = pl_thread_slot();
-	if (mode == PL_INLINE_THREADS)
+	if (mode & PL_INLINE_MANY)
 		slot = own;
 	if (slot && slot->outer - stack_pointer() < NESTED_REACH)
 		return call_original(entry, function, context, a, b);
-	if (pl_config.sample) {
-		wanted = own && sample_counts_down(own, size) && sample_fires(own, size);
+	if (pl_inline_sampling(mode)) {
+		taken = own && sample_counts_down(own, size) ? sample_fires(own, size) : 0;
 		/* What goes on to a native hook must be seen there as this one's. */
-		if (!wanted && function != PL_INLINE_REALLOC &&
+		if (!taken && function != PL_INLINE_REALLOC &&
 			(entry < PL_INLINE_FUNCTIONS ? !pl_config.native : size <= pl_config.nested_size))
 			return call_original(entry, function, context, a, b);
 	}
-	return alloc_marked(DECIDED(entry, mode, wanted), context, a, b, slot);
+	return alloc_marked(DECIDED(entry, mode, taken), context, a, b, slot);
 }
 
 /* Under the main GIL, in the mem and obj domains. `entry` and `function` are constants but for the
@@ -159,12 +191,11 @@ static __attribute__((noinline)) void *alloc_shared(u32 entry, u64 context, u64 
 inlined void *alloc_gil(u32 entry, u32 function, u64 context, u64 a, u64 b, const bool sampled)
 {
 	struct pl_inline_slot *slot = slot_zero();
-	u64 thread = current_thread(true), size = requested(function, a, b);
+	u64 thread = current_thread(true), size = requested(function, a, b), older = 0;
 	struct taken old = {0, 0};
 	struct marker marker;
-	bool wanted = true;
+	u32 site, taken = 0;
 	void *result;
-	u32 site;
 
 	if (unlikely(!thread))
 		return alloc_shared(entry, context, a, b);
@@ -180,28 +211,37 @@ inlined void *alloc_gil(u32 entry, u32 function, u64 context, u64 a, u64 b, cons
 	if (unlikely(slot->thread != thread))
 		thread_changed(slot, thread);
 	if (sampled) {
-		wanted = function == PL_INLINE_REALLOC ? sample_counts_down(slot, size) : slot->countdown < 0;
-		wanted = wanted && sample_fires(slot, size);
+		taken = function == PL_INLINE_REALLOC ? sample_counts_down(slot, size) : slot->countdown < 0;
+		taken = taken ? sample_fires(slot, size) : 0;
 	}
 	marker_set(&marker);
 	slot->outer = (u64)&marker;
-	if (function == PL_INLINE_REALLOC && a)
+	if (function == PL_INLINE_REALLOC && a) {
 		old = take(a);
+		if (!sampled && unlikely(!old.entry))
+			older = pl_older_size(entry / PL_INLINE_FUNCTIONS, a);
+	}
 	result = call_original(entry, function, context, a, b);
-	slot->outer = 0;
 	if (unlikely(!result)) {
 		if (old.entry)
 			pl_put_back(a, old);
 	} else {
 		if (function == PL_INLINE_REALLOC && old.entry)
 			count_freed(ENTRY_SITE(old.entry), old.size, PLAIN);
-		if (wanted) {
-			site = trace(slot, thread, sampled ? sample_salt(size) : 0, 0);
-			record((u64)result, size, site, PLAIN);
+		if (!sampled || taken) {
+			site = trace(slot, thread, sampled ? sample_salt(size, taken) : 0, 0);
+			if (unlikely(site & PL_TRACE_STACK))
+				site = record_with_stack((u64)result, size, site, PLAIN, CALLER, FRAME);
+			else
+				record((u64)result, size, site, PLAIN);
+			if (function == PL_INLINE_REALLOC && !sampled && a && unlikely(!old.entry))
+				older_moved(site, older, true);
 			slot->last_made = (u64)result;
 			slot->last_site = site;
 		}
 	}
+	/* Not before the site has its totals: until then nobody may take its row away. */
+	slot_leave(slot, 0);
 	marker_wipe(&marker);
 	return result;
 }
@@ -222,9 +262,9 @@ inlined void *alloc_hook(const u32 domain, const u32 function, u64 context, u64 
 
 	if (likely(mode == PL_INLINE_GIL) && domain != PL_INLINE_RAW)
 		return exact(context, a, b);
-	if (mode == PL_INLINE_OFF)
+	if (!pl_inline_is_armed(mode))
 		return call_original(entry, function, context, a, b);
-	if (mode != PL_INLINE_SAMPLE || domain == PL_INLINE_RAW)
+	if (mode & PL_INLINE_MANY || domain == PL_INLINE_RAW)
 		return alloc_shared(entry, context, a, b);
 	size = requested(function, a, b);
 	/* A large block reaches the raw hook too, which must see that its outer one has counted it. */
@@ -237,14 +277,14 @@ inlined void *alloc_hook(const u32 domain, const u32 function, u64 context, u64 
  * lower) is no unknown block: the outer one has just taken it out. */
 static cold void free_unknown(u32 domain, u64 pointer)
 {
-	struct pl_inline_slot *slot = control()->mode == PL_INLINE_THREADS ? pl_thread_slot() : slot_zero();
+	struct pl_inline_slot *slot = control()->mode & PL_INLINE_MANY ? pl_thread_slot() : slot_zero();
 
-	if ((slot && domain == PL_INLINE_RAW && slot->last_freed - pointer <= 64) || pl_config.sample)
+	if ((slot && domain == PL_INLINE_RAW && slot->last_freed - pointer <= 64) || sampling())
 		return;
 	count_up(&control()->freed_unknown);
 	/* The raw domain passes on to malloc, whose hook knows more of it, if there is one. */
 	if (domain != PL_INLINE_RAW)
-		pl_older_freed(slot ? (u32)slot->last_site : PL_INLINE_SITE_NONE, pl_pymalloc_size(pointer),
+		pl_older_freed(slot ? (u32)slot->last_site : PL_INLINE_SITE_NONE, pl_older_size(domain, pointer),
 			control()->mode == PL_INLINE_GIL);
 }
 
@@ -258,10 +298,10 @@ static __attribute__((noinline)) void free_shared(u32 domain, u64 pointer)
 	else
 		free_unknown(domain, pointer);
 	/* For the next hook that this free reaches: that of the raw domain, or a native one. */
-	if (domain == PL_INLINE_RAW || control()->mode == PL_INLINE_THREADS) {
+	if (domain == PL_INLINE_RAW || control()->mode & PL_INLINE_MANY) {
 		slot = pl_thread_slot();
 		if (slot) {
-			if (!pl_config.sample)
+			if (!sampling())
 				slot->last_freed = pointer;
 			if (domain == PL_INLINE_RAW)
 				state_freed(slot, pointer);
@@ -291,9 +331,9 @@ inlined void free_hook(const u32 domain, u64 context, u64 pointer)
 	if (likely(pointer)) {
 		if (likely(mode == PL_INLINE_GIL) && domain != PL_INLINE_RAW)
 			free_gil(domain, pointer, false);
-		else if (mode == PL_INLINE_SAMPLE && domain != PL_INLINE_RAW)
+		else if (pl_inline_is_armed(mode) && !(mode & PL_INLINE_MANY) && domain != PL_INLINE_RAW)
 			free_gil(domain, pointer, true);
-		else if (mode != PL_INLINE_OFF)
+		else if (pl_inline_is_armed(mode))
 			free_shared(domain, pointer);
 	}
 	((release)pl_config.original[ENTRY_OF(domain, PL_INLINE_FREE)])(context, pointer);

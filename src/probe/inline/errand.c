@@ -21,21 +21,18 @@
 #define ROUTINE __attribute__((section(".errand"), noinline))
 #define HELPER static inline __attribute__((always_inline))
 
-enum { PAGE_BYTES = 4096, TRIES = 1000 };
+enum { TRIES = 1000 };
 
-HELPER u64 system_call(u64 number, u64 a, u64 b, u64 c)
+HELPER u64 page_bytes(const struct pl_probe_errand *errand)
 {
-	u64 result;
-
-	__asm__ volatile("syscall" : "=a"(result) : "a"(number), "D"(a), "S"(b), "d"(c) : "rcx", "r11", "memory");
-	return result;
+	return errand->page_bytes ? errand->page_bytes : 4096;
 }
 
 HELPER void close_page(struct pl_probe_errand *errand)
 {
 	if (!errand->page)
 		return;
-	(void)system_call(SYS_mprotect, errand->page, PAGE_BYTES, PROT_READ);
+	(void)system_call(SYS_mprotect, errand->page, page_bytes(errand), PROT_READ);
 	errand->page = 0;
 }
 
@@ -44,7 +41,7 @@ HELPER bool open_page(struct pl_probe_errand *errand, u64 page)
 	if (errand->page == page)
 		return true;
 	close_page(errand);
-	if (system_call(SYS_mprotect, page, PAGE_BYTES, PROT_READ | PROT_WRITE))
+	if (system_call(SYS_mprotect, page, page_bytes(errand), PROT_READ | PROT_WRITE))
 		return false;
 	errand->page = page;
 	return true;
@@ -57,7 +54,7 @@ HELPER u32 swap(struct pl_probe_errand *errand, const struct pl_probe_errand_row
 	/* Of a page that is somebody else's by now the protection is not changed. */
 	if (__atomic_load_n(word, __ATOMIC_RELAXED) != expected)
 		return PL_PROBE_ERRAND_OTHER;
-	if (row->kind == PL_PROBE_ERRAND_PROTECTED && !open_page(errand, row->address & ~(u64)(PAGE_BYTES - 1)))
+	if (row->kind == PL_PROBE_ERRAND_PROTECTED && !open_page(errand, row->address & ~(page_bytes(errand) - 1)))
 		return PL_PROBE_ERRAND_DENIED;
 	return __atomic_compare_exchange_n(word, &expected, row->desired, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)
 		       ? PL_PROBE_ERRAND_DONE

@@ -9,7 +9,7 @@
 pl_image:
 	.org 4096, 0			/* PL_INLINE_IMAGE_OFFSET */
 	.quad 0x31656e696c6e6970	/* PL_INLINE_MAGIC */
-	.long 9				/* PL_INLINE_ABI */
+	.long 13				/* PL_INLINE_ABI */
 	.long pl_image_end - pl_image
 	.long 102			/* PL_INLINE_ENTRY_COUNT */
 	.irp domain, raw, mem, obj

@@ -15,10 +15,11 @@
 /* The site of what this thread allocates now. */
 inlined u32 site_of(struct pl_inline_slot *own, u64 thread, u64 size, u64 caller)
 {
-	u64 salt = mix(5, caller) | 1;
+	u64 salt = SALT_EXACT(mix(5, caller));
 
-	if (unlikely(pl_config.sample))
-		salt = mix(salt, sample_salt(size)) | 1;
+	/* Whoever has sampled once does so for ever: what was decided without is of a slot that has none yet. */
+	if (unlikely(sampling()) && own && own->fired)
+		salt = SALT_SAMPLED(mix(salt, sample_salt(size, own->fired)), own->fired);
 	if (likely(thread && own))
 		return trace(own, thread, salt, caller);
 	if (thread)
@@ -48,6 +49,9 @@ void pl_record_native(struct pl_inline_slot *own, u64 address, u64 size, u64 cal
 	bool reading = false;
 	u32 site;
 
+	/* Its slot is busy: see slot_enter(). */
+	if (unlikely(!slot))
+		count_up(&control()->slotless);
 	if (!thread)
 		thread = detached_begin(slot, &reading);
 	site = site_of(slot, thread, size, caller);
@@ -59,7 +63,9 @@ void pl_record_native(struct pl_inline_slot *own, u64 address, u64 size, u64 cal
 		slot->last_site = site;
 		if (stack_is_wanted(site))
 			pl_stack_copy(slot, site, address, size, caller, frame);
-		slot->busy = 0;
+		__atomic_store_n(&slot->busy, 0, __ATOMIC_RELEASE);
+	} else {
+		(void)__atomic_fetch_sub(&control()->slotless, 1, __ATOMIC_RELEASE);
 	}
 }
 
@@ -70,7 +76,7 @@ cold void pl_freed_unknown(const struct pl_inline_slot *own, u64 pointer, u32 en
 	const struct pl_inline_slot *slot = plain ? slot_zero() : own;
 	u64 size = 0;
 
-	if (pl_config.sample || is_nested(own) || (own && own->last_freed - pointer <= 64) ||
+	if (sampling() || is_nested(own) || (own && own->last_freed - pointer <= 64) ||
 		slot_zero()->last_freed - pointer <= 64)
 		return;
 	count_up(&control()->freed_native);
@@ -85,14 +91,12 @@ cold void pl_freed_unknown(const struct pl_inline_slot *own, u64 pointer, u32 en
 
 inlined u64 call_marked(struct pl_inline_slot *own, u64 a, u64 b, u64 c, u32 entry, struct marker *marker)
 {
-	u64 result;
+	u64 result, outer;
 
 	marker_set(marker);
-	if (own)
-		own->outer = (u64)marker;
+	outer = slot_enter(own, marker);
 	result = ((function)ORIGINAL(entry))(a, b, c);
-	if (own)
-		own->outer = 0;
+	slot_leave(own, outer);
 	return result;
 }
 
@@ -133,15 +137,13 @@ static __attribute__((noinline)) u64 new_quietly(u64 a, u64 b, u64 size, u64 fra
 {
 	struct pl_inline_slot *own = SLOT_OF(slot_entry);
 	struct marker marker;
-	u64 result;
+	u64 result, outer;
 
 	marker_set(&marker);
-	if (own)
-		own->outer = (u64)&marker;
+	outer = slot_enter(own, &marker);
 	/* Its last argument, of the type std::nothrow_t, says nothing but that. */
 	result = ((function)pl_config.quiet[ENTRY_IN(slot_entry) - PL_INLINE_FIRST_ALLOC])(a, b, 0);
-	if (own)
-		own->outer = 0;
+	slot_leave(own, outer);
 	if (likely(result))
 		pl_record_native(own, result, size, frame_return(frame), frame);
 	marker_wipe(&marker);
@@ -159,7 +161,7 @@ static __attribute__((noinline)) u64 alloc(u64 a, u64 b, u64 c, u32 entry, u64 s
 {
 	struct pl_inline_slot *own;
 
-	if (likely(__atomic_load_n(&control()->mode, __ATOMIC_RELAXED) != PL_INLINE_OFF)) {
+	if (likely(is_armed())) {
 		own = thread_slot();
 		if (is_nested(own) || !is_wanted(own, size))
 			return ((function)ORIGINAL(entry))(a, b, c);
@@ -174,7 +176,7 @@ static __attribute__((noinline)) u64 place(u64 a, u64 b, u64 c, u32 entry)
 {
 	struct pl_inline_slot *own;
 
-	if (likely(__atomic_load_n(&control()->mode, __ATOMIC_RELAXED) != PL_INLINE_OFF)) {
+	if (likely(is_armed())) {
 		own = thread_slot();
 		if (!is_nested(own) && is_wanted(own, c))
 			return place_marked(a, b, c, CALLER, entry);
@@ -214,7 +216,7 @@ static __attribute__((noinline)) u64 again_marked(u64 a, u64 b, u64 c, u64 size,
 
 static __attribute__((noinline)) u64 again(u64 a, u64 b, u64 c, u32 entry, u64 size)
 {
-	if (likely(__atomic_load_n(&control()->mode, __ATOMIC_RELAXED) != PL_INLINE_OFF) && !is_nested(thread_slot()))
+	if (likely(is_armed()) && !is_nested(thread_slot()))
 		return again_marked(a, b, c, size, CALLER, entry);
 	return ((function)ORIGINAL(entry))(a, b, c);
 }
@@ -234,7 +236,7 @@ static __attribute__((noinline)) void forget(u64 pointer, u32 entry)
 
 inlined u64 release(u64 a, u64 b, u64 c, u32 entry)
 {
-	if (likely(a && __atomic_load_n(&control()->mode, __ATOMIC_RELAXED) != PL_INLINE_OFF))
+	if (likely(a && is_armed()))
 		forget(a, entry);
 	return ((function)ORIGINAL(entry))(a, b, c);
 }
@@ -247,13 +249,21 @@ inlined u64 release(u64 a, u64 b, u64 c, u32 entry)
 /* Of mmap() protection and flags are of 32 bits; mremap() has no more than five arguments. */
 #define BOTH(c, d) ((u64)(u32)(c) | (u64)(d) << 32)
 
+/* Of a site that has another live block, so that only the map needs to know: see PL_INLINE_CHUNK_LEFT. */
+static cold void record_flagged(u64 address, u64 size, u32 site, enum adder adder)
+{
+	count_up(&control()->slotless);
+	record(address, size, site, adder);
+	(void)__atomic_fetch_sub(&control()->slotless, 1, __ATOMIC_RELEASE);
+}
+
 static cold void record_pythons_own(struct pl_inline_slot *own, u64 address, u64 size, u64 caller, u64 frame)
 {
 	u64 thread = running_thread(own);
 	u32 site = thread ? pl_greenlet_site(frame) : 0;
 
 	if (site)
-		record(address, size, site, adder_of(thread));
+		record_flagged(address, size, site, adder_of(thread));
 	else
 		pl_record_native(own, address, size, caller, frame);
 }
@@ -262,12 +272,9 @@ static cold void record_pythons_own(struct pl_inline_slot *own, u64 address, u64
 static __attribute__((noinline)) u64 map_pool(u64 a, u64 b, u64 cd, u64 e, u64 f, u32 entry)
 {
 	struct pl_inline_slot *own = thread_slot();
-	const u64 outer = own ? own->outer : 0;
 	struct marker marker;
 	u64 result = call_long(own, a, b, (u32)cd, cd >> 32, e, f, entry, &marker);
 
-	if (own)
-		own->outer = outer;
 	if (likely(result < (u64)-PAGE))
 		pl_record_native(own, result, b, CALLER | PL_INLINE_CALLER_POOL, FRAME);
 	marker_wipe(&marker);
@@ -293,11 +300,12 @@ static __attribute__((noinline)) u64 map_marked(u64 a, u64 b, u64 cd, u64 e, u64
 /* What is left of a mapping whose first `length` bytes are gone. */
 static void keep_rest(u64 address, u64 length, struct taken old)
 {
-	u64 gone = (length + PAGE - 1) & ~(u64)(PAGE - 1);
+	u64 gone = (length + pl_config.page_bytes - 1) & ~(pl_config.page_bytes - 1);
 
-	count_freed(ENTRY_SITE(old.entry), old.size, adder_without_gil());
+	/* In this order: something of the site lives all the time, or its row might be another's. */
 	if (gone < old.size)
-		record(address + gone, old.size - gone, ENTRY_SITE(old.entry), adder_without_gil());
+		record_flagged(address + gone, old.size - gone, ENTRY_SITE(old.entry), adder_without_gil());
+	count_freed(ENTRY_SITE(old.entry), old.size, adder_without_gil());
 }
 
 static __attribute__((noinline)) u64 unmap_marked(u64 address, u64 length, u32 entry, struct taken old)
@@ -317,10 +325,10 @@ inlined u64 map(u64 a, u64 b, u64 c, u64 d, u64 e, u64 f, u32 entry)
 {
 	struct pl_inline_slot *own;
 
-	if (unlikely(pl_config.flags[entry] & PL_INLINE_NATIVE_POOL) && control()->mode != PL_INLINE_OFF && d & ANONYMOUS &&
-		!pl_config.sample && !(d & (STACK | FIXED | FIXED_NOREPLACE)))
+	if (unlikely(pl_config.flags[entry] & PL_INLINE_NATIVE_POOL) && is_armed() && d & ANONYMOUS &&
+		!sampling() && !(d & (STACK | FIXED | FIXED_NOREPLACE)))
 		return map_pool(a, b, BOTH(c, d), e, f, entry);
-	if (control()->mode != PL_INLINE_OFF && d & ANONYMOUS && c & PROTECTION_WRITE &&
+	if (is_armed() && d & ANONYMOUS && c & PROTECTION_WRITE &&
 		!(d & (STACK | FIXED | FIXED_NOREPLACE)) &&
 		(likely(!(pl_config.flags[entry] & PL_INLINE_NATIVE_PYTHON)) || pl_is_pythons_own(a, b, d))) {
 		own = thread_slot();
@@ -336,7 +344,7 @@ static __attribute__((noinline)) u64 unmap(u64 a, u64 b, u64 c, u32 entry)
 
 	if (unlikely(must_stay()))
 		return 0;
-	if (control()->mode != PL_INLINE_OFF && !(a & (PAGE - 1))) {
+	if (is_armed() && !(a & (PAGE - 1))) {
 		old = take(a);
 		if (old.entry)
 			return unmap_marked(a, b, entry, old);
@@ -360,7 +368,7 @@ static __attribute__((noinline)) u64 remap_marked(u64 a, u64 b, u64 c, u64 d, u6
 	if (old.entry)
 		count_freed(ENTRY_SITE(old.entry), old.size, adder_without_gil());
 	/* A mapping that is not known is no data, or of no sample: of the latter each size is drawn anew. */
-	if ((old.entry || pl_config.sample) && wanted)
+	if ((old.entry || sampling()) && wanted)
 		pl_record_native(own, result, c, CALLER, FRAME);
 out:
 	marker_wipe(&marker);
@@ -369,7 +377,7 @@ out:
 
 inlined u64 remap(u64 a, u64 b, u64 c, u64 d, u64 e, u64 f, u32 entry)
 {
-	if (control()->mode != PL_INLINE_OFF && !is_nested(thread_slot()))
+	if (is_armed() && !is_nested(thread_slot()))
 		return remap_marked(a, b, c, d, e, entry);
 	return ((long_function)ORIGINAL(entry))(a, b, c, d, e, f);
 }

@@ -33,7 +33,7 @@ inlined bool is_nested(const struct pl_inline_slot *own)
 
 inlined bool is_wanted(struct pl_inline_slot *own, u64 size)
 {
-	return likely(!pl_config.sample) || (own && sample_counts_down(own, size) && sample_fires(own, size));
+	return likely(!sampling()) || (own && sample_counts_down(own, size) && sample_fires(own, size));
 }
 
 /* `thread` runs here, or 0. */
@@ -51,14 +51,12 @@ inlined void count_native_freed(const struct pl_inline_slot *own, struct taken o
 inlined u64 call_long(struct pl_inline_slot *own, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f, u32 entry,
 	struct marker *marker)
 {
-	u64 result;
+	u64 result, outer;
 
 	marker_set(marker);
-	if (own)
-		own->outer = (u64)marker;
+	outer = slot_enter(own, marker);
 	result = ((long_function)ORIGINAL(entry))(a, b, c, d, e, f);
-	if (own)
-		own->outer = 0;
+	slot_leave(own, outer);
 	return result;
 }
 

@@ -31,7 +31,7 @@ inlined u64 allocate(u64 a, u64 b, u64 c, u64 d, u64 e, u64 f, u32 entry)
 {
 	struct pl_inline_slot *own;
 
-	if (likely(c && __atomic_load_n(&control()->mode, __ATOMIC_RELAXED) != PL_INLINE_OFF)) {
+	if (likely(c && is_armed())) {
 		own = thread_slot();
 		if (!is_nested(own) && is_wanted(own, c))
 			return allocate_marked(a, b, c, d, e, entry);
@@ -42,7 +42,7 @@ inlined u64 allocate(u64 a, u64 b, u64 c, u64 d, u64 e, u64 f, u32 entry)
 /* A block of this size that is not in the map is from before the probe, or not of the sample. */
 static cold void freed_before(const struct pl_inline_slot *own, u64 size)
 {
-	if (pl_config.sample || is_nested(own))
+	if (sampling() || is_nested(own))
 		return;
 	count_up(&control()->freed_native);
 	(void)__atomic_fetch_add(&control()->freed_native_size, size, __ATOMIC_RELAXED);
@@ -80,7 +80,7 @@ static __attribute__((noinline)) u64 reallocate_marked(u64 a, u64 b, u64 c, u64 
 
 inlined u64 reallocate(u64 a, u64 b, u64 c, u64 d, u64 e, u64 f, u32 entry)
 {
-	if (likely(__atomic_load_n(&control()->mode, __ATOMIC_RELAXED) != PL_INLINE_OFF) && !is_nested(thread_slot()) &&
+	if (likely(is_armed()) && !is_nested(thread_slot()) &&
 		likely(!(e >> 32)))
 		return reallocate_marked(a, b, c, d, e | (u64)entry << 32, f);
 	return ((long_function)ORIGINAL(entry))(a, b, c, d, e, f);
@@ -102,7 +102,7 @@ static __attribute__((noinline)) void forget(u64 block, u64 size)
 
 inlined u64 release(u64 a, u64 b, u64 c, u64 d, u64 e, u64 f, u32 entry)
 {
-	if (likely(c && __atomic_load_n(&control()->mode, __ATOMIC_RELAXED) != PL_INLINE_OFF))
+	if (likely(c && is_armed()))
 		forget(b, c);
 	return ((long_function)ORIGINAL(entry))(a, b, c, d, e, f);
 }

@@ -17,10 +17,11 @@
  *   record.h   one allocation or free: shadow entry and totals          (hot, inlined)
  *   walk.h     the running thread and its frames -> site                (hot, inlined)
  *   trace.c    the same when no cache knows the answer; site table      (cold)
+ *   tables.h   rows found by their hash, and spare ones
  *   native.c   the hooks of the C library's allocators
  *   thread.h   which thread state may be looked at
  *   stack.c    copies of the native stack                               (cold)
- *   thread.c   who is reading, once Python ends                         (cold)
+ *   thread.c   who is reading once Python ends; slots                  (cold)
  *   sample.c   random intervals                                         (cold)
  *   free_lists.c  deallocators of types that park blocks
  *   errand.c   words of the process changed, in a thread that was sent
@@ -65,6 +66,7 @@ inlined u8 load8(u64 base, int32_t offset) { return *(const u8 *)(base + (u64)(i
  *                     or after it
  *   fence_after_exchange()  what is read behind it is read after an exchange before it was seen by everybody
  *   fence_between_stores()  what is stored behind it is not seen before what was stored before it
+ *   system_call()     for the errand alone
  *   copy_bytes(), copy_words()  without a call and without a vector register
  */
 #include "processor.h"
@@ -97,16 +99,20 @@ bool pl_spill_write(u64 granule, u64 size);
 u64 pl_spill_take(u64 granule);
 
 /* trace.c */
+/* What a salt says of how the blocks of its row were taken: see SALT_SAMPLED() of thread.h. */
+inlined u32 salt_sampling(u64 salt) { return salt & 1 ? (u32)salt >> 1 & 0x7f : 0; }
+/* In what trace() gives for Python's allocators: the tracer wants to see the stack of this one. */
+#define PL_TRACE_STACK 0x80000000u
 u32 pl_trace_slow(struct pl_inline_slot *slot, u64 frame, u64 salt, u64 native);
 u32 pl_trace_nowhere(u64 salt, u64 native);
 u32 pl_trace_older(u32 last, u32 size_class);
 u32 pl_trace_native(struct pl_inline_slot *slot, u64 salt, u64 native);
-int64_t pl_sample_draw(struct pl_inline_slot *slot);
+int64_t pl_sample_draw(struct pl_inline_slot *slot, u32 sampling);
 void pl_walks_forget(struct pl_inline_slot *slot);
 struct pl_inline_slot *pl_thread_slot(void);
 
 /* older.c */
-u64 pl_pymalloc_size(u64 pointer);
+u64 pl_older_size(u32 domain, u64 pointer);
 void pl_older_freed(u32 last, u64 size, bool plain);
 
 /* thread.c */

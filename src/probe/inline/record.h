@@ -31,6 +31,9 @@ inlined u32 entry_make(u32 site, u64 size)
 	return site << PL_INLINE_SITE_SHIFT | (u32)(size < PL_INLINE_SIZE_SPILLED ? size : PL_INLINE_SIZE_SPILLED);
 }
 
+/* Of a chunk that is about to be given back: it stays. NULL: it was. */
+u32 *pl_chunk_back(u64 address);
+
 /* The entry of the granule of address, or NULL where nothing was recorded yet. */
 inlined u32 *granule(u64 address)
 {
@@ -38,9 +41,10 @@ inlined u32 *granule(u64 address)
 
 	if (unlikely(high >= PL_INLINE_DIRECTORY_ENTRIES))
 		return NULL;
-	chunk = ((const u64 *)pl_config.directory)[high];
-	if (unlikely(!chunk))
-		return NULL;
+	chunk = __atomic_load_n((const u64 *)pl_config.directory + high, __ATOMIC_RELAXED);
+	/* Nothing, or one that is about to leave: see PL_INLINE_CHUNK_LEFT. */
+	if (unlikely((int64_t)chunk <= 0))
+		return chunk ? pl_chunk_back(address) : NULL;
 	return (u32 *)(chunk + (address >> 2 & (PL_INLINE_CHUNK_BYTES - 4)));
 }
 

@@ -23,8 +23,8 @@ static u64 minus_log2(u64 u)
 	return ((whole + 1) << LOG_BITS) - fraction;
 }
 
-/* Bytes until the next sample: exponential with mean config.sample. */
-int64_t pl_sample_draw(struct pl_inline_slot *slot)
+/* Bytes until the next sample: exponential with this mean. */
+int64_t pl_sample_draw(struct pl_inline_slot *slot, u32 sampling)
 {
 	u64 x = slot->random, interval;
 
@@ -38,5 +38,5 @@ int64_t pl_sample_draw(struct pl_inline_slot *slot)
 	/* ln 2 in 32 bits after the point. The widest product: 65 × 2^24 × 2^32 is 63 bits. */
 	interval = minus_log2((x * 0x2545f4914f6cdd1dull) | 1) * 2977044472ull >> 32;
 	/* Scaled in two steps: a mean of up to 2^40 bytes stays within 64 bits. */
-	return (int64_t)((interval >> 8) * pl_config.sample >> (LOG_BITS - 8)) + 1;
+	return (int64_t)((interval >> 8) * pl_inline_rate(sampling, pl_config.sample) >> (LOG_BITS - 8)) + 1;
 }

@@ -1,28 +1,60 @@
 /* SPDX-License-Identifier: MIT */
 #include "record.h"
 
+static bool is_left(u64 chunk)
+{
+	return (chunk & PL_INLINE_CHUNK_STATE) == PL_INLINE_CHUNK_LEFT;
+}
+
+/* The word of the directory as it is once a chunk that was about to leave is back. */
+static u64 chunk_back(u64 *word)
+{
+	u64 chunk = __atomic_load_n(word, __ATOMIC_ACQUIRE);
+
+	while (is_left(chunk)) {
+		const u64 back = chunk & ~PL_INLINE_CHUNK_STATE;
+
+		if (__atomic_compare_exchange_n(word, &chunk, back, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+			return back;
+	}
+	return chunk;
+}
+
+static u32 *entry_of(u64 chunk, u64 address)
+{
+	return (u32 *)(chunk + (address >> 2 & (PL_INLINE_CHUNK_BYTES - 4)));
+}
+
+u32 *pl_chunk_back(u64 address)
+{
+	u64 chunk = chunk_back((u64 *)pl_config.directory + (address >> PL_INLINE_CHUNK_SHIFT));
+
+	return (int64_t)chunk > 0 ? entry_of(chunk, address) : NULL;
+}
+
 u32 *pl_chunk_install(u64 address)
 {
-	u64 high = address >> PL_INLINE_CHUNK_SHIFT, chunk, number, none = 0;
+	u64 high = address >> PL_INLINE_CHUNK_SHIFT, chunk, number, fresh = 0;
 	u64 *word;
 
 	/* Beyond the 47 bits of user space (five-level paging): the event counts as lost. */
 	if (high >= PL_INLINE_DIRECTORY_ENTRIES)
 		return NULL;
 	word = (u64 *)pl_config.directory + high;
-	chunk = __atomic_load_n(word, __ATOMIC_ACQUIRE);
-	if (!chunk) {
-		if (__atomic_load_n(&control()->next_chunk, __ATOMIC_RELAXED) >= pl_config.chunk_count)
-			return NULL;
-		number = __atomic_fetch_add(&control()->next_chunk, 1, __ATOMIC_RELAXED);
-		if (number >= pl_config.chunk_count)
-			return NULL;
-		chunk = pl_config.pool + number * PL_INLINE_CHUNK_BYTES;
-		/* Whoever loses this race has wasted a chunk that nobody ever touches: no memory. */
-		if (!__atomic_compare_exchange_n(word, &none, chunk, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
-			chunk = none;
+	/* Whoever loses this race has wasted a chunk that nobody ever touches: no memory. */
+	while ((int64_t)(chunk = chunk_back(word)) <= 0) {
+		if (!fresh) {
+			if (__atomic_load_n(&control()->next_chunk, __ATOMIC_RELAXED) >= pl_config.chunk_count)
+				return NULL;
+			number = __atomic_fetch_add(&control()->next_chunk, 1, __ATOMIC_RELAXED);
+			if (number >= pl_config.chunk_count)
+				return NULL;
+			fresh = pl_config.pool + number * PL_INLINE_CHUNK_BYTES;
+		}
+		if (__atomic_compare_exchange_n(word, &chunk, fresh, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+			return entry_of(fresh, address);
 	}
-	return (u32 *)(chunk + (address >> 2 & (PL_INLINE_CHUNK_BYTES - 4)));
+	return entry_of(chunk, address);
 }
 
 /* The words after a large block's own entry; the last ones may lie in the next chunk. False: that one
@@ -182,8 +214,7 @@ lost:
 	count_up(&control()->lost_events);
 }
 
-/* A block that realloc was given and could not move is still there. */
-void pl_put_back(u64 address, struct taken taken)
+static void put_back(u64 address, struct taken taken)
 {
 	u32 *entry;
 	struct pl_inline_odd *odd;
@@ -206,4 +237,13 @@ void pl_put_back(u64 address, struct taken taken)
 	}
 	count_freed(ENTRY_SITE(taken.entry), taken.size, adder_without_gil());
 	count_up(&control()->lost_events);
+}
+
+/* A block that realloc was given and could not move is still there. */
+void pl_put_back(u64 address, struct taken taken)
+{
+	/* The hook's own flag may be down already. */
+	count_up(&control()->slotless);
+	put_back(address, taken);
+	(void)__atomic_fetch_sub(&control()->slotless, 1, __ATOMIC_RELEASE);
 }

@@ -40,6 +40,7 @@ static u64 claim_stack(struct pl_inline_stack **ret)
 cold void pl_stack_copy(const struct pl_inline_slot *slot, u32 site, u64 block, u64 size, u64 caller, u64 frame)
 {
 	const u64 sp = frame_caller_sp(frame), end = stack_end(slot, sp);
+	const bool native = ((const struct pl_inline_site *)pl_config.sites)[site].kind == 1;
 	uint16_t *skip = (uint16_t *)pl_config.skips + site;
 	u32 *entry = block & 15 ? NULL : granule(block);
 	u64 bytes = end - sp, sequence;
@@ -47,7 +48,7 @@ cold void pl_stack_copy(const struct pl_inline_slot *slot, u32 site, u64 block, 
 
 	/* Where a jump to the hook was made a call, its frame is not the one below the caller's. */
 	if (!end || !entry || ENTRY_SITE(*entry) != site || frame_return(frame) != caller) {
-		*skip = PL_INLINE_SKIP_UNREADABLE;
+		*skip = native ? PL_INLINE_SKIP_UNREADABLE : 0;
 		return;
 	}
 	sequence = claim_stack(&stack);
@@ -66,8 +67,10 @@ cold void pl_stack_copy(const struct pl_inline_slot *slot, u32 site, u64 block, 
 	stack->bp = frame_of_caller(frame);
 	stack->site = site;
 	stack->bytes = (u32)(bytes & ~(u64)7);
+	stack->meanwhile = (u32)slot_zero()->last_site;
+	stack->tid = pl_config.thread_tid ? load32(thread_pointer(), pl_config.thread_tid) : 0;
 	copy_words(stack->copy, sp, bytes);
 	*entry |= PL_INLINE_ENTRY_STACK;
-	*skip = PL_INLINE_SKIP_ALL;
+	*skip = native ? PL_INLINE_SKIP_ALL : 0;
 	__atomic_store_n(&stack->sequence, sequence, __ATOMIC_RELEASE);
 }

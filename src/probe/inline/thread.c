@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-#include "probe.h"
+#include "walk.h"
+
+/* What is cold of threads: who is reading once Python ends, whose state is where, which slot is whose. */
 
 /* Whoever sets `finalizing` comes here after that: see thread.h. */
 cold bool pl_anyone_is_reading(void)
@@ -12,4 +14,53 @@ cold bool pl_anyone_is_reading(void)
 	for (u64 i = 0; i <= pl_config.slot_count / 8; i++)
 		found |= *(const volatile u64 *)&reading[i];
 	return found != 0;
+}
+
+/* Of a libpython that was loaded late. Whoever is attached has a block. Of any other thread the vector may be shorter than
+ * that, or older, with the block of another library which had this number before. */
+u64 pl_state_in_block(bool attached)
+{
+	const u64 vector = thread_vector();
+	u64 block;
+
+	if (load64(vector, pl_config.thread_room) < pl_config.thread_module ||
+		(!attached && load64(vector, 0) < pl_config.thread_generation))
+		return 0;
+	block = load64(vector + pl_config.thread_stride * pl_config.thread_module, 0);
+	/* glibc's TLS_DTV_UNALLOCATED is -1. */
+	return block + 1 <= 1 ? 0 : *(const volatile u64 *)(block + (u64)pl_config.thread_tls);
+}
+
+static void slot_forget(struct pl_inline_slot *slot)
+{
+	for (u32 i = 0; i < PL_INLINE_TOPS; i++)
+		for (u32 k = 0; k < PL_INLINE_TOP_WAYS; k++)
+			slot->top[i][k].key = 0;
+	pl_walks_forget(slot);
+}
+
+/* The calling thread's own slot. A thread pointer is unique among the living, and who gets a dead
+ * thread's also gets its slot, so the owner needs no lock. NULL: all taken nearby. */
+struct pl_inline_slot *pl_thread_slot(void)
+{
+	u64 self = thread_pointer(), at = mix(0, self) >> 16, generation;
+
+	for (u32 i = 0; i < 16; i++) {
+		struct pl_inline_slot *slot =
+			(struct pl_inline_slot *)(pl_config.slots + (1 + ((at + i) & (pl_config.slot_count - 1))) *
+									    pl_config.slot_stride);
+		u64 owner = __atomic_load_n(&slot->owner, __ATOMIC_RELAXED);
+
+		if (owner != self && (owner || !__atomic_compare_exchange_n(&slot->owner, &owner, self, false,
+						       __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)))
+			continue;
+		slot->number = 1 + ((at + i) & (pl_config.slot_count - 1));
+		generation = __atomic_load_n(&control()->code_generation, __ATOMIC_ACQUIRE);
+		if (unlikely(slot->code_generation != generation)) {
+			slot_forget(slot);
+			slot->code_generation = generation;
+		}
+		return slot;
+	}
+	return NULL;
 }

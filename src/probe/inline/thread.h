@@ -12,6 +12,8 @@
 /* How far below its outermost hook an inner one can run: the frames of the allocators between. Less
  * than a guard page, so that no neighbouring stack is within it. */
 #define NESTED_REACH 2048
+/* No handler of a signal is farther below the hook that it interrupts. */
+#define SAME_STACK (1 << 20)
 
 /* The self-referential word that tells the tracer that this thread will return into the code. */
 struct marker {
@@ -24,6 +26,33 @@ inlined void marker_set(struct marker *marker)
 inlined void marker_wipe(struct marker *marker)
 {
 	marker->word = 0;
+}
+
+/*
+ * A thread that comes to know of a site, and has not yet added to its totals, says so: by `outer` or `busy` of its slot, or
+ * where it has none in `slotless`. Returns what slot_leave() is to put back: the handler of a signal may have come in
+ * between what an outer hook of the same stack does. (What a thread left behind that was cancelled in an original is on
+ * another stack, or below.)
+ */
+inlined u64 slot_enter(struct pl_inline_slot *own, struct marker *marker)
+{
+	u64 before;
+
+	if (unlikely(!own)) {
+		count_up(&control()->slotless);
+		return 0;
+	}
+	before = own->outer;
+	own->outer = (u64)marker;
+	return likely(!before) || before - (u64)marker > SAME_STACK ? 0 : before;
+}
+inlined void slot_leave(struct pl_inline_slot *own, u64 before)
+{
+	/* The compiler must not do it earlier; the processor does not. */
+	if (likely(own))
+		__atomic_store_n(&own->outer, before, __ATOMIC_RELEASE);
+	else
+		(void)__atomic_fetch_sub(&control()->slotless, 1, __ATOMIC_RELEASE);
 }
 
 /* pl_thread_slot() for a thread at the first of its places, as nearly all are, whose caches are up to date. */
@@ -136,10 +165,12 @@ inlined void state_freed(struct pl_inline_slot *own, u64 pointer)
 		slot_zero()->thread = 0;
 }
 
-/* The slot, unless this is a signal handler that interrupted a hook of the same thread at work on it. */
+/* The slot, unless this is a signal handler that interrupted a hook of the same thread at work on it: deeper on the same
+ * stack, or on an alternate one, which may lie on either side. */
 inlined struct pl_inline_slot *claim(struct pl_inline_slot *own)
 {
-	if (!own || unlikely(own->busy > stack_pointer()))
+	/* A little above what stands there: a hook that somebody jumped out of. */
+	if (!own || unlikely(own->busy && stack_pointer() - own->busy > SAME_STACK))
 		return NULL;
 	own->busy = stack_pointer();
 	return own;
@@ -149,23 +180,36 @@ inlined struct pl_inline_slot *claim(struct pl_inline_slot *own)
  * the GIL has seen yet may have one of its own. */
 inlined bool has_main_gil(u64 thread)
 {
-	if (!thread || __atomic_load_n(&control()->mode, __ATOMIC_RELAXED) == PL_INLINE_THREADS)
+	if (!thread || __atomic_load_n(&control()->mode, __ATOMIC_RELAXED) & PL_INLINE_MANY)
 		return false;
 	return !pl_config.gil || load64(thread, LAYOUT->thread_interpreter) == slot_zero()->interpreter;
 }
 
-/* Whether this allocation is one of the sample; its size has been taken off the countdown. A block of
+inlined bool is_armed(void) { return pl_inline_is_armed(__atomic_load_n(&control()->mode, __ATOMIC_RELAXED)); }
+inlined u32 sampling(void) { return pl_inline_sampling(control()->mode); }
+
+/* By what this allocation is one of the sample, its size has been taken off the countdown; 0: it is none. A block of
  * no bytes counts as one byte, or it could never be found. */
-static cold bool sample_fires(struct pl_inline_slot *slot, u64 size)
+static cold u32 sample_fires(struct pl_inline_slot *slot, u64 size)
 {
-	if (!slot->random) {
-		slot->countdown = pl_sample_draw(slot) - (int64_t)(size | !size);
-		if (slot->countdown >= 0)
-			return false;
+	const u32 now = sampling();
+	u32 taken = slot->drawn;
+
+	if (!now)
+		return 0; /* disarmed meanwhile */
+	if (!taken) {
+		taken = now;
+		slot->countdown = pl_sample_draw(slot, now) - (int64_t)(size | !size);
+		if (slot->countdown >= 0) {
+			slot->drawn = now;
+			return 0;
+		}
 	}
 	/* Memoryless: how far it went below zero does not matter. */
-	slot->countdown = pl_sample_draw(slot);
-	return true;
+	slot->countdown = pl_sample_draw(slot, now);
+	slot->drawn = now;
+	slot->fired = taken;
+	return taken;
 }
 
 inlined bool sample_counts_down(struct pl_inline_slot *slot, u64 size)
@@ -175,12 +219,14 @@ inlined bool sample_counts_down(struct pl_inline_slot *slot, u64 size)
 }
 
 /* Tells apart the rows of one trace by the size of their blocks: to the byte below 1 KiB, to 1/64
- * above, so that one probability holds for all blocks of a row. */
-static __attribute__((unused)) cold u64 sample_salt(u64 size)
+ * above, so that one probability holds for all blocks of a row; and by the rate, which is in the lowest byte. */
+#define SALT_SAMPLED(hash, taken) (((hash) & ~(u64)0xff) | (taken) << 1 | 1)
+#define SALT_EXACT(hash) ((hash) & ~(u64)1)
+static __attribute__((unused)) cold u64 sample_salt(u64 size, u32 taken)
 {
 	u32 shift = size < 1024 ? 0 : 57 - (u32)__builtin_clzll(size);
 
-	return mix(mix(4, shift), size >> shift) | 1;
+	return SALT_SAMPLED(mix(mix(4, shift), size >> shift), taken);
 }
 
 #endif

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
+#include "tables.h"
 #include "walk.h"
 
-/* The walk when a cache misses, the site table, the thread slots. */
+/* The walk when a cache misses, the site table. */
 
 #define POINTER_MASK (((u64)1 << OWNER_SHIFT) - 1)
 
@@ -212,16 +213,29 @@ struct trace {
 	u64 native;
 	const struct pl_inline_site *like; /* NULL, or the site whose frames it has */
 	u8 kind;                           /* 0, or that of its row: blocks older than the probe */
+	u8 sampling;                       /* of its row */
 };
 
-static bool site_fill(u32 site, u64 hash, const struct trace *trace)
+/* The words that its frames take. */
+static u64 trace_words(const struct trace *trace)
+{
+	const struct pl_inline_window *window = trace->slot ? trace->slot->window : NULL;
+	const u32 end = trace->level < PL_INLINE_LEVELS ? trace->level + 1 : 0, low = end ? window[end - 1].low : 0;
+	u64 words = (trace->top != NULL) + (trace->native != 0);
+
+	for (u32 i = low; i < end; i++)
+		words += window[i].word != 0;
+	return words;
+}
+
+/* `first`: where its frames have room. */
+static void site_fill(u32 site, u64 hash, u64 first, const struct trace *trace)
 {
 	struct pl_inline_site *row = (struct pl_inline_site *)pl_config.sites + site;
-	u64 *frames = (u64 *)pl_config.frames;
+	u64 *frames = (u64 *)pl_config.frames, *word = frames + first;
 	const struct pl_inline_window *window = trace->slot ? trace->slot->window : NULL;
 	/* The levels of its callers: none, where nobody called. */
 	const u32 end = trace->level < PL_INLINE_LEVELS ? trace->level + 1 : 0, low = end ? window[end - 1].low : 0;
-	u64 count = trace->top != NULL, first;
 
 	if (trace->kind) {
 		row->frames = trace->like ? trace->like->frames : 0;
@@ -229,26 +243,20 @@ static bool site_fill(u32 site, u64 hash, const struct trace *trace)
 		row->more = trace->like ? trace->like->more : 0;
 		row->kind = trace->kind;
 		__atomic_store_n(&row->hash, hash, __ATOMIC_RELEASE);
-		return true;
+		return;
 	}
-	for (u32 i = low; i < end; i++)
-		count += window[i].word != 0;
-	first = __atomic_fetch_add(&control()->next_frame, count + (trace->native != 0), __ATOMIC_RELAXED);
-	if (first + count + (trace->native != 0) > pl_config.frames_limit)
-		return false;
 	if (trace->native)
-		frames[first++] = trace->native;
-	row->frames = (u32)first;
-	row->count = (uint16_t)count;
-	row->more = trace->more;
-	row->kind = trace->native != 0;
+		*word++ = trace->native;
+	row->frames = (u32)(word - frames);
 	if (trace->top)
-		frames[first++] = frame_word(trace->top);
+		*word++ = frame_word(trace->top);
 	for (u32 i = end; i-- > low;)
 		if (window[i].word)
-			frames[first++] = window[i].word;
+			*word++ = window[i].word;
+	row->count = (uint16_t)(word - frames - row->frames);
+	row->more = trace->more;
+	row->kind = trace->native != 0;
 	__atomic_store_n(&row->hash, hash, __ATOMIC_RELEASE);
-	return true;
 }
 
 /*
@@ -258,44 +266,80 @@ static bool site_fill(u32 site, u64 hash, const struct trace *trace)
  */
 static bool is_short_of_rows(void)
 {
-	return pl_inline_is_short(&pl_config, __atomic_load_n(&control()->next_site, __ATOMIC_RELAXED),
-		__atomic_load_n(&control()->next_frame, __ATOMIC_RELAXED));
+	const u64 count = __atomic_load_n(&control()->next_site, __ATOMIC_RELAXED),
+		  limit = __atomic_load_n(&control()->site_limit, __ATOMIC_RELAXED);
+
+	return (limit && count >= limit) ||
+	       pl_inline_is_short(&pl_config, count, __atomic_load_n(&control()->next_frame, __ATOMIC_RELAXED));
 }
 
-/* The site with this hash; NONE: it is a new one, and is to be cut. Two traces of one hash would share a row: at a million
- * sites, one chance in thirty million. */
+/* A row that was used before, with room for so many words; 0: there is none. Not by a hook without a flag: see the ABI. */
+static u32 site_take_spare(u64 words)
+{
+	for (u64 room = (words + PL_INLINE_ROOM_WORDS - 1) / PL_INLINE_ROOM_WORDS; room < PL_INLINE_SITE_ROOMS; room++) {
+		const u32 number = spare_take(&control()->spare_sites[room], pl_config.site_limit, (u64)&totals_of(0)->next,
+			sizeof(struct pl_inline_totals));
+
+		if (number)
+			return number;
+	}
+	return 0;
+}
+
+/* A row for a trace that is new. LOST: the table is full; NONE: it is to be cut. */
+static u32 site_make(u64 hash, const struct trace *trace)
+{
+	const u64 words = trace->kind ? 0 : trace_words(trace);
+	const u64 room = (words + PL_INLINE_ROOM_WORDS - 1) / PL_INLINE_ROOM_WORDS;
+	const bool cut = trace->level < PL_INLINE_LEVELS;
+	u32 site = 0;
+	u64 number, first;
+
+	if (!trace->kind)
+		site = site_take_spare(words);
+	if (site) {
+		const struct pl_inline_site *row = (const struct pl_inline_site *)pl_config.sites + site;
+
+		totals_of(site)->sampling = trace->sampling;
+		site_fill(site, hash, row->frames - (row->kind == 1), trace);
+		return site;
+	}
+	if (cut && is_short_of_rows())
+		return PL_INLINE_SITE_NONE;
+	if (PL_INLINE_SITE_FIRST + __atomic_load_n(&control()->next_site, __ATOMIC_RELAXED) >= pl_config.site_limit)
+		return PL_INLINE_SITE_LOST;
+	number = PL_INLINE_SITE_FIRST + __atomic_fetch_add(&control()->next_site, 1, __ATOMIC_RELAXED);
+	first = __atomic_fetch_add(&control()->next_frame, room * PL_INLINE_ROOM_WORDS, __ATOMIC_RELAXED);
+	if (number >= pl_config.site_limit || first + room * PL_INLINE_ROOM_WORDS > pl_config.frames_limit)
+		return PL_INLINE_SITE_LOST;
+	totals_of((u32)number)->room = (u32)room;
+	totals_of((u32)number)->sampling = trace->sampling;
+	site_fill((u32)number, hash, first, trace);
+	return (u32)number;
+}
+
+/* The site with this hash; NONE: it is a new one, and is to be cut. */
 static u32 site_find(u64 hash, const struct trace *trace)
 {
-	const struct pl_inline_site *sites = (const struct pl_inline_site *)pl_config.sites;
-	u32 *index = (u32 *)pl_config.index;
-	u64 number;
-	u32 site = 0;
+	const struct index index = {(u32 *)pl_config.index, pl_config.index_mask, pl_config.sites, sizeof(struct pl_inline_site)};
+	struct place place;
+	u32 site = 0, found;
 
-	hash |= !hash;
-	for (u32 i = 0; i < PL_INLINE_PROBES; i++) {
-		u32 *word = &index[(hash + i) & pl_config.index_mask];
-		u32 found = __atomic_load_n(word, __ATOMIC_ACQUIRE);
-
-		if (!found) {
-			if (!site) {
-				number =
-					PL_INLINE_SITE_FIRST + __atomic_load_n(&control()->next_site, __ATOMIC_RELAXED);
-				if (trace->level < PL_INLINE_LEVELS && is_short_of_rows())
-					return PL_INLINE_SITE_NONE;
-				if (number >= pl_config.site_limit)
-					break;
-				number = PL_INLINE_SITE_FIRST +
-					 __atomic_fetch_add(&control()->next_site, 1, __ATOMIC_RELAXED);
-				if (number >= pl_config.site_limit || !site_fill((u32)number, hash, trace))
-					break;
-				site = (u32)number;
-			}
-			/* The loser of a race for the same trace leaves a row that nothing points to. */
-			if (__atomic_compare_exchange_n(word, &found, site, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
-				return site;
-		}
-		if (sites[found].hash == hash)
+	hash |= 1;
+	for (u32 tries = 0; tries < INDEX_TRIES; tries++) {
+		found = index_find(index, hash, &place);
+		if (found)
 			return found;
+		if (!place.word)
+			break;
+		if (!site)
+			site = site_make(hash, trace);
+		if (site == PL_INLINE_SITE_NONE)
+			return site;
+		if (site == PL_INLINE_SITE_LOST)
+			break;
+		if (index_put(place, site))
+			return site;
 	}
 	count_up(&control()->lost_sites);
 	return PL_INLINE_SITE_LOST;
@@ -310,13 +354,14 @@ static u32 site_of(u64 hash, u64 salt, struct trace *trace)
 		return site;
 	trace->level = PL_INLINE_LEVELS;
 	trace->more = true;
+	count_up(&control()->shortened);
 	return site_find(mix(mix(7, salt), frame_word(trace->top)), trace);
 }
 
 /* The site of what has no Python frame. */
 u32 pl_trace_nowhere(u64 salt, u64 native)
 {
-	const struct trace trace = {.level = PL_INLINE_LEVELS, .native = native};
+	const struct trace trace = {.level = PL_INLINE_LEVELS, .native = native, .sampling = (u8)salt_sampling(salt)};
 
 	return salt ? site_find(mix(3, salt), &trace) : PL_INLINE_SITE_UNKNOWN;
 }
@@ -325,9 +370,9 @@ u32 pl_trace_nowhere(u64 salt, u64 native)
 u32 pl_trace_older(u32 last, u32 size_class)
 {
 	const struct pl_inline_site *like = last >= PL_INLINE_SITE_FIRST ? (struct pl_inline_site *)pl_config.sites + last : NULL;
-	const struct trace trace = {.like = like, .kind = (u8)(PL_INLINE_KIND_OLDER + size_class)};
+	const struct trace trace = {.level = PL_INLINE_LEVELS, .like = like, .kind = (u8)(PL_INLINE_KIND_OLDER + size_class)};
 
-	return site_find(mix(mix(6, like ? like->hash : 0), size_class), &trace);
+	return site_find(mix(mix(6, like ? like->hash | 1 : 0), size_class), &trace);
 }
 
 static u32 top_remember(struct pl_inline_top *set, u64 code, u64 hash, u32 site)
@@ -353,6 +398,16 @@ u32 pl_trace_native(struct pl_inline_slot *slot, u64 salt, u64 native)
 	return likely(site) ? site : top_remember(set, 0, hash, pl_trace_nowhere(salt, native));
 }
 
+/* Whether this allocation's stack is wanted. As long as one is, no cache learns of the site. */
+static u32 asked_for(u32 site, u16 *skip)
+{
+	u16 left = __atomic_load_n(skip, __ATOMIC_RELAXED);
+
+	/* Another thread, or the tracer, may have come in between. */
+	*skip = left ? left - 1 : 0;
+	return left == 1 && control()->next_stack < control()->granted_stacks ? site | PL_TRACE_STACK : site;
+}
+
 u32 pl_trace_slow(struct pl_inline_slot *slot, u64 frame, u64 salt, u64 native)
 {
 	u32 walk = (u32)PL_INLINE_WALK(pl_config.frame_limit), site;
@@ -360,8 +415,14 @@ u32 pl_trace_slow(struct pl_inline_slot *slot, u64 frame, u64 salt, u64 native)
 	for (u32 i = 0; i < walk && frame; i++) {
 		u64 caller = frame_previous(frame), instruction = frame_instruction(frame), hash = salt, key;
 		struct known top = resolve_seen(slot, frame, instruction);
-		struct trace trace = {.slot = slot, .top = &top, .level = PL_INLINE_LEVELS, .more = caller != 0, .native = native};
+		struct trace trace = {.slot = slot,
+			.top = &top,
+			.level = PL_INLINE_LEVELS,
+			.more = caller != 0,
+			.native = native,
+			.sampling = (u8)salt_sampling(salt)};
 		struct pl_inline_top *set;
+		u16 *skip;
 
 		if (top.record == PL_INLINE_CODE_NONE) {
 			frame = caller;
@@ -381,7 +442,11 @@ u32 pl_trace_slow(struct pl_inline_slot *slot, u64 frame, u64 salt, u64 native)
 		key = top_hash(instruction, hash);
 		set = top_set(slot, key);
 		site = top_site(set, top.code, key);
-		return site ? site : top_remember(set, top.code, key, site_of(hash, salt, &trace));
+		if (site)
+			return site;
+		site = site_of(hash, salt, &trace);
+		skip = (u16 *)pl_config.skips + site;
+		return unlikely(!native && *skip) ? asked_for(site, skip) : top_remember(set, top.code, key, site);
 	}
 	return pl_trace_nowhere(salt, native);
 }
@@ -396,53 +461,4 @@ void pl_walks_forget(struct pl_inline_slot *slot)
 	/* Generations begin anew. */
 	for (u32 i = 0; i < PL_INLINE_SEEN; i++)
 		slot->seen[i].generation = 0;
-}
-
-/* Of a libpython that was loaded late. Whoever is attached has a block. Of any other thread the vector may be shorter than
- * that, or older, with the block of another library which had this number before. */
-u64 pl_state_in_block(bool attached)
-{
-	const u64 vector = thread_vector();
-	u64 block;
-
-	if (load64(vector, pl_config.thread_room) < pl_config.thread_module ||
-		(!attached && load64(vector, 0) < pl_config.thread_generation))
-		return 0;
-	block = load64(vector + pl_config.thread_stride * pl_config.thread_module, 0);
-	/* glibc's TLS_DTV_UNALLOCATED is -1. */
-	return block + 1 <= 1 ? 0 : *(const volatile u64 *)(block + (u64)pl_config.thread_tls);
-}
-
-static void slot_forget(struct pl_inline_slot *slot)
-{
-	for (u32 i = 0; i < PL_INLINE_TOPS; i++)
-		for (u32 k = 0; k < PL_INLINE_TOP_WAYS; k++)
-			slot->top[i][k].key = 0;
-	pl_walks_forget(slot);
-}
-
-/* The calling thread's own slot. A thread pointer is unique among the living, and who gets a dead
- * thread's also gets its slot, so the owner needs no lock. NULL: all taken nearby. */
-struct pl_inline_slot *pl_thread_slot(void)
-{
-	u64 self = thread_pointer(), at = mix(0, self) >> 16, generation;
-
-	for (u32 i = 0; i < 16; i++) {
-		struct pl_inline_slot *slot =
-			(struct pl_inline_slot *)(pl_config.slots + (1 + ((at + i) & (pl_config.slot_count - 1))) *
-									    pl_config.slot_stride);
-		u64 owner = __atomic_load_n(&slot->owner, __ATOMIC_RELAXED);
-
-		if (owner != self && (owner || !__atomic_compare_exchange_n(&slot->owner, &owner, self, false,
-						       __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)))
-			continue;
-		slot->number = 1 + ((at + i) & (pl_config.slot_count - 1));
-		generation = __atomic_load_n(&control()->code_generation, __ATOMIC_ACQUIRE);
-		if (unlikely(slot->code_generation != generation)) {
-			slot_forget(slot);
-			slot->code_generation = generation;
-		}
-		return slot;
-	}
-	return NULL;
 }

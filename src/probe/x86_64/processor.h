@@ -57,4 +57,12 @@ inlined void copy_words(u8 *to, u64 from, u64 bytes)
 	__asm__ volatile("rep movsq" : "+D"(to), "+S"(from), "+c"(count) : : "memory");
 }
 
+inlined u64 system_call(u64 number, u64 a, u64 b, u64 c)
+{
+	u64 result;
+
+	__asm__ volatile("syscall" : "=a"(result) : "a"(number), "D"(a), "S"(b), "d"(c) : "rcx", "r11", "memory");
+	return result;
+}
+
 #endif

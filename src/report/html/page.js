@@ -1,36 +1,31 @@
 // SPDX-License-Identifier: MIT
 // The page of --format html. Its data is the JSON in #data; see html.c. Whatever comes from there goes
 // into the page as text, never as markup.
-'use strict';
-
 (() => {
 const data = JSON.parse(document.getElementById('data').textContent);
 const report = data.report;
 const isDiff = report.kind === 'diff';
-const $ = (id) => document.getElementById(id);
 
-// Columns of data.stacks: figures first, then whether older frames were cut, the domain, and the
-// numbers of the frames, innermost first.
-const [SIZE, SIZE_DIFF, COUNT, COUNT_DIFF, ALLOCATED, ALLOCATED_COUNT, MORE, NATIVE, FRAMES] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
+// Columns of data.stacks: figures first, then whether older frames were cut, the domain, which frame the
+// caller's is and what it is (own, a task's, a library's, none), which of data.threads it is of, and the numbers of the
+// frames, innermost first.
+const [SIZE, SIZE_DIFF, COUNT, COUNT_DIFF, ALLOCATED, ALLOCATED_COUNT, MORE, NATIVE, CALLER, CALLER_KIND, THREAD, FRAMES] =
+  [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
 const OLDER = '(older frames)';
 
-// Characters that would not be seen, or that turn a line around.
-const visible = (text) => text.replace(/[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g,
-  (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`);
 data.texts = data.texts.map(visible);
+data.threads = data.threads.map((texts) => texts.map(visible));
 for (const row of data.series ? data.series.rows : []) row.name = visible(row.name);
-for (const verdict of data.verdicts) [verdict[1], verdict[3]] = [visible(verdict[1]), visible(verdict[3])];
+for (const remark of [...data.verdicts, ...data.types])
+  [remark[1], remark[3], remark[5]] = [visible(remark[1]), visible(remark[3]), visible(remark[5])];
+for (const held of data.held) {
+  [held[1], held[3]] = [visible(held[1]), visible(held[3])];
+  for (const holder of held[5]) holder[0] = visible(holder[0]);
+}
 
 const frames = data.frames.map(([file, func, line, source]) => ({
   file: data.texts[file], func: data.texts[func], line, source: source < 0 ? '' : data.texts[source],
 }));
-
-function element(name, properties, ...children) {
-  const made = document.createElement(name);
-  Object.assign(made, properties);
-  made.append(...children);
-  return made;
-}
 
 function svg(name, attributes, text) {
   const made = document.createElementNS('http://www.w3.org/2000/svg', name);
@@ -39,26 +34,18 @@ function svg(name, attributes, text) {
   return made;
 }
 
-// As tracemalloc prints sizes.
-function sizeText(bytes, signed) {
-  const sign = bytes < 0 ? '-' : signed && bytes > 0 ? '+' : '';
-  let size = Math.abs(bytes);
-  for (const unit of ['B', 'KiB', 'MiB', 'GiB', 'TiB']) {
-    if (size < 100 && unit !== 'B') return `${sign}${size.toFixed(1)} ${unit}`;
-    if (size < 10 * 1024 || unit === 'TiB') return `${sign}${size.toFixed(0)} ${unit}`;
-    size /= 1024;
-  }
-}
-const countText = (count, signed) => (signed && count > 0 ? '+' : '') + count.toLocaleString('en');
 const change = (number) => (number > 0 ? 'grown' : number < 0 ? 'shrunk' : '');
 
-function timeText(seconds) {
-  if (seconds < 120) return `${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`;
-  if (seconds < 7200) return `${(seconds / 60).toFixed(seconds < 600 ? 1 : 0)} min`;
-  return seconds < 172800 ? `${(seconds / 3600).toFixed(1)} h` : `${(seconds / 86400).toFixed(1)} d`;
-}
-
 const shortFile = (file) => file.split('/').slice(-2).join('/');
+
+// What it found, in a sentence.
+function overAll({windows, window_s: seconds, stats: [first, ...others]}) {
+  if (!first) return `Over all ${windows} windows no row grew.`;
+  const words = {steady: 'steady growth', levelling: 'levels off', noise: 'no trend', turnover: 'turns over'};
+  const place = (row) => visible(row.filename) + (row.lineno ? `:${row.lineno}` : '');
+  return `Over all ${windows} windows (${timeText(seconds)}) ${place(first)} grew most, by ${sizeText(first.size_diff)}${first.kind in words ? ` (${words[first.kind]})` : ''}` +
+    (others.length ? `; ${place(others[0])} by ${sizeText(others[0].size_diff)}.` : '.');
+}
 
 // -- head ---------------------------------------------------------------------------------------
 
@@ -84,6 +71,8 @@ function head() {
       `the places of ${countText(report.lost.sites)} more.`;
     $('notes').hidden = false;
   }
+  for (const note of data.notes.split('\n').filter(Boolean)) $('where').append(element('p', {}, visible(note)));
+  if (report.over_all) $('over-all').textContent = overAll(report.over_all);
   for (const cause of report.known_causes || []) {
     const link = element('a', {href: cause.see, rel: 'noreferrer'}, cause.see);
     $('causes').append(element('p', {}, element('strong', {}, `Known cause: ${visible(cause.cause)}.`), ` ${visible(cause.remedy)}. `,
@@ -128,11 +117,10 @@ function growthChart() {
       chart.append(svg('line', {class: 'grid', x1: left, x2: width - right, y1: y(value), y2: y(value)}));
       chart.append(svg('text', {x: left - 6, y: y(value) + 4, 'text-anchor': 'end'}, sizeText(value, true)));
     }
-    for (let i = 0; i <= 4; i++) {
-      const time = first + (last - first) * i / 4;
+    const every = niceTime((last - first) / 5);
+    for (let time = Math.ceil(first / every) * every; time <= last; time += every)
       chart.append(svg('text', {x: x(time), y: height - 8,
-        'text-anchor': i === 0 ? 'start' : i === 4 ? 'end' : 'middle'}, timeText(time)));
-    }
+        'text-anchor': x(time) < left + 20 ? 'start' : x(time) > width - right - 20 ? 'end' : 'middle'}, roundTimeText(time)));
     for (const line of lines)
       chart.append(svg('path', {stroke: line.color, 'stroke-dasharray': line.dash,
         d: line.values.map((value, i) => `${i ? 'L' : 'M'}${x(series.at_s[i]).toFixed(1)} ${y(value).toFixed(1)}`).join('')}));
@@ -171,6 +159,18 @@ function niceStep(size) {
   while (unit * 1024 <= size) unit *= 1024;
   for (const factor of [1, 2, 5, 10, 20, 50, 100, 200, 500]) if (factor * unit >= size) return factor * unit;
   return 1024 * unit;
+}
+
+// A step of the time axis, in seconds: what a clock has marks for.
+function niceTime(seconds) {
+  const steps = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400];
+  return steps.find((step) => step >= seconds) ?? 86400 * Math.ceil(seconds / 86400);
+}
+
+function roundTimeText(seconds) {
+  if (seconds % 60 || !seconds) return `${Math.round(10 * seconds) / 10} s`;
+  if (seconds % 3600) return `${seconds / 60} min`;
+  return seconds < 172800 || seconds % 86400 ? `${seconds / 3600} h` : `${seconds / 86400} d`;
 }
 
 // -- flame graph --------------------------------------------------------------------------------
@@ -317,27 +317,38 @@ const sortColumn = {size: 'size', count: 'count', average: 'average', churn: 'al
 let order = {column: columns.find((column) => column.name === sortColumn[data.sort]) ?? columns[1], down: true};
 let shown = PAGE, opened = new Set();
 
-// What the verdict on a row is, where the report has one: by the place of the row.
-const verdicts = new Map();
-for (const [native, file, line, func, growth, text] of data.verdicts)
+// What there is to say of a row, where the report has something: by the place of the row.
+const verdicts = remarks(data.verdicts), types = remarks(data.types);
+
+function remarks(list) {
+  const map = new Map();
+  for (const [native, file, line, func, kind, text] of list)
+    if (report.group_by !== 'traceback')
+      map.set(`${report.group_by} ${rowKey(report.group_by, native, {file, line, func})}`, {kind, text});
+  return map;
+}
+
+// Who keeps the live blocks of a row, where that was asked for: likewise.
+const holders = new Map();
+for (const [native, file, line, func, count, list] of data.held)
   if (report.group_by !== 'traceback')
-    verdicts.set(`${report.group_by} ${rowKey(report.group_by, native, {file, line, func})}`, {growth, text});
+    holders.set(`${report.group_by} ${rowKey(report.group_by, native, {file, line, func})}`, {count, list});
 
 function rowKey(group, native, frame) {
-  return `${native}|${frame.file}|` + (group === 'line' ? frame.line : group === 'function' ? frame.func : '');
+  return `${native}|${frame.file}|` + (group === 'line' || group === 'caller' ? frame.line : group === 'function' ? frame.func : '');
 }
 
 function makeRows() {
   const group = $('group').value, rows = new Map();
   data.stacks.forEach((stack, number) => {
-    const frame = frames[stack[FRAMES]], native = stack[NATIVE];
+    const frame = frames[stack[FRAMES + (group === 'caller' ? stack[CALLER] : 0)]], native = stack[NATIVE];
     const key = group === 'traceback' ? number : rowKey(group, native, frame);
     let row = rows.get(key);
     if (!row) {
       row = {key: `${group} ${key}`, native, frame, size: 0, sizeDiff: 0, count: 0, countDiff: 0, allocated: 0, stacks: [],
         name: group === 'file' ? frame.file : group === 'function' ? `${frame.func} (${frame.file})` : `${frame.file}:${frame.line}`,
-        detail: group === 'line' || group === 'traceback' ? frame.func : '',
-        source: group === 'line' || group === 'traceback' ? frame.source : ''};
+        detail: group === 'file' || group === 'function' ? '' : frame.func,
+        source: group === 'file' || group === 'function' ? '' : frame.source};
       rows.set(key, row);
     }
     row.size += stack[SIZE];
@@ -362,9 +373,9 @@ function sortRows(rows) {
 }
 
 function tracebacks(row) {
-  const heaviest = [...row.stacks].sort((a, b) => (isDiff ? b[SIZE_DIFF] - a[SIZE_DIFF] : 0) || b[SIZE] - a[SIZE]);
+  const sorted = [...row.stacks].sort((a, b) => (isDiff ? b[SIZE_DIFF] - a[SIZE_DIFF] : 0) || b[SIZE] - a[SIZE]);
   const cell = element('td', {className: 'traceback', colSpan: columns.length});
-  for (const stack of heaviest.slice(0, 5)) {
+  for (const stack of sorted.slice(0, 5)) {
     const list = element('ol', {});
     if (stack[MORE]) list.append(element('li', {}, OLDER));
     for (const number of stack.slice(FRAMES).reverse()) {
@@ -376,8 +387,26 @@ function tracebacks(row) {
       `${countText(stack[COUNT])} blocks, most recent call last`;
     cell.append(element('h3', {}, figures), list);
   }
-  if (heaviest.length > 5) cell.append(`${countText(heaviest.length - 5)} more tracebacks`);
+  if (sorted.length > 5) cell.append(`${countText(sorted.length - 5)} more tracebacks`);
   return element('tr', {}, cell);
+}
+
+function heaviest(row) {
+  const weight = (stack) => (isDiff ? stack[SIZE_DIFF] : stack[SIZE]);
+  return row.stacks.reduce((best, one) => (weight(one) > weight(best) ? one : best));
+}
+
+// Who called the line of a row, or by caller what it called: [words, source], by its heaviest stack.
+function calledFrom(row) {
+  const group = $('group').value;
+  const stack = heaviest(row);
+  const caller = frames[stack[FRAMES + stack[CALLER]]], inner = frames[stack[FRAMES]];
+  if (stack[CALLER_KIND] === 2)
+    return [stack[MORE] ? 'all frames kept are of libraries; --frames shows more' : 'all its frames are of libraries', ''];
+  if (group === 'caller' && stack[CALLER_KIND] === 1) return ['a task of an event loop, all of whose frames are of libraries', ''];
+  if (stack[CALLER_KIND] > 1 || caller === inner || group === 'traceback') return null;
+  if (group === 'caller') return [`allocated in ${place(inner)}`, inner.source];
+  return [`called ${stack[CALLER_KIND] === 0 ? 'from' : 'in a task of an event loop, from'} ${place(caller)}`, caller.source];
 }
 
 function tableRow(row) {
@@ -391,8 +420,18 @@ function tableRow(row) {
   const first = element('td', {}, toggle);
   if (row.detail) first.append(` ${row.detail}`);
   if (row.source) first.append(element('code', {}, row.source));
+  const from = calledFrom(row);
+  if (from) first.append(element('span', {className: 'from'}, from[0]), element('code', {}, from[1]));
+  // Of a library's own thread; what Python did meanwhile is a hint.
+  const [thread, meanwhile] = data.threads[heaviest(row)[THREAD]] ?? ['', ''];
+  if (thread) first.append(element('span', {className: 'from'}, `thread: ${thread}`));
+  if (meanwhile) first.append(element('span', {className: 'from'}, `meanwhile: ${meanwhile}`));
   const verdict = verdicts.get(row.key);
-  if (verdict) first.append(element('span', {className: `verdict ${verdict.growth}`}, verdict.text));
+  if (verdict) first.append(element('span', {className: `verdict ${verdict.kind}`}, verdict.text));
+  if (types.has(row.key)) first.append(element('span', {className: 'verdict'}, `live: ${types.get(row.key).text}`));
+  const held = holders.get(row.key);
+  for (const [path, count] of held ? held.list : [])
+    first.append(element('span', {className: 'held'}, `held by: ${path} (${countText(count)} of ${countText(held.count)} blocks)`));
   const cells = columns.slice(1).map((column) => {
     const number = column.of(row);
     return element('td', {className: column.signed ? change(number) : ''}, column.text(number));

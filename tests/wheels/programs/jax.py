@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Arrays, kept."""
+"""Arrays, kept. It takes seconds, so that stacks of its threads can be looked at, of which some twenty a second are."""
+import time
+
 import jax
 import jax.numpy
 
@@ -11,7 +13,7 @@ def double(array, number):
     return array * 2 + number
 
 
-ARRAY = jax.numpy.arange(40000.0)
+ARRAY = jax.numpy.arange(8000.0)
 
 
 def keep(step):
@@ -21,4 +23,5 @@ def keep(step):
 
 
 def busy(step):
+    time.sleep(.003)
     return float(double(ARRAY, step).sum())

@@ -13,6 +13,15 @@
 #ifndef NT_ARM_TLS
 #define NT_ARM_TLS 0x401
 #endif
+#ifndef NT_ARM_SYSTEM_CALL
+#define NT_ARM_SYSTEM_CALL 0x404
+#endif
+#ifndef NT_ARM_SSVE
+#define NT_ARM_SSVE 0x40b
+#endif
+#ifndef NT_ARM_SVE
+#define NT_ARM_SVE 0x405
+#endif
 
 /* What NT_PRSTATUS gives, and behind it the thread pointer, which is a note of its own. */
 typedef struct {
@@ -29,7 +38,9 @@ enum {
 	PL_ARCH_ELF_MACHINE = EM_AARCH64,
 	PL_ARCH_PRSTATUS_BYTES = sizeof(struct user_regs_struct),
 	PL_ARCH_NT_THREAD_POINTER = NT_ARM_TLS,
-	PL_ARCH_NT_STATE = NT_PRFPREG,
+	PL_ARCH_NT_STATE = NT_ARM_SVE,
+	PL_ARCH_NT_STATE_ELSE = NT_PRFPREG,
+	PL_ARCH_NT_SYSTEM_CALL = NT_ARM_SYSTEM_CALL,
 	PL_ARCH_RED_ZONE = 0,
 	PL_ARCH_GADGETS_IN_VDSO = 1,
 	PL_ARCH_BREAKPOINT_CODE = TRAP_BRKPT,
@@ -41,9 +52,18 @@ enum {
 	PL_ARCH_SIGFRAME_FIRST_REGISTER = 312,
 	PL_ARCH_SIGFRAME_REGISTERS = 33,
 	PL_ARCH_SIGFRAME_INFO = 0,
-	/* From an adrp to what uses its page. */
-	PL_ARCH_REFERENCE_BYTES = 64,
+	PL_ARCH_TELLS_REFERENCES = 0,
+	PL_ARCH_SIGNS_RETURNS = 1,
+	PL_ARCH_NT_STREAMING = NT_ARM_SSVE,
+	PL_ARCH_REFERENCE_BYTES = 4,
+	PL_ARCH_SELF_IS_POINTER = 0,
+	PL_ARCH_THREAD_VECTOR = 0,
+	PL_ARCH_STATIC_TLS_BELOW = 0,
+	PL_ARCH_MUTEX_BYTES = 48,
 };
+
+/* The word is the address of the dynamic thread vector (glibc). */
+static inline bool pl_arch_is_thread(uint64_t pointer, uint64_t word) { return word && !(word & 7); }
 
 static inline uint64_t pl_registers_ip(const pl_registers *regs) { return regs->set.pc; }
 static inline uint64_t pl_registers_sp(const pl_registers *regs) { return regs->set.sp; }
@@ -51,6 +71,9 @@ static inline uint64_t pl_registers_frame_pointer(const pl_registers *regs) { re
 static inline uint64_t pl_registers_thread_pointer(const pl_registers *regs) { return regs->thread_pointer; }
 static inline uint64_t pl_registers_second_argument(const pl_registers *regs) { return regs->set.regs[1]; }
 static inline int64_t pl_registers_result(const pl_registers *regs) { return (int64_t)regs->set.regs[0]; }
+/* Of a system call, in the stop at its entry. */
+static inline int64_t pl_registers_syscall(const pl_registers *regs) { return (int64_t)regs->set.regs[8]; }
+static inline uint64_t pl_registers_first_argument(const pl_registers *regs) { return regs->set.regs[0]; }
 static inline void pl_registers_set_thread_pointer(pl_registers *regs, uint64_t pointer)
 {
 	regs->thread_pointer = pointer;

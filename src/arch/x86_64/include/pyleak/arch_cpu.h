@@ -20,6 +20,8 @@ enum {
 	PL_ARCH_PRSTATUS_BYTES = sizeof(struct user_regs_struct),
 	PL_ARCH_NT_THREAD_POINTER = 0,
 	PL_ARCH_NT_STATE = NT_X86_XSTATE,
+	PL_ARCH_NT_STATE_ELSE = 0,
+	PL_ARCH_NT_SYSTEM_CALL = 0,
 	PL_ARCH_RED_ZONE = 128,
 	PL_ARCH_GADGETS_IN_VDSO = 0,
 	/* SI_KERNEL (arch/x86/kernel/traps.c, do_int3); some C libraries do not say what it is. */
@@ -32,9 +34,19 @@ enum {
 	PL_ARCH_SIGFRAME_FIRST_REGISTER = 48,
 	PL_ARCH_SIGFRAME_REGISTERS = 17,
 	PL_ARCH_SIGFRAME_INFO = 312,
+	PL_ARCH_TELLS_REFERENCES = 1,
+	PL_ARCH_SIGNS_RETURNS = 0,
+	PL_ARCH_NT_STREAMING = 0,
 	/* ff 25 and ff 15 before a distance of four bytes. */
 	PL_ARCH_REFERENCE_BYTES = 6,
+	PL_ARCH_SELF_IS_POINTER = 1,
+	PL_ARCH_THREAD_VECTOR = 8,
+	PL_ARCH_STATIC_TLS_BELOW = 1,
+	PL_ARCH_MUTEX_BYTES = 40,
 };
+
+/* The word holds the address that it has, in any C library. */
+static inline bool pl_arch_is_thread(uint64_t pointer, uint64_t word) { return word == pointer; }
 
 static inline uint64_t pl_registers_ip(const pl_registers *regs) { return regs->rip; }
 static inline uint64_t pl_registers_sp(const pl_registers *regs) { return regs->rsp; }

@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: MIT */
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "heap_private.h"
+#include "pyleak/cleanup.h"
+#include "pyleak/page.h"
+
+/*
+ * struct pl_arena_map is static, and without a symbol after strip; in 3.12 a part of the main interpreter's state, from
+ * 3.13 on of what lies beside it. So it is found by what it must say of the arenas that there are, in the interpreter's own
+ * writable data: the way through it to an arena ends in words that follow from the arena's address.
+ *
+ * The recorder follows it in the process, so nothing is taken on trust: all of each leaf that has an arena must be, to the
+ * last word, what pymalloc would write for the arenas that there are. (That each arena was in it was no proof: of maps of
+ * the other shape, what lay there did as well.)
+ */
+
+enum {
+	ARENA_BITS = 20,
+	LEAF_PAGES = 34, /* a leaf of 2^14 words, which need not begin with a page */
+	CHECKED_MAX = 64, /* leaves */
+	LOOKS_MAX = 1024, /* at leaves, of all words: of one where there is no map, few lead to anything */
+	TRIES = 16,
+};
+#define ARENA_BYTES (UINT64_C(1) << ARENA_BITS)
+#define TRY_PAUSE_NSEC 1000000
+
+struct search {
+	const struct moment *moment;
+	struct arena *arenas;
+	size_t count;
+	struct pl_arena_map found;
+	size_t looks;
+};
+
+/* Of a MiB: an arena from this byte on (-1: all of it; 0: none), and one that ends before this byte. */
+struct part {
+	int32_t high, low;
+};
+
+/* IGNORE_BITS 16 and 0: of addresses of 48 bits (3.10), and of all. */
+static const struct pl_arena_map shapes[] = {{.node_bits = 10, .leaf_bits = 8}, {.node_bits = 15, .leaf_bits = 14}};
+
+static bool points_to_memory(const struct pl_maps *maps, uint64_t word)
+{
+	const struct pl_map *map = word % 8 ? NULL : pl_maps_find(maps, word);
+
+	return map && pl_map_is_anonymous(map);
+}
+
+/* The node or leaf that a word of the map leads to; 0: none. */
+static uint64_t follow(struct pl_space *space, uint64_t node, uint64_t index)
+{
+	uint64_t next;
+
+	return node && pl_space_read_u64(space, node + 8 * index, &next) == 0 ? next : 0;
+}
+
+static uint64_t leaf_of(struct pl_space *space, const struct pl_arena_map *map, uint64_t address)
+{
+	const uint64_t node = address >> ARENA_BITS >> map->leaf_bits;
+
+	return follow(space, follow(space, map->root, node >> map->node_bits), node & ((1U << map->node_bits) - 1));
+}
+
+/* arena_map_mark_used(): which part of its MiB an arena has, and which of the next. */
+static void mark(struct part *parts, uint64_t first, size_t count, uint64_t address)
+{
+	const int32_t tail = (int32_t)(address % ARENA_BYTES);
+	const uint64_t at = (address >> ARENA_BITS) - first;
+
+	if (at < count)
+		parts[at].high = tail ? tail : -1;
+	if (tail && at + 1 < count)
+		parts[at + 1].low = tail;
+}
+
+/* What a leaf says, where it is in memory. */
+static bool read_leaf(struct pl_space *space, uint64_t leaf, struct part *parts, size_t count)
+{
+	const struct pl_range range = {leaf & ~(uint64_t)(PL_PAGE - 1), pl_page_end(leaf + count * sizeof(*parts))};
+	const uint64_t end = leaf + count * sizeof(*parts);
+	uint8_t pages[LEAF_PAGES] = {0};
+
+	if (leaf % 8 || range.end - range.start > LEAF_PAGES * PL_PAGE || pl_space_pages(space, range, pages) < 0)
+		return false;
+	for (uint64_t at = leaf, next; at < end; at = next) {
+		next = (at & ~(uint64_t)(PL_PAGE - 1)) + PL_PAGE;
+		next = next < end ? next : end;
+		if (pages[(at - range.start) / PL_PAGE] && pl_space_read(space, at, (uint8_t *)parts + (at - leaf), next - at) < 0)
+			return false;
+	}
+	return true;
+}
+
+/* All of the leaf of arena `of` is as it follows from the arenas that there are. */
+static bool is_leaf(struct search *search, const struct pl_arena_map *map, size_t of)
+{
+	struct pl_space *space = search->moment->reader->python->space;
+	const size_t count = (size_t)1 << map->leaf_bits;
+	const uint64_t first = search->arenas[of].address >> ARENA_BITS & ~(uint64_t)(count - 1);
+	const uint64_t leaf = leaf_of(space, map, search->arenas[of].address);
+	pl_autofree struct part *said = NULL, *expected = NULL;
+
+	if (search->looks >= LOOKS_MAX || !leaf || !points_to_memory(search->moment->maps, leaf))
+		return false;
+	search->looks++;
+	said = calloc(count, sizeof(*said));
+	expected = calloc(count, sizeof(*expected));
+	if (!said || !expected)
+		return false;
+	for (size_t i = 0; i < search->count; i++)
+		mark(expected, first, count, search->arenas[i].address);
+	return read_leaf(space, leaf, said, count) && memcmp(said, expected, count * sizeof(*said)) == 0;
+}
+
+static bool is_map(struct search *search, const struct pl_arena_map *map)
+{
+	uint64_t before = UINT64_MAX;
+	size_t checked = 0;
+
+	for (size_t i = 0; i < search->count && checked < CHECKED_MAX; i++) {
+		const uint64_t leaf = search->arenas[i].address >> ARENA_BITS >> map->leaf_bits;
+
+		if (leaf == before)
+			continue;
+		if (!is_leaf(search, map, i))
+			return false;
+		before = leaf;
+		checked++;
+	}
+	return checked > 0;
+}
+
+static void look_at_page(void *context, uint64_t page, const uint64_t *words)
+{
+	struct search *search = context;
+
+	for (size_t i = 0; i < PL_PAGE / sizeof(*words); i++) {
+		if (!words[i] || search->found.root || !points_to_memory(search->moment->maps, words[i]))
+			continue;
+		/* Through this word the way to the first arena would lead. */
+		for (size_t shape = 0; shape < sizeof(shapes) / sizeof(shapes[0]); shape++) {
+			struct pl_arena_map map = shapes[shape];
+
+			map.root = page + 8 * i - 8 * (search->arenas[0].address >> ARENA_BITS >> map.leaf_bits >> map.node_bits);
+			if (is_map(search, &map))
+				search->found = map;
+		}
+	}
+}
+
+struct pl_arena_map pl_heap_arena_map(const struct pl_heap_reader *reader, const struct pl_maps *maps)
+{
+	const struct moment moment = {reader, maps};
+	const struct timespec pause = {.tv_nsec = TRY_PAUSE_NSEC};
+	struct search search = {.moment = &moment};
+
+	/* Arenas come and go while it is looked at: each time those that are there now. */
+	for (int tries = 0; reader->arena_word_count && reader->python->minor >= 10 && !search.found.root && tries < TRIES; tries++) {
+		ssize_t count = arenas_read(&moment, &search.arenas);
+
+		if (count > 0 && !(search.arenas[0].address >> 48)) {
+			search.count = (size_t)count;
+			data_visit(reader, maps, look_at_page, &search);
+		}
+		free(PL_TAKE(search.arenas));
+		if (!search.found.root)
+			(void)nanosleep(&pause, NULL);
+	}
+	return search.found;
+}
