@@ -21,7 +21,8 @@ enum {
 	ARENA_BITS = 20,
 	LEAF_PAGES = 34, /* a leaf of 2^14 words, which need not begin with a page */
 	CHECKED_MAX = 64, /* leaves */
-	LOOKS_MAX = 1024, /* at leaves, of all words: of one where there is no map, few lead to anything */
+	WAYS_MAX = 1 << 20, /* tried, of all words */
+	LOOKS_MAX = 1024, /* at whole leaves: those whose word of the first arena is right, mere chance seldom makes */
 	TRIES = 16,
 };
 #define ARENA_BYTES (UINT64_C(1) << ARENA_BITS)
@@ -32,7 +33,7 @@ struct search {
 	struct arena *arenas;
 	size_t count;
 	struct pl_arena_map found;
-	size_t looks;
+	size_t ways, looks;
 };
 
 /* Of a MiB: an arena from this byte on (-1: all of it; 0: none), and one that ends before this byte. */
@@ -95,6 +96,19 @@ static bool read_leaf(struct pl_space *space, uint64_t leaf, struct part *parts,
 	return true;
 }
 
+/* The one word of a leaf that an arena's address alone decides: enough to reject nearly all that is no map, and there is
+ * much: the words of static types lead to dicts, tuples and code, and those on. (Whole leaves were counted before: on a
+ * kernel whose mappings lie so that a thousand of them led to memory, the map of 3.13.0 was not found.) */
+static bool leaf_has(struct search *search, uint64_t leaf, const struct pl_arena_map *map, uint64_t address)
+{
+	const uint64_t index = address >> ARENA_BITS & (((uint64_t)1 << map->leaf_bits) - 1);
+	struct part said, expected = {0};
+
+	mark(&expected, address >> ARENA_BITS, 1, address);
+	return pl_space_read(search->moment->reader->python->space, leaf + index * sizeof(said), &said, sizeof(said)) == 0 &&
+	       said.high == expected.high;
+}
+
 /* All of the leaf of arena `of` is as it follows from the arenas that there are. */
 static bool is_leaf(struct search *search, const struct pl_arena_map *map, size_t of)
 {
@@ -104,9 +118,9 @@ static bool is_leaf(struct search *search, const struct pl_arena_map *map, size_
 	const uint64_t leaf = leaf_of(space, map, search->arenas[of].address);
 	pl_autofree struct part *said = NULL, *expected = NULL;
 
-	if (search->looks >= LOOKS_MAX || !leaf || !points_to_memory(search->moment->maps, leaf))
+	if (!leaf || !points_to_memory(search->moment->maps, leaf) ||
+		!leaf_has(search, leaf, map, search->arenas[of].address) || search->looks++ >= LOOKS_MAX)
 		return false;
-	search->looks++;
 	said = calloc(count, sizeof(*said));
 	expected = calloc(count, sizeof(*expected));
 	if (!said || !expected)
@@ -139,7 +153,8 @@ static void look_at_page(void *context, uint64_t page, const uint64_t *words)
 	struct search *search = context;
 
 	for (size_t i = 0; i < PL_PAGE / sizeof(*words); i++) {
-		if (!words[i] || search->found.root || !points_to_memory(search->moment->maps, words[i]))
+		if (!words[i] || search->found.root || !points_to_memory(search->moment->maps, words[i]) ||
+			search->ways++ >= WAYS_MAX)
 			continue;
 		/* Through this word the way to the first arena would lead. */
 		for (size_t shape = 0; shape < sizeof(shapes) / sizeof(shapes[0]); shape++) {
