@@ -82,30 +82,40 @@ static uint64_t stack_of(pid_t pid)
 	return end;
 }
 
+/* The next Python of a process that has begun another program, held; 0 or -errno: it goes on by itself. */
+static int follow_again(struct program *program, bool force, pid_t *pid)
+{
+	struct starting *starting = starting_new(force);
+	int code = starting ? pl_launch_again(program->launch, *pid) : -ENOMEM;
+
+	if (code == 0)
+		code = pl_launch_follow(program->launch, starting_ask, starting, pid);
+	starting_free(starting);
+	/* While it is held: it may begin the next one as soon as it is not. */
+	if (code == 0)
+		program->stack = stack_of(*pid);
+	return code;
+}
+
 /* A Python that has begun another program is one that prepares it (ddtrace-run, poetry run): if that is a Python too, it is
- * the one that is meant. False, without an error: it is none, or the process has ended. */
+ * the one that is meant. It may have begun it before the first was hooked. False, without an error: it is none, or the
+ * process has ended. */
 static bool goes_on(struct pl_session *session, struct program *program, struct pl_error *err)
 {
 	pid_t pid = session->targets.lead.pid;
-	uint64_t stack = stack_of(pid);
-	struct starting *starting;
-	int code;
+	uint64_t stack;
+	int code = -ESRCH;
 
 	/* Else somebody has taken the probe away. */
-	if (session->options->children || program->ended || !stack || stack == program->stack)
-		return false;
-	starting = starting_new(session->options->force);
-	code = starting ? pl_launch_again(program->launch, pid) : -ENOMEM;
-	if (code == 0)
-		code = pl_launch_follow(program->launch, starting_ask, starting, &pid);
-	starting_free(starting);
-	if (code < 0)
-		return false;
-	program->stack = stack_of(pid);
-	code = pl_session_go_on(session, pid, err);
-	pl_launch_release(program->launch);
-	if (code == 0)
-		pl_log_note("process %d has begun another program, which is recorded instead", (int)pid);
+	while (code < 0 && !session->options->children && !program->ended && (stack = stack_of(pid)) && stack != program->stack) {
+		*err = (struct pl_error){0};
+		if (follow_again(program, session->options->force, &pid) < 0)
+			return false;
+		code = pl_session_go_on(session, pid, err);
+		pl_launch_release(program->launch);
+		if (code == 0)
+			pl_log_note("process %d has begun another program, which is recorded instead", (int)pid);
+	}
 	return code == 0;
 }
 
@@ -147,16 +157,16 @@ static int record_program(struct program *program, const struct pl_options *give
 	int code, status;
 
 	options.pid = options.children ? pl_launch_pid(program->launch) : pid;
+	program->stack = stack_of(pid);
 	code = pl_session_open_launched(&session, &options, options.pid, &err);
 	/* Where it could not be hooked. */
 	pl_launch_release(program->launch);
 	session.look = look_at_program;
 	session.look_context = program;
-	if (code == 0) {
-		program->stack = stack_of(session.targets.lead.pid);
+	if (code == 0)
 		note_before(&session);
+	if (code == 0 || goes_on(&session, program, &err))
 		record(&session, program, &err);
-	}
 	status = pl_session_close(&session, &err);
 	/* For want of memory, or since the program has ended meanwhile: that is said, what there is is reported, and the recording
 	 * has not failed. */

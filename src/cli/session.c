@@ -374,6 +374,22 @@ static int start_server(struct pl_session *session, struct pl_error *err)
 	return options->listen ? pl_serve_open(options->listen, options->listen_token, &source, &session->server, err) : 0;
 }
 
+/* Once the lead is hooked. */
+static int begin(struct pl_session *session, struct pl_error *err)
+{
+	int code = 0;
+
+	pl_collector_read(session->targets.lead.python, &session->collector);
+	session->places = pl_targets_places_before(&session->targets);
+	if (session->options->format == PL_FORMAT_RECORDING)
+		code = start_writer(session, err);
+	if (code == 0) {
+		session->started_ns = pl_now_ns();
+		pl_log_debug("recording, after %.2f s of CPU time", (double)clock() / CLOCKS_PER_SEC);
+	}
+	return code;
+}
+
 /* From the process that is meant on. */
 static int open_at(struct pl_session *session, const struct pl_options *options, pid_t pid, struct pl_error *err)
 {
@@ -393,17 +409,7 @@ static int open_at(struct pl_session *session, const struct pl_options *options,
 		code = start_server(session, err);
 	if (code == 0)
 		code = pl_targets_start(&session->targets, options, session->sites, err);
-	if (code == 0)
-		pl_collector_read(session->targets.lead.python, &session->collector);
-	if (code == 0)
-		session->places = pl_targets_places_before(&session->targets);
-	if (code == 0 && options->format == PL_FORMAT_RECORDING)
-		code = start_writer(session, err);
-	if (code == 0) {
-		session->started_ns = pl_now_ns();
-		pl_log_debug("recording, after %.2f s of CPU time", (double)clock() / CLOCKS_PER_SEC);
-	}
-	return code;
+	return code == 0 ? begin(session, err) : code;
 }
 
 int pl_session_open(struct pl_session *session, const struct pl_options *options, struct pl_error *err)
@@ -425,8 +431,11 @@ int pl_session_open_launched(struct pl_session *session, const struct pl_options
 
 int pl_session_go_on(struct pl_session *session, pid_t pid, struct pl_error *err)
 {
+	int code;
+
 	session->ended = false;
-	return pl_targets_go_on(&session->targets, session->options, pid, session->sites, err);
+	code = pl_targets_go_on(&session->targets, session->options, pid, session->sites, err);
+	return code == 0 && !session->started_ns ? begin(session, err) : code;
 }
 
 int pl_session_close(struct pl_session *session, struct pl_error *err)

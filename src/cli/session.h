@@ -58,7 +58,8 @@ int pl_session_open(struct pl_session *session, const struct pl_options *options
 int pl_session_open_launched(struct pl_session *session, const struct pl_options *options, pid_t root,
 			     struct pl_error *err);
 
-/* After -ESRCH, of one process: goes on with `pid`, which is held since its program began. Close it after an error. */
+/* After -ESRCH, of one process, or where pl_session_open_launched() failed since that has begun another program meanwhile:
+ * goes on with `pid`, which is held since its program began. Close it after an error. */
 int pl_session_go_on(struct pl_session *session, pid_t pid, struct pl_error *err);
 
 /* Records for a window. 0: it is over; -EINTR: ^C, SIGTERM or SIGHUP; -ESRCH: the process ended

@@ -82,10 +82,11 @@ int pl_targets_start(struct pl_targets *targets, const struct pl_options *option
 int pl_targets_go_on(struct pl_targets *targets, const struct pl_options *options, pid_t pid, struct pl_sites *sites,
 	struct pl_error *err)
 {
-	int64_t stop_ns = pl_engine_stop_ns(targets->lead.engine);
+	int64_t stop_ns = targets->lead.engine ? pl_engine_stop_ns(targets->lead.engine) : 0;
 	int code;
 
-	pl_engine_retire(targets->lead.engine);
+	if (targets->lead.engine)
+		pl_engine_retire(targets->lead.engine);
 	pl_losses_add(&targets->departed_losses, &targets->lead.state.losses);
 	if (stop_ns > targets->departed_stop_ns)
 		targets->departed_stop_ns = stop_ns;
