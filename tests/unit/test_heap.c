@@ -2,8 +2,14 @@
 #include <criterion/criterion.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "../../src/heap/heap_private.h"
+#include "pyleak/heap.h"
+#include "pyleak/maps.h"
+#include "pyleak/python.h"
+#include "spaces.h"
 
 /* -- glibc's chunks -------------------------------------------------------------------------------- */
 
@@ -191,4 +197,50 @@ Test(arenas, entries)
 	cr_assert_eq(arena_check(&arena, array, NULL), ARENA_WRONG);
 	arena.next = array - sizeof(arena);
 	cr_assert_eq(arena_check(&arena, array, NULL), ARENA_WRONG);
+}
+
+/* -- pymalloc's map of its arenas ------------------------------------------------------------------- */
+
+enum { NODE_BITS = 15, LEAF_BITS = 14, DECOYS = 3000, ARENAS = 3, ENTRIES = 1024 };
+
+/* The interpreter's writable data: words of its types, whose objects lead on, and behind them the map. */
+static uint64_t words[DECOYS + 1] = {1};
+
+static void *map_zeros(size_t size)
+{
+	void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	cr_assert(memory != MAP_FAILED);
+	return memory;
+}
+
+/* However many words lead to something that could be a leaf. */
+Test(heap, arena_map_behind_much_that_is_none)
+{
+	struct pl_maps maps = {0};
+	const struct pl_python python = {.space = space_of(getpid()), .object_start = (uintptr_t)words, .minor = 13};
+	struct pl_heap_reader reader = {.python = &python, .arena_word_count = 1};
+	uint64_t *node = map_zeros(sizeof(*node) << NODE_BITS), *other_node = map_zeros(sizeof(*node) << NODE_BITS);
+	int32_t *leaf = map_zeros(8 << LEAF_BITS), *other_leaf = map_zeros(8 << LEAF_BITS);
+	struct arena *arenas = map_zeros(ENTRIES * sizeof(*arenas));
+	uint64_t array = (uintptr_t)arenas, first = 0x7f1200000000; /* a leaf has 16 GiB */
+
+	for (int i = 0; i < ARENAS; i++) {
+		uint64_t address = first + 0x345000 + (uint64_t)i * 0x500000, at = address >> 20 & ((1U << LEAF_BITS) - 1);
+
+		arenas[i] = (struct arena){.address = address, .pool_address = address + 0x8000, .free_pools = 60, .total_pools = 63};
+		leaf[2 * at] = leaf[2 * (at + 1) + 1] = 0x45000;
+	}
+	node[first >> 34 & ((1U << NODE_BITS) - 1)] = (uintptr_t)leaf;
+	other_node[first >> 34 & ((1U << NODE_BITS) - 1)] = (uintptr_t)other_leaf;
+	for (int i = 0; i < DECOYS; i++)
+		words[i] = (uintptr_t)other_node;
+	words[DECOYS] = (uintptr_t)node;
+	reader.arena_words[0] = (uintptr_t)&array;
+	cr_assert_eq(pl_maps_read(getpid(), &maps), 0);
+	cr_assert_eq(pl_heap_arena_map(&reader, &maps).root, (uintptr_t)&words[DECOYS]);
+	/* One word of the leaf that is not as it follows from the arenas. */
+	leaf[0] = 1;
+	cr_assert_eq(pl_heap_arena_map(&reader, &maps).root, 0);
+	pl_maps_free(&maps);
 }
