@@ -7,7 +7,8 @@
  *
  *   PL_PAGE         in which we count, copy and keep books: every kernel's pages are one or more of these
  *   pl_page_size()  the pages of this kernel, and so of every process that we look at: what mmap(), mprotect() and
- *                   /proc/PID/pagemap go by
+ *                   /proc/PID/pagemap go by. A core file may be another kernel's: what reads those (core, elf, python, heap,
+ *                   holders) does not ask for it
  *   PL_PAGE_MAX     the largest that a kernel for this processor may have: where what we map in a process changes its
  *                   protection or its advice, so that its layout is the same under all kernels. Given by meson.build, since
  *                   assembly needs it too

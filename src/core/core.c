@@ -18,6 +18,7 @@ static size_t read_mapped(struct core *core, uint64_t address, void *buffer, siz
 {
 	const struct pl_map *map = pl_maps_find(&core->maps, address);
 	size_t next, got;
+	struct stat status;
 	int fd;
 
 	if (!map || !map->inode)
@@ -35,12 +36,16 @@ static size_t read_mapped(struct core *core, uint64_t address, void *buffer, siz
 		return 0;
 	got = core_read_file(fd, map->offset + (address - map->start), buffer, length);
 	/* Behind the end of a file its last page has zeros. */
-	if (got < length && got && (address + got) % PL_PAGE) {
-		size_t zeros = PL_PAGE - (address + got) % PL_PAGE;
+	if (got < length && fstat(fd, &status) == 0) {
+		const uint64_t size = (uint64_t)status.st_size, at = map->offset + (address - map->start) + got;
+		const uint64_t end = (size + core->page_size - 1) & ~(core->page_size - 1);
 
-		zeros = zeros < length - got ? zeros : length - got;
-		memset((char *)buffer + got, 0, zeros);
-		got += zeros;
+		if (at >= size && at < end) {
+			size_t zeros = end - at < length - got ? end - at : length - got;
+
+			memset((char *)buffer + got, 0, zeros);
+			got += zeros;
+		}
 	}
 	return got;
 }

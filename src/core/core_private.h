@@ -29,6 +29,7 @@ struct core {
 	struct pl_space space;
 	int fd;
 	uint64_t size;
+	uint64_t page_size; /* of the kernel that the process had */
 	char *sysroot;
 	struct core_segment *segments; /* sorted, none overlaps another */
 	size_t segment_count;

@@ -19,6 +19,7 @@ enum {
 	NAMED_MAX = 1 << 20,     /* mappings */
 	PRPSINFO_PID = 24,
 	AUXV_MAX = 64,
+	PAGE_MAX = 1 << 16, /* of any kernel */
 };
 /* Of memory that can be written: what a process has of it is copied and looked through. */
 #define WRITABLE_MAX (UINT64_C(1) << 42)
@@ -139,6 +140,8 @@ static void read_auxiliary(struct parsing *parsing, const uint8_t *bytes, size_t
 		memcpy(entry, bytes + i * 16, sizeof(entry));
 		if (entry[0] == AT_RANDOM)
 			parsing->stack = entry[1];
+		else if (entry[0] == AT_PAGESZ && entry[1] >= PL_PAGE && entry[1] <= PAGE_MAX && !(entry[1] & (entry[1] - 1)))
+			parsing->core->page_size = entry[1];
 	}
 }
 
@@ -396,6 +399,7 @@ int core_parse(struct core *core, const char *path, struct pl_error *err)
 	if (fstat(core->fd, &status) < 0)
 		return pl_fail(err, -errno, "%s: %s", path, strerror(errno));
 	core->size = (uint64_t)status.st_size;
+	core->page_size = PL_PAGE;
 	/* Not ELF_C_READ_MMAP: whoever owns the file could truncate it and have us die of SIGBUS. */
 	elf = elf_begin(core->fd, ELF_C_READ, NULL);
 	if (!elf)

@@ -196,12 +196,14 @@ static int make_notes(struct writing *writing, const struct pl_core_facts *facts
 		(uint64_t)(facts->stop_ms * PL_NSEC_PER_MSEC) };
 	uint8_t process[PRPSINFO_SIZE] = { 0 };
 	const int32_t pid = writing->noting->space.pid;
+	const uint64_t auxiliary[] = { AT_PAGESZ, pl_page_size(), AT_NULL, 0 };
 	FILE *out = open_memstream((char **)&writing->notes, &writing->notes_size);
 
 	if (!out)
 		return -ENOMEM;
 	memcpy(process + PRPSINFO_PID, &pid, sizeof(pid));
 	add_note(out, "CORE", NT_PRPSINFO, process, sizeof(process));
+	add_note(out, "CORE", NT_AUXV, auxiliary, sizeof(auxiliary));
 	add_files_note(out, &writing->maps);
 	add_maps_note(out, &writing->maps);
 	add_note(out, CORE_NOTE_NAME, CORE_NOTE_FACTS, &own, sizeof(own));

@@ -24,12 +24,12 @@ bool pl_elf_extent(const struct pl_elf_header *header, uint64_t *ret_start, uint
 	}
 	if (start >= end)
 		return false;
-	*ret_start = pl_kernel_page_start(start);
+	*ret_start = pl_page_start(start);
 	*ret_end = end;
 	return true;
 }
 
-/* Whether the page at address shows this page of the file that `object` shows. */
+/* Whether at address this byte of the file is to be seen that `object` shows. */
 static bool shows(const struct pl_maps *maps, const struct pl_map *object, uint64_t address, uint64_t offset)
 {
 	const struct pl_map *map = pl_maps_find(maps, address);
@@ -43,6 +43,7 @@ static bool shows(const struct pl_maps *maps, const struct pl_map *object, uint6
  * small objects even have two segments with the same page of the file. So a place counts only if every segment is
  * found where it would be from there. `strict` false leaves out what programs do to themselves: text moved to huge
  * pages is no longer a mapping of the file.
+ * How large the kernel's pages are is not asked: of a core file it is another kernel's.
  */
 static bool fits(const struct pl_elf_header *header, const struct pl_maps *maps, const struct pl_map *map,
 	uint64_t bias, bool strict)
@@ -56,15 +57,15 @@ static bool fits(const struct pl_elf_header *header, const struct pl_maps *maps,
 
 		if (segment->p_type != PT_LOAD || segment->p_filesz == 0)
 			continue;
-		address = bias + pl_kernel_page_start(segment->p_vaddr);
-		offset = pl_kernel_page_start(segment->p_offset);
+		address = bias + segment->p_vaddr;
+		offset = segment->p_offset;
 		there = pl_maps_find(maps, address);
 		if ((segment->p_flags & PF_X) && (!there || !(there->flags & PL_MAP_EXEC)))
 			return false;
 		if (strict && !shows(maps, map, address, offset))
 			return false;
-		if (map->start - map->offset == address - offset && map->start >= address &&
-			map->start < bias + segment->p_vaddr + segment->p_memsz)
+		if (map->start - map->offset == address - offset && map->end > address &&
+			map->start < address + segment->p_memsz)
 			holds_map = true;
 	}
 	return holds_map;
@@ -79,16 +80,16 @@ int pl_elf_place(
 		if (header->segments[i].p_type == PT_LOAD)
 			first = &header->segments[i];
 	}
-	if (!first)
+	if (!first || (first->p_vaddr - first->p_offset) % PL_PAGE)
 		return -ENOENT;
 	for (int strict = 1; strict >= 0; strict--) {
 		for (size_t i = 0; i < maps->count && maps->items[i].start <= map->start; i++) {
 			const struct pl_map *base = &maps->items[i];
-			uint64_t bias = base->start - pl_kernel_page_start(first->p_vaddr);
+			uint64_t bias = base->start - base->offset + first->p_offset - first->p_vaddr;
 
 			if (base->start != map->start && !pl_map_same_file(base, map))
 				continue;
-			if (base->offset != pl_kernel_page_start(first->p_offset) ||
+			if (base->offset > first->p_offset || first->p_offset - base->offset >= base->end - base->start ||
 				(header->type == ET_EXEC && bias != 0))
 				continue;
 			if (fits(header, maps, map, bias, strict)) {

@@ -137,7 +137,7 @@ static bool take_over(struct image *image, struct image_piece *piece)
 static uint64_t static_end(struct image *image, const struct pl_maps *maps, size_t at)
 {
 	const struct pl_map *first = &maps->items[at];
-	uint64_t low = UINT64_MAX, high = 0;
+	uint64_t low = UINT64_MAX, low_offset = 0, high = 0;
 	Elf64_Phdr headers[HEADERS_MAX];
 	Elf64_Ehdr header;
 
@@ -154,12 +154,14 @@ static uint64_t static_end(struct image *image, const struct pl_maps *maps, size
 	for (size_t i = 0; i < header.e_phnum; i++) {
 		if (headers[i].p_type != PT_LOAD)
 			continue;
-		if (headers[i].p_vaddr < low)
+		if (headers[i].p_vaddr < low) {
 			low = headers[i].p_vaddr;
+			low_offset = headers[i].p_offset;
+		}
 		if (headers[i].p_vaddr + headers[i].p_memsz > high)
 			high = headers[i].p_vaddr + headers[i].p_memsz;
 	}
-	return high > low && high - low < PIECE_MAX ? first->start + (high - pl_kernel_page_start(low)) : 0;
+	return high > low && high - low < PIECE_MAX ? first->start + low_offset + (high - low) : 0;
 }
 
 static int make_pieces(struct image *image, const struct pl_maps *maps, struct image_piece **ret, size_t *ret_count)

@@ -3,7 +3,6 @@
 #include <errno.h>
 
 #include "pyleak/arch.h"
-#include "pyleak/page.h"
 #include "pyleak/space.h"
 #include "python_private.h"
 
@@ -73,7 +72,7 @@ int object_read(struct pl_space *space, const struct pl_map *map, struct object 
 		return -ENOEXEC;
 	for (size_t i = 0; i < count; i++)
 		if (headers[i].p_type == PT_LOAD && first) {
-			object.bias = map->start - pl_kernel_page_start(headers[i].p_vaddr);
+			object.bias = map->start + headers[i].p_offset - headers[i].p_vaddr;
 			first = false;
 		}
 	read_segments(&object, headers, count);

@@ -17,6 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "../../src/elf/elf_private.h"
 #include "pyleak/arch.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/elf.h"
@@ -361,6 +362,42 @@ Test(elf, libc_as_dlsym_sees_it)
 	cr_assert_geq(opened, 3);
 	pl_maps_free(&maps);
 	(void)dlclose(libc);
+}
+
+/* A library of arm64's as kernels with pages of 4, 16 and 64 KiB map it: one of these wrote the core file that is read here,
+ * under any other. */
+Test(elf, pages_of_another_kernel)
+{
+	GElf_Phdr segments[] = {
+		{.p_type = PT_LOAD, .p_flags = PF_R | PF_X, .p_filesz = 0x3bfa20, .p_memsz = 0x3bfa20},
+		{.p_type = PT_LOAD, .p_flags = PF_R | PF_W, .p_offset = 0x3cfca8, .p_vaddr = 0x3dfca8, .p_filesz = 0x5c1f0,
+			.p_memsz = 0x9b228},
+	};
+	const struct pl_elf_header header = {.type = ET_DYN, .machine = PL_ARCH_ELF_MACHINE, .class = ELFCLASS64,
+		.segments = segments, .count = COUNT(segments)};
+
+	for (uint64_t page = 4096; page <= 65536; page *= 4) {
+		const uint64_t base = 0xffff80000000 + 3 * page, mask = ~(page - 1);
+		const uint64_t data = base + (0x3dfca8 & mask), end = (base + 0x3dfca8 + 0x5c1f0 + page - 1) & mask;
+		struct pl_map items[] = {
+			/* As data, below; loaded: code, what was relocated, data, zeros. */
+			{.start = 0x10000000, .end = 0x10500000, .inode = 7, .flags = PL_MAP_READ},
+			{.start = base, .end = (base + 0x3bfa20 + page - 1) & mask, .inode = 7, .flags = PL_MAP_READ | PL_MAP_EXEC},
+			{.start = data, .end = data + page, .offset = 0x3cfca8 & mask, .inode = 7, .flags = PL_MAP_READ},
+			{.start = data + page, .end = end, .offset = (0x3cfca8 & mask) + page, .inode = 7,
+				.flags = PL_MAP_READ | PL_MAP_WRITE},
+			{.start = end, .end = end + 0x40000, .flags = PL_MAP_READ | PL_MAP_WRITE},
+		};
+		const struct pl_maps maps = {.items = items, .count = COUNT(items)};
+		uint64_t bias;
+
+		for (size_t i = 1; i < COUNT(items) - 1; i++) {
+			bias = 0;
+			cr_expect_eq(pl_elf_place(&header, &maps, &items[i], &bias), 0, "pages of %lu: mapping %zu", page, i);
+			cr_expect_eq(bias, base, "pages of %lu: mapping %zu", page, i);
+		}
+		cr_expect_eq(pl_elf_place(&header, &maps, &items[0], &bias), -ENOENT);
+	}
 }
 
 /* One file loaded, and mapped as plain data below and above: only the loaded one is an object. */
