@@ -22,16 +22,28 @@ VICTIMS = ROOT / "tests" / "victims"
 # A sanitized pyleak is several times slower, and so is a machine that builds beside the tests.
 PATIENCE = float(os.environ.get("PYLEAK_PATIENCE", "1"))
 
-# Where a probe may be mapped: 16 places, 16 MiB apart.
-PROBE_FIRST, PROBE_STEP, PROBE_PLACES = 0x70796C000000, 0x1000000, 16
+
+def addresses_end():
+    """How far a program's addresses go on this kernel, more or less: near it is the stack."""
+    with open("/proc/self/maps") as file:
+        return max(int(line.split("-")[1].split()[0], 16) for line in file if "[vsyscall]" not in line)
+
+
+# Where a probe may be mapped, 16 MiB apart, and the first of its tables: include/pyleak/probe.h; where the page may be that
+# stays: landing.h. Where addresses have 39 or 42 bits, as kernels for arm64 may be built, there are other places.
+PROBE_STEP = 0x1000000
+if addresses_end() > 0x70796C000000:
+    PROBE_FIRST, PROBE_PLACES, LANDING_FIRST, TABLES_FIRST, TABLES_STEP = (
+        0x70796C000000, 16, 0x70797E000000, 0x707A00000000, 0x4000000000)
+else:
+    PROBE_FIRST, PROBE_PLACES, LANDING_FIRST, TABLES_FIRST, TABLES_STEP = (
+        0x20796C0000, 8, 0x20F0000000, 0x2100000000, 0x500000000)
 PROBE_END = PROBE_FIRST + PROBE_STEP * PROBE_PLACES
-# The page that stays: see include/pyleak/landing.h.
 # Its words follow after the largest page that a kernel may have here (PL_PAGE_MAX).
 PAGE_MAX = 0x10000 if os.uname().machine == "aarch64" else 0x1000
-LANDING_FIRST, LANDING_STEP, LANDING_PLACES = 0x70797E000000, max(0x10000, 2 * PAGE_MAX), 4
+LANDING_STEP, LANDING_PLACES = max(0x10000, 2 * PAGE_MAX), 4
 LANDING_END = LANDING_FIRST + LANDING_STEP * LANDING_PLACES
-# Where the tables of the inline engine may be.
-TABLES_FIRST, TABLES_END = 0x707A00000000, 0x707A00000000 + 0x4000000000 * PROBE_PLACES
+TABLES_END = TABLES_FIRST + TABLES_STEP * PROBE_PLACES
 HOOKS = 12  # malloc, calloc, realloc, free of the raw, mem and obj domains; an engine may add types' tp_dealloc
 
 ENGINES = os.environ.get("PYLEAK_ENGINES", "breakpoint inline").split()

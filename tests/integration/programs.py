@@ -12,7 +12,7 @@ import signal
 import struct
 import subprocess
 
-from helpers import PROBE_FIRST, PROBE_PLACES, Pyleak, Victim, wait_hooked
+from helpers import PROBE_FIRST, PROBE_PLACES, TABLES_FIRST, TABLES_STEP, Pyleak, Victim, wait_hooked
 
 HEADER = """\
 import gc, os, sys, threading, time
@@ -21,8 +21,7 @@ def meet(word):
     return sys.stdin.readline().strip()
 """
 
-# include/pyleak/probe.h and inline_abi.h
-TABLES_FIRST, TABLES_STEP = 0x707A00000000, 0x4000000000
+# include/pyleak/inline_abi.h
 CONTROL = ("mode", "next_chunk", "next_site", "next_frame", "next_code", "next_arena", "code_generation", "lost_events",
            "lost_sites", "lost_codes", "untraced", "freed_unknown")
 
