@@ -9,8 +9,9 @@ import pytest
 import pythons
 import wheels
 from conftest import all_pythons
-from helpers import Victim, pyleak, skip_here
+from helpers import PATIENCE, Victim, pyleak, skip_here
 
+WINDOW = "%gs" % (2 * PATIENCE)  # in which the service draws more than once
 PIXELS = 300 * 400 * 3 * 8  # doubles: what numpy says of each image
 SERVICE = """
 import gc, sys, time
@@ -58,7 +59,7 @@ def service(python, *arguments):
 @chosen_pythons
 def test_line_that_holds_the_pixels(python):
     with service(python) as victim:
-        document = pyleak("diff", victim.pid, "-i", "2s", "--format", "json").json()
+        document = pyleak("diff", victim.pid, "-i", WINDOW, "--format", "json").json()
         row = document["stats"][0]
         assert row["filename"].endswith(("/matplotlib/cbook/__init__.py", "/matplotlib/cbook.py")), row
         assert row["domain"] == "native" and row["count_diff"] >= 3, row
@@ -70,7 +71,7 @@ def test_line_that_holds_the_pixels(python):
 @chosen_pythons
 def test_closed(python):
     with service(python, "close") as victim:
-        document = pyleak("diff", victim.pid, "-i", "2s", "-n", "0", "--format", "json").json()
+        document = pyleak("diff", victim.pid, "-i", WINDOW, "-n", "0", "--format", "json").json()
         # Between a drawing and its collection one figure lives: whether a snapshot meets it is chance.
         grown = [row for row in document["stats"] if row["size_diff"] > PIXELS + 65536]
         assert not grown, grown
