@@ -72,7 +72,7 @@ int session_document(struct pl_session *session, const struct pl_options *option
 	report.window = own ? session->window : 0;
 	report.windows = own ? session->windows : 0;
 	if (looks) {
-		types = pl_row_types_of_snapshots(&session->targets, options, now, before, &report.type_count);
+		types = pl_row_types_of_snapshots(&session->targets, options, session->history, now, before, &report.type_count);
 		report.types = types;
 	}
 

@@ -2,6 +2,7 @@
 #include "render.h"
 
 #include "over_all.h"
+#include "row_order.h"
 
 #include <math.h>
 
@@ -235,7 +236,7 @@ int pl_render_for(const struct pl_options *options, struct pl_report *report, co
 	pl_autofree struct pl_verdict *verdicts = NULL;
 	pl_autofree int64_t *touched = NULL;
 	pl_autofree const struct pl_cause **causes = NULL;
-	int code = pl_rows_make(now, before, &selection, &rows);
+	int code = pl_rows_in_order(options, history, now, before, &rows);
 
 	*ret_exceeded = code == 0 && exceeds(options, &rows, report->kind);
 	/* By caller what is excluded is charged to another row, and in no other stack. */

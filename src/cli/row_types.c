@@ -6,7 +6,7 @@
 
 #include "pyleak/census.h"
 #include "pyleak/cleanup.h"
-#include "render.h"
+#include "row_order.h"
 
 /* Each takes a read, some microseconds. Of a row, as many as it has, or enough to know the shares of its types. */
 enum { ROWS_LOOKED_AT = 200, BLOCKS_LOOKED_AT = 32768, BLOCKS_OF_ROW_MIN = 64, BLOCKS_OF_ROW_MAX = 4096, CHAINS_OF_ROW = 16 };
@@ -136,14 +136,13 @@ static void count_processes(struct pl_targets *targets, const struct pl_rows *ro
 }
 
 struct pl_row_types *pl_row_types_of_snapshots(struct pl_targets *targets, const struct pl_options *options,
-	const struct pl_snapshot *now, const struct pl_snapshot *before, size_t *ret_count)
+	const struct pl_history *history, const struct pl_snapshot *now, const struct pl_snapshot *before, size_t *ret_count)
 {
-	const struct pl_rows_options wanted = pl_rows_wanted(options);
 	struct pl_row_types *types = NULL;
 	struct pl_rows rows = {0};
 
 	*ret_count = 0;
-	if (pl_rows_make(now, before, &wanted, &rows) == 0) {
+	if (pl_rows_in_order(options, history, now, before, &rows) == 0) {
 		size_t count = options->limit && options->limit < ROWS_LOOKED_AT ? options->limit : ROWS_LOOKED_AT;
 
 		*ret_count = rows.count < count ? rows.count : count;

@@ -18,6 +18,7 @@
 #include "pyleak/trace.h"
 #include "pyleak/units.h"
 #include "render.h"
+#include "row_order.h"
 #include "session_private.h"
 #include "stop.h"
 
@@ -234,17 +235,16 @@ static void keep_types(struct pl_session *session, const struct pl_snapshot *now
 		return;
 	free(session->types);
 	session->types =
-		pl_row_types_of_snapshots(&session->targets, session->options, now, before, &session->type_count);
+		pl_row_types_of_snapshots(&session->targets, session->options, session->history, now, before, &session->type_count);
 }
 
 /* Rows as the report will have them. */
 static int stop_and_copy(struct pl_session *session, struct pl_held *held, const struct pl_snapshot *now,
 	const struct pl_snapshot *before, struct pl_error *err)
 {
-	const struct pl_rows_options selection = pl_rows_wanted(session->options);
 	size_t most = session->options->limit && session->options->limit < HELD_ROWS_MAX ? session->options->limit : HELD_ROWS_MAX;
 	struct pl_rows rows = {0};
-	int code = pl_rows_make(now, before, &selection, &rows);
+	int code = pl_rows_in_order(session->options, session->history, now, before, &rows);
 
 	if (code < 0)
 		(void)pl_fail(err, code, "out of memory");

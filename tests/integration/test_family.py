@@ -342,6 +342,46 @@ def test_workers_that_are_recycled(one_python, tmp_path):
         os.kill(victim.pid, signal.SIGKILL)
 
 
+BATCHES = """
+KEPT, BATCH = [], []
+def leak(number):
+    KEPT.append("request %d" % number)  # at leak
+def batch(number):
+    BATCH.extend(["row %d of %d" % (row, number) for row in range(20)])  # at batch
+    if len(BATCH) > 30000:
+        del BATCH[:]
+def work(parent):
+    number = 0
+    while os.getppid() == parent:
+        leak(number)
+        batch(number)
+        number += 1
+        time.sleep(0.001)
+for parent in [os.getpid()] * 2:
+    if os.fork() == 0:
+        work(parent)
+        os._exit(0)
+meet("ready")
+time.sleep(1000)
+"""
+
+
+def test_what_grows_steadily_is_first(one_python, tmp_path):
+    """Of a family another row moves more in most windows, up and down; holders stay with their rows."""
+    with Program(one_python, tmp_path, BATCHES) as victim:
+        victim.tell("go")
+        with Pyleak("diff", victim.pid, "--children", "-i", "%gs" % (0.5 * PATIENCE), "-c", 10, "--format", "json", "--holders") as running:
+            result = running.finish(seconds=60)
+        assert result.status == 0, result
+        documents = [json.loads(line) for line in result.stdout.splitlines()]
+        most = [max(document["stats"], key=lambda row: abs(row["size_diff"]))["lineno"] for document in documents[7:]]
+        assert victim.lines["batch"] in most, "it would be first"
+        for document in documents[7:]:
+            first = document["stats"][0]
+            assert first["verdict"]["kind"] == "steady" and first["lineno"] == victim.lines["leak"], document["stats"][:3]
+        assert first["held_by"][0]["path"].endswith(".KEPT"), first
+
+
 def test_workers_that_come_and_go(family):
     """What ended costs nothing any more: descriptors and memory are those of who lives, the figures too."""
     victim = family(8)
