@@ -18,7 +18,7 @@
 #include "process_private.h"
 #include "rights.h"
 
-enum { MAX_COMMAND_LINE = 4096, MAX_LINK = 4096 };
+enum { MAX_COMMAND_LINE = 4096, MAX_LINK = 4096, LOOKS_AT_THREADS = 4 };
 
 char *pl_proc_link(pid_t pid, const char *name)
 {
@@ -289,19 +289,68 @@ static int list_numbers(const char *path, pid_t **ret_ids, size_t *ret_count)
 	return 0;
 }
 
+/* Whether one of these threads has ended. */
+static bool any_ended(pid_t pid, const pid_t *tids, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		if (syscall(SYS_tgkill, pid, tids[i], 0) < 0 && errno == ESRCH)
+			return true;
+	return false;
+}
+
+static bool contains(const pid_t *ids, size_t count, pid_t id)
+{
+	for (size_t i = 0; i < count; i++)
+		if (ids[i] == id)
+			return true;
+	return false;
+}
+
+/* Adds those of `more` that are not among them yet. */
+static int merge(pid_t **ids, size_t *count, const pid_t *more, size_t more_count)
+{
+	pid_t *grown = reallocarray(*ids, *count + more_count, sizeof(*grown));
+	const size_t before = *count;
+
+	if (!grown)
+		return -ENOMEM;
+	*ids = grown;
+	for (size_t i = 0; i < more_count; i++)
+		if (!contains(grown, before, more[i]))
+			grown[(*count)++] = more[i];
+	return 0;
+}
+
+/*
+ * If a thread ends while the kernel stands at it in its list, the list breaks off there, and goes on behind as many of the
+ * living as have ended of those that were given out (fs/proc/base.c: next_tid(), first_tid()): the ones in between are
+ * missing. So a list during which a thread has ended is only a part, and others are added to it.
+ */
 int pl_process_threads(pid_t pid, pid_t **ret_tids, size_t *ret_count)
 {
+	pl_autofree pid_t *tids = NULL;
+	size_t count = 0;
 	char path[64];
-	int r;
+	bool ended = true;
 
 	(void)snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
-	r = list_numbers(path, ret_tids, ret_count);
-	if (r == 0 && *ret_count == 0) {
-		free(*ret_tids);
-		*ret_tids = NULL;
-		return -ESRCH;
+	for (int looks = 0; looks < LOOKS_AT_THREADS && ended; looks++) {
+		pl_autofree pid_t *more = NULL;
+		size_t more_count = 0;
+		int r = list_numbers(path, &more, &more_count);
+
+		if (r < 0)
+			return r;
+		ended = any_ended(pid, more, more_count);
+		r = merge(&tids, &count, more, more_count);
+		if (r < 0)
+			return r;
 	}
-	return r;
+	if (count == 0)
+		return -ESRCH;
+	*ret_tids = PL_TAKE(tids);
+	*ret_count = count;
+	return 0;
 }
 
 static int compare_pids(const void *a, const void *b)

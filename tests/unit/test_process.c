@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/stat.h>
@@ -24,6 +25,7 @@
 #include "pyleak/arch.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/process.h"
+#include "pyleak/units.h"
 
 static const uid_t nobody = 65534, somebody = 65533;
 
@@ -983,4 +985,74 @@ Test(process, memory_of_the_parent)
 	cr_assert_eq(kill(pids[2], SIGKILL), 0);
 	free(pids);
 	stop(child);
+}
+
+/* -- threads that come and go ------------------------------------------------------------------------------ */
+
+enum { BUSY_THREADS = 1500 };
+static volatile pid_t *living; /* shared with the child: [BUSY_THREADS], while it lives */
+
+static void *live_for_a_while(void *argument)
+{
+	volatile pid_t *place = argument;
+	unsigned int seed = (unsigned int)(uintptr_t)argument ^ (unsigned int)gettid();
+
+	*place = gettid();
+	(void)usleep(1000 + (unsigned int)rand_r(&seed) % 500000);
+	*place = 0;
+	return NULL;
+}
+
+static void come_and_go(void)
+{
+	pthread_attr_t attributes;
+	pthread_t thread;
+
+	(void)pthread_attr_init(&attributes);
+	(void)pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+	(void)pthread_attr_setstacksize(&attributes, 65536);
+	for (;;) {
+		for (int i = 0; i < BUSY_THREADS; i++) {
+			if (living[i])
+				continue;
+			living[i] = -1;
+			if (pthread_create(&thread, &attributes, live_for_a_while, (void *)&living[i]) != 0)
+				living[i] = 0;
+		}
+		(void)usleep(200);
+	}
+}
+
+static int compare_tids(const void *a, const void *b)
+{
+	return *(const pid_t *)a - *(const pid_t *)b;
+}
+
+/* A list that the kernel gives lacks some of the living when one ends at which it stands: one list in a hundred, of so many. */
+Test(process, no_thread_is_left_out)
+{
+	pid_t before[BUSY_THREADS], child;
+	int left_out = 0;
+
+	living = mmap(NULL, sizeof(before), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	child = fork();
+	if (child == 0) {
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+		come_and_go();
+	}
+	(void)usleep(500000);
+	for (const int64_t end = pl_now_ns() + 4 * PL_NSEC_PER_SEC; pl_now_ns() < end;) {
+		pid_t *tids = NULL;
+		size_t count = 0;
+
+		memcpy(before, (const void *)living, sizeof(before));
+		cr_assert_eq(pl_process_threads(child, &tids, &count), 0);
+		qsort(tids, count, sizeof(*tids), compare_tids);
+		for (int i = 0; i < BUSY_THREADS; i++)
+			left_out += before[i] > 0 && living[i] == before[i] &&
+				    !bsearch(&before[i], tids, count, sizeof(*tids), compare_tids);
+		free(tids);
+	}
+	stop(child);
+	cr_assert_eq(left_out, 0, "%d times", left_out);
 }
