@@ -33,6 +33,9 @@ struct pl_engine_options {
 	/* Of the process before it was touched: told again to who adopts the probe. */
 	uint64_t rss;
 	struct pl_account account;
+	/* Called just before recording begins, when all else is in place (with breakpoints: is made ready), with what the recorder has taken by then. NULL: nobody asks. */
+	void (*begins)(void *context, uint64_t own);
+	void *begins_context;
 	struct pl_arena_map arena_map; /* inline: see pl_account_arena_map() */
 	/* Where memory is that has an owner who is known (pl_account_places()), now: what is left is perhaps of an allocator that
 	 * is linked into an object. Called until the engine is freed or ended. NULL: such are not looked for. */

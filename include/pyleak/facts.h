@@ -23,7 +23,8 @@ struct pl_facts {
 	bool native;     /* native allocators are recorded */
 	int64_t since_ns; /* when it began, on the clock of its snapshots */
 	struct timespec started; /* the same, CLOCK_REALTIME */
-	/* Before the process was touched; of several: the sum. Of a probe that was adopted without the size classes. */
+	/* When the recording began, without what pyleak takes; of several: the sum. Of a probe that was adopted before it was
+	 * planted, without the size classes. */
 	uint64_t rss; /* bytes; 0: not known */
 	struct pl_account account;
 };

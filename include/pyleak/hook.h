@@ -109,6 +109,8 @@ struct pl_probe_plan {
 	uint64_t tables_kept;  /* the last so many bytes of them are not zeroed in a forked child */
 	/* Called when it is known where everything will be, to complete `image`; may be NULL. */
 	void (*fill)(void *context, uint8_t *image, uint64_t base, uint64_t tables);
+	/* Called when every word leads to the probe, just before it is armed, by pl_probe_plant_running(); may be NULL. */
+	void (*arming)(void *context);
 	void *context;
 	uint32_t armed_offset, armed_value;          /* into the data; what it is set to */
 	uint32_t inside_words;                       /* 0: the engine uses marks only */

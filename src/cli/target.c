@@ -213,6 +213,43 @@ static int find_places(void *context, struct pl_range **ret, size_t *ret_count)
 	return pl_account_places(context, ret, ret_count);
 }
 
+/* All hooks are in place: to get there takes seconds where all processors are busy, and what the process grew by meanwhile is in
+ * no row. */
+static void note_beginning(void *context, uint64_t own)
+{
+	struct pl_target *target = context;
+	struct pl_account *account = &target->began_with;
+
+	pl_account_take(target->account, own, account);
+	pl_places_free(&target->places);
+	pl_target_places(target, account, &target->places);
+	/* Places take the longest. */
+	pl_account_take(target->account, own, account);
+	target->began_ns = pl_now_ns();
+	/* What we take is growth. */
+	if (account->taken && own < account->rss) {
+		account->rss -= own;
+		account->parts[PL_ACCOUNT_OWN] = 0;
+	}
+}
+
+/* A probe that stays tells who adopts it of what was before it was planted. */
+static void take_beginning(struct pl_target *target)
+{
+	struct pl_facts *facts = &target->facts;
+	const int64_t later = target->began_ns - facts->since_ns;
+
+	if (later > 0) {
+		facts->since_ns += later;
+		facts->started.tv_sec += (time_t)((facts->started.tv_nsec + later) / PL_NSEC_PER_SEC);
+		facts->started.tv_nsec = (long)((facts->started.tv_nsec + later) % PL_NSEC_PER_SEC);
+	}
+	if (!target->began_with.taken)
+		return;
+	facts->account = target->began_with;
+	facts->rss = target->began_with.rss;
+}
+
 /* Hooks the process itself; the guardian knows of it first. */
 static int plant(struct pl_target *target, const struct pl_options *options, struct pl_sites *sites, struct pl_error *err)
 {
@@ -230,6 +267,8 @@ static int plant(struct pl_target *target, const struct pl_options *options, str
 		/* Without a GIL CPython's own memory cannot be told from others'. */
 		.places = target->account && !target->python->free_threaded ? find_places : NULL,
 		.places_context = target->account,
+		.begins = note_beginning,
+		.begins_context = target,
 	};
 	int code = check_headroom(target, options, err);
 
@@ -237,7 +276,6 @@ static int plant(struct pl_target *target, const struct pl_options *options, str
 		return code;
 	pl_account_take(target->account, 0, &wanted.account);
 	wanted.arena_map = pl_account_arena_map(target->account);
-	pl_target_places(target, &wanted.account, &target->places);
 	if (wanted.account.taken)
 		wanted.rss = wanted.account.rss;
 	code = pl_guardian_add(target->pid, target->start_time);
@@ -260,6 +298,8 @@ int pl_target_start(struct pl_target *target, const struct pl_options *options, 
 		target->facts = *pl_engine_facts(target->engine);
 	if (code == 0 && target->adopted)
 		note_settings(target, options);
+	else if (code == 0)
+		take_beginning(target);
 	return explain_end(target, code, err);
 }
 

@@ -20,7 +20,9 @@ struct pl_target {
 	struct pl_engine *engine; /* NULL: not yet */
 	struct pl_facts facts;
 	struct pl_account_reader *account; /* NULL: none can be taken */
-	struct pl_places places; /* before it was touched; nothing: not known */
+	struct pl_places places; /* when its recording began; nothing: not known */
+	struct pl_account began_with; /* what it had then, without what is ours */
+	int64_t began_ns;
 	struct pl_engine_state state; /* as of the last snapshot */
 	int64_t ended_ns; /* CLOCK_MONOTONIC */
 	/* Of a member that came later: see apart.h. */

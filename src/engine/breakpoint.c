@@ -400,7 +400,7 @@ static const struct pl_engine_ops breakpoint_ops = {
 	.free = breakpoint_free,
 };
 
-static int plant(struct breakpoint_engine *self, struct pl_error *err)
+static int plant(struct breakpoint_engine *self, const struct pl_engine_options *options, struct pl_error *err)
 {
 	struct pl_probe_plan plan;
 	struct pl_maps maps = {0};
@@ -415,6 +415,8 @@ static int plant(struct breakpoint_engine *self, struct pl_error *err)
 		code = pl_gadgets_find(pid, &maps, &gadgets, err);
 	if (code == 0)
 		code = make_plan(self->python, &plan);
+	if (code == 0 && options->begins)
+		options->begins(options->begins_context, 0);
 	if (code == 0)
 		code = pl_tracee_seize(pid, STOP_PATIENCE_NSEC, &self->tracee, err);
 	if (code == 0)
@@ -462,7 +464,7 @@ int pl_engine_start_breakpoint(const struct pl_python *python, const struct pl_e
 	pl_resolver_init(&self->resolver, python, self->engine.sites);
 	index_entries(self);
 
-	int code = plant(self, err);
+	int code = plant(self, options, err);
 
 	if (code < 0) {
 		code = pl_fail(err, code, "process %d cannot be hooked: %s", (int)python->pid, strerror(-code));

@@ -12,6 +12,7 @@
 #include "pyleak/cleanup.h"
 #include "pyleak/memory.h"
 #include "pyleak/page.h"
+#include "pyleak/resident.h"
 #include "pyleak/units.h"
 
 /* Rows for words of GOTs: 512 KiB, of which only what is used takes memory. */
@@ -37,6 +38,9 @@ struct planting {
 	bool wrapped; /* the mem or obj allocator is */
 	bool own;     /* all three are the interpreter's: what pymalloc does not have the C library has */
 	bool pools;   /* the obj allocator is not the C library's own */
+	void (*begins)(void *context, uint64_t own);
+	void *begins_context;
+	struct pl_range tables; /* what of them is there before anything is recorded */
 };
 
 /* In config.engine[], which is the tracer's own. */
@@ -88,10 +92,11 @@ static uint64_t realtime_ns(void)
 
 static void fill(void *context, uint8_t *image, uint64_t base, uint64_t tables)
 {
-	const struct planting *planting = context;
+	struct planting *planting = context;
 	struct pl_inline_config config;
 
 	pl_inline_configure(&planting->options, planting->python, tables, &config);
+	planting->tables = (struct pl_range){config.data_start, config.pool};
 	config.thread_tls = planting->current.offset;
 	config.thread_module = planting->current.module;
 	config.thread_stride = planting->current.stride;
@@ -141,6 +146,14 @@ static void fill(void *context, uint8_t *image, uint64_t base, uint64_t tables)
 	memcpy(image + PL_INLINE_CONFIG_OFFSET, &config, sizeof(config));
 }
 
+static void arming(void *context)
+{
+	const struct planting *planting = context;
+
+	if (planting->begins)
+		planting->begins(planting->begins_context, pl_resident_or_swapped(planting->python->pid, planting->tables));
+}
+
 static uint64_t image_size(void)
 {
 	return pl_page_max_end(pl_inline_bytes_size);
@@ -180,6 +193,7 @@ static int make_plan(const struct pl_python *python, struct planting *planting, 
 		.tables_size = pl_inline_data_size(&planting->options),
 		.tables_kept = PL_INLINE_KEPT_SIZE,
 		.fill = fill,
+		.arming = arming,
 		.context = planting,
 		.armed_value = python->free_threaded   ? PL_INLINE_THREADS :
 			       planting->options.sample ? PL_INLINE_SAMPLE :
@@ -354,6 +368,8 @@ static int plant_sized(struct inline_engine *self, const struct pl_engine_option
 		.options = {.frames = (uint32_t)options->frames, .sample = options->sample, .tables = options->tables, .chunk_count = chunk_count},
 		.rss = options->rss,
 		.account = &options->account,
+		.begins = options->begins,
+		.begins_context = options->begins_context,
 		.arena_map = options->arena_map,
 		.native = options->native ? &self->native : NULL,
 	};

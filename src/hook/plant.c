@@ -232,6 +232,8 @@ static int redirect_running(struct carrier *carrier, const struct pl_probe *prob
 	for (size_t i = 0; code == 0 && i < words; i++)
 		if (rows[i].kind <= PL_PROBE_ERRAND_PROTECTED && rows[i].result != PL_PROBE_ERRAND_DONE)
 			code = rows[i].result == PL_PROBE_ERRAND_DENIED ? -EACCES : -EAGAIN;
+	if (code == 0 && plan->arming)
+		plan->arming(plan->context);
 	if (code == 0)
 		code = carrier_write(
 			carrier, probe->header.armed_address, &plan->armed_value, sizeof(plan->armed_value));

@@ -3,12 +3,14 @@
 import json
 import os
 import re
+import signal
+import struct
 import time
 
 import pytest
 
-from helpers import Pyleak, wait_hooked
-from programs import Program, recorded
+from helpers import PATIENCE, Pyleak, probe_maps, state, wait_hooked
+from programs import Program, control, recorded
 
 MIB = 1 << 20
 
@@ -119,6 +121,36 @@ def test_comes_first(one_python, tmp_path):
     assert re.match(r"Most of the growth of \+[\d.]+ \wiB is in no row: \+[\d.]+ \wiB mapped files\n", text), result
     assert re.search(r"\nmapped file \S+\.big: \+[\d.]+ \wiB; the kernel can drop this, and read it again\n", text), text
     assert "fills" not in text
+
+
+def test_while_hooks_are_planted(one_python, tmp_path):
+    """That takes seconds where the machine is busy: what the process grows by meanwhile is not of the time that is told."""
+    for _ in range(30):
+        with Program(one_python, tmp_path, PROGRAM, tmp_path) as victim:
+            with Pyleak("attach", victim.pid, "--duration", "500ms", "--format", "json") as running:
+                deadline = time.monotonic() + 20
+                while not probe_maps(victim.pid) and time.monotonic() < deadline:
+                    pass
+                os.kill(running.process.pid, signal.SIGSTOP)
+                caught = state(victim.pid) not in "tT" and not mode(victim.pid)
+                if caught:
+                    tell(victim, "small 40")
+                os.kill(running.process.pid, signal.SIGCONT)
+                document = running.finish().json()
+        if caught:
+            break
+    assert caught, "it was never stopped in between"
+    growth = document["account"]["growth"]
+    assert abs(growth["rss"]) < 4 * MIB and abs(growth["unexplained"]) < MIB, growth
+    assert document["window_s"] < 1 + PATIENCE, document["window_s"]
+
+
+def mode(pid):
+    """0: the recorder is not armed, or not there yet."""
+    try:
+        return control(pid)["mode"]
+    except (AssertionError, OSError, struct.error):
+        return 0
 
 
 def test_written_later(one_python, tmp_path):
