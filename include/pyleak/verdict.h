@@ -35,6 +35,8 @@ struct pl_point {
 	uint64_t allocated; /* blocks, since the recording began */
 	double turned;      /* blocks of `count` that others stand against, older than the recording, which were freed: of
 			     * the same code and the like size, see src/verdict/turnover.c */
+	double larger;      /* blocks of `count` that came in the place of smaller ones, older than the recording: at the very
+			     * instruction one of these was freed as soon as they were there, as tables are made larger */
 	int64_t ended;      /* bytes that went with processes that ended, of `size`; 0 or less: none */
 	uint64_t work;      /* blocks that the process allocated in all, but for what others than the row did in imports;
 			     * 0: not known */

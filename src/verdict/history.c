@@ -8,11 +8,15 @@
 #include "pyleak/verdict.h"
 #include "turnover.h"
 
+#define MADE_LARGER 1.125 /* a list, by the least: Objects/listobject.c, list_resize() */
+enum { LARGER_MAX = 256 };
+
 struct cell {
 	int64_t size, count;
 	int64_t ended;
 	uint64_t allocated;
 	double turned; /* of its blocks, those that older ones which went stand against */
+	double larger; /* and those that took the place of smaller ones */
 };
 
 struct moment {
@@ -112,6 +116,43 @@ static void open_turnover(struct turnover *turnover, const struct cell *first, c
 	turnover->since = (double)now->count - turnover->base;
 }
 
+/* Blocks that came at a site, and older ones that went as soon as they were there. Of a table that is made larger both are of
+ * one instruction. Where the size of what went is not known it is taken to be that of the others, or less than what came. */
+static void look_at_larger(const struct pl_snapshot *snapshot, const struct moment *before, struct cell *cells)
+{
+	static const struct cell none;
+	uint32_t older[LARGER_MAX];
+	size_t count = 0;
+
+	for (size_t site = 0; site < snapshot->count; site++) {
+		const struct cell *old = site < before->count ? &before->cells[site] : &none;
+
+		cells[site].larger = old->larger;
+		if (count < LARGER_MAX && pl_sites_domain(snapshot->sites, (uint32_t)site) == PL_SITE_OLDER &&
+			cells[site].count > old->count)
+			older[count++] = (uint32_t)site;
+	}
+	for (uint32_t site = 0; count && site < snapshot->count; site++) {
+		const struct cell *old = site < before->count ? &before->cells[site] : &none;
+		const double came = (double)(cells[site].count - old->count);
+		double went = 0, sized = 0, bytes = 0;
+
+		if (pl_sites_domain(snapshot->sites, site) >= PL_SITE_OLDER || cells[site].count <= old->count)
+			continue;
+		for (size_t i = 0; i < count; i++) {
+			const struct cell *now = &cells[older[i]], *had = older[i] < before->count ? &before->cells[older[i]] : &none;
+
+			if (!turnover_same_frames(snapshot->sites, site, older[i]))
+				continue;
+			went += (double)(now->count - had->count);
+			sized += now->size > had->size ? (double)(now->count - had->count) : 0;
+			bytes += (double)(now->size - had->size);
+		}
+		if (went > 0 && (double)(cells[site].size - old->size) * sized >= MADE_LARGER * bytes * came)
+			cells[site].larger += fmin(came, went);
+	}
+}
+
 static int turn(struct pl_history *history, const struct pl_snapshot *snapshot, struct cell *cells)
 {
 	static const struct cell none;
@@ -123,6 +164,7 @@ static int turn(struct pl_history *history, const struct pl_snapshot *snapshot, 
 	if (!history->count)
 		return 0;
 	before = &history->moments[history->count - 1];
+	look_at_larger(snapshot, before, cells);
 	/* What CPython had parked in free lists goes when the recording begins, and says nothing of what comes. */
 	if (history->seen < 2) {
 		for (size_t site = 0; site < snapshot->count; site++)
@@ -233,16 +275,17 @@ int pl_history_series(
 {
 	pl_autofree struct pl_row *sums = calloc(count ? count : 1, sizeof(*sums));
 	pl_autofree double *turned = calloc(count ? count : 1, sizeof(*turned));
+	pl_autofree double *larger = calloc(count ? count : 1, sizeof(*larger));
 	pl_autofree uint64_t *imported = calloc(count ? count : 1, sizeof(*imported));
 
-	if (!sums || !turned || !imported)
+	if (!sums || !turned || !larger || !imported)
 		return -ENOMEM;
 	for (size_t i = 0; i < history->count; i++) {
 		const struct moment *moment = &history->moments[i];
 
 		for (size_t row = 0; row < count; row++) {
 			sums[row] = (struct pl_row){0};
-			turned[row] = 0;
+			turned[row] = larger[row] = 0;
 			imported[row] = 0;
 		}
 		for (size_t site = 0; site < moment->count && site < rows->site_count; site++) {
@@ -258,6 +301,7 @@ int pl_history_series(
 					.window.allocated_count = cell->allocated,
 				});
 			turned[rows->row_of_site[site]] += cell->turned;
+			larger[rows->row_of_site[site]] += cell->larger;
 			imported[rows->row_of_site[site]] += history->imports[site] ? cell->allocated : 0;
 		}
 		for (size_t row = 0; row < count; row++)
@@ -268,6 +312,7 @@ int pl_history_series(
 				.allocated = sums[row].window.allocated_count,
 				.ended = sums[row].life_diff,
 				.turned = turned[row],
+				.larger = larger[row],
 				/* So that what others did is this less its own, whatever that was. */
 				.work = moment->work + imported[row],
 			};

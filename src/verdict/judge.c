@@ -26,6 +26,10 @@
 #define CONTAINER_BLOCKS 4 /* a row of so few, of which none comes and none goes for good */
 #define CONTAINER_STEPS 3  /* how often they became larger: fewer times may be the last */
 
+#define LARGER_SHARE 1.125 /* of what blocks had: what they have when they were made larger, a list by the least */
+#define LARGER_NEARLY 0.875 /* of the blocks that there are: so many there were all the time */
+#define LARGER_BLOCKS 0.5  /* of the blocks that came, or what took the place of smaller ones */
+
 #define FORESEEN 100 /* times as long as it was watched */
 #define NSEC_PER_HOUR (3600.0 * PL_NSEC_PER_SEC)
 
@@ -165,23 +169,51 @@ static bool is_few_that_stay(const struct pl_point *points, size_t count)
 	return most <= CONTAINER_BLOCKS && floor > points[0].size;
 }
 
-/* Older blocks go as these come, again and again: those that all went at once, as when the recording began, are soon outgrown
- * by a leak. */
-static bool turns_over(const struct pl_point *points, size_t count, const struct pl_verdict *verdict)
+static double average(const struct pl_point *point)
 {
-	const struct pl_point *first = &points[0], *middle = &points[(count - 1) / 2], *last = &points[count - 1];
-	double grown = (double)(last->count - first->count), later = (double)(last->count - middle->count);
+	return point->count > 0 ? (double)point->size / (double)point->count : 0;
+}
+
+/* Tables of many containers: nearly all that came of them is there, none goes, and they are made larger now and then, or those that
+ * they took the place of were smaller. The next time comes when there is twice as much in them, so that a level says nothing. */
+static bool are_made_larger(const struct pl_point *points, size_t count)
+{
+	const struct pl_point *last = &points[count - 1];
+	size_t from = count - 1;
+	double came;
+
+	while (from > 0 && points[from - 1].count <= points[from].count && points[from - 1].size <= points[from].size &&
+		(double)points[from - 1].count >= LARGER_NEARLY * (double)last->count)
+		from--;
+	came = (double)(last->count - points[0].count);
+	if (from > count - 1 - (count - 1) / 2 || last->count <= 0)
+		return false;
+	return average(last) >= LARGER_SHARE * average(&points[from]) ||
+	       (came > 0 && last->larger - points[0].larger >= LARGER_BLOCKS * came);
+}
+
+/* In how many of the windows in which it grows older blocks go. */
+static bool turns_regularly(const struct pl_point *points, size_t count)
+{
 	size_t more = 0, both = 0;
 
-	if (verdict->turned < TURNED_SHARE)
-		return false;
 	for (size_t i = 1; i < count; i++) {
 		const bool turned = points[i].turned > points[i - 1].turned;
 
 		more += turned || points[i].count > points[i - 1].count;
 		both += turned;
 	}
-	return (double)both >= TURNED_WINDOWS * (double)more &&
+	return (double)both >= TURNED_WINDOWS * (double)more;
+}
+
+/* Older blocks go as these come, again and again: those that all went at once, as when the recording began, are soon outgrown
+ * by a leak. */
+static bool turns_over(const struct pl_point *points, size_t count, const struct pl_verdict *verdict)
+{
+	const struct pl_point *first = &points[0], *middle = &points[(count - 1) / 2], *last = &points[count - 1];
+	double grown = (double)(last->count - first->count), later = (double)(last->count - middle->count);
+
+	return verdict->turned >= TURNED_SHARE && turns_regularly(points, count) &&
 	       (later < LATER_SHARE * grown || last->turned - middle->turned >= TURNED_SHARE * later);
 }
 
@@ -268,11 +300,23 @@ static bool judge_growth(const struct pl_point *points, size_t count, struct pl_
 		ret->growth = PL_GROWTH_LEVELLING;
 	else if (windows >= DECIDED_WINDOWS && blocks == SAID_NOTHING && bytes == SAID_NOTHING && falls(points, count))
 		ret->growth = PL_GROWTH_NOISE;
+	if (ret->growth != PL_GROWTH_EARLY && are_made_larger(points, count))
+		ret->growth = PL_GROWTH_EARLY;
 	return true;
 }
 
-void pl_verdict_judge(const struct pl_series *series, struct pl_verdict *ret)
+/* What goes once and all together, as what the collector clears of free lists, does not go for what comes. */
+static void forget_single(struct pl_series *series, size_t count)
 {
+	const bool regularly = turns_regularly(series->points, count);
+
+	for (size_t i = 1; i < count && !regularly; i++)
+		series->points[i].turned = series->points[0].turned;
+}
+
+void pl_verdict_judge(const struct pl_series *given, struct pl_verdict *ret)
+{
+	struct pl_series series[1] = {*given};
 	const struct pl_point *points = series->points;
 	size_t count = series->count, windows, steps;
 	bool recent = false;
@@ -285,6 +329,7 @@ void pl_verdict_judge(const struct pl_series *series, struct pl_verdict *ret)
 	if (count > LEAST_WINDOWS + 1 && points[count - 1].taken_ns - points[count - 2].taken_ns <
 						 (points[count - 2].taken_ns - points[count - 3].taken_ns) / 2)
 		count--;
+	forget_single(series, count);
 	windows = count - 1;
 	ret->windows = windows;
 	ret->watched_ns = points[windows].taken_ns - points[0].taken_ns;
@@ -292,7 +337,7 @@ void pl_verdict_judge(const struct pl_series *series, struct pl_verdict *ret)
 		return;
 	ret->growth = PL_GROWTH_EARLY;
 	ret->ends = points[windows].ended > 0;
-	turned = points[windows].turned - points[0].turned;
+	turned = given->points[windows].turned - given->points[0].turned;
 	ret->turned = fmin(turned / fmax((double)(points[windows].count - points[0].count), 1), 1);
 	if (windows < LEAST_WINDOWS)
 		return;

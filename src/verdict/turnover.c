@@ -55,7 +55,7 @@ static int compare_growths(const void *a, const void *b)
 	return (x->grown < y->grown) - (x->grown > y->grown);
 }
 
-static bool same_frames(const struct pl_sites *sites, uint32_t a, uint32_t b)
+bool turnover_same_frames(const struct pl_sites *sites, uint32_t a, uint32_t b)
 {
 	size_t count, other;
 	const uint32_t *x = pl_sites_trace(sites, a, &count, NULL), *y = pl_sites_trace(sites, b, &other, NULL);
@@ -73,12 +73,12 @@ static void share_unknown(const struct pl_sites *sites, struct group *groups, si
 		if (groups[i].size > 0 || groups[i].left <= 0)
 			continue;
 		for (size_t k = 0; k < count; k++)
-			if (groups[k].size > 0 && same_frames(sites, groups[i].site, groups[k].site))
+			if (groups[k].size > 0 && turnover_same_frames(sites, groups[i].site, groups[k].site))
 				known += groups[k].total;
 		if (known <= 0)
 			continue;
 		for (size_t k = 0; k < count; k++)
-			if (groups[k].size > 0 && same_frames(sites, groups[i].site, groups[k].site))
+			if (groups[k].size > 0 && turnover_same_frames(sites, groups[i].site, groups[k].site))
 				groups[k].left += groups[i].left * groups[k].total / known;
 		groups[i].left = 0;
 	}

@@ -2,6 +2,7 @@
 #ifndef PYLEAK_VERDICT_TURNOVER_H
 #define PYLEAK_VERDICT_TURNOVER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -18,6 +19,9 @@ struct turnover {
 	double since;   /* growth or, of older blocks, frees since then */
 	double matched; /* of the growth of this site, so far: what older blocks stand against */
 };
+
+/* Whether two sites are the same place of the same process, whatever their domains are. */
+bool turnover_same_frames(const struct pl_sites *sites, uint32_t a, uint32_t b);
 
 /* Sets what was freed against what grew. [count], by site. 0 or -ENOMEM. */
 int turnover_match(const struct pl_sites *sites, struct turnover *turnovers, size_t count);

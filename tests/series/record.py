@@ -21,13 +21,16 @@ INTERVAL, WINDOWS = 0.4, 20
 LEAKS = ["leak_list", "leak_dict", "leak_set", "leak_deque", "leak_defaultdict", "leak_setdefault", "leak_attribute",
          "leak_counter", "leak_nested", "leak_buffers", "leak_closures", "leak_some", "leak_two"]
 TRAFFICS = ["constant", "falling", "rising", "bursts", "uneven"]
+CONTAINERS = ["default_set", "default_numbers", "default_by_request", "default_dict", "setdefault_list", "new_attribute", "ordered",
+              "memo", "frozen", "lines_of_text", "little_set", "little_dict", "little_default_set", "little_list"]
 OTHERS = ["full_cache", "full_ring", "full_lru_cache", "full_timed", "filling_cache", "warm_up", "sawtooth", "collected",
           "sessions", "in_flight", "one_resize"]
 PLAN = ([(kind, traffic) for kind in LEAKS for traffic in TRAFFICS] + [("leak_cycles", traffic) for traffic in ("constant", "uneven", "rising")] +
         [(kind, traffic) for kind in OTHERS for traffic in ("constant", "uneven", "bursts")] +
         [("full_cache", "falling"), ("full_cache", "rising"), ("full_ring", "falling"), ("full_lru_cache", "rising")] +
         [(kind, traffic) for kind in ("service", "service_without") for traffic in ("constant", "uneven")] +
-        [(kind, traffic) for kind in ("beside_forty", "beside_one") for traffic in ("constant", "rising", "falling", "uneven")])
+        [(kind, traffic) for kind in ("beside_forty", "beside_one") for traffic in ("constant", "rising", "falling", "uneven")] +
+        [(kind, traffic) for kind in CONTAINERS for traffic in ("constant", "falling", "rising", "bursts")])
 
 
 def labels():
@@ -68,14 +71,14 @@ def main():
     parser.add_argument("--pyleak", required=True)
     parser.add_argument("--python", action="append")
     parser.add_argument("--at-once", type=int, default=4)
-    parser.add_argument("--only", default="", help="kinds of this name")
+    parser.add_argument("--only", default="", help="kinds with one of these in their names, which commas separate")
     parser.add_argument("--data", type=pathlib.Path, default=HERE / "data")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     pythons = arguments.python or ["/usr/bin/python3"]
     data = arguments.data
     jobs = [(number, plan, pythons[(number + arguments.seed - 1) % len(pythons)], arguments.pyleak, data, arguments.seed)
-            for number, plan in enumerate(PLAN) if arguments.only in plan[0]]
+            for number, plan in enumerate(PLAN) if any(name in plan[0] for name in arguments.only.split(","))]
 
     data.mkdir(exist_ok=True)
     with open(str(data / "labels"), "w") as file:

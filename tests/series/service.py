@@ -2,7 +2,7 @@
 """A service in small, to record series of: service.py KIND TRAFFIC SEED
 
 What its requests keep is told by KIND, how many there are by TRAFFIC. A line whose growth is judged ends in a comment:
-`# leak`, or what it is instead. Requests work for their money: most of what they allocate goes.
+`# leak`, `# tables` (one in tables alone), or what it is instead. Requests work for their money: most of it goes.
 """
 import collections
 import functools
@@ -338,6 +338,98 @@ def clock():
     return time.time() - START
 
 
+# -- leaks into every kind of container, and in a service that does little besides ------------------------------------
+
+DEFAULT_SETS, DEFAULT_DICTS, USERS = collections.defaultdict(set), collections.defaultdict(dict), 40
+ORDERED, LINES, FROZEN = collections.OrderedDict(), [], set()
+
+
+def hardly_work(i):
+    """Less than what the leak takes."""
+    return ["%d" % i]
+
+
+def default_set(i):
+    """Few keys, which are all there soon: it fills and leaks at once."""
+    work(i)
+    DEFAULT_SETS[i % USERS].add("request %d" % i)  # leak
+
+
+def default_numbers(i):
+    """The same, of what was there anyway: only tables become larger."""
+    work(i)
+    number_of_it = i * 7
+    DEFAULT_SETS[i % USERS].add(number_of_it)  # tables
+
+
+def default_by_request(i):
+    work(i)
+    DEFAULT_SETS["request %d" % i].add(i)  # leak
+
+
+def default_dict(i):
+    work(i)
+    DEFAULT_DICTS[i % USERS]["request %d" % i] = True  # leak
+
+
+def setdefault_list(i):
+    work(i)
+    SETDEFAULT.setdefault("user %d" % (i % USERS), []).append("request %d" % i)  # leak
+
+
+def new_attribute(i):
+    """Of one object, ever new ones."""
+    work(i)
+    setattr(THING, "request_%d" % i, None)  # leak
+
+
+def ordered(i):
+    work(i)
+    ORDERED["request %d" % i] = None  # leak
+
+
+@functools.lru_cache(maxsize=None)
+def remembered(i):
+    return "answer %d" % i  # leak
+
+
+def memo(i):
+    work(i)
+    remembered(i)
+
+
+def frozen(i):
+    work(i)
+    FROZEN.add(frozenset((i, i + 1)))  # leak
+
+
+def lines_of_text(i):
+    work(i)
+    LINES.extend(("line %d\nof %d" % (i, i)).split("\n"))  # leak
+
+
+def little_set(i):
+    hardly_work(i)
+    SET.add("request %d" % i)  # leak
+
+
+def little_dict(i):
+    hardly_work(i)
+    DICT["request %d" % i] = i * 1000003  # leak
+
+
+def little_default_set(i):
+    hardly_work(i)
+    DEFAULT_SETS[i % USERS].add("request %d" % i)  # leak
+
+
+def little_list(i):
+    hardly_work(i)
+    LIST.append("request %d" % i)  # leak
+
+
+THING = Thing()
+FRESH = ("default_", "setdefault_", "new_", "ordered", "memo", "frozen", "lines_", "little_")
 START = time.time()
 request = globals()[KIND]
 
@@ -365,6 +457,9 @@ def before():
         request(0)
     if KIND.startswith("leak"):
         for i in range(-1000 - number.randrange(3000), 0):
+            request(i)
+    if KIND.startswith(FRESH):
+        for i in range(-number.choice([0, 0, 300, 3000]), 0):
             request(i)
 
 

@@ -244,8 +244,10 @@ Test(verdict, older_blocks_that_went_at_first)
 		{23232, 44, 44, 26, 292633}, {23232, 44, 44, 26, 292633}, {23232, 44, 44, 26, 292633}};
 
 	for (size_t windows = 8; windows <= 13; windows++) {
-		cr_expect_eq(judge_recorded(ints, windows + 1), PL_GROWTH_EARLY, "%zu windows", windows);
-		cr_expect_eq(judge_recorded(bursts, windows + 1), PL_GROWTH_EARLY, "%zu windows", windows);
+		enum pl_growth first = judge_recorded(ints, windows + 1), second = judge_recorded(bursts, windows + 1);
+
+		cr_expect(first == PL_GROWTH_EARLY || first == PL_GROWTH_STEADY, "%zu windows", windows);
+		cr_expect_eq(second, PL_GROWTH_STEADY, "%zu windows", windows);
 	}
 }
 
