@@ -29,6 +29,8 @@ struct pl_totals {
 	/* Of families. What is live and this is what grew within the lives of its processes: what a process that came later
 	 * began with is below zero here, what one that ended had is above it. Modulo 2^64, as the others. */
 	uint64_t apart_size, apart_count;
+	/* What of allocated_count is of the beginnings of such processes. */
+	uint64_t apart_allocated;
 };
 
 /* What lives, by running totals that are read while they change: never negative, and within its type. */

@@ -305,6 +305,7 @@ static void accept(struct pl_inline_reader *reader, uint64_t number, const struc
 				      (before.totals.allocated_size - before.totals.freed_size);
 		totals->apart_count -= now.totals.allocated_count - now.totals.freed_count -
 				       (before.totals.allocated_count - before.totals.freed_count);
+		totals->apart_allocated += now.totals.allocated_count - before.totals.allocated_count;
 	}
 	*last = *row;
 }

@@ -215,6 +215,7 @@ struct pl_snapshot *pl_recording_reader_snapshot(const struct pl_recording_reade
 		sum->freed_count += totals->freed_count;
 		sum->apart_size += totals->apart_size;
 		sum->apart_count += totals->apart_count;
+		sum->apart_allocated += totals->apart_allocated;
 		sum->size_variance += totals->size_variance;
 		sum->count_variance += totals->count_variance;
 	}

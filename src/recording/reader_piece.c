@@ -309,7 +309,8 @@ static bool is_sound(const struct recorded *recorded, const Pyleak__Snapshot *sn
 		snapshot->n_freed_size != count || snapshot->n_freed_count != count ||
 		(sampled && sampled != count) || snapshot->n_count_variance != sampled ||
 		(snapshot->n_apart_size && snapshot->n_apart_size != count) ||
-		snapshot->n_apart_count != snapshot->n_apart_size)
+		snapshot->n_apart_count != snapshot->n_apart_size ||
+		(snapshot->n_apart_allocated && snapshot->n_apart_allocated != count))
 		return false;
 	if (snapshot->time_ns < recorded->time_ns || snapshot->time_ns > TIME_MAX || snapshot->stop_ns > TIME_MAX ||
 		snapshot->rss > INT64_MAX || snapshot->sampling > INT64_MAX || !recording_take_account(snapshot->account, &account))
@@ -339,6 +340,7 @@ static void take_snapshot(struct recorded *recorded, const Pyleak__Snapshot *sna
 		totals->freed_count += (uint64_t)snapshot->freed_count[i];
 		totals->apart_size += snapshot->n_apart_size ? (uint64_t)snapshot->apart_size[i] : 0;
 		totals->apart_count += snapshot->n_apart_size ? (uint64_t)snapshot->apart_count[i] : 0;
+		totals->apart_allocated += snapshot->n_apart_allocated ? (uint64_t)snapshot->apart_allocated[i] : 0;
 		totals->size_variance = snapshot->n_size_variance ? snapshot->size_variance[i] : 0;
 		totals->count_variance = snapshot->n_size_variance ? snapshot->count_variance[i] : 0;
 	}

@@ -81,6 +81,7 @@ static void piece_free(struct piece *piece)
 	free(piece->snapshot.count_variance);
 	free(piece->snapshot.apart_size);
 	free(piece->snapshot.apart_count);
+	free(piece->snapshot.apart_allocated);
 }
 
 /* The sites from *ret_end's beginning on, as many as go into a piece. */
@@ -236,7 +237,7 @@ static bool equal(const struct pl_totals *a, const struct pl_totals *b)
 	return a->allocated_size == b->allocated_size && a->allocated_count == b->allocated_count &&
 	       a->freed_size == b->freed_size && a->freed_count == b->freed_count &&
 	       a->size_variance == b->size_variance && a->count_variance == b->count_variance &&
-	       a->apart_size == b->apart_size && a->apart_count == b->apart_count;
+	       a->apart_size == b->apart_size && a->apart_count == b->apart_count && a->apart_allocated == b->apart_allocated;
 }
 
 static int make_columns(Pyleak__Snapshot *message, size_t count, bool sampled, bool apart)
@@ -254,9 +255,10 @@ static int make_columns(Pyleak__Snapshot *message, size_t count, bool sampled, b
 	if (apart) {
 		message->apart_size = calloc(count, sizeof(*message->apart_size));
 		message->apart_count = calloc(count, sizeof(*message->apart_count));
-		if (!message->apart_size || !message->apart_count)
+		message->apart_allocated = calloc(count, sizeof(*message->apart_allocated));
+		if (!message->apart_size || !message->apart_count || !message->apart_allocated)
 			return -ENOMEM;
-		message->n_apart_size = message->n_apart_count = count;
+		message->n_apart_size = message->n_apart_count = message->n_apart_allocated = count;
 	}
 	if (!sampled)
 		return 0;
@@ -275,7 +277,8 @@ static int add_totals(struct pl_recording_writer *writer, Pyleak__Snapshot *mess
 
 	for (size_t site = 0; site < snapshot->count; site++) {
 		apart |= snapshot->totals[site].apart_size != writer->totals[site].apart_size ||
-			 snapshot->totals[site].apart_count != writer->totals[site].apart_count;
+			 snapshot->totals[site].apart_count != writer->totals[site].apart_count ||
+			 snapshot->totals[site].apart_allocated != writer->totals[site].apart_allocated;
 		changed += !equal(&writer->totals[site], &snapshot->totals[site]);
 		sampled |= is_sampled(&snapshot->totals[site]) || is_sampled(&writer->totals[site]);
 	}
@@ -297,6 +300,7 @@ static int add_totals(struct pl_recording_writer *writer, Pyleak__Snapshot *mess
 		if (apart) {
 			message->apart_size[i] = (int64_t)(now->apart_size - old->apart_size);
 			message->apart_count[i] = (int64_t)(now->apart_count - old->apart_count);
+			message->apart_allocated[i] = (int64_t)(now->apart_allocated - old->apart_allocated);
 		}
 		if (sampled) {
 			message->size_variance[i] = now->size_variance;

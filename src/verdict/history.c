@@ -230,10 +230,10 @@ int pl_history_add(struct pl_history *history, const struct pl_snapshot *snapsho
 			.size = (int64_t)((uint64_t)pl_totals_size(totals) + totals->apart_size),
 			.count = (int64_t)((uint64_t)pl_totals_count(totals) + totals->apart_count),
 			.ended = (int64_t)totals->apart_size,
-			.allocated = totals->allocated_count,
+			.allocated = totals->allocated_count - totals->apart_allocated,
 		};
 		if (!history->imports[site] && pl_sites_domain(snapshot->sites, (uint32_t)site) < PL_SITE_OLDER)
-			work += totals->allocated_count;
+			work += cells[site].allocated;
 	}
 	if (turn(history, snapshot, cells) < 0) {
 		free(cells);

@@ -302,22 +302,24 @@ def fork():
     if os.fork() == 0:
         work()
         sys.exit(0)
-LIFE = float(sys.argv[1])
+LIFE, APART = map(float, sys.argv[1:])
 sys.stdout.write("ready\\n"); sys.stdout.flush()
 for _ in range(3):
     fork()
-    time.sleep(LIFE / 3)
+    time.sleep(APART)
 while True:
     os.wait()
     fork()
 """
 
 
-def test_workers_that_are_recycled(one_python, tmp_path):
+@pytest.mark.parametrize("apart", [1 / 3, 0], ids=["in turn", "together"])
+def test_workers_that_are_recycled(one_python, tmp_path, apart):
     """Each worker leaks at one line, and ends after some seconds: the line is first and its growth steady, whatever ends
-    within a window, and what newborn workers import is no growth."""
+    within a window, and what newborn workers import is no growth. Where all begin together, as behind a server that gives each
+    as many requests, hardly anything grows in a window in which they work."""
     life = 6 * PATIENCE
-    with Program(one_python, tmp_path, RECYCLED, life) as victim:
+    with Program(one_python, tmp_path, RECYCLED, life, apart * life) as victim:
         time.sleep(life)
         with Pyleak("diff", victim.pid, "--children", "-i", "%gs" % (life / 4), "-c", 10, "--format", "json") as running:
             result = running.finish(seconds=20 * life)

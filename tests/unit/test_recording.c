@@ -261,6 +261,7 @@ Test(recording, native_callers_processes_and_accounts)
 	snapshot->account = own.account;
 	snapshot->totals[1].apart_size = -70;
 	snapshot->totals[1].apart_count = 7;
+	snapshot->totals[1].apart_allocated = 700;
 	snapshot->account.parts[PL_ACCOUNT_HEAP_FREE] = 12345;
 	snapshot->account.apart[PL_ACCOUNT_FILES] = 4096;
 	snapshot->account.apart[PL_ACCOUNT_APART_POOLS] = -77;
@@ -295,6 +296,7 @@ Test(recording, native_callers_processes_and_accounts)
 	cr_expect_eq(snapshot->totals[0].apart_size, 0);
 	cr_expect_eq((int64_t)snapshot->totals[1].apart_size, -70);
 	cr_expect_eq(snapshot->totals[1].apart_count, 7);
+	cr_expect_eq(snapshot->totals[1].apart_allocated, 700);
 	cr_expect_eq(pl_sites_domain(copies, 3), PL_SITE_OLDER);
 	cr_expect_eq(pl_sites_older_class(copies, 3), 4);
 	cr_expect_eq(pl_sites_older_class(copies, 4), 0);

@@ -99,3 +99,52 @@ Test(series, from_each_moment)
 			steady);
 	}
 }
+
+/* Of two workers behind gunicorn that ended together, and of those which came for them: blocks that the line grew by within
+ * lives, what the process allocated besides, and what of older blocks went, and what of both is of the beginning of a life, which grows nothing and is no work
+ * (the line was said to level off after the seventh window). */
+Test(series, workers_that_begin_together)
+{
+	static const struct {
+		uint64_t grown, others, older, begun, begun_others;
+	} windows[] = {{921, 82227, 0, 0, 0}, {760, 68260, 6, 0, 0}, {1100, 99020, 6, 0, 0}, {780, 70188, 6, 0, 0}, {924, 82888, 4, 0, 0},
+		{0, 1895, 52, 0, 0}, {140, 65527, 0, 587, 52800}, {1251, 112168, 0, 85, 7600}};
+	struct pl_sites *sites = pl_sites_new();
+	struct pl_history *history = pl_history_new();
+	const struct pl_rows_options options = {.group_by = PL_GROUP_LINE, .python = true, .native = true};
+	uint32_t leak = sample_site(sites, PL_SITE_PYTHON, "/app/service.py:6:app");
+	uint32_t other = sample_site(sites, PL_SITE_PYTHON, "/app/json.py:1:dumps");
+	uint32_t older = sample_site(sites, PL_SITE_OLDER, "/app/service.py:6:app");
+
+	for (size_t i = 0; i <= COUNT(windows); i++) {
+		const uint64_t grown = i ? windows[i - 1].grown : 121, begun = i ? windows[i - 1].begun : 0;
+		const uint64_t others = i ? windows[i - 1].others : 10600;
+		struct pl_snapshot *snapshot;
+
+		sample_allocate(sites, leak, (grown + begun) * 4 * 63, (grown + begun) * 4);
+		sample_free(sites, leak, (grown + begun) * 3 * 63, (grown + begun) * 3);
+		sample_allocate(sites, other, others * 64, others);
+		sample_free(sites, other, others * 64, others);
+		sample_allocate(sites, older, i ? windows[i - 1].older * 64 : 0, i ? windows[i - 1].older : 0);
+		pl_sites_totals(sites, leak)->apart_size -= begun * 63;
+		pl_sites_totals(sites, leak)->apart_count -= begun;
+		pl_sites_totals(sites, leak)->apart_allocated += begun * 4;
+		pl_sites_totals(sites, other)->apart_allocated += i ? windows[i - 1].begun_others : 0;
+		snapshot = pl_snapshot_take(sites);
+		snapshot->taken_ns = (int64_t)i * 2000000000;
+		cr_assert_eq(pl_history_add(history, snapshot), 0);
+		if (i >= 4) {
+			struct pl_verdict verdict;
+			struct pl_rows rows;
+
+			cr_assert_eq(pl_rows_make(snapshot, NULL, &options, &rows), 0);
+			cr_assert_eq(pl_verdicts_make(history, &rows, 1, &verdict), 0);
+			cr_expect_eq(rows.items[0].line, 6);
+			cr_expect_eq(verdict.growth, PL_GROWTH_STEADY, "%zu windows: %s", i, pl_growth_name(verdict.growth));
+			pl_rows_free(&rows);
+		}
+		pl_snapshot_free(snapshot);
+	}
+	pl_history_free(history);
+	pl_sites_free(sites);
+}
