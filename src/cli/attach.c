@@ -12,6 +12,7 @@
 #include "pyleak/units.h"
 #include "held_view.h"
 #include "render.h"
+#include "row_order.h"
 #include "session.h"
 
 /* A person looks at the screen from the first moment on. */

@@ -199,18 +199,6 @@ static int judge(const struct pl_options *options, struct pl_report *report, con
 	return pl_verdicts_make(history, report->rows, count, *ret);
 }
 
-struct pl_rows_options pl_rows_wanted(const struct pl_options *options)
-{
-	return (struct pl_rows_options){
-		.group_by = options->group_by,
-		.sort = options->sort,
-		.include = options->include,
-		.exclude = options->exclude,
-		.python = options->python,
-		.native = options->native,
-	};
-}
-
 /* The window: what was before it is the older snapshot, or the start of the recording. */
 static void fill_window(struct pl_report *report, const struct pl_snapshot *now, const struct pl_snapshot *before)
 {

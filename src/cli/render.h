@@ -31,7 +31,4 @@ int pl_render_for(const struct pl_options *options, struct pl_report *report, co
 		  const struct pl_snapshot *now, const struct pl_snapshot *before, const struct pl_history *history,
 		  bool over_all, const struct pl_render_use *use, bool *ret_exceeded);
 
-/* The part of the options that says which rows, and in which order. */
-struct pl_rows_options pl_rows_wanted(const struct pl_options *options);
-
 #endif

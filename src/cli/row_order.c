@@ -5,7 +5,18 @@
 #include <stdlib.h>
 
 #include "pyleak/cleanup.h"
-#include "render.h"
+
+struct pl_rows_options pl_rows_wanted(const struct pl_options *options)
+{
+	return (struct pl_rows_options){
+		.group_by = options->group_by,
+		.sort = options->sort,
+		.include = options->include,
+		.exclude = options->exclude,
+		.python = options->python,
+		.native = options->native,
+	};
+}
 
 /* Said by the options, or by a recording of one of whose processes one came or ended. */
 static bool is_of_family(const struct pl_options *options, const struct pl_snapshot *now)
