@@ -9,7 +9,8 @@ import time
 import pytest
 
 import test_exports
-from helpers import PYLEAK, Pyleak, Trace, Victim, pyleak, state, wait_clean, wait_hooked, wait_until
+from helpers import PATIENCE, PYLEAK, Pyleak, Trace, Victim, pyleak, state, wait_clean, wait_hooked, wait_until
+from programs import Program
 from terminals import Frozen
 
 # Each function allocates on lines of its own when it is told to; what is named after it holds that.
@@ -300,3 +301,45 @@ def test_killed_in_the_live_view(one_python):
             victim.check()
             wait_clean(victim.pid, 10)
         assert not before.differences(victim.pid)
+
+
+ENDING = """
+KEPT = {}
+def leak(number):
+    KEPT[number] = ["value %d" % number]  # at leak
+class Slow:
+    def __del__(self, sleep=time.sleep):
+        sleep(60)
+_slow = Slow()
+def work(count, ends):
+    time.sleep(2)
+    for number in range(count):
+        leak(number)
+    sys.stdout.write("leaked\\n"); sys.stdout.flush()
+    while os.getppid() == parent:
+        time.sleep(0.05)
+        if ends and os.path.exists(sys.argv[1]):
+            sys.exit()
+parent = os.getpid()
+for count, ends in (5000, True), (3000, False):
+    if os.fork() == 0:
+        work(count, ends)
+        os._exit(0)
+meet("ready")
+time.sleep(1000)
+"""
+
+
+def test_of_an_interpreter_that_ends(one_python, tmp_path):
+    """It has let go of its modules: who holds the blocks of the row is what the other worker says."""
+    word = tmp_path / "end"
+    with Program(one_python, tmp_path, ENDING, word) as victim:
+        with Pyleak("attach", victim.pid, "--children", "--holders", "-d", "%gs" % (6 * PATIENCE), "--format", "json", "-n", 0) as running:
+            assert [victim.line(60), victim.line(60)] == ["leaked"] * 2
+            time.sleep(PATIENCE)
+            word.write_text("")
+            document = running.finish(seconds=60).json()
+        os.kill(victim.pid, signal.SIGKILL)
+    [row] = [row for row in document["stats"] if row["lineno"] == victim.lines["leak"] and row["filename"] == victim.path]
+    assert row["count"] > 16000, row
+    assert {holder["path"] for holder in row["held_by"]} == {"__main__.KEPT"}, row["held_by"]
