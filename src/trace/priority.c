@@ -26,13 +26,11 @@
  * the wait ends, or this process does, however it does, the thread has its own priority again.
  */
 
+#ifndef FUTEX_LOCK_PI2
+#define FUTEX_LOCK_PI2 13
+#endif
+
 #define LEND_NSEC PL_NSEC_PER_MSEC /* a wait; what it may outlast that which it is for */
-/*
- * A thread that was let go keeps our priority for so long, or, on a busy machine, it has lost its processor and waits for
- * its turn anew, after a wait that was perhaps over when it was stopped. (tests/bench/gaps.py on a quiet machine, three pairs of
- * runs: no difference to be told from chance.)
- */
-#define RELEASED_NSEC (PL_NSEC_PER_MSEC / 2)
 #define REFUSED_PAUSE_NSEC (PL_NSEC_PER_MSEC / 5)
 
 static int depth;
@@ -46,10 +44,9 @@ static struct {
 	pthread_t helper;
 	bool started, refused;
 	pid_t process;         /* that has started the helper */
-	pthread_mutex_t mutex; /* of the two that follow */
+	pthread_mutex_t mutex; /* of what follows */
 	pthread_cond_t changed;
 	pid_t borrower;        /* the thread that is lent to; 0: none */
-	int64_t until;         /* by pl_now_ns(), once it was let go; 0: it is held */
 	uint32_t *lock;        /* shared memory */
 } lending = {.mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
 
@@ -63,38 +60,47 @@ static void start_anew_after_fork(void)
 	(void)pthread_cond_init(&lending.changed, NULL);
 }
 
-static void set_borrower(pid_t tid, int64_t until)
+static void set_borrower(pid_t tid)
 {
 	(void)pthread_mutex_lock(&lending.mutex);
-	lending.borrower = tid ? tid : lending.borrower;
-	lending.until = until;
+	lending.borrower = tid;
 	(void)pthread_cond_signal(&lending.changed);
 	(void)pthread_mutex_unlock(&lending.mutex);
 }
 
-/* Waits for a lock of the borrower's, and returns whether the kernel let it wait. */
-static bool wait_for(pid_t tid, int64_t nsec)
+/* Whether the kernel let it wait until then. */
+static bool lock_until(pid_t tid, int operation, clockid_t clock, int64_t nsec)
 {
 	struct timespec until;
 
-	(void)clock_gettime(CLOCK_REALTIME, &until);
+	(void)clock_gettime(clock, &until);
 	until.tv_nsec += nsec;
 	if (until.tv_nsec >= PL_NSEC_PER_SEC) {
 		until.tv_sec++;
 		until.tv_nsec -= PL_NSEC_PER_SEC;
 	}
 	*lending.lock = (uint32_t)tid;
-	return syscall(SYS_futex, lending.lock, FUTEX_LOCK_PI, 0, &until, NULL, 0) < 0 && errno == ETIMEDOUT;
+	return syscall(SYS_futex, lending.lock, operation, 0, &until, NULL, 0) < 0 && errno == ETIMEDOUT;
+}
+
+/* Waits for a lock of the borrower's, and returns whether the kernel let it wait. */
+static bool wait_for(pid_t tid, int64_t nsec)
+{
+	static bool unknown;
+
+	/* A clock that is set back must not make the thread ours for longer; before Linux 5.14 it can. */
+	if (!unknown) {
+		if (lock_until(tid, FUTEX_LOCK_PI2, CLOCK_MONOTONIC, nsec))
+			return true;
+		unknown = errno == ENOSYS;
+	}
+	return unknown && lock_until(tid, FUTEX_LOCK_PI, CLOCK_REALTIME, nsec);
 }
 
 static void *lend(void *unused)
 {
 	(void)pthread_mutex_lock(&lending.mutex);
 	for (;;) {
-		int64_t left = lending.until ? lending.until - pl_now_ns() : LEND_NSEC;
-
-		if (left <= 0)
-			lending.borrower = 0;
 		if (!lending.borrower) {
 			(void)pthread_cond_wait(&lending.changed, &lending.mutex);
 			continue;
@@ -104,7 +110,7 @@ static void *lend(void *unused)
 
 		(void)pthread_mutex_unlock(&lending.mutex);
 		/* The thread has ended, or the kernel will not have it: no loop without a pause, at this priority. */
-		if (!wait_for(tid, left < LEND_NSEC ? left : LEND_NSEC))
+		if (!wait_for(tid, LEND_NSEC))
 			(void)nanosleep(&(struct timespec){.tv_nsec = REFUSED_PAUSE_NSEC}, NULL);
 		(void)pthread_mutex_lock(&lending.mutex);
 	}
@@ -141,7 +147,7 @@ void priority_lend(pid_t tid)
 		if (lending.refused)
 			return;
 	}
-	set_borrower(tid, 0);
+	set_borrower(tid);
 }
 
 bool priority_raise(void)
@@ -172,7 +178,7 @@ void priority_lower(void)
 		return;
 	start_anew_after_fork();
 	if (lending.started)
-		set_borrower(0, pl_now_ns() + RELEASED_NSEC);
+		set_borrower(0);
 	/* With the limit alone, and no capability, the flag stays. */
 	if (before.changed && sched_setscheduler(0, before.policy, &before.param) < 0)
 		(void)sched_setscheduler(0, before.policy | SCHED_RESET_ON_FORK, &before.param);
