@@ -44,9 +44,8 @@ struct pl_process_memory {
 	uint64_t rss, anonymous, files, shared;
 };
 int pl_process_memory(pid_t pid, struct pl_process_memory *ret);
-/* Bytes of its address space that it has locked (mlock, mlockall), in memory or not; 0 if that cannot be had. A
- * leader that has ended says nothing: ask another thread. */
-uint64_t pl_process_locked(pid_t tid);
+/* Bytes of its address space that it has locked (mlock, mlockall), in memory or not; 0 if that cannot be had. */
+uint64_t pl_process_locked(pid_t pid);
 /* The start time alone, to see that a pid still means the same process. */
 int pl_process_start_time(pid_t pid, uint64_t *ret_start_time);
 /* Whether this very process still runs: it is neither gone, nor a zombie, nor another one under its number. */
@@ -89,6 +88,8 @@ enum pl_process_check {
 int pl_process_check(const struct pl_process *process, enum pl_process_check check, struct pl_error *err);
 /* For use after ptrace itself said EPERM: the most probable reason that is left. Never 0. */
 int pl_process_explain_denied(const struct pl_process *process, struct pl_error *err);
+/* Whether system calls of a thread are filtered (seccomp), or it is not to be seen. */
+bool pl_process_has_filter(pid_t tid);
 /* Whether the seccomp filter of a thread was put on by the runtime of its container and not by the program: such a
  * one lets our calls through, or answers them with an error. */
 bool pl_process_filter_is_containers(pid_t tid);

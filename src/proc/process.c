@@ -210,13 +210,28 @@ int pl_process_memory(pid_t pid, struct pl_process_memory *ret)
 	return 0;
 }
 
-uint64_t pl_process_locked(pid_t tid)
+static bool read_locked(pid_t tid, uint64_t *ret)
 {
 	pl_autofree char *status = malloc(PL_PROC_STATUS_BYTES);
 
-	return status && pl_proc_read(tid, "status", status, PL_PROC_STATUS_BYTES) > 0 ?
-		       pl_proc_number(status, "VmLck", 10) * 1024 :
-		       0;
+	if (!status || pl_proc_read(tid, "status", status, PL_PROC_STATUS_BYTES) < 0 || !pl_proc_field(status, "VmLck"))
+		return false;
+	*ret = pl_proc_number(status, "VmLck", 10) * 1024;
+	return true;
+}
+
+uint64_t pl_process_locked(pid_t pid)
+{
+	pl_autofree pid_t *tids = NULL;
+	uint64_t locked = 0;
+	size_t count;
+
+	/* A leader that has ended says nothing: then another thread is asked. */
+	if (read_locked(pid, &locked) || pl_process_threads(pid, &tids, &count) < 0)
+		return locked;
+	for (size_t i = 0; i < count && !read_locked(tids[i], &locked); i++)
+		;
+	return locked;
 }
 
 int pl_process_start_time(pid_t pid, uint64_t *ret_start_time)

@@ -90,6 +90,13 @@ bool pl_process_is_contained(pid_t pid)
 	return status && pl_proc_read(pid, "status", status, PL_PROC_STATUS_BYTES) >= 0 && is_contained(status);
 }
 
+bool pl_process_has_filter(pid_t tid)
+{
+	pl_autofree char *status = malloc(PL_PROC_STATUS_BYTES);
+
+	return !status || pl_proc_read(tid, "status", status, PL_PROC_STATUS_BYTES) < 0 || pl_proc_number(status, "Seccomp", 10);
+}
+
 bool pl_process_filter_is_containers(pid_t tid)
 {
 	pl_autofree char *status = malloc(PL_PROC_STATUS_BYTES), *first = malloc(PL_PROC_STATUS_BYTES);

@@ -209,15 +209,6 @@ static bool has_restart_block(const struct pl_thread *thread)
 	return pl_ptrace_get_registers(thread->tid, &regs) == 0 && pl_registers_in_restart_block(&regs);
 }
 
-static bool has_seccomp_filter(const struct pl_thread *thread)
-{
-	struct pl_process process;
-	bool has = pl_process_read(thread->tid, &process) < 0 || process.seccomp;
-
-	pl_process_free(&process);
-	return has;
-}
-
 static unsigned long usual_options(const struct pl_tracee *tracee)
 {
 	return tracee->follow_threads ? PL_FOLLOW_OPTIONS : PL_TRACE_OPTIONS;
@@ -248,15 +239,14 @@ int pl_remote_begin(struct pl_tracee *tracee, const struct pl_maps *maps, const 
 	if (!remote->thread)
 		return pl_fail(err, -EAGAIN, "no thread of process %d can carry a system call at this moment: try again",
 			(int)tracee->pid);
-	if (has_seccomp_filter(remote->thread)) {
-		code = pl_ptrace_set_options(remote->thread->tid, usual_options(tracee) | PTRACE_O_SUSPEND_SECCOMP);
-		remote->filter_suspended = code == 0;
-		/* Looked at again here: the program may have put on one of its own since it was found harmless. */
-		if (code < 0 && !pl_process_filter_is_containers(remote->thread->tid)) {
-			code = pl_fail(err, code, "the seccomp filter of process %d cannot be suspended: %s",
-				(int)tracee->pid, strerror(-code));
-			goto fail;
-		}
+	/* Whether it has one is only asked where that is denied: to read it takes longer than all of the rest. */
+	code = pl_ptrace_set_options(remote->thread->tid, usual_options(tracee) | PTRACE_O_SUSPEND_SECCOMP);
+	remote->filter_suspended = code == 0;
+	/* Looked at again here: the program may have put on one of its own since it was found harmless. */
+	if (code < 0 && pl_process_has_filter(remote->thread->tid) && !pl_process_filter_is_containers(remote->thread->tid)) {
+		code = pl_fail(err, code, "the seccomp filter of process %d cannot be suspended: %s", (int)tracee->pid,
+			strerror(-code));
+		goto fail;
 	}
 	code = pl_tracee_write(tracee, remote->frame.address, remote->frame.bytes, remote->frame.size);
 	if (code < 0)
