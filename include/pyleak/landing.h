@@ -69,7 +69,7 @@ struct pl_landing {
 	uint64_t base;     /* 0: there is no place for one */
 	bool mapped;       /* it is there, with `there` rows of those below */
 	uint32_t there;
-	uint32_t count;    /* with those that pl_landing_prepare() is to add */
+	uint32_t count;    /* with those that are to be added (hook/words.h) */
 	struct pl_landing_row rows[PL_LANDING_CAPACITY];
 };
 
@@ -92,13 +92,5 @@ static inline uint64_t pl_landing_word(const struct pl_landing *landing, uint32_
 }
 /* The row whose stub is at `address`; PL_LANDING_CAPACITY: it is none of a row's. */
 uint32_t pl_landing_row_at(const struct pl_landing *landing, uint64_t address);
-
-/*
- * Maps the page if it is not there, and adds the rows that are new, their words leading to the functions: after this
- * their stubs may be given to anybody. All threads are stopped before and after, and may be let go at any step.
- * -EEXIST: somebody else has mapped there since.
- */
-int pl_landing_prepare(struct pl_tracee *tracee, const struct pl_maps *maps, const struct pl_gadgets *gadgets,
-		       struct pl_landing *landing, struct pl_error *err);
 
 #endif

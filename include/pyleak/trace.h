@@ -30,6 +30,8 @@
  *
  *   hold one thread         SEIZE, INTERRUPT. If the tracer dies it goes on. One that does not stop goes on too, and is
  *                           let go when it does (pl_trace_release_late(); test_no_stop.py: test_vfork)
+ *   let it go in between    after each errand, and after any call once it was held for an eighth of a millisecond
+ *                           (hook/carrier.c): what there is then is what there would be if the tracer had died there
  *   mmap, madvise           remote calls, which return by themselves; nobody knows of the new pages (test_remote)
  *   fill the pages          from outside, by nobody held; no word leads there yet
  *   change a word           pl_remote_run(): a routine that the thread itself goes through, whether anybody looks or not,
@@ -39,6 +41,8 @@
  *                           Only a tracer that dies within the microseconds between the look at a page and the swap, while
  *                           another thread unloads the object, would leave that fault to the program
  *                           (kill_storm.py --libraries)
+ *   tell a thread what      only once no other is in the routine, or on its way there: one that a dead tracer has sent
+ *                           (test_plant: leaves_an_errand_to_who_was_sent)
  *   make a page writable    by the routine, around the swap, and only if the word is the one that is meant
  *                           (test_no_stop.py: test_read_only)
  *   arm                     one word from outside, after the last hook; disarm: the first thing at the end
@@ -150,9 +154,17 @@ int pl_remote_call(struct pl_remote *remote, long number, const uint64_t argumen
 /* The thread stands again where it was, stopped. Frees; NULL is allowed. */
 int pl_remote_end(struct pl_remote *remote);
 
-/* The two above for a running process, with one thread held: the one that a stop costs least, of those that can. */
-int pl_remote_hold(pid_t pid, const struct pl_maps *maps, const struct pl_gadgets *gadgets, struct pl_tracee **ret,
-		   struct pl_remote **ret_remote, struct pl_error *err);
+/*
+ * pl_tracee_hold() and pl_remote_begin() for a running process: of the thread that a stop costs least, of those that can carry
+ * calls. *choice (may be NULL; zeros at first) remembers it, so that of a thousand threads not all are looked at each time.
+ */
+struct pl_remote_choice {
+	pid_t tid;
+	int rank;
+	int64_t in_vain; /* for how long a thread was held at most that could not, ns */
+};
+int pl_remote_hold(pid_t pid, const struct pl_maps *maps, const struct pl_gadgets *gadgets, struct pl_remote_choice *choice,
+		   struct pl_tracee **ret, struct pl_remote **ret_remote, struct pl_error *err);
 /*
  * Calls a routine of ours in the thread, with one argument and all signals blocked but those of faults, and waits until it
  * makes the system call madvise(done, 0, …), its last act before it returns. Like a call it ends by itself, in the

@@ -5,9 +5,9 @@
 #include "pyleak/hook.h"
 
 /*
- * What is done in a process that goes on meanwhile, by one of its threads: system calls and errands (struct
- * pl_probe_errand). A thread is held when the first of them is asked for, and for CARRIER_HOLD_NSEC at most: then it is let
- * go, and the next request takes another one, or the same again.
+ * What is done in a process that goes on meanwhile, by one of its threads: system calls, and errands
+ * (errand.h). A thread is held when the first of them is asked for. Once that is CARRIER_HOLD_NSEC ago it is let go, and the next
+ * request takes another one, or the same again: a program that has only this one sees many short pauses and no long one.
  */
 struct carrier {
 	pid_t pid;
@@ -15,7 +15,8 @@ struct carrier {
 	struct pl_gadgets gadgets;
 	struct pl_tracee *tracee; /* the thread that is held now, or NULL */
 	struct pl_remote *remote;
-	int64_t held_since, longest_hold;
+	struct pl_remote_choice choice;
+	int64_t longest_hold;
 	bool keep; /* a process that is to begin when all is done: its thread is held until carrier_free() */
 };
 
@@ -32,12 +33,7 @@ int carrier_rest(struct carrier *carrier);
 
 /* From outside, while the process runs; where that is not allowed, with a thread held. */
 int carrier_write(struct carrier *carrier, uint64_t address, const void *bytes, size_t length);
-/* A system call that must succeed: its own failure becomes the return value. */
+/* A system call that must succeed: its own failure becomes the return value. -ETIMEDOUT: no thread could carry it. */
 int carrier_call(struct carrier *carrier, long number, const uint64_t arguments[6], int64_t *ret_result);
-/* Makes the landing page, or adds what is new to it; NULL: there is none. */
-int carrier_landing(struct carrier *carrier, struct pl_landing *landing, struct pl_error *err);
-/* Has the rows done, in their order, by as many errands as that takes: their results are in `result`. A row whose word
- * is not mapped any more has PL_PROBE_ERRAND_TRYING. Nobody else may be sent at the same time: see errand_settle(). */
-int carrier_run(struct carrier *carrier, const struct pl_probe *probe, struct pl_probe_errand_row *rows, size_t count);
 
 #endif

@@ -4,11 +4,11 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
-#include "carrier.h"
+#include "errand.h"
 #include "pyleak/cleanup.h"
 
-/* Of pages that are there some 0.2 ms. */
-#define DROPPED_AT_ONCE (UINT64_C(4) << 20)
+/* Of pages that are there some 0.08 ms. */
+#define DROPPED_AT_ONCE (UINT64_C(2) << 20)
 
 static bool is_within(const struct pl_probe *probe, uint64_t address, uint64_t length)
 {
@@ -29,7 +29,7 @@ static int change(struct carrier *carrier, const struct pl_probe *probe, struct 
 			code = -EINVAL;
 	}
 	if (code == 0 && count)
-		code = carrier_run(carrier, probe, rows, count);
+		code = errand_run(carrier, probe, rows, count);
 	for (size_t i = 0; rows && i < count; i++)
 		changes[i]->done = rows[i].result == PL_PROBE_ERRAND_DONE;
 	return code;

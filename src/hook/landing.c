@@ -8,6 +8,7 @@
 #include <sys/syscall.h>
 
 #include "pyleak/memory.h"
+#include "words.h"
 
 #ifndef MAP_FIXED_NOREPLACE
 #define MAP_FIXED_NOREPLACE 0x100000
@@ -157,50 +158,36 @@ uint32_t pl_landing_row_at(const struct pl_landing *landing, uint64_t address)
 		       PL_LANDING_CAPACITY;
 }
 
-static int map_pages(struct pl_tracee *tracee, const struct pl_maps *maps, const struct pl_gadgets *gadgets,
-	const struct pl_landing *landing, struct pl_error *err)
+static int map_pages(struct carrier *carrier, const struct pl_landing *landing)
 {
-	struct pl_remote *remote = NULL;
-	bool whole, there = is_mapped(maps, landing->base, &whole);
-	int64_t result = 0;
-	int code;
+	bool whole, there = is_mapped(&carrier->maps, landing->base, &whole);
+	int64_t got;
+	int code = 0;
 
 	if (there && whole)
 		return 0;
-	code = pl_remote_begin(tracee, maps, gadgets, &remote, err);
-	if (code < 0)
-		return code;
 	/* All of it executable and unwritable first, then the words over its end: never both. */
 	if (!there) {
-		code = pl_remote_call(remote, SYS_mmap,
+		code = carrier_call(carrier, SYS_mmap,
 			(const uint64_t[6]){landing->base, PL_LANDING_SIZE, PROT_READ | PROT_EXEC,
 				MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, (uint64_t)-1, 0},
-			&result);
-		if (code == 0 && result > -4096 && result < 0)
-			code = (int)result;
+			&got);
 		/* A kernel before 4.17 takes the address as a hint. */
-		if (code == 0 && (uint64_t)result != landing->base) {
-			(void)pl_remote_call(remote, SYS_munmap,
-				(const uint64_t[6]){(uint64_t)result, PL_LANDING_SIZE, 0, 0, 0, 0}, &result);
+		if (code == 0 && (uint64_t)got != landing->base) {
+			(void)carrier_call(
+				carrier, SYS_munmap, (const uint64_t[6]){(uint64_t)got, PL_LANDING_SIZE, 0, 0, 0, 0}, NULL);
 			code = -EEXIST;
 		}
 	}
-	if (code == 0) {
-		code = pl_remote_call(remote, SYS_mmap,
-			(const uint64_t[6]){landing->base + PL_LANDING_WORDS, PL_LANDING_SIZE - PL_LANDING_WORDS,
-				PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, (uint64_t)-1, 0},
-			&result);
-		if (code == 0 && result > -4096 && result < 0)
-			code = (int)result;
-	}
-
-	int ended = pl_remote_end(remote);
-
-	return code < 0 ? code : ended;
+	return code < 0 ? code :
+			  carrier_call(carrier, SYS_mmap,
+				  (const uint64_t[6]){landing->base + PL_LANDING_WORDS, PL_LANDING_SIZE - PL_LANDING_WORDS,
+					  PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, (uint64_t)-1, 0},
+				  NULL);
 }
 
 /* Words, stubs and rows of those that are new; they count when the count is written. */
-static int write_rows(struct pl_tracee *tracee, const struct pl_landing *landing)
+static int write_rows(struct carrier *carrier, const struct pl_landing *landing)
 {
 	uint8_t stubs[PL_LANDING_CAPACITY][PL_LANDING_STUB_SIZE];
 	uint64_t words[PL_LANDING_CAPACITY];
@@ -211,17 +198,17 @@ static int write_rows(struct pl_tracee *tracee, const struct pl_landing *landing
 		words[i] = landing->rows[first + i].original;
 		make_stub(first + i, stubs[i]);
 	}
-	code = pl_tracee_write(tracee, pl_landing_word(landing, first), words, count * sizeof(words[0]));
+	code = carrier_write(carrier, pl_landing_word(landing, first), words, count * sizeof(words[0]));
 	if (code == 0)
-		code = pl_tracee_write(tracee, pl_landing_stub(landing, first), stubs, count * sizeof(stubs[0]));
+		code = carrier_write(carrier, pl_landing_stub(landing, first), stubs, count * sizeof(stubs[0]));
 	if (code == 0)
-		code = pl_tracee_write(tracee,
+		code = carrier_write(carrier,
 			landing->base + sizeof(struct pl_landing_header) + first * sizeof(struct pl_landing_row),
 			&landing->rows[first], count * sizeof(landing->rows[0]));
 	return code;
 }
 
-static int write_count(struct pl_tracee *tracee, const struct pl_landing *landing)
+static int write_count(struct carrier *carrier, const struct pl_landing *landing)
 {
 	const struct pl_landing_header header = {
 		.magic = PL_LANDING_MAGIC,
@@ -232,35 +219,39 @@ static int write_count(struct pl_tracee *tracee, const struct pl_landing *landin
 	int code;
 
 	if (landing->mapped)
-		return pl_tracee_write(
-			tracee, landing->base + offsetof(struct pl_landing_header, count), &header.count, sizeof(header.count));
-	code = pl_tracee_write(tracee, landing->base + sizeof(header.magic), (const uint8_t *)&header + sizeof(header.magic),
+		return carrier_write(carrier, landing->base + offsetof(struct pl_landing_header, count), &header.count,
+			sizeof(header.count));
+	code = carrier_write(carrier, landing->base + sizeof(header.magic), (const uint8_t *)&header + sizeof(header.magic),
 		sizeof(header) - sizeof(header.magic));
-	return code < 0 ? code : pl_tracee_write(tracee, landing->base, header.magic, sizeof(header.magic));
+	return code < 0 ? code : carrier_write(carrier, landing->base, header.magic, sizeof(header.magic));
 }
 
-int pl_landing_prepare(struct pl_tracee *tracee, const struct pl_maps *maps, const struct pl_gadgets *gadgets,
-	struct pl_landing *landing, struct pl_error *err)
+int landing_prepare(struct carrier *carrier, struct pl_landing *landing, struct pl_error *err)
 {
 	uint32_t count;
 	int code = 0;
 
-	if (landing->there == landing->count)
+	if (!landing || landing->there == landing->count)
 		return 0;
 	/* Another pyleak may have added rows since this one looked. */
-	if (landing->mapped && (pl_memory_read(tracee->threads[0].tid, landing->base + offsetof(struct pl_landing_header, count),
-					&count, sizeof(count)) < 0 ||
+	if (landing->mapped && (pl_memory_read(carrier->pid, landing->base + offsetof(struct pl_landing_header, count), &count,
+					sizeof(count)) < 0 ||
 				       count != landing->there))
 		return pl_fail(err, -EAGAIN, "the landing page of process %d was changed by another pyleak: try again",
-			(int)tracee->pid);
+			(int)carrier->pid);
 	if (!landing->mapped)
-		code = map_pages(tracee, maps, gadgets, landing, err);
+		code = carrier_hold(carrier, err);
+	if (code == 0 && !landing->mapped)
+		code = map_pages(carrier, landing);
+	/* What nobody is led to yet is written while nobody is held. */
 	if (code == 0)
-		code = write_rows(tracee, landing);
+		code = carrier_rest(carrier);
 	if (code == 0)
-		code = write_count(tracee, landing);
+		code = write_rows(carrier, landing);
+	if (code == 0)
+		code = write_count(carrier, landing);
 	if (code < 0)
-		return pl_fail(err, code, "the landing page could not be made in process %d: %s", (int)tracee->pid, strerror(-code));
+		return pl_fail(err, code, "the landing page could not be made in process %d: %s", (int)carrier->pid, strerror(-code));
 	landing->mapped = true;
 	landing->there = landing->count;
 	return 0;

@@ -8,14 +8,15 @@
 #include <time.h>
 
 #include "copies.h"
+#include "errand.h"
 #include "pieces.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/log.h"
 #include "pyleak/memory.h"
-#include "pyleak/process.h"
 #include "pyleak/units.h"
 #include "quiescent.h"
 #include "remove.h"
+#include "seen.h"
 #include "words.h"
 
 /*
@@ -32,21 +33,12 @@
  * Killed after any of them, the next pyleak begins anew, with less to do (tests/torture/kill_storm.py).
  */
 
-/* Until it has stopped it is not held: it waits for a processor. */
-#define HELD_NSEC (200 * PL_NSEC_PER_MSEC)
 #define PAUSE_NSEC PL_NSEC_PER_MSEC
-#define PAUSE_NSEC_MAX (20 * PL_NSEC_PER_MSEC)
 enum { FREE_LIST_MAX = 4096, ROUNDS_MAX = 8, LISTS_TRIES = 8 };
-
-struct seen {
-	pid_t *items;
-	size_t count, capacity;
-};
 
 struct removal {
 	struct carrier *carrier;
 	const struct pl_probe *probe;
-	struct seen seen;
 	int64_t give_up;
 };
 
@@ -120,144 +112,14 @@ static int put_words_back(struct removal *removal, const struct pl_copies *copie
 			return -EBUSY;
 		add_row(rows, &count, maps, copies->items[i].address, hook);
 	}
-	return count ? carrier_run(removal->carrier, probe, rows, count) : 0;
+	return count ? errand_run(removal->carrier, probe, rows, count) : 0;
 }
 
 /* -- threads ---------------------------------------------------------------------------------------------- */
 
-static bool was_seen(const struct seen *seen, pid_t tid)
-{
-	for (size_t i = 0; i < seen->count; i++)
-		if (seen->items[i] == tid)
-			return true;
-	return false;
-}
-
-static int note_seen(struct seen *seen, pid_t tid)
-{
-	if (seen->count == seen->capacity) {
-		size_t capacity = seen->capacity ? 2 * seen->capacity : 64;
-		pid_t *items = reallocarray(seen->items, capacity, sizeof(*items));
-
-		if (!items)
-			return -ENOMEM;
-		seen->items = items;
-		seen->capacity = capacity;
-	}
-	seen->items[seen->count++] = tid;
-	return 0;
-}
-
-/* Whether a thread is outside of what is asked about: the probe, or its routine for errands alone. */
-struct question {
-	bool routine_only;
-};
-
-static bool in_routine(const struct removal *removal, uint64_t ip)
-{
-	return ip >= removal->probe->header.errand_entry && ip < removal->probe->header.errand_end;
-}
-
-static enum outside hold_and_look(struct removal *removal, const struct question *question, pid_t pid, pid_t tid)
-{
-	struct pl_tracee *tracee = NULL;
-	enum outside outside = OUTSIDE_UNKNOWN;
-	pl_registers regs;
-	int code = pl_tracee_hold(pid, tid, HELD_NSEC, &tracee);
-
-	if (code < 0)
-		return code == -ESRCH ? OUTSIDE_YES : OUTSIDE_UNKNOWN;
-	if (!question->routine_only)
-		outside = pl_thread_outside(&tracee->threads[0], tid == removal->probe->pid, removal->probe, &removal->carrier->maps);
-	else if (pl_thread_registers(&tracee->threads[0], &regs) == 0)
-		outside = in_routine(removal, pl_registers_ip(&regs)) ? OUTSIDE_NO : OUTSIDE_YES;
-
-	int64_t held = pl_tracee_detach(tracee);
-
-	if (held > removal->carrier->longest_hold)
-		removal->carrier->longest_hold = held;
-	return outside;
-}
-
-static enum outside look_at_thread(struct removal *removal, const struct question *question, pid_t pid, pid_t tid);
-
-/* A child that shares the memory until it calls exec() can be in the probe like a thread; its parent waits for it. */
-static enum outside look_at_children(struct removal *removal, const struct question *question, pid_t pid, pid_t tid)
-{
-	pl_autofree pid_t *children = NULL;
-	enum outside outside = OUTSIDE_YES;
-	size_t count = 0;
-
-	if (pl_process_thread_children(pid, tid, &children, &count) < 0)
-		return OUTSIDE_UNKNOWN;
-	for (size_t i = 0; i < count && outside == OUTSIDE_YES; i++)
-		if (pl_process_shares_memory(pid, children[i]))
-			outside = look_at_thread(removal, question, children[i], children[i]);
-	return outside;
-}
-
-static enum outside look_at_thread(struct removal *removal, const struct question *question, pid_t pid, pid_t tid)
-{
-	struct pl_asleep asleep;
-	enum outside outside = OUTSIDE_UNKNOWN;
-
-	if (question->routine_only) {
-		int code = pl_asleep_read(pid, tid, &asleep);
-
-		if (code == -ESRCH)
-			return OUTSIDE_YES;
-		if (code == 0)
-			outside = in_routine(removal, asleep.ip) ? OUTSIDE_NO : OUTSIDE_YES;
-	} else {
-		outside = pl_sleeper_outside(pid, tid, removal->probe, &removal->carrier->maps, &asleep);
-	}
-	if (outside == OUTSIDE_YES && pl_asleep_may_wait_for_child(&asleep))
-		return look_at_children(removal, question, pid, tid);
-	/* Who waits uninterruptibly could not be stopped. */
-	if (outside != OUTSIDE_UNKNOWN || asleep.state == 'D')
-		return outside;
-	if (pl_thread_is_kernels(pid, tid))
-		return OUTSIDE_YES;
-	return hold_and_look(removal, question, pid, tid);
-}
-
-/* Each thread is seen outside once. 0; -EAGAIN: some were not in time. */
-static int see_all(struct removal *removal, const struct question *question)
-{
-	int64_t pause = PAUSE_NSEC;
-
-	removal->seen.count = 0;
-	for (;;) {
-		pl_autofree pid_t *tids = NULL;
-		size_t count = 0, left = 0;
-		int code = carrier_look(removal->carrier);
-
-		if (code == 0)
-			code = pl_process_threads(removal->probe->pid, &tids, &count);
-		for (size_t i = 0; code == 0 && i < count; i++) {
-			if (was_seen(&removal->seen, tids[i]))
-				continue;
-			if (look_at_thread(removal, question, removal->probe->pid, tids[i]) == OUTSIDE_YES)
-				code = note_seen(&removal->seen, tids[i]);
-			else
-				left++;
-		}
-		/* Threads that were born since the list was made began outside. */
-		if (code < 0 || !left)
-			return code;
-		if (pl_now_ns() >= removal->give_up) {
-			pl_log_debug("%zu threads of process %d were not seen outside of the probe", left, (int)removal->probe->pid);
-			return -EAGAIN;
-		}
-		sleep_ns(pause);
-		pause = 2 * pause < PAUSE_NSEC_MAX ? 2 * pause : PAUSE_NSEC_MAX;
-	}
-}
-
 static int see_all_outside(struct removal *removal)
 {
-	const struct question question = {0};
-	int code = see_all(removal, &question);
+	int code = seen_all(removal->carrier, removal->probe, SEEN_OUTSIDE, removal->give_up);
 
 	if (code < 0 || !removal->probe->header.inside_words)
 		return code;
@@ -270,23 +132,7 @@ static int see_all_outside(struct removal *removal)
 		}
 		sleep_ns(PAUSE_NSEC);
 	}
-	return see_all(removal, &question);
-}
-
-/* A thread that a pyleak sent on an errand before it died may be at it, or not have begun: what it is told must not be
- * changed under it. */
-static int errand_settle(struct removal *removal)
-{
-	const struct pl_probe *probe = removal->probe;
-	const struct question question = {.routine_only = true};
-	const uint32_t idle = PL_PROBE_ERRAND_IDLE;
-	uint32_t state;
-	int code = pl_memory_read(probe->pid, probe->header.errand, &state, sizeof(state));
-
-	if (code < 0 || state == PL_PROBE_ERRAND_IDLE)
-		return code;
-	code = see_all(removal, &question);
-	return code < 0 ? code : carrier_write(removal->carrier, probe->header.errand, &idle, sizeof(idle));
+	return seen_all(removal->carrier, removal->probe, SEEN_OUTSIDE, removal->give_up);
 }
 
 /* -- the end ---------------------------------------------------------------------------------------------- */
@@ -329,7 +175,7 @@ static int open_lists(struct removal *removal)
 			break;
 		if (tries)
 			sleep_ns(PAUSE_NSEC);
-		code = carrier_run(removal->carrier, removal->probe, rows, count);
+		code = errand_run(removal->carrier, removal->probe, rows, count);
 		(void)carrier_rest(removal->carrier);
 	}
 	return code;
@@ -389,7 +235,7 @@ static int prove(struct removal *removal)
 	int foreign = 0, code = disarm(removal);
 
 	if (code == 0)
-		code = errand_settle(removal);
+		code = errand_settle(removal->carrier, removal->probe, removal->give_up);
 	for (int rounds = 0; code == 0 && ours && rounds < ROUNDS_MAX; rounds++) {
 		pl_copies_free(&copies);
 		code = carrier_look(removal->carrier);
@@ -430,7 +276,6 @@ static int let_go(struct carrier *carrier, const struct pl_probe *probe, int64_t
 	if (code == 0 || (code == -EFAULT && !probe->tables))
 		code = unmap(&removal);
 	(void)carrier_rest(carrier);
-	free(removal.seen.items);
 	return code;
 }
 

@@ -4,12 +4,9 @@
 
 #include <stdint.h>
 
-#include "pyleak/hook.h"
+#include "carrier.h"
 
-/* The pages of a probe: mapping them, by remote calls. */
-
-/* A remote call that must succeed: its own failure becomes ours. ret_result may be NULL. */
-int pl_pages_call(struct pl_remote *remote, long number, const uint64_t arguments[6], int64_t *ret_result);
+/* The pages of a probe: mapping them, by calls of a carrier. */
 
 /* Where the data begin, from the base on: behind the code and the table of further hooks. */
 uint64_t pl_pages_data_offset(const struct pl_probe_plan *plan);
@@ -21,9 +18,9 @@ uint64_t pl_pages_data_offset(const struct pl_probe_plan *plan);
  * the next pyleak finds and unmaps, and at no instant is anything large locked. The tables take single pages where
  * transparent huge pages are "always", too: they are touched here and there.
  *
- * tid: any thread that lives (the leader may be a zombie). 0 or -errno: -EEXIST, somebody else has mapped there since we looked (then probe->mapped_size or probe->tables are 0:
+ * 0 or -errno: -EEXIST, somebody else has mapped there since we looked (then probe->mapped_size or probe->tables are 0:
  * nothing is ours to unmap); -EAGAIN: not even the code may be locked.
  */
-int pl_pages_map(struct pl_remote *remote, pid_t tid, struct pl_probe *probe, const struct pl_probe_plan *plan);
+int pl_pages_map(struct carrier *carrier, struct pl_probe *probe, const struct pl_probe_plan *plan);
 
 #endif

@@ -8,8 +8,8 @@
 #include "pyleak/resident.h"
 
 /*
- * The memory of large tables, in pieces that each take the kernel less than a millisecond to free, so that nobody who
- * needs the process's mappings meanwhile waits for all of it. Without the pages that removing a probe looks at: the word that arms it, and the
+ * The memory of the tables, in pieces that each take the kernel some tenth of a millisecond to free, so that neither the thread
+ * that does it nor anybody who needs the process's mappings meanwhile waits for all of it. Without the pages that removing a probe looks at: the word that arms it, and the
  * counts of threads inside.
  */
 struct pl_pieces {
@@ -17,7 +17,7 @@ struct pl_pieces {
 	size_t count, next;
 };
 
-/* Made while the process runs; empty where the tables are small. Release with pl_pieces_free(). */
+/* Made while the process runs; what is left after the last goes with the unmapping. Release with pl_pieces_free(). */
 void pl_pieces_plan(const struct pl_probe *probe, struct pl_pieces *ret);
 void pl_pieces_free(struct pl_pieces *pieces);
 

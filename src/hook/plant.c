@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/syscall.h>
 
+#include "errand.h"
 #include "pages.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/hook.h"
@@ -121,16 +122,16 @@ static int write_code_running(struct carrier *carrier, const struct pl_probe *pr
 }
 
 /* The old action is in the header, and so in pages that outlive us, before the new one is set. */
-static int install_trap_handler(struct pl_tracee *tracee, struct pl_remote *remote, struct pl_probe *probe,
-	const struct pl_probe_plan *plan)
+static int install_trap_handler(struct carrier *carrier, struct pl_probe *probe, const struct pl_probe_plan *plan)
 {
+	struct pl_tracee *tracee = carrier->tracee;
 	uint64_t scratch = probe->base + pl_pages_data_offset(plan) + plan->scratch_offset;
 	struct pl_kernel_sigaction action = {
 		.handler = probe->base + plan->trap_handler_offset,
 		.flags = SA_SIGINFO | SA_RESTART | SA_NODEFER | KERNEL_SA_RESTORER,
 		.restorer = probe->base + plan->restorer_offset,
 	};
-	int code = pl_pages_call(remote, SYS_rt_sigaction, (const uint64_t[6]){SIGTRAP, 0, scratch, 8, 0, 0}, NULL);
+	int code = carrier_call(carrier, SYS_rt_sigaction, (const uint64_t[6]){SIGTRAP, 0, scratch, 8, 0, 0}, NULL);
 
 	if (code == 0)
 		code = pl_memory_read(tracee->threads[0].tid, scratch, &probe->header.saved_trap,
@@ -140,7 +141,7 @@ static int install_trap_handler(struct pl_tracee *tracee, struct pl_remote *remo
 	if (code == 0)
 		code = pl_tracee_write(tracee, scratch, &action, sizeof(action));
 	if (code == 0)
-		code = pl_pages_call(remote, SYS_rt_sigaction, (const uint64_t[6]){SIGTRAP, scratch, 0, 8, 0, 0}, NULL);
+		code = carrier_call(carrier, SYS_rt_sigaction, (const uint64_t[6]){SIGTRAP, scratch, 0, 8, 0, 0}, NULL);
 	return code;
 }
 
@@ -228,7 +229,7 @@ static int redirect_running(struct carrier *carrier, const struct pl_probe *prob
 		count += there;
 	}
 	if (code == 0)
-		code = carrier_run(carrier, probe, rows, count);
+		code = errand_run(carrier, probe, rows, count);
 	for (size_t i = 0; code == 0 && i < words; i++)
 		if (rows[i].kind <= PL_PROBE_ERRAND_PROTECTED && rows[i].result != PL_PROBE_ERRAND_DONE)
 			code = rows[i].result == PL_PROBE_ERRAND_DENIED ? -EACCES : -EAGAIN;
@@ -257,6 +258,8 @@ static int explain(pid_t pid, int code, struct pl_error *err)
 			"process %d may not map new executable pages (SELinux execmem, or its service manager's "
 			"MemoryDenyWriteExecute): allow that, or leave it",
 			(int)pid);
+	case -ETIMEDOUT:
+		return pl_fail(err, code, "no thread of process %d can carry a system call at this moment: try again", (int)pid);
 	case -EINVAL:
 		return pl_fail(err, code, "the kernel cannot hide the probe's memory from forked children (Linux 4.14 can)");
 	case -ENOSYS:
@@ -298,7 +301,7 @@ int pl_probe_plant_running(pid_t pid, const struct pl_probe_plan *plan, struct p
 	if (code < 0)
 		goto out;
 	carrier.keep = pl_trace_holds(pid);
-	code = carrier_landing(&carrier, plan->landing, err);
+	code = landing_prepare(&carrier, plan->landing, err);
 	if (code < 0)
 		goto out;
 	code = carrier_hold(&carrier, err);
@@ -306,7 +309,7 @@ int pl_probe_plant_running(pid_t pid, const struct pl_probe_plan *plan, struct p
 		code = explain(pid, code, err);
 		goto out;
 	}
-	code = pl_pages_map(carrier.remote, carrier.tracee->threads[0].tid, ret, plan);
+	code = pl_pages_map(&carrier, ret, plan);
 
 	int ended = carrier_rest(&carrier);
 
@@ -336,25 +339,26 @@ out:
 int pl_probe_plant(struct pl_tracee *tracee, const struct pl_maps *maps, const struct pl_gadgets *gadgets,
 	const struct pl_probe_plan *plan, struct pl_probe *ret, struct pl_error *err)
 {
-	struct pl_remote *remote = NULL;
+	/* All of them stand, and stand until this is done. */
+	struct carrier carrier = {.pid = tracee->pid, .maps = *maps, .gadgets = *gadgets, .tracee = tracee, .keep = true};
 	int code = prepare(tracee->pid, maps, plan, ret, err);
 
 	if (code < 0)
 		return code;
-	code = pl_remote_begin(tracee, maps, gadgets, &remote, err);
+	code = carrier_hold(&carrier, err);
 	if (code < 0)
 		return explain(tracee->pid, code, err);
-	code = pl_pages_map(remote, tracee->threads[0].tid, ret, plan);
+	code = pl_pages_map(&carrier, ret, plan);
 	if (code < 0) {
-		(void)pl_remote_end(remote);
+		(void)carrier_rest(&carrier);
 		(void)explain(tracee->pid, code, err);
 		(void)pl_probe_remove(tracee, ret, UNDO_PATIENCE_NSEC, NULL);
 		return code;
 	}
 	fill_header(ret, plan);
-	code = plan->trap_handler_offset ? install_trap_handler(tracee, remote, ret, plan) : write_code(tracee, ret, plan);
+	code = plan->trap_handler_offset ? install_trap_handler(&carrier, ret, plan) : write_code(tracee, ret, plan);
 
-	int ended = pl_remote_end(remote);
+	int ended = carrier_rest(&carrier);
 
 	if (code == 0)
 		code = ended;

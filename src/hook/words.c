@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 
-#include "carrier.h"
+#include "errand.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/memory.h"
 
@@ -122,13 +122,13 @@ int pl_probe_extend(struct pl_probe *probe, struct pl_landing *landing, const st
 
 	*ret_redirected = 0;
 	if (code == 0)
-		code = carrier_landing(&carrier, landing, NULL);
+		code = landing_prepare(&carrier, landing, NULL);
 	if (code == 0)
 		code = carrier_look(&carrier);
 	if (code == 0)
 		code = rows ? write_rows(&carrier, probe, words, count, rows, &added) : -ENOMEM;
 	if ((code == 0 || code == -ENOSPC) && added) {
-		int run = carrier_run(&carrier, probe, rows, added);
+		int run = errand_run(&carrier, probe, rows, added);
 
 		code = run < 0 ? run : code;
 	}

@@ -2,7 +2,7 @@
 #ifndef PYLEAK_HOOK_WORDS_H
 #define PYLEAK_HOOK_WORDS_H
 
-#include "pyleak/hook.h"
+#include "carrier.h"
 
 /* Words of GOTs: what planting and extending have in common. */
 
@@ -14,5 +14,12 @@ int pl_probe_redirect(struct pl_tracee *tracee, const struct pl_probe_hook *hook
 
 /* How an errand is to change this word: enum pl_probe_errand_kind; -1: it is not mapped, or not the process's own. */
 int pl_probe_word_kind(const struct pl_maps *maps, uint64_t address);
+
+/*
+ * Maps the landing page if it is not there, and adds the rows that are new, their words leading to the functions: after this
+ * their stubs may be given to anybody. NULL: there is no page. The process runs, and may be left at any step.
+ * -EEXIST: somebody else has mapped there since.
+ */
+int landing_prepare(struct carrier *carrier, struct pl_landing *landing, struct pl_error *err);
 
 #endif

@@ -124,25 +124,33 @@ static int rank(pid_t pid, pid_t tid)
 }
 
 static int try_carrier(pid_t pid, pid_t tid, const struct pl_maps *maps, const struct pl_gadgets *gadgets,
-	struct pl_tracee **ret, struct pl_remote **ret_remote, struct pl_error *err)
+	struct pl_remote_choice *choice, struct pl_tracee **ret, struct pl_remote **ret_remote, struct pl_error *err)
 {
 	int code = pl_tracee_hold(pid, tid, CARRIER_PATIENCE_NSEC, ret);
 
 	if (code < 0)
 		return code;
 	code = pl_remote_begin(*ret, maps, gadgets, ret_remote, err);
-	if (code < 0)
-		(void)pl_tracee_detach(PL_TAKE(*ret));
+	if (code < 0) {
+		int64_t held = pl_tracee_detach(PL_TAKE(*ret));
+
+		choice->in_vain = held > choice->in_vain ? held : choice->in_vain;
+	}
 	return code;
 }
 
-int pl_remote_hold(pid_t pid, const struct pl_maps *maps, const struct pl_gadgets *gadgets, struct pl_tracee **ret,
-	struct pl_remote **ret_remote, struct pl_error *err)
+/* What befell this thread only: the next one is tried. */
+static bool may_go_on(int code)
+{
+	return code == -ESRCH || code == -ETIMEDOUT || code == -EAGAIN;
+}
+
+static int choose(pid_t pid, const struct pl_maps *maps, const struct pl_gadgets *gadgets, struct pl_remote_choice *choice,
+	struct pl_tracee **ret, struct pl_remote **ret_remote, struct pl_error *err)
 {
 	pl_autofree pid_t *tids = NULL;
 	uint8_t ranks[LOOKED_AT];
 	size_t count;
-	struct pl_error last = {0};
 	int result = -EAGAIN, code = pl_process_threads(pid, &tids, &count);
 
 	if (code < 0)
@@ -154,18 +162,38 @@ int pl_remote_hold(pid_t pid, const struct pl_maps *maps, const struct pl_gadget
 			/* Of very many threads the further ones are looked at only if none of the first would do. */
 			if (i < LOOKED_AT ? ranks[i] != wanted : wanted != RANKS - 1 || rank(pid, tids[i]) == UNFIT)
 				continue;
-			last = (struct pl_error){0};
-			code = try_carrier(pid, tids[i], maps, gadgets, ret, ret_remote, &last);
-			if (code == 0)
-				return 0;
-			/* That of this thread only. */
-			if (code != -ESRCH && code != -ETIMEDOUT && code != -EAGAIN)
-				goto out;
+			*err = (struct pl_error){0};
+			code = try_carrier(pid, tids[i], maps, gadgets, choice, ret, ret_remote, err);
+			if (code == 0) {
+				choice->tid = tids[i];
+				choice->rank = wanted;
+			}
+			if (!may_go_on(code))
+				return code;
 			if (code != -ESRCH)
 				result = code;
 		}
-	code = result;
-out:
+	return result;
+}
+
+int pl_remote_hold(pid_t pid, const struct pl_maps *maps, const struct pl_gadgets *gadgets, struct pl_remote_choice *choice,
+	struct pl_tracee **ret, struct pl_remote **ret_remote, struct pl_error *err)
+{
+	struct pl_remote_choice none = {0};
+	struct pl_error last = {0};
+	int code = -EAGAIN;
+
+	if (!choice)
+		choice = &none;
+	/* One that runs is not the one of choice for having been it. */
+	if (choice->tid && choice->rank != 1 && rank(pid, choice->tid) <= choice->rank)
+		code = try_carrier(pid, choice->tid, maps, gadgets, choice, ret, ret_remote, &last);
+	if (may_go_on(code)) {
+		choice->tid = 0;
+		code = choose(pid, maps, gadgets, choice, ret, ret_remote, &last);
+	}
+	if (code == 0)
+		return 0;
 	return last.text[0] ? pl_fail(err, code, "%s", last.text) :
 			      pl_fail(err, code, "no thread of process %d can carry a system call at this moment: try again",
 				      (int)pid);

@@ -91,8 +91,8 @@ def tables(pid):
 
 
 def test_stop_time(host, capsys):
-    """50 threads are held for a few milliseconds: the goal is 10 (median). On a machine with other work to
-    do each of them first waits for a processor: there only the best of the runs counts, and loosely."""
+    """Of 50 threads none is held for more than half a millisecond (median; tests/bench/gaps.py has more of them). On a machine
+    with other work to do only the best of the runs counts, and loosely."""
     victim = host("--threads", 50, "--pause", 0.05, "--light")
     times, first_rows = [], []
     for _ in range(9):
@@ -102,10 +102,10 @@ def test_stop_time(host, capsys):
         assert result.status == 0, result
         times.append(result.json()["stop_ms"])
     with capsys.disabled():
-        print("\nstop_ms with 50 threads: median %.1f, all %s; all but the watch itself: median %.0f ms" % (
-            statistics.median(times), " ".join("%.1f" % t for t in sorted(times)), statistics.median(first_rows)))
+        print("\nstop_ms with 50 threads: median %.2f, all %s; all but the watch itself: median %.0f ms" % (
+            statistics.median(times), " ".join("%.2f" % t for t in sorted(times)), statistics.median(first_rows)))
     busy = os.getloadavg()[0] > os.cpu_count()
-    assert min(times) <= 100 * PATIENCE if busy else statistics.median(times) <= 20 * PATIENCE
+    assert min(times) <= 2 * PATIENCE if busy else statistics.median(times) <= 1 * PATIENCE
     victim.check()
     wait_clean(victim.pid, 1)
 

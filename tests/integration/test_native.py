@@ -559,7 +559,8 @@ def test_killed_at_any_step(python):
             environment = dict(os.environ, PYLEAK_FAULT=str(step), PYLEAK_GUARDIAN="off")
             result = subprocess.run([PYLEAK, "attach", str(victim.pid), "--duration", "50ms"], env=environment,
                                     capture_output=True, check=False, timeout=60)
-            assert result.returncode == -signal.SIGKILL, (step, result)
+            # How often a thread is held anew depends on how fast it goes: some of the last steps may not be reached.
+            assert result.returncode == -signal.SIGKILL or result.returncode == 0 and step > steps * 2 // 3, (step, result)
             victim.ask("take 20")
             victim.ask("drop")
             assert victim.ask("threads 2 50 300") == 0
@@ -570,10 +571,12 @@ def test_killed_at_any_step(python):
 
 
 def test_killed_while_an_operator_new_is_hooked(one_python):
-    """At every step of hooking a C++ library that came later, whose operator new is the allocator's and throws."""
+    """At steps of hooking a C++ library that came later, and of removal, whose operator new is the allocator's and throws."""
     if not os.path.exists(library("maps")):
         skip_here("c++")
-    for step in range(1, 100):
+    step = 0
+    while step < 2000:
+        step += 1 + step // 30
         with Victim(one_python, None, "-c", COMES % library("maps"), env=preloaded("jemalloc")) as victim:
             keep(victim.pid)
             victim.tell("go")

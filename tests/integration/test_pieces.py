@@ -42,12 +42,13 @@ def test_in_pieces(one_python, tmp_path):
 
 
 def test_killed_between_pieces(one_python, tmp_path):
-    """SIGKILL after every few steps: the process goes on, and in the end all is gone."""
+    """SIGKILL after every few steps, further apart as there are more behind: the process goes on, and in the end all is gone."""
     with Program(one_python, tmp_path, PROGRAM) as victim:
         record(victim)
         whole = tables_resident(victim.pid)
-        between = 0
-        for step in range(3, 1000, 4):
+        between = step = 0
+        while step < 50000:
+            step += 4 + step // 16
             result = pyleak("detach", victim.pid, environment={"PYLEAK_FAULT": str(step)})
             victim.meet("done")
             if result.status != -signal.SIGKILL:

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -18,6 +19,7 @@
 #include "pyleak/inline_config.h"
 #include "pyleak/memory.h"
 #include "pyleak/page.h"
+#include "pyleak/process.h"
 #include "pyleak/units.h"
 
 /*
@@ -410,7 +412,7 @@ static void unmap_in(pid_t pid, uint64_t address, uint64_t size)
 
 	cr_assert_eq(pl_maps_read(pid, &maps), 0);
 	cr_assert_eq(pl_gadgets_find(pid, &maps, &gadgets, &err), 0, "%s", err.text);
-	cr_assert_eq(pl_remote_hold(pid, &maps, &gadgets, &tracee, &remote, &err), 0, "%s", err.text);
+	cr_assert_eq(pl_remote_hold(pid, &maps, &gadgets, NULL, &tracee, &remote, &err), 0, "%s", err.text);
 	cr_assert_eq(pl_remote_call(remote, SYS_munmap, (const uint64_t[6]){address, size, 0, 0, 0, 0}, &result), 0);
 	cr_assert_eq(result, 0);
 	cr_assert_eq(pl_remote_end(remote), 0);
@@ -448,6 +450,113 @@ Test(plant, lets_go_of_what_is_half_gone, .timeout = 60)
 	end_child(pid);
 	pl_probe_free(&probe);
 	pl_probe_free(&stale);
+}
+
+static bool is_in_routine(pid_t pid, pid_t tid, const struct pl_probe *probe)
+{
+	char path[64], text[256] = "";
+	unsigned long long ip = 0;
+	FILE *file;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/task/%d/syscall", (int)pid, (int)tid);
+	file = fopen(path, "r");
+	if (!file)
+		return false;
+	/* Of a thread that is in no system call: -1, its stack, its place. */
+	if (!fgets(text, sizeof(text), file) || sscanf(text, "-1 %*s %llx", &ip) != 1)
+		ip = 0;
+	(void)fclose(file);
+	return ip >= probe->header.errand_entry && ip < probe->header.errand_end;
+}
+
+static bool somebody_is_in_routine(pid_t pid, const struct pl_probe *probe)
+{
+	pid_t *tids = NULL;
+	size_t count = 0;
+	bool found = false;
+
+	cr_assert_eq(pl_process_threads(pid, &tids, &count), 0);
+	for (size_t i = 0; i < count && !found; i++)
+		found = is_in_routine(pid, tids[i], probe);
+	free(tids);
+	return found;
+}
+
+/* A word of the tables that nobody else uses. In a process of its own, as in clean_up_once(), which dies at a step or (0) does
+ * not. */
+static void change_a_word(const struct pl_probe *probe, uint32_t number, uint32_t step, int *ret_status)
+{
+	pid_t tracer = fork();
+
+	if (tracer == 0) {
+		struct pl_probe_change change = {.address = probe->tables + 65536 + 8 * (uint64_t)number, .desired = 1};
+		char text[16];
+		int64_t stop_ns;
+		int code;
+
+		(void)snprintf(text, sizeof(text), "%u", step);
+		setenv("PYLEAK_FAULT", text, 1);
+		code = pl_probe_change(probe, &change, 1, &stop_ns);
+		_exit(code == 0 && change.done ? 0 : code == -EAGAIN ? EAGAIN : EIO);
+	}
+	cr_assert_eq(waitpid(tracer, ret_status, 0), tracer);
+}
+
+static void plant_in(pid_t pid)
+{
+	static uint64_t word = 4711;
+	static uint8_t image[1 << 21];
+	pid_t tracer = fork();
+	int status;
+
+	if (tracer == 0) {
+		struct pl_error err = {0};
+		struct pl_probe_plan plan;
+		struct pl_probe probe;
+
+		fill_running_plan(&plan, image, &word);
+		_exit(pl_probe_plant_running(pid, &plan, &probe, NULL, &err) == 0 ? 0 : 1);
+	}
+	(void)waitpid(tracer, &status, 0);
+	cr_assert_eq(status, 0);
+}
+
+/* In a process that is stopped (^Z) a thread that a dead pyleak has sent on an errand stands where that has put it, and goes
+ * on it when the process does. Until then the next pyleak must not tell it another one. */
+Test(plant, leaves_an_errand_to_who_was_sent, .timeout = 120)
+{
+	pid_t pid = start_child();
+	struct pl_probe probe;
+	int standing = 0, status = 0, other;
+
+	plant_in(pid);
+	cr_assert_eq(pl_probe_find(pid, &probe), 0);
+	for (uint32_t step = 1; step < 200; step++) {
+		struct pl_probe_errand told, then;
+
+		(void)kill(pid, SIGSTOP);
+		(void)waitpid(pid, NULL, WUNTRACED);
+		change_a_word(&probe, 2 * step, step, &status);
+		if (somebody_is_in_routine(pid, &probe)) {
+			standing++;
+			cr_assert_eq(pl_memory_read(pid, probe.header.errand, &told, sizeof(told)), 0);
+			change_a_word(&probe, 2 * step + 1, 0, &other);
+			cr_assert(WIFEXITED(other) && WEXITSTATUS(other) == EAGAIN, "step %u: another was sent: %#x", step, other);
+			cr_assert_eq(pl_memory_read(pid, probe.header.errand, &then, sizeof(then)), 0);
+			cr_assert_eq(memcmp(&told, &then, sizeof(told)), 0, "step %u: what it was told was changed", step);
+		}
+		(void)kill(pid, SIGCONT);
+		assert_goes_on(pid, "after an errand");
+		change_a_word(&probe, 2 * step + 1, 0, &other);
+		cr_assert(WIFEXITED(other) && WEXITSTATUS(other) == 0, "step %u: %#x", step, other);
+		if (WIFEXITED(status))
+			break;
+		cr_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+	}
+	cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "no round came through: status %#x", status);
+	cr_assert_gt(standing, 1, "nobody was found in the routine");
+	end_child(pid);
+	pl_probe_free(&probe);
 }
 
 /* A thread is given a processor after all else of a dead tracer was removed, and makes the call that maps the tables. */

@@ -280,7 +280,7 @@ static int run_routine(pid_t pid, uint64_t argument, struct pl_error *err)
 	if (code == 0)
 		code = pl_gadgets_find(pid, &maps, &gadgets, err);
 	if (code == 0)
-		code = pl_remote_hold(pid, &maps, &gadgets, &tracee, &remote, err);
+		code = pl_remote_hold(pid, &maps, &gadgets, NULL, &tracee, &remote, err);
 	if (code == 0)
 		code = pl_remote_run(remote, (uint64_t)add_one, argument, ROUTINE_END);
 	(void)pl_remote_end(remote);
