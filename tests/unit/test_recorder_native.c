@@ -3,6 +3,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <sys/mman.h>
 
 #include "recorder_host.h"
@@ -741,6 +742,111 @@ Test(recorder_native, a_handler_on_another_stack)
 		(void)NATIVE(FREE)(address, 0, 0);
 	}
 	cr_assert_eq(host_control()->freed_native, 0);
+	host_unplant();
+}
+
+static struct pl_inline_slot *own_slot(void)
+{
+	for (uint32_t i = 1; i <= host_config->slot_count; i++) {
+		struct pl_inline_slot *slot = (struct pl_inline_slot *)(host_config->slots + i * host_config->slot_stride);
+
+		if (slot->owner == self_pointer())
+			return slot;
+	}
+	cr_assert_fail("no slot");
+	return NULL;
+}
+
+static struct pl_inline_slot *handlers_slot;
+static uint64_t handlers_address, handlers_outer;
+
+static void allocating_handler(int signal)
+{
+	(void)signal;
+	host_next = handlers_address;
+	(void)NATIVE(ALLOC)(100, 0, 0);
+	handlers_outer = handlers_slot->outer;
+}
+
+enum { HANDLERS_STACK = 65536 };
+
+/* What a hook of this thread's says while the handler goes through another one, on a stack of its own. */
+static void *interrupt_a_hook(void *stack)
+{
+	const stack_t alternate = {.ss_sp = stack, .ss_size = HANDLERS_STACK};
+	const struct sigaction action = {.sa_handler = allocating_handler, .sa_flags = SA_ONSTACK};
+	const uint64_t here = (uint64_t)__builtin_frame_address(0);
+
+	cr_assert_eq(sigaltstack(&alternate, NULL), 0);
+	cr_assert_eq(sigaction(SIGUSR1, &action, NULL), 0);
+	host_next = 0x41000000;
+	cr_assert_eq(NATIVE(ALLOC)(100, 0, 0), 0x41000000);
+	handlers_slot = own_slot();
+	handlers_slot->outer = here - 4096;
+	handlers_address = 0x42000000;
+	cr_assert_eq(raise(SIGUSR1), 0);
+	cr_assert_eq(handlers_outer, here - 4096, "%lx instead of %lx", handlers_outer, here - 4096);
+	/* The handler of another one jumped out of its hook: nobody is in it. */
+	handlers_slot->outer = (uint64_t)stack + HANDLERS_STACK / 2;
+	host_next = 0x43000000;
+	cr_assert_eq(NATIVE(ALLOC)(100, 0, 0), 0x43000000);
+	cr_assert_eq(handlers_slot->outer, 0);
+	return NULL;
+}
+
+Test(recorder_native, a_hook_is_interrupted_on_another_stack)
+{
+	char *stack = mmap(NULL, HANDLERS_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	leader_stack_end = (uint64_t)__builtin_frame_address(0) + 4096;
+	begin(PL_INLINE_GIL);
+	(void)interrupt_a_hook(stack);
+	host_unplant();
+}
+
+/* Its own stack lies below the handler's, or above. */
+Test(recorder_native, a_hook_of_another_thread_is_interrupted)
+{
+	char *above = mmap(NULL, HANDLERS_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	leader_offset = 16;
+	begin(PL_INLINE_GIL);
+	for (int i = 0; i < 2; i++) {
+		pthread_t thread;
+		char *below = i ? mmap((void *)0x100000000, HANDLERS_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) :
+				  above;
+
+		cr_assert_eq(pthread_create(&thread, NULL, interrupt_a_hook, below), 0);
+		cr_assert_eq(pthread_join(thread, NULL), 0);
+	}
+	host_unplant();
+}
+
+/* Somebody jumped out of a hook, to farther up on the same stack than any handler is from what it interrupts. */
+Test(recorder_native, a_hook_that_was_jumped_out_of)
+{
+	const uint64_t here = (uint64_t)__builtin_frame_address(0);
+	uint64_t address = 0x41000000;
+	struct pl_inline_slot *slot;
+
+	leader_stack_end = here + 4096;
+	begin(PL_INLINE_GIL);
+	host_next = address;
+	cr_assert_eq(NATIVE(ALLOC)(100, 0, 0), address);
+	slot = own_slot();
+	for (uint64_t depth = 4096; depth <= 16 << 20; depth *= 2) {
+		slot->busy = here - depth;
+		host_next = address += 4096;
+		cr_assert_eq(NATIVE(ALLOC)(100, 0, 0), address);
+		cr_assert_eq(slot->busy, 0, "%lu below", depth);
+		cr_assert_eq(host_control()->slotless, 0);
+	}
+	/* Not the same stack, or a handler's. */
+	slot->busy = here - (100 << 20);
+	host_next = address += 4096;
+	cr_assert_eq(NATIVE(ALLOC)(100, 0, 0), address);
+	cr_assert_eq(slot->busy, here - (100 << 20));
+	slot->busy = 0;
 	host_unplant();
 }
 

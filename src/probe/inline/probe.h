@@ -117,6 +117,8 @@ void pl_older_freed(u32 last, u64 size, bool plain);
 
 /* thread.c */
 bool pl_anyone_is_reading(void);
+u64 pl_outer_of_interrupted(u64 before, u64 here);
+bool pl_is_above(u64 sp);
 
 /* stack.c */
 void pl_stack_copy(const struct pl_inline_slot *slot, u32 site, u64 block, u64 size, u64 caller, u64 frame);

@@ -31,6 +31,38 @@ u64 pl_state_in_block(bool attached)
 	return block + 1 <= 1 ? 0 : *(const volatile u64 *)(block + (u64)pl_config.thread_tls);
 }
 
+/* Where this thread's own stack ends: its descriptor is on top of it. (That of the first thread is elsewhere.) */
+static u64 own_stack_end(void)
+{
+	const u64 self = thread_pointer();
+
+	return self == pl_config.leader && pl_config.leader_stack_end ? pl_config.leader_stack_end : self;
+}
+
+/*
+ * `before`, not a little above here, says that this thread is in a hook. Either it is, this is the handler of a signal on an
+ * alternate stack, and it must go on to say so. Or it was jumped out of that hook, from farther below on the same stack or
+ * from an alternate one, and nobody would ever take it back. A thread's own stack is what lies nearest below its end: a
+ * handler that interrupted a hook there is farther from it than the hook. (One that interrupts a hook on a stack of a
+ * coroutine's may be nearer: then the word is lost, as it was before this was looked at.)
+ */
+cold u64 pl_outer_of_interrupted(u64 before, u64 here)
+{
+	const u64 end = own_stack_end();
+
+	return end - before < end - here ? before : 0;
+}
+
+/* Whether this is farther up on the stack of the first thread than `sp` was: nothing else is ever that near below its end
+ * (the kernel keeps 128 MiB free for it: arch/x86/mm/mmap.c and mm/util.c, mmap_base()). */
+cold bool pl_is_above(u64 sp)
+{
+	enum { FREE_BELOW = 64 << 20 };
+	const u64 end = pl_config.leader_stack_end;
+
+	return thread_pointer() == pl_config.leader && end && end - sp < FREE_BELOW && end - stack_pointer() < end - sp;
+}
+
 static void slot_forget(struct pl_inline_slot *slot)
 {
 	for (u32 i = 0; i < PL_INLINE_TOPS; i++)

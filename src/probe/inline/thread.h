@@ -31,8 +31,8 @@ inlined void marker_wipe(struct marker *marker)
 /*
  * A thread that comes to know of a site, and has not yet added to its totals, says so: by `outer` or `busy` of its slot, or
  * where it has none in `slotless`. Returns what slot_leave() is to put back: the handler of a signal may have come in
- * between what an outer hook of the same stack does. (What a thread left behind that was cancelled in an original is on
- * another stack, or below.)
+ * between what an outer hook does, on the same stack or on another one (thread.c: pl_outer_of_interrupted()). What a thread
+ * left behind that was cancelled in an original, or jumped out of it, lies below.
  */
 inlined u64 slot_enter(struct pl_inline_slot *own, struct marker *marker)
 {
@@ -44,7 +44,9 @@ inlined u64 slot_enter(struct pl_inline_slot *own, struct marker *marker)
 	}
 	before = own->outer;
 	own->outer = (u64)marker;
-	return likely(!before) || before - (u64)marker > SAME_STACK ? 0 : before;
+	if (likely(!before) || before - (u64)marker <= SAME_STACK)
+		return before;
+	return pl_outer_of_interrupted(before, (u64)marker);
 }
 inlined void slot_leave(struct pl_inline_slot *own, u64 before)
 {
@@ -169,8 +171,9 @@ inlined void state_freed(struct pl_inline_slot *own, u64 pointer)
  * stack, or on an alternate one, which may lie on either side. */
 inlined struct pl_inline_slot *claim(struct pl_inline_slot *own)
 {
-	/* A little above what stands there: a hook that somebody jumped out of. */
-	if (!own || unlikely(own->busy && stack_pointer() - own->busy > SAME_STACK))
+	/* A little above what stands there, or far above on what is known to be the same stack: a hook that somebody jumped
+	 * out of. */
+	if (!own || unlikely(own->busy && stack_pointer() - own->busy > SAME_STACK && !pl_is_above(own->busy)))
 		return NULL;
 	own->busy = stack_pointer();
 	return own;
