@@ -48,11 +48,13 @@ static int map_at(struct carrier *carrier, uint64_t address, uint64_t size, int 
 }
 
 /* The limit of what may be locked counts a mapping that is locked whole, and one without access is not brought in:
- * mm/mmap.c, mm/mlock.c. mremap() keeps what munlock() has made of it, where mmap() would lock anew. */
+ * mm/mmap.c, mm/mlock.c. mremap() keeps what munlock() has made of it, where mmap() would lock anew. What is to be executable
+ * is so from the first, as one page: PR_SET_MDWE denies it later (include/linux/mman.h, map_deny_write_exec()). */
 static int map_unlocked(struct carrier *carrier, uint64_t address, uint64_t size, int protection, int flags)
 {
 	const uint64_t page = pl_page_size();
-	int code = map_at(carrier, address, page, PROT_NONE, flags);
+	const int first = protection & PROT_EXEC ? protection : PROT_NONE;
+	int code = map_at(carrier, address, page, first, flags);
 
 	if (code < 0)
 		return code;
@@ -64,7 +66,8 @@ static int map_unlocked(struct carrier *carrier, uint64_t address, uint64_t size
 		(void)unmap(carrier, address, page);
 		return code == -ENOMEM ? -EEXIST : code;
 	}
-	return carrier_call(carrier, SYS_mprotect, (const uint64_t[6]){address, size, (uint64_t)protection, 0, 0, 0}, NULL);
+	return first == protection ?
+		       0 : carrier_call(carrier, SYS_mprotect, (const uint64_t[6]){address, size, (uint64_t)protection, 0, 0, 0}, NULL);
 }
 
 /* So that little time goes by between what is looked at next and the call that follows from it. */

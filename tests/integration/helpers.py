@@ -83,6 +83,8 @@ MAY_LACK = {
     "libpython": "this Python has no shared libpython",
     "celery": "python3-celery is not installed",
     "services": "flask, gunicorn or pandas is not installed for this Python",
+    "rseq": "restartable sequences: x86-64 and Linux 4.18",
+    "mdwe": "the kernel is older than 6.3, and has no PR_SET_MDWE",
     "32-bit": "32-bit programs do not build or run here",
 }
 

@@ -9,7 +9,7 @@ import time
 import pytest
 
 import helpers
-from helpers import Trace, attach, leftovers, library, pyleak, wait_clean, wait_hooked, wait_until
+from helpers import Trace, Victim, attach, leftovers, library, pyleak, skip_here, wait_clean, wait_hooked, wait_until
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -220,3 +220,32 @@ def test_tracemalloc(host):
     assert pyleak("detach", victim.pid).status == 0
     victim.check()
     wait_clean(victim.pid, 1)
+
+
+DENIED = """
+import ctypes, sys, time
+libc = ctypes.CDLL(None, use_errno=True)
+PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN = 65, 1
+if int(sys.argv[1]) and libc.mlockall(2):  # MCL_FUTURE
+    sys.exit("mlockall")
+if libc.prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0):
+    print("none", flush=True)
+print("ready", flush=True)
+while True:
+    kept = [[i] for i in range(1000)]
+    time.sleep(0.001)
+"""
+
+
+@pytest.mark.parametrize("locks", [0, 1])
+def test_mdwe(one_python, locks):
+    """A process that may never make memory executable that was not mapped so (systemd's MemoryDenyWriteExecute)."""
+    with Victim(one_python, None, "-c", DENIED, str(locks), ready=None) as victim:
+        if victim.line() == "none":
+            skip_here("mdwe")
+        before = Trace(victim.pid)
+        result = pyleak("attach", victim.pid, "--engine", helpers.engine, "--duration", "300ms", "--format", "json")
+        assert result.status == 0, result
+        assert result.json()["stats"], result
+        assert not before.differences(victim.pid)
+        assert victim.alive()

@@ -223,3 +223,36 @@ def test_a_thread_of_the_kernel(one_python):
         assert result.status == 0, result
         assert time.monotonic() - before < 5 * PATIENCE
         wait_clean(victim.pid, 1)
+
+
+SEQUENCES = """
+import ctypes, json, sys
+library = ctypes.CDLL(sys.argv[1])
+library.victim_broken.restype = ctypes.c_char_p
+if library.victim_start():
+    sys.exit("none")
+print("ready", flush=True)
+while True:
+    library.rseq_serve()
+    if not sys.stdin.readline():
+        break
+    broken = library.victim_broken()
+    print(json.dumps({"rounds": [library.victim_rounds()], "broken": [], "library": [0, broken and broken.decode()]}), flush=True)
+"""
+
+
+@pytest.mark.long
+def test_rseq(one_python):
+    """No thread of it ever sleeps, one of them is to carry the calls, and each is in a restartable sequence nearly all the time:
+    it must not go on where it was held, nor be sent elsewhere from there. 200 times with PYLEAK_CYCLES=200."""
+    if not os.path.exists(library("rseq")):
+        skip_here("rseq")
+    with Victim(one_python, None, "-c", SEQUENCES, library("rseq"), ready=None) as victim:
+        if victim.line() != "ready":
+            skip_here("rseq")
+        before = Trace(victim.pid)
+        for _ in range(int(os.environ.get("PYLEAK_CYCLES", "10"))):
+            result = pyleak("attach", victim.pid, "--duration", "20ms", "--format", "json")
+            assert result.status == 0, result
+            victim.check()
+        assert not before.differences(victim.pid)
