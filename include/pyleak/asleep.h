@@ -31,6 +31,11 @@ bool pl_asleep_same(const struct pl_asleep *before, const struct pl_asleep *afte
  * process, and no tracer can stop it. */
 bool pl_thread_is_kernels(pid_t pid, pid_t tid);
 
+/* This moment, in the unit in which the kernel says when a thread began. */
+uint64_t pl_thread_ticks_now(void);
+/* Whether a thread began after that moment; not if it ended, or the kernel does not say. */
+bool pl_thread_began_after(pid_t pid, pid_t tid, uint64_t ticks);
+
 /* Whether it waits for a child that shares its memory and has not called exec() (vfork, posix_spawn), if it is in D. */
 bool pl_asleep_may_wait_for_child(const struct pl_asleep *asleep);
 

@@ -167,6 +167,13 @@ int pl_engine_owned(struct pl_engine *engine, const struct pl_range *ranges, siz
  * probe, even one that was to stay or was there before. 0; -errno: it goes on; -ENOTSUP: not with breakpoints. */
 int pl_engine_disarm(struct pl_engine *engine);
 
+/* If somebody is seen in a probe of this process that is to be removed: who, in what, and where in Python (`python` may be
+ * NULL). Nothing is touched. */
+bool pl_engine_who_stays(pid_t pid, const struct pl_python *python, char *text, size_t size);
+/* Why a probe could not be removed, and where the thread that stays is in Python: "NAME (FILE:LINE), called by …". What is read
+ * of a process that runs may be of two moments. `python` may be NULL; code 0: nothing is said. Returns code. */
+int pl_engine_pass_on(const struct pl_python *python, int code, const char *why, struct pl_error *err);
+
 /* Removes the hooks and lets the process go. What it has added to the sites stays. */
 int pl_engine_finish(struct pl_engine *engine, struct pl_error *err);
 void pl_engine_free(struct pl_engine *engine); /* NULL is allowed */

@@ -200,6 +200,34 @@ int pl_probe_remove(struct pl_tracee *tracee, const struct pl_probe *probe, int6
  * What was recorded stays to be read. 0 or -errno; the process is the one that the probe was found in, says the caller. */
 int pl_probe_disarm(const struct pl_probe *probe);
 
+/*
+ * Why a probe could not be removed: the thread that was not seen outside at last, and what kept it. Where objects lead a
+ * thread back, the thread is the one that has one in hand, if it was found.
+ */
+enum pl_probe_stay {
+	PL_PROBE_STAY_NOT_SAID, /* no thread could be held to carry a call */
+	PL_PROBE_STAY_CODE,     /* it is at an instruction of the probe, or has the address of one in a register */
+	PL_PROBE_STAY_CALL,     /* an original function that the probe has called for it has not returned */
+	PL_PROBE_STAY_SIGNAL,   /* the handler of a signal, which has not returned, interrupted it in the probe */
+	PL_PROBE_STAY_OBJECTS,  /* an object's deallocator was entered through the probe, and will be left through it */
+	PL_PROBE_STAY_UNSEEN,   /* it runs, or would, and did not come to a stop; or waits where none can be made */
+	PL_PROBE_STAY_STACK,    /* it runs on one stack after the other, each newer than the last look */
+	PL_PROBE_STAY_TRACED,   /* somebody else traces it */
+};
+struct pl_probe_left {
+	enum pl_probe_stay stay;
+	pid_t tid;        /* 0: none */
+	uint64_t where;   /* the address that shows it: on a stack, or in the probe; 0: none */
+	uint32_t objects; /* on their way, if that is the reason */
+};
+/*
+ * Who is inside of a probe that is to be removed at this moment, told of threads that sleep, and without touching any of
+ * them. Whose probe still records is asked in vain: everybody comes and goes. 0; -ENOENT: nobody is seen in it.
+ */
+int pl_probe_who_stays(const struct pl_probe *probe, struct pl_probe_left *ret);
+/* One clause: "thread 12 (name) is …". At most `size` bytes. */
+void pl_probe_describe_stay(pid_t pid, const struct pl_probe_left *left, char *text, size_t size);
+
 /* Find, seize, remove, let go. 0 also if there is nothing to remove (*ret_found says). *ret_stop_ns
  * (may be NULL) is the longest time that the process was held. */
 int pl_probe_detach(pid_t pid, int64_t patience_ns, bool *ret_found, int64_t *ret_stop_ns, struct pl_error *err);

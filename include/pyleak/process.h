@@ -57,6 +57,9 @@ int pl_process_threads(pid_t pid, pid_t **ret_tids, size_t *ret_count);
  * -ESRCH: there is none. */
 enum { PL_PROCESS_THREAD_NAME = 16 };
 int pl_process_thread_name(pid_t pid, pid_t own_tid, char ret[PL_PROCESS_THREAD_NAME]);
+/* The same by the number that it has here; and what that is in its own namespace (0: it has ended). */
+int pl_process_name_of_thread(pid_t pid, pid_t tid, char ret[PL_PROCESS_THREAD_NAME]);
+pid_t pl_process_own_number(pid_t pid, pid_t tid);
 /* A process and those that descend from it, each behind its parent; *ret_pids is the caller's to free. -ESRCH. */
 int pl_process_family(pid_t pid, pid_t **ret_pids, size_t *ret_count);
 /* The children that one thread has made; *ret_pids is the caller's to free. -ESRCH: it ended, or the kernel does not say. */

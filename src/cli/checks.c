@@ -206,7 +206,8 @@ int pl_check_claimed(pid_t pid, struct pl_error *err)
 static int check_probe(struct pl_subject *subject, char note[PL_CHECK_NOTE], struct pl_error *err)
 {
 	pid_t pid = subject->process.pid;
-	struct pl_probe probe;
+	struct pl_probe probe = {0};
+	char stays[640];
 	int code = pl_probe_claim(pid);
 
 	pl_probe_unclaim(pid, 0);
@@ -218,9 +219,13 @@ static int check_probe(struct pl_subject *subject, char note[PL_CHECK_NOTE], str
 			"the probe in process %d was planted by another version of pyleak: read it with that version, or "
 			"remove it with 'pyleak detach %d'",
 			(int)pid, (int)pid);
-	note_down(note, code < 0 ? pl_landing_present(pid) ? "none; a landing page of an earlier recording" : "none" :
+	if (code == 0 && !pl_probe_is_kept(&probe) && pl_engine_who_stays(pid, subject->python, stays, sizeof(stays)))
+		note_down(note, "one that was left behind: attach and diff remove it first, once that is possible: %s", stays);
+	else
+		note_down(note, code < 0 ? pl_landing_present(pid) ? "none; a landing page of an earlier recording" : "none" :
 			pl_probe_is_kept(&probe) ? "one that records since 'attach --keep': attach and diff go on with it" :
 						   "one that was left behind: attach and diff remove it first");
+	pl_probe_free(&probe);
 	return 0;
 }
 

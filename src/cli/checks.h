@@ -22,7 +22,7 @@ struct pl_subject {
 	struct pl_python *python; /* set by the check of that name */
 };
 
-enum { PL_CHECK_NOTE = 256 };
+enum { PL_CHECK_NOTE = 768 };
 
 struct pl_check {
 	const char *name;

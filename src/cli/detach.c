@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "pyleak/cleanup.h"
+#include "pyleak/engine.h"
 #include "pyleak/hook.h"
 #include "pyleak/landing.h"
 #include "pyleak/log.h"
@@ -27,9 +28,22 @@ static int check(pid_t pid, struct pl_error *err)
 	return code;
 }
 
+/* On which line of Python somebody keeps it there. */
+static void explain(pid_t pid, bool by_force, int code, const char *why, struct pl_error *err)
+{
+	struct pl_space *space = NULL;
+	struct pl_python *python = NULL;
+
+	if (code == -EAGAIN && pl_space_of_process(pid, &space) == 0 && pl_python_open(space, by_force, &python, NULL) < 0)
+		python = NULL;
+	(void)pl_engine_pass_on(python, code, why, err);
+	pl_python_close(python);
+	pl_space_close(space);
+}
+
 static int detach(pid_t pid, bool by_force, struct pl_error *err)
 {
-	struct pl_error claimed = {0};
+	struct pl_error claimed = {0}, failure = {0};
 	bool found = false;
 	int code = check(pid, err);
 
@@ -41,7 +55,9 @@ static int detach(pid_t pid, bool by_force, struct pl_error *err)
 	if (code == 0)
 		code = pl_target_claim(pid, by_force, err);
 	if (code == 0)
-		code = pl_probe_detach(pid, REMOVE_PATIENCE_NSEC, &found, NULL, err);
+		code = pl_probe_detach(pid, REMOVE_PATIENCE_NSEC, &found, NULL, &failure);
+	if (failure.text[0])
+		explain(pid, by_force, code, failure.text, err);
 	if (code == 0)
 		pl_log_note(found ? "the probe in process %d was removed" : "there is no probe in process %d", (int)pid);
 	if (code == 0 && pl_landing_present(pid))

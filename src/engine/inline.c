@@ -321,15 +321,15 @@ static int detach(struct inline_engine *self, int64_t *ret_stop_ns, struct pl_er
 {
 	pid_t pid = self->python->pid;
 	bool found, claimed = !self->planted && pl_probe_claim_within(pid, CLAIM_PATIENCE_NSEC) == 0;
+	struct pl_error why = {0};
 	int code;
 
 	if (!self->planted && !claimed)
-		return pl_fail(err, -EBUSY, "another pyleak is at work in process %d: the probe was left in place, switched off",
-			(int)pid);
-	code = pl_probe_detach(pid, REMOVE_PATIENCE_NSEC, &found, ret_stop_ns, err);
+		return pl_fail(err, -EBUSY, "another pyleak is at work in process %d: the probe was left, switched off", (int)pid);
+	code = pl_probe_detach(pid, REMOVE_PATIENCE_NSEC, &found, ret_stop_ns, &why);
 	if (claimed)
 		pl_probe_unclaim(pid, self->start_time);
-	return code;
+	return pl_engine_pass_on(self->python, code, why.text, err);
 }
 
 static int inline_finish(struct pl_engine *engine, struct pl_error *err)
@@ -351,7 +351,7 @@ static int inline_finish(struct pl_engine *engine, struct pl_error *err)
 		if (code < 0 && !still_there(self))
 			code = 0;
 		if (code < 0)
-			code = pl_fail(err, code, "%s", failure.text);
+			(void)pl_fail(err, code, "%s", failure.text);
 		if (stop_ns > engine->stop_ns)
 			engine->stop_ns = stop_ns;
 	}

@@ -8,22 +8,22 @@
 #include "pyleak/memory.h"
 #include "pyleak/page.h"
 #include "pyleak/units.h"
-#include "seen.h"
 
 #define SETTLE_NSEC (500 * PL_NSEC_PER_MSEC)
 /* Each takes two system calls of the routine, and each of these two stops: some 0.05 ms in all. */
 enum { PROTECTED_AT_ONCE = 2 };
 
-int errand_settle(struct carrier *carrier, const struct pl_probe *probe, int64_t give_up)
+int errand_settle(struct seeing *seeing)
 {
+	const uint64_t place = seeing->probe->header.errand;
 	const uint32_t idle = PL_PROBE_ERRAND_IDLE;
 	uint32_t state;
-	int code = pl_memory_read(carrier->pid, probe->header.errand, &state, sizeof(state));
+	int code = pl_memory_read(seeing->carrier->pid, place, &state, sizeof(state));
 
 	if (code < 0 || state == PL_PROBE_ERRAND_IDLE)
 		return code;
-	code = seen_all(carrier, probe, SEEN_OUTSIDE_OF_ERRANDS, give_up);
-	return code < 0 ? code : carrier_write(carrier, probe->header.errand, &idle, sizeof(idle));
+	code = see_all_outside_of_routine(seeing);
+	return code < 0 ? code : carrier_write(seeing->carrier, place, &idle, sizeof(idle));
 }
 
 /* One errand. After a fault the rest of it begins behind the row that ran into it. */
@@ -68,7 +68,10 @@ static int run(struct carrier *carrier, const struct pl_probe *probe, struct pl_
 int errand_run(struct carrier *carrier, const struct pl_probe *probe, struct pl_probe_errand_row *rows, size_t count)
 {
 	pl_autofree struct pl_probe_errand *errand = malloc(sizeof(*errand));
-	int code = errand ? errand_settle(carrier, probe, pl_now_ns() + SETTLE_NSEC) : -ENOMEM;
+	struct seeing seeing = {.carrier = carrier, .probe = probe, .patience_ns = SETTLE_NSEC};
+	int code = errand ? errand_settle(&seeing) : -ENOMEM;
+
+	free(seeing.seen.items);
 
 	for (size_t done = 0; code == 0 && done < count;) {
 		uint64_t pages = 0, page = 0;

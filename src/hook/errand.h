@@ -3,6 +3,7 @@
 #define PYLEAK_HOOK_ERRAND_H
 
 #include "carrier.h"
+#include "seen.h"
 
 /*
  * Has words of the process changed by its own threads (struct pl_probe_errand), one after the other: as many errands as that
@@ -15,6 +16,6 @@ int errand_run(struct carrier *carrier, const struct pl_probe *probe, struct pl_
  * A thread that a pyleak has sent, and that died since or lost patience, may be at it still, or not have begun: what it is told
  * must not be changed under it. Waits until none is. 0; -EAGAIN: one is.
  */
-int errand_settle(struct carrier *carrier, const struct pl_probe *probe, int64_t give_up);
+int errand_settle(struct seeing *seeing);
 
 #endif

@@ -36,12 +36,6 @@
 #define PAUSE_NSEC PL_NSEC_PER_MSEC
 enum { FREE_LIST_MAX = 4096, ROUNDS_MAX = 8, LISTS_TRIES = 8 };
 
-struct removal {
-	struct carrier *carrier;
-	const struct pl_probe *probe;
-	int64_t give_up;
-};
-
 static void sleep_ns(int64_t ns)
 {
 	const struct timespec duration = {ns / PL_NSEC_PER_SEC, ns % PL_NSEC_PER_SEC};
@@ -67,7 +61,7 @@ static void add_row(struct pl_probe_errand_row *rows, size_t *count, const struc
 
 /* What its words hold now. *ret_ours: that lead to us still; the number of those that hold neither of both: somebody
  * hooked on top of us. */
-static int look_at_words(const struct removal *removal, size_t *ret_ours)
+static int look_at_words(const struct seeing *removal, size_t *ret_ours)
 {
 	const struct pl_probe *probe = removal->probe;
 	int foreign = 0;
@@ -88,7 +82,7 @@ static int look_at_words(const struct removal *removal, size_t *ret_ours)
 	return foreign;
 }
 
-static int put_words_back(struct removal *removal, const struct pl_copies *copies)
+static int put_words_back(struct seeing *removal, const struct pl_copies *copies)
 {
 	const struct pl_probe *probe = removal->probe;
 	const struct pl_maps *maps = &removal->carrier->maps;
@@ -113,26 +107,6 @@ static int put_words_back(struct removal *removal, const struct pl_copies *copie
 		add_row(rows, &count, maps, copies->items[i].address, hook);
 	}
 	return count ? errand_run(removal->carrier, probe, rows, count) : 0;
-}
-
-/* -- threads ---------------------------------------------------------------------------------------------- */
-
-static int see_all_outside(struct removal *removal)
-{
-	int code = seen_all(removal->carrier, removal->probe, SEEN_OUTSIDE, removal->give_up);
-
-	if (code < 0 || !removal->probe->header.inside_words)
-		return code;
-	/* Nobody is about to enter a deallocator; once no object is in one either, nobody will be led back. */
-	while (!pl_probe_is_empty(removal->probe, removal->probe->pid)) {
-		if (pl_now_ns() >= removal->give_up) {
-			pl_log_debug("objects of process %d are on their way through a deallocator of the probe",
-				(int)removal->probe->pid);
-			return -EAGAIN;
-		}
-		sleep_ns(PAUSE_NSEC);
-	}
-	return seen_all(removal->carrier, removal->probe, SEEN_OUTSIDE, removal->give_up);
 }
 
 /* -- the end ---------------------------------------------------------------------------------------------- */
@@ -163,7 +137,7 @@ static size_t rows_of_closed_lists(const struct pl_probe *probe, struct pl_probe
 }
 
 /* A change of the interpreter's own may undo one of these. What stays closed is right for it, only slower. */
-static int open_lists(struct removal *removal)
+static int open_lists(struct seeing *removal)
 {
 	struct pl_probe_errand_row rows[PL_PROBE_MAX_HOOKS];
 	int code = 0;
@@ -182,7 +156,7 @@ static int open_lists(struct removal *removal)
 }
 
 /* Large tables in pieces, so that nobody waits for long whose memory the kernel looks after meanwhile. */
-static int free_tables(struct removal *removal)
+static int free_tables(struct seeing *removal)
 {
 	struct pl_pieces pieces;
 	int code = 0;
@@ -202,7 +176,7 @@ static int free_tables(struct removal *removal)
 }
 
 /* The code last: while it is there, the rest is found again. */
-static int unmap(struct removal *removal)
+static int unmap(struct seeing *removal)
 {
 	const struct pl_probe *probe = removal->probe;
 	int code = 0;
@@ -221,21 +195,21 @@ static int unmap(struct removal *removal)
 
 /* -EFAULT: its tables are gone: a removal died between its two last calls, or planting before they came. Either way no
  * word leads to it and nobody is in it. */
-static int disarm(struct removal *removal)
+static int disarm(struct seeing *removal)
 {
 	const uint32_t zero = 0;
 
 	return carrier_write(removal->carrier, removal->probe->header.armed_address, &zero, sizeof(zero));
 }
 
-static int prove(struct removal *removal)
+static int prove(struct seeing *removal)
 {
 	struct pl_copies copies = {0};
 	size_t ours = 1;
 	int foreign = 0, code = disarm(removal);
 
 	if (code == 0)
-		code = errand_settle(removal->carrier, removal->probe, removal->give_up);
+		code = errand_settle(removal);
 	for (int rounds = 0; code == 0 && ours && rounds < ROUNDS_MAX; rounds++) {
 		pl_copies_free(&copies);
 		code = carrier_look(removal->carrier);
@@ -262,13 +236,16 @@ static int prove(struct removal *removal)
 	return code == 0 && ours ? -EACCES : code;
 }
 
-static int let_go(struct carrier *carrier, const struct pl_probe *probe, int64_t give_up)
+static int let_go(struct carrier *carrier, const struct pl_probe *probe, int64_t patience_ns, struct pl_probe_left *left)
 {
-	struct removal removal = {.carrier = carrier, .probe = probe, .give_up = give_up};
+	struct seeing removal = {.carrier = carrier, .probe = probe, .patience_ns = patience_ns};
 	int code = 0;
 
 	if (probe->filled)
 		code = prove(&removal);
+	/* From here on it is about who may carry a call. */
+	if (code != -EAGAIN)
+		removal.left = (struct pl_probe_left){0};
 	if (code == 0 && probe->filled)
 		code = open_lists(&removal);
 	if (code == 0 && probe->filled)
@@ -276,16 +253,26 @@ static int let_go(struct carrier *carrier, const struct pl_probe *probe, int64_t
 	if (code == 0 || (code == -EFAULT && !probe->tables))
 		code = unmap(&removal);
 	(void)carrier_rest(carrier);
+	free(removal.seen.items);
+	*left = removal.left;
 	return code;
 }
 
-/* A thread that carried a call of a dead pyleak may have made it since the probe was found: the last but one unmaps the
- * tables. What is there then is let go anew. */
+/*
+ * A thread that carried a call of a dead pyleak may have made it since the probe was found: the last but one unmaps the
+ * tables. What is there then is let go anew. So is a probe if no thread could be held to carry a call: all steps can be
+ * done again.
+ */
 int pl_probe_let_go(struct carrier *carrier, const struct pl_probe *probe, int64_t patience_ns, struct pl_error *err)
 {
 	const int64_t give_up = pl_now_ns() + patience_ns;
-	int code = let_go(carrier, probe, give_up);
+	struct pl_probe_left left = {0};
+	int code;
 
+	do {
+		code = let_go(carrier, probe, patience_ns, &left);
+	} while ((code == -ETIMEDOUT || (code == -EAGAIN && left.stay == PL_PROBE_STAY_NOT_SAID)) && pl_now_ns() < give_up &&
+		 carrier_look(carrier) == 0);
 	if (code == -EFAULT || code == -ENOMEM) {
 		struct pl_probe now = {0};
 		int found = pl_probe_find(probe->pid, &now);
@@ -293,10 +280,10 @@ int pl_probe_let_go(struct carrier *carrier, const struct pl_probe *probe, int64
 		if (found == -ENOENT)
 			code = 0;
 		else if (found == 0 && now.base == probe->base && now.tables != probe->tables)
-			code = let_go(carrier, &now, give_up);
+			code = let_go(carrier, &now, patience_ns, &left);
 		pl_probe_free(&now);
 	}
-	return pl_probe_explain_left(probe->pid, code, err);
+	return pl_probe_explain_left(probe->pid, code, &left, err);
 }
 
 int pl_probe_detach_running(pid_t pid, int64_t patience_ns, int64_t *ret_stop_ns, struct pl_error *err)

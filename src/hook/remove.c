@@ -11,6 +11,7 @@
 #include "pyleak/log.h"
 #include "pyleak/memory.h"
 #include "pyleak/units.h"
+#include "quiescent.h"
 #include "remove.h"
 
 #define STOP_PATIENCE_NSEC (2 * PL_NSEC_PER_SEC)
@@ -213,7 +214,7 @@ static int unmap(struct pl_tracee *tracee, const struct pl_probe *probe, const s
 /* One try with everything stopped. 0: gone; -EAGAIN: not now; -EBUSY: a hook sits on top; -EINPROGRESS: a piece of the
  * tables was freed, there is more. */
 static int remove_once(struct pl_tracee *tracee, const struct pl_probe *probe, struct pl_pieces *pieces,
-	struct pl_error *err)
+	struct pl_probe_left *left, struct pl_error *err)
 {
 	struct pl_maps maps = {0};
 	struct pl_copies copies = {0};
@@ -240,7 +241,7 @@ static int remove_once(struct pl_tracee *tracee, const struct pl_probe *probe, s
 		 * over us. */
 		if (code == 0 && foreign && !copies.count && pl_copies_elsewhere(probe, &maps))
 			code = -EBUSY;
-		if (code == 0 && !pl_probe_quiescent(tracee, probe, &maps))
+		if (code == 0 && !all_outside(tracee, probe, &maps, left))
 			code = -EAGAIN;
 	}
 proven:
@@ -263,6 +264,7 @@ static int remove_in_pieces(struct pl_tracee *tracee, const struct pl_probe *pro
 	int64_t give_up = pl_now_ns() + patience_ns;
 	bool (*const engine)(struct pl_tracee *, struct pl_thread *, const pl_registers *) = tracee->on_breakpoint;
 	void *const context = tracee->context;
+	struct pl_probe_left left = {0};
 	int code;
 
 	if (!engine && probe->filled) {
@@ -270,7 +272,7 @@ static int remove_in_pieces(struct pl_tracee *tracee, const struct pl_probe *pro
 		tracee->context = (void *)probe;
 	}
 	for (;;) {
-		code = remove_once(tracee, probe, pieces, NULL);
+		code = remove_once(tracee, probe, pieces, &left, NULL);
 		if (code == -EINPROGRESS)
 			give_up = pl_now_ns() + patience_ns;
 		else if (code != -EAGAIN || pl_now_ns() >= give_up)
@@ -284,7 +286,7 @@ static int remove_in_pieces(struct pl_tracee *tracee, const struct pl_probe *pro
 	}
 	tracee->on_breakpoint = engine;
 	tracee->context = context;
-	return pl_probe_explain_left(tracee->pid, code, err);
+	return pl_probe_explain_left(tracee->pid, code, &left, err);
 }
 
 int pl_probe_remove(struct pl_tracee *tracee, const struct pl_probe *probe, int64_t patience_ns, struct pl_error *err)

@@ -9,8 +9,8 @@
 /* Whether the object that a hooked word belongs to is still loaded there, as far as a file tells. */
 bool pl_probe_word_is_there(const struct pl_probe_hook *hook, const struct pl_maps *maps);
 
-/* What is left after a failure, and what removes it. Returns the code to give on. */
-int pl_probe_explain_left(pid_t pid, int code, struct pl_error *err);
+/* What is left after a failure, why, and what removes it. Returns the code to give on. */
+int pl_probe_explain_left(pid_t pid, int code, const struct pl_probe_left *left, struct pl_error *err);
 
 /*
  * Removes a probe that has a routine for errands from a process that runs: disarms it, has the words put back, waits until

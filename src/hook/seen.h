@@ -4,16 +4,24 @@
 
 #include "carrier.h"
 
-/*
- * Sees each thread of a process outside of a probe once, one after the other, while the process runs: see quiescent.c. A
- * running thread is held for that, for moments.
- */
-enum seen_where {
-	SEEN_OUTSIDE,            /* of the probe */
-	SEEN_OUTSIDE_OF_ERRANDS, /* of its routine for errands alone */
+/* That each thread was seen outside of a probe that nobody comes into any more, one after the other, while all go on. */
+
+struct seen {
+	pid_t *items;
+	size_t count, capacity;
 };
 
-/* 0; -EAGAIN: some were not seen there in time. */
-int seen_all(struct carrier *carrier, const struct pl_probe *probe, enum seen_where where, int64_t give_up);
+struct seeing {
+	struct carrier *carrier;
+	const struct pl_probe *probe;
+	struct seen seen;
+	int64_t patience_ns;       /* for each wait of its own */
+	struct pl_probe_left left; /* who was not seen outside at last */
+};
+
+/* 0; -EAGAIN: some were not, in time: seeing->left is the first of them. */
+int see_all_outside(struct seeing *seeing);
+/* The same of the routine for errands alone. */
+int see_all_outside_of_routine(struct seeing *seeing);
 
 #endif

@@ -4,9 +4,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "process_private.h"
 #include "pyleak/asleep.h"
+#include "pyleak/units.h"
 
 #ifndef SYS_vfork
 #define SYS_vfork SYS_clone /* where that does it */
@@ -94,4 +97,30 @@ bool pl_thread_is_kernels(pid_t pid, pid_t tid)
 bool pl_asleep_may_wait_for_child(const struct pl_asleep *asleep)
 {
 	return asleep->state == 'D' && (asleep->number == SYS_vfork || asleep->number == SYS_clone || asleep->number == SYS_clone3);
+}
+
+uint64_t pl_thread_ticks_now(void)
+{
+	const uint64_t tick_nsec = PL_NSEC_PER_SEC / (uint64_t)sysconf(_SC_CLK_TCK);
+	struct timespec now;
+
+	/* With the offset of our own time namespace, as in what we read of others. */
+	(void)clock_gettime(CLOCK_BOOTTIME, &now);
+	return ((uint64_t)now.tv_sec * PL_NSEC_PER_SEC + (uint64_t)now.tv_nsec) / tick_nsec;
+}
+
+bool pl_thread_began_after(pid_t pid, pid_t tid, uint64_t ticks)
+{
+	char name[48], text[1024];
+	const char *bracket;
+	unsigned long long began;
+
+	(void)snprintf(name, sizeof(name), "task/%d/stat", (int)tid);
+	if (pl_proc_read(pid, name, text, sizeof(text)) <= 0)
+		return false;
+	bracket = strrchr(text, ')');
+	/* A clock that is not the one we know proves nothing. */
+	return bracket &&
+	       sscanf(bracket + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu", &began) == 1 &&
+	       began > ticks && began <= pl_thread_ticks_now();
 }

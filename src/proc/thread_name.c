@@ -7,8 +7,7 @@
 #include "process_private.h"
 #include "pyleak/cleanup.h"
 
-/* In the innermost of its namespaces; 0: it has ended. */
-static pid_t own_number(pid_t pid, pid_t tid)
+pid_t pl_process_own_number(pid_t pid, pid_t tid)
 {
 	char status[PL_PROC_STATUS_BYTES], file[32];
 	const char *ids, *end, *last;
@@ -26,7 +25,7 @@ static pid_t own_number(pid_t pid, pid_t tid)
 	return (pid_t)strtol(last, NULL, 10);
 }
 
-static int read_name(pid_t pid, pid_t tid, char ret[PL_PROCESS_THREAD_NAME])
+int pl_process_name_of_thread(pid_t pid, pid_t tid, char ret[PL_PROCESS_THREAD_NAME])
 {
 	char name[PL_PROCESS_THREAD_NAME + 1], file[32];
 
@@ -43,12 +42,12 @@ int pl_process_thread_name(pid_t pid, pid_t own_tid, char ret[PL_PROCESS_THREAD_
 	pl_autofree pid_t *tids = NULL;
 	size_t count = 0;
 
-	if (own_number(pid, own_tid) == own_tid)
-		return read_name(pid, own_tid, ret);
+	if (pl_process_own_number(pid, own_tid) == own_tid)
+		return pl_process_name_of_thread(pid, own_tid, ret);
 	if (pl_process_threads(pid, &tids, &count) < 0)
 		return -ESRCH;
 	for (size_t i = 0; i < count; i++)
-		if (own_number(pid, tids[i]) == own_tid)
-			return read_name(pid, tids[i], ret);
+		if (pl_process_own_number(pid, tids[i]) == own_tid)
+			return pl_process_name_of_thread(pid, tids[i], ret);
 	return -ESRCH;
 }

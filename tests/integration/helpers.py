@@ -85,6 +85,7 @@ MAY_LACK = {
     "services": "flask, gunicorn or pandas is not installed for this Python",
     "rseq": "restartable sequences: x86-64 and Linux 4.18",
     "mdwe": "the kernel is older than 6.3, and has no PR_SET_MDWE",
+    "guards": "the kernel is older than 6.13, and has no MADV_GUARD_INSTALL",
     "32-bit": "32-bit programs do not build or run here",
 }
 

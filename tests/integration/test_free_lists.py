@@ -11,7 +11,7 @@ import pytest
 import pythons
 from conftest import all_pythons, some_pythons
 from helpers import (HOOKS, LANDING_END, LANDING_FIRST, VICTIMS, Trace, Victim, hook_words, leftovers, library, line_of,
-                     native_words, needs_library, pyleak, skip_here, wait_clean)
+                     native_words, needs_library, pyleak, skip_here, threads, wait_clean)
 from test_stacks import library_of
 
 PARKED = VICTIMS / "parked.py"
@@ -239,7 +239,11 @@ def test_an_object_on_its_way_keeps_the_probe(python):
         plant(victim.pid)
         tell(victim, "hold", "held")
         result = pyleak("detach", victim.pid)
-        assert result.status == 1 and "still inside" in result.stderr, result
+        where = r"thread (\d+) \(.*\) of process %d is still inside the probe, in the deallocator of .*; Python is in .*called by (?:Hold\.)?__del__ \(.*parked.py:\d+\)"
+        assert result.status == 1, result
+        found = re.search(where % victim.pid, result.stderr)
+        assert found and int(found.group(1)) in threads(victim.pid) and int(found.group(1)) != victim.pid, result
+        assert "thread %s (" % found.group(1) in pyleak("doctor", victim.pid).stdout
         assert not hook_words(victim.pid) and leftovers(victim.pid)
         tell(victim, "deep", "dropped")
         tell(victim, "release", "released")
