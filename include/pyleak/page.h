@@ -21,7 +21,11 @@ enum { PL_PAGE = 4096, PL_ADDRESS_BITS = 48 };
 
 static inline uint64_t pl_page_size(void)
 {
-	return (uint64_t)sysconf(_SC_PAGESIZE);
+	static uint64_t size; /* it is asked for with each page that is looked at */
+
+	if (!size)
+		size = (uint64_t)sysconf(_SC_PAGESIZE);
+	return size;
 }
 
 static inline uint64_t pl_page_start(uint64_t address)

@@ -30,9 +30,6 @@ int pl_resident_pages(int fd, struct pl_range range, uint8_t *pages);
 /* Bytes of this range that are in memory or swapped out, in whole pages; 0 if that cannot be had. */
 uint64_t pl_resident_or_swapped(pid_t pid, struct pl_range range);
 
-/* One byte for each page: 1, the process has written it: it is private and no file's, in memory or swapped out. */
-int pl_resident_written(int fd, struct pl_range range, uint8_t *pages);
-
 /*
  * The next runs of pages of a range that are in memory, at most `max` of them; *ret_end is how far was looked: go on from
  * there until it is the end of the range. For large ranges of which little is in memory: where the kernel can (Linux 6.7,

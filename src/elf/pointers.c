@@ -11,9 +11,11 @@
 /* Pointers to given functions in the static data of a loaded object, found by what they hold. */
 
 /* Functions are aligned, and what a word holds is mostly something else. */
-enum { WINDOW_PAGES = 256, FILTER = 1 << 14 };
+enum { PIECE_PAGES = 64, RUNS = 256, FILTER = 1 << 14 };
 #define FILTER_INDEX(value) ((value) >> 3 & (FILTER - 1))
 #define READ_MAX (UINT64_C(64) << 20)
+/* Of the .bss of an object that never loads an allocator's address: in it are only pointers that others give it. */
+#define READ_MAX_GIVEN (UINT64_C(8) << 20)
 
 struct search {
 	pid_t pid;
@@ -25,13 +27,22 @@ struct search {
 	size_t words_before;
 	uint64_t budget;
 	struct pl_got *got;
-	uint64_t *buffer; /* WINDOW_PAGES */
+	uint64_t *buffer; /* PIECE_PAGES */
 };
 
 static bool is_known(const struct search *search, uint64_t address)
 {
 	for (size_t i = 0; i < search->words_before; i++)
 		if (search->got->words[i].address == address)
+			return true;
+	return false;
+}
+
+/* That an object which is not position-independent has its own entry for a function says that it takes its address. */
+static bool loads_some(const struct pl_got *got, uint32_t object)
+{
+	for (size_t i = 0; i < got->word_count; i++)
+		if (got->words[i].object == object && (got->words[i].kind != PL_GOT_JUMPED || got->words[i].stub))
 			return true;
 	return false;
 }
@@ -68,35 +79,41 @@ static int look_at(struct search *search, uint64_t start, uint64_t end)
 	return code;
 }
 
-static int look_at_range(struct search *search, uint64_t start, uint64_t end)
+static int look_at_run(struct search *search, struct pl_range run)
 {
-	uint8_t written[WINDOW_PAGES];
+	int code = 0;
 
-	while (start < end) {
-		uint64_t left = (end - start) / PL_PAGE, count = left < WINDOW_PAGES ? left : WINDOW_PAGES;
-		int code = pl_resident_written(search->pagemap, (struct pl_range){start, start + count * PL_PAGE}, written);
+	while (code == 0 && run.start < run.end) {
+		uint64_t size = run.end - run.start < PIECE_PAGES * PL_PAGE ? run.end - run.start : PIECE_PAGES * PL_PAGE;
 
-		for (uint64_t i = 0, next; code == 0 && i < count; i = next) {
-			for (next = i + 1; next < count && written[next] == written[i]; next++)
-				continue;
-			if (!written[i])
-				continue;
-			if (search->budget < (next - i) * PL_PAGE)
-				return 0;
-			search->budget -= (next - i) * PL_PAGE;
-			code = look_at(search, start + i * PL_PAGE, start + next * PL_PAGE);
-		}
-		if (code < 0)
-			return code;
-		start += count * PL_PAGE;
+		if (search->budget < size)
+			return 0;
+		search->budget -= size;
+		code = look_at(search, run.start, run.start + size);
+		run.start += size;
 	}
-	return 0;
+	return code;
+}
+
+static int look_at_range(struct search *search, struct pl_range range)
+{
+	struct pl_range runs[RUNS];
+	uint64_t end;
+	size_t count;
+	int code = 0;
+
+	for (; code == 0 && range.start < range.end; range.start = end) {
+		code = pl_resident_runs(search->pagemap, range, true, runs, RUNS, &count, &end);
+		for (size_t i = 0; code == 0 && i < count; i++)
+			code = look_at_run(search, runs[i]);
+	}
+	return code;
 }
 
 int pl_got_add_pointers(pid_t pid, const struct pl_maps *maps, uint32_t object, const struct pl_got_value *values,
 	size_t count, struct pl_got *got)
 {
-	pl_autofree uint64_t *buffer = malloc((size_t)WINDOW_PAGES * PL_PAGE);
+	pl_autofree uint64_t *buffer = malloc((size_t)PIECE_PAGES * PL_PAGE);
 	pl_autoclose int pagemap = pl_resident_open(pid);
 	const uint64_t extent_start = got->objects[object].start, extent_end = got->objects[object].end;
 	struct search search = {
@@ -110,6 +127,7 @@ int pl_got_add_pointers(pid_t pid, const struct pl_maps *maps, uint32_t object, 
 		.got = got,
 		.buffer = buffer,
 	};
+	const bool given = !loads_some(got, object);
 	int code = 0;
 
 	if (!buffer)
@@ -123,8 +141,10 @@ int pl_got_add_pointers(pid_t pid, const struct pl_maps *maps, uint32_t object, 
 		uint64_t start = map->start > extent_start ? map->start : extent_start & ~(uint64_t)(PL_PAGE - 1);
 		uint64_t end = map->end < extent_end ? map->end : (extent_end + PL_PAGE - 1) & ~(uint64_t)(PL_PAGE - 1);
 
+		if (start < end && given && !map->inode && search.budget > READ_MAX_GIVEN)
+			search.budget = READ_MAX_GIVEN;
 		if ((map->flags & (PL_MAP_READ | PL_MAP_EXEC | PL_MAP_SHARED)) == PL_MAP_READ && start < end)
-			code = look_at_range(&search, start, end);
+			code = look_at_range(&search, (struct pl_range){start, end});
 	}
 	return code;
 }

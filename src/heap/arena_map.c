@@ -105,7 +105,8 @@ static bool leaf_has(struct search *search, uint64_t leaf, const struct pl_arena
 	struct part said, expected = {0};
 
 	mark(&expected, address >> ARENA_BITS, 1, address);
-	return pl_space_read(search->moment->reader->python->space, leaf + index * sizeof(said), &said, sizeof(said)) == 0 &&
+	return leaf % 8 == 0 &&
+	       pl_space_read(search->moment->reader->python->space, leaf + index * sizeof(said), &said, sizeof(said)) == 0 &&
 	       said.high == expected.high;
 }
 

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "heap_private.h"
+#include "pyleak/cleanup.h"
 
 /*
  * pymalloc's array of arenas, by what it looks like. Its variable `arenas` is static: strip removes the name, and in
@@ -16,6 +17,7 @@ enum {
 	PIECE = 64 * PL_PAGE,
 	FIRST_ENTRIES = 16,     /* INITIAL_ARENA_OBJECTS: there are at least so many */
 	ARENA_BYTES_MAX = 1 << 20,
+	CANDIDATES = 64,
 };
 
 enum arena_state arena_check(const struct arena *arena, uint64_t array, const struct pl_maps *maps)
@@ -60,45 +62,83 @@ static bool is_array(const struct pl_heap_reader *reader, const struct pl_maps *
 	return mapped && mapped * 2 >= allocated;
 }
 
-static void look_at_word(struct pl_heap_reader *reader, const struct pl_maps *maps, uint64_t at, uint64_t word)
+static bool may_point(const struct pl_maps *maps, uint64_t word)
 {
-	const struct pl_map *map;
+	const struct pl_map *map = word && word % 16 == 0 ? pl_maps_find(maps, word) : NULL; /* malloc() gave it out */
 
-	/* malloc() gave it out. */
-	if (!word || word % 16 || reader->arena_word_count == sizeof(reader->arena_words) / sizeof(reader->arena_words[0]))
-		return;
-	map = pl_maps_find(maps, word);
-	if (map && pl_map_is_anonymous(map) && is_array(reader, maps, word))
-		reader->arena_words[reader->arena_word_count++] = at;
+	return map && pl_map_is_anonymous(map);
 }
+
+/* Words of a page, where they point to, and the first entry there: most are none, and it is cheap to read many at once. */
+struct candidates {
+	uint64_t at[CANDIDATES], array[CANDIDATES];
+	struct arena entries[CANDIDATES];
+	size_t count;
+};
 
 struct search {
 	struct pl_heap_reader *reader;
 	const struct pl_maps *maps;
+	struct candidates candidates;
 };
+
+static void look_at_candidates(struct search *search)
+{
+	struct pl_heap_reader *reader = search->reader;
+	struct candidates *candidates = &search->candidates;
+	struct pl_memory_piece pieces[CANDIDATES];
+	bool read;
+
+	for (size_t i = 0; i < candidates->count; i++)
+		pieces[i] = (struct pl_memory_piece){candidates->array[i], &candidates->entries[i], sizeof(candidates->entries[i])};
+	/* One that is not there hides the others. */
+	read = pl_space_read_pieces(reader->python->space, pieces, candidates->count) == 0;
+	for (size_t i = 0; i < candidates->count; i++) {
+		if (reader->arena_word_count == sizeof(reader->arena_words) / sizeof(reader->arena_words[0]))
+			break;
+		if (read && arena_check(&candidates->entries[i], candidates->array[i], NULL) == ARENA_WRONG)
+			continue;
+		if (is_array(reader, search->maps, candidates->array[i]))
+			reader->arena_words[reader->arena_word_count++] = candidates->at[i];
+	}
+	candidates->count = 0;
+}
 
 static void look_at_page(void *context, uint64_t page, const uint64_t *words)
 {
-	const struct search *search = context;
+	struct search *search = context;
+	struct candidates *candidates = &search->candidates;
 
-	for (size_t i = 0; i < PL_PAGE / sizeof(*words); i++)
-		look_at_word(search->reader, search->maps, page + i * sizeof(*words), words[i]);
+	for (size_t i = 0; i < PL_PAGE / sizeof(*words); i++) {
+		if (!may_point(search->maps, words[i]))
+			continue;
+		candidates->at[candidates->count] = page + i * sizeof(*words);
+		candidates->array[candidates->count++] = words[i];
+		if (candidates->count == CANDIDATES)
+			look_at_candidates(search);
+	}
 }
 
 static void visit_range(const struct pl_heap_reader *reader, struct pl_range range,
 	void (*see)(void *context, uint64_t page, const uint64_t *words), void *context)
 {
-	uint64_t words[PL_PAGE / sizeof(uint64_t)];
-	uint8_t pages[PIECE / PL_PAGE];
+	enum { PAGES = PIECE / PL_PAGE };
+	pl_autofree uint64_t *words = malloc(PIECE);
+	uint8_t pages[PAGES];
 
-	for (uint64_t at = range.start; at < range.end; at += PIECE) {
-		uint64_t length = range.end - at < PIECE ? range.end - at : PIECE;
+	for (uint64_t at = range.start; words && at < range.end; at += PIECE) {
+		const uint64_t length = range.end - at < PIECE ? range.end - at : PIECE, count = length / PL_PAGE;
 
 		if (pl_space_pages(reader->python->space, (struct pl_range){at, at + length}, pages) < 0)
 			return;
-		for (uint64_t page = 0; page < length / PL_PAGE; page++)
-			if (pages[page] && pl_space_read(reader->python->space, at + page * PL_PAGE, words, sizeof(words)) == 0)
-				see(context, at + page * PL_PAGE, words);
+		for (uint64_t page = 0, next; page < count; page = next) {
+			for (next = page + 1; next < count && !pages[next] == !pages[page]; next++)
+				continue;
+			if (!pages[page] || pl_space_read(reader->python->space, at + page * PL_PAGE, words, (next - page) * PL_PAGE) < 0)
+				continue;
+			for (uint64_t i = 0; i < next - page; i++)
+				see(context, at + (page + i) * PL_PAGE, words + i * (PL_PAGE / sizeof(*words)));
+		}
 	}
 }
 
@@ -124,7 +164,8 @@ void data_visit(const struct pl_heap_reader *reader, const struct pl_maps *maps,
 
 void arenas_find(struct pl_heap_reader *reader, const struct pl_maps *maps)
 {
-	struct search search = {reader, maps};
+	struct search search = {.reader = reader, .maps = maps};
 
 	data_visit(reader, maps, look_at_page, &search);
+	look_at_candidates(&search);
 }

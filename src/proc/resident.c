@@ -77,8 +77,12 @@ static struct pl_range within(struct pl_range range, uint64_t start, uint64_t en
 	return (struct pl_range){start > range.start ? start : range.start, end < range.end ? end : range.end};
 }
 
-/* `of`: what to say of a page with this word. */
-static int look_at_pages(int fd, struct pl_range range, uint8_t (*of)(uint64_t word), uint8_t *pages)
+static uint8_t where_it_is(uint64_t word)
+{
+	return (word & PAGE_PRESENT ? PL_RESIDENT : 0) | (word & PAGE_SWAPPED ? PL_SWAPPED : 0);
+}
+
+static int look_at_pages(int fd, struct pl_range range, uint8_t *pages)
 {
 	uint64_t words[WORDS_AT_ONCE];
 
@@ -89,19 +93,9 @@ static int look_at_pages(int fd, struct pl_range range, uint8_t (*of)(uint64_t w
 			return (int)count;
 		for (ssize_t i = 0; i < count; i++)
 			for (uint64_t end = page_end(range); range.start < end; range.start += PL_PAGE)
-				*pages++ = of(words[i]);
+				*pages++ = where_it_is(words[i]);
 	}
 	return 0;
-}
-
-static uint8_t where_it_is(uint64_t word)
-{
-	return (word & PAGE_PRESENT ? PL_RESIDENT : 0) | (word & PAGE_SWAPPED ? PL_SWAPPED : 0);
-}
-
-static uint8_t is_written(uint64_t word)
-{
-	return word & (PAGE_PRESENT | PAGE_SWAPPED) && !(word & PAGE_OF_FILE);
 }
 
 /* pl_resident_pages() of a large range, of which most may be nothing. -ENOTTY: the kernel is older. */
@@ -147,12 +141,7 @@ int pl_resident_pages(int fd, struct pl_range range, uint8_t *pages)
 {
 	int code = (range.end - range.start) / PL_PAGE >= LARGE_PAGES ? scan_pages(fd, range, pages) : -ENOTTY;
 
-	return code == -ENOTTY ? look_at_pages(fd, range, where_it_is, pages) : code;
-}
-
-int pl_resident_written(int fd, struct pl_range range, uint8_t *pages)
-{
-	return look_at_pages(fd, range, is_written, pages);
+	return code == -ENOTTY ? look_at_pages(fd, range, pages) : code;
 }
 
 uint64_t pl_resident_or_swapped(pid_t pid, struct pl_range range)

@@ -190,6 +190,26 @@ Test(got, a_word_that_was_copied)
 	end(&victim);
 }
 
+static size_t pointers_in(const char *program)
+{
+	struct victim victim = look_at(program);
+	const struct pl_got_value value = {victim.malloc_address, MALLOC};
+	size_t before = victim.got.word_count, found;
+
+	cr_assert_eq(victim.code, 0);
+	cr_assert_eq(pl_got_add_pointers(victim.pid, &victim.maps, 0, &value, 1, &victim.got), 0);
+	found = victim.got.word_count - before;
+	end(&victim);
+	return found;
+}
+
+/* 24 MiB of .bss: the pointer that stands early in it, and if the program loads the address itself the one at its end too. */
+Test(got, a_large_table)
+{
+	cr_assert_eq(pointers_in(GOT_VICTIM_TABLE), PL_ARCH_TELLS_REFERENCES ? 1 : 2);
+	cr_assert_eq(pointers_in(GOT_VICTIM_TABLE_TAKEN), 4);
+}
+
 /* What a program that is not position-independent takes for the address of malloc is an entry in its own PLT. */
 Test(got, an_entry_in_the_plt_that_stands_for_the_function)
 {
