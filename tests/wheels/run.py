@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """What pyleak sees of the memory of widely used libraries: a leak of each on a known line.
 
-    run.py [--pyleak PATH] [--table FILE] [--small] [--show] [LIBRARY...]
+    run.py [--pyleak PATH] [--table FILE] [--small] [--show] [--keep FOLDER] [LIBRARY...]
 
 For each of libraries.py: the program is run bare, which says what its results are; with count.c preloaded, which says
 how many bytes a step keeps; and with pyleak: attached, let go, attached once more, let go. Checked is
@@ -13,7 +13,9 @@ how many bytes a step keeps; and with pyleak: attached, let go, attached once mo
     said      that it says nothing false: no fragmentation, no more freed "from before" than the process ever had
     results   the same as those of the bare run, with pyleak, after it, and with it again
 
---table writes what was measured into a file. The last line of the output is "N passed, N failed, N skipped".
+--table writes what was measured into a file. --keep: of a library for which anything is wrong, the document of each attach, and
+what /proc/PID/smaps said before and after its work, so that a part of the account that happens once in many runs can be named.
+The last line of the output is "N passed, N failed, N skipped".
 """
 import argparse
 import collections
@@ -34,7 +36,7 @@ from libraries import LIBRARIES
 
 HERE = pathlib.Path(__file__).resolve().parent
 MIB = 1 << 20
-Seen = collections.namedtuple("Seen", "bytes own pooled beside hinted top document text cpu peak hooked")
+Seen = collections.namedtuple("Seen", "bytes own pooled beside hinted top document text cpu peak hooked smaps")
 
 
 class Host:
@@ -77,6 +79,19 @@ def leak_lines(program):
         return {(program, number) for number, line in enumerate(file, 1) if line.rstrip().endswith("# leak")}
 
 
+def smaps_of(pid):
+    with open("/proc/%d/smaps" % pid) as file:
+        return file.read()
+
+
+def keep(folder, library, seen):
+    for number, one in enumerate(seen):
+        start = os.path.join(folder, "%s-%d-%d" % (re.sub("[^A-Za-z0-9._-]", "-", library.name), os.getpid(), number))
+        for name, text in (("before", one.smaps[0]), ("after", one.smaps[1]), ("json", json.dumps(one.document, indent=1))):
+            with open("%s.%s" % (start, name), "w") as file:
+                file.write(text)
+
+
 def watch(pyleak, host, lines, cache, work):
     """What pyleak says of `work`, which it is attached for."""
     command = [pyleak, "attach", str(host.pid), "-v", "-n", "0", "-g", "traceback", "-f", "40"]
@@ -92,7 +107,9 @@ def watch(pyleak, host, lines, cache, work):
                 break
         if hooked is None:
             raise AssertionError("pyleak: " + "".join(notes))
+        smaps = [smaps_of(host.pid)]
         answer = work()
+        smaps.append(smaps_of(host.pid))
         time.sleep(.3)
         process.send_signal(signal.SIGTERM)
         notes += [text.decode() for text in process.stderr]
@@ -124,7 +141,7 @@ def watch(pyleak, host, lines, cache, work):
     pooled = {one["object"]: one["size"] for one in document.get("pools", [])}
     top = max(document["stats"], key=lambda row: row["size"], default=None)
     return answer, Seen(total, own, pooled, beside, hinted, top, document, reports[1], usage.ru_utime + usage.ru_stime,
-                        usage.ru_maxrss * 1024, hooked)
+                        usage.ru_maxrss * 1024, hooked, smaps)
 
 
 def falsehoods(seen, rss):
@@ -236,6 +253,7 @@ def main():
     parser.add_argument("--table")
     parser.add_argument("--small", action="store_true", help="not those of more than 500 MB")
     parser.add_argument("--show", action="store_true", help="print the reports")
+    parser.add_argument("--keep", metavar="FOLDER")
     parser.add_argument("library", nargs="*")
     arguments = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -263,6 +281,8 @@ def main():
             counts["failed" if wrong else "passed"] += 1
             rows[library.name] = row(library, packages.versions(path, library.packages), truths, seen, same, wrong)
             print(rows[library.name], flush=True)
+            if wrong and arguments.keep:
+                keep(arguments.keep, library, seen)
             if arguments.show:
                 print(seen[0].text, flush=True)
     if arguments.table and rows:
