@@ -3,6 +3,7 @@
 
 PYLEAK_BUILD is the build directory to test (default: build).
 """
+import itertools
 import json
 import os
 import pathlib
@@ -351,6 +352,37 @@ def hook_words(pid):
     return found
 
 
+def written_pages(pid, start, stop):
+    """(start, end) of the runs of pages that the process has for itself: what is a file's page holds what the file does, and to
+    read what nobody has touched would make it the process's."""
+    size = os.sysconf("SC_PAGE_SIZE")
+    with open("/proc/%d/pagemap" % pid, "rb", buffering=0) as file:
+        file.seek(start // size * 8)
+        data = file.read((stop - start) // size * 8)
+    # Documentation/admin-guide/mm/pagemap.rst: present, swapped, a file's or shared
+    runs, at = [], start
+    for written, pages in itertools.groupby(struct.unpack("<%dQ" % (len(data) // 8), data),
+                                            lambda word: word >> 62 != 0 and not word >> 61 & 1):
+        end = at + size * sum(1 for _ in pages)
+        if written:
+            runs.append((at, end))
+        at = end
+    return runs
+
+
+def words_between(data, first, end):
+    """Offsets of the aligned words that are in this range, whose upper halves are the same: by those they are looked for, since
+    there may be hundreds of MiB."""
+    assert first >> 32 == (end - 1) >> 32
+    half, found, at = struct.pack("<I", first >> 32), [], -1
+    while True:
+        at = data.find(half, at + 1)
+        if at < 0:
+            return found
+        if at % 8 == 4 and first <= struct.unpack_from("<Q", data, at - 4)[0] < end:
+            found.append(at - 4)
+
+
 def native_words(pid, first=PROBE_FIRST, end=LANDING_END):
     """Addresses of the words in the data of loaded libraries and of the program that point into a probe or to the landing
     page, those that are read-only after relocation included: words of native allocators, and the interpreter's own."""
@@ -362,13 +394,13 @@ def native_words(pid, first=PROBE_FIRST, end=LANDING_END):
                 relro = permissions.startswith("r--") and after.startswith("rw") and next_name == name
                 if not name.startswith("/") or not (relro or permissions.startswith("rw-p")):
                     continue
-                try:
-                    memory.seek(start)
-                    data = memory.read(stop - start)
-                except OSError:  # unloaded since
-                    continue
-                words = struct.unpack("<%dQ" % (len(data) // 8), data[:len(data) // 8 * 8])
-                found += [start + 8 * i for i, word in enumerate(words) if first <= word < end]
+                for start, stop in written_pages(pid, start, stop):
+                    try:
+                        memory.seek(start)
+                        data = memory.read(stop - start)
+                    except OSError:  # unloaded since
+                        continue
+                    found += [start + offset for offset in words_between(data, first, end)]
     except (FileNotFoundError, ProcessLookupError, OSError):
         return found
     return found
