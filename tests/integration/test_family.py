@@ -334,10 +334,10 @@ def test_workers_that_are_recycled(one_python, tmp_path, apart):
                         row["filename"] != victim.path], document["stats"]
         assert any(document["stats"][0]["size_diff"] < 0 for document in documents), "one ended in none of the windows"
         # A worker that came or ended is named as what the process grew or shrank by, and is neither of the rows nor
-        # unexplained.
+        # unexplained. Where all end together others come in the same window.
         growths = [document["account"]["growth"] for document in documents if document["account"]]
         moved = [growth for growth in growths if abs(growth["rss"]) > 8 << 20]
-        assert moved, growths
+        assert moved or not apart, growths
         for growth in moved:
             assert abs(growth["processes"] - growth["rss"]) < 0.2 * abs(growth["rss"]), growth
             assert abs(growth["unexplained"]) < 0.1 * abs(growth["rss"]), growth
