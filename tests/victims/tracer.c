@@ -16,6 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#ifdef __x86_64__
 static void put(pid_t tid, uint64_t address)
 {
 	ptrace(PTRACE_POKEDATA, tid, address, 0xbadc0de5badc0de5);
@@ -78,6 +79,13 @@ static int harm_all(pid_t pid, const char *hazard)
 	closedir(tasks);
 	return 0;
 }
+#else
+static int harm_all(pid_t pid, const char *hazard)
+{
+	fprintf(stderr, "tracer: no harm is known for this processor (%s, process %d)\n", hazard, (int)pid);
+	return 2;
+}
+#endif
 
 int main(int argc, char **argv)
 {
