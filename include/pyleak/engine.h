@@ -33,7 +33,8 @@ struct pl_engine_options {
 	/* Of the process before it was touched: told again to who adopts the probe. */
 	uint64_t rss;
 	struct pl_account account;
-	/* Called just before recording begins, when all else is in place (with breakpoints: is made ready), with what the recorder has taken by then. NULL: nobody asks. */
+	/* Called just before recording begins, when all else is in place (with breakpoints: is made ready), with what the
+	 * recorder has taken by then. NULL: nobody asks. */
 	void (*begins)(void *context, uint64_t own);
 	void *begins_context;
 	struct pl_arena_map arena_map; /* inline: see pl_account_arena_map() */

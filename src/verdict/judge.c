@@ -174,8 +174,8 @@ static double average(const struct pl_point *point)
 	return point->count > 0 ? (double)point->size / (double)point->count : 0;
 }
 
-/* Tables of many containers: nearly all that came of them is there, none goes, and they are made larger now and then, or those that
- * they took the place of were smaller. The next time comes when there is twice as much in them, so that a level says nothing. */
+/* Tables of many containers: nearly all that came of them is there, none goes, and they are made larger now and then, or those
+ * that they took the place of were smaller. The next time comes when there is twice as much in them, so that a level says nothing. */
 static bool are_made_larger(const struct pl_point *points, size_t count)
 {
 	const struct pl_point *last = &points[count - 1];

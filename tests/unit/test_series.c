@@ -101,8 +101,8 @@ Test(series, from_each_moment)
 }
 
 /* Of two workers behind gunicorn that ended together, and of those which came for them: blocks that the line grew by within
- * lives, what the process allocated besides, and what of older blocks went, and what of both is of the beginning of a life, which grows nothing and is no work
- * (the line was said to level off after the seventh window). */
+ * lives, what the process allocated besides, what went of older blocks, and what of both is of the beginning of a life, which
+ * grows nothing and is no work (the line was said to level off after the seventh window). */
 Test(series, workers_that_begin_together)
 {
 	static const struct {
