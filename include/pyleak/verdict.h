@@ -23,7 +23,7 @@
  */
 
 /* How many snapshots a history holds: when there are more, every second one goes, so that days of
- * windows take no more room than minutes (40 bytes for each site and snapshot). Totals are running
+ * windows take no more room than minutes (48 bytes for each site and snapshot). Totals are running
  * totals: what goes is resolution, never growth. */
 enum { PL_HISTORY_POINTS = 40 };
 

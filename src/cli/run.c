@@ -106,11 +106,19 @@ static bool goes_on(struct pl_session *session, struct program *program, struct 
 	uint64_t stack;
 	int code = -ESRCH;
 
-	/* Else somebody has taken the probe away. */
-	while (code < 0 && !session->options->children && !program->ended && (stack = stack_of(pid)) && stack != program->stack) {
-		*err = (struct pl_error){0};
-		if (follow_again(program, session->options->force, &pid) < 0)
+	/* Else somebody has taken the probe away, or it never came to hooking. */
+	while (code < 0 && session->sites && !session->options->children && !program->ended && (stack = stack_of(pid)) && stack != program->stack) {
+		/* What could not be hooked is an error still, and there is nothing to report on. */
+		if (follow_again(program, session->options->force, &pid) < 0) {
+			if (!session->started_ns) {
+				*err = (struct pl_error){0};
+				(void)pl_fail(err, -ESRCH,
+					"process %d has begun another program, which is no Python, before it could be hooked: nothing was "
+					"recorded", (int)pid);
+			}
 			return false;
+		}
+		*err = (struct pl_error){0};
 		code = pl_session_go_on(session, pid, err);
 		pl_launch_release(program->launch);
 		if (code == 0)

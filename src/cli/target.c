@@ -20,6 +20,8 @@
 
 #define LEFTOVER_PATIENCE_NSEC (2 * PL_NSEC_PER_SEC)
 #define GUARDIAN_PATIENCE_NSEC (10 * PL_NSEC_PER_SEC) /* it took four on a machine with ten times the work that it can do */
+#define SOON_NSEC (PL_NSEC_PER_SEC / 4)
+enum { SOON_SHARE = 10 };
 #define RECORDING_PERCENT 35 /* of what is tracked, at most */
 #define CLAIM_PAUSE_NSEC (20 * PL_NSEC_PER_MSEC)
 
@@ -213,17 +215,33 @@ static int find_places(void *context, struct pl_range **ret, size_t *ret_count)
 	return pl_account_places(context, ret, ret_count);
 }
 
-/* All hooks are in place: to get there takes seconds where all processors are busy, and what the process grew by meanwhile is in
- * no row. */
+/* What it has before it is hooked, and when that was. */
+static void look_before(struct pl_target *target)
+{
+	const int64_t started = pl_now_ns();
+
+	pl_account_take(target->account, 0, &target->began_with);
+	pl_target_places(target, &target->began_with, &target->places);
+	target->began_ns = pl_now_ns();
+	target->took_ns = target->began_ns - started;
+}
+
+/*
+ * All hooks are in place: to get there takes seconds where all processors are busy, and what the process grew by meanwhile is in
+ * no row. Not if that was little beside what it takes to look: of a program with gigabytes of native blocks an account takes as
+ * long as planting.
+ */
 static void note_beginning(void *context, uint64_t own)
 {
 	struct pl_target *target = context;
 	struct pl_account *account = &target->began_with;
+	const int64_t since = pl_now_ns() - target->began_ns;
 
-	pl_account_take(target->account, own, account);
+	if (since < SOON_NSEC && since < SOON_SHARE * target->took_ns)
+		return;
 	pl_places_free(&target->places);
 	pl_target_places(target, account, &target->places);
-	/* Places take the longest. */
+	/* Places take the longest, and need of the account only which parts it has. */
 	pl_account_take(target->account, own, account);
 	target->began_ns = pl_now_ns();
 	/* What we take is growth. */
@@ -274,7 +292,8 @@ static int plant(struct pl_target *target, const struct pl_options *options, str
 
 	if (code < 0)
 		return code;
-	pl_account_take(target->account, 0, &wanted.account);
+	look_before(target);
+	wanted.account = target->began_with;
 	wanted.arena_map = pl_account_arena_map(target->account);
 	if (wanted.account.taken)
 		wanted.rss = wanted.account.rss;

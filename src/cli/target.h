@@ -23,6 +23,7 @@ struct pl_target {
 	struct pl_places places; /* when its recording began; nothing: not known */
 	struct pl_account began_with; /* what it had then, without what is ours */
 	int64_t began_ns;
+	int64_t took_ns; /* to see what it had */
 	struct pl_engine_state state; /* as of the last snapshot */
 	int64_t ended_ns; /* CLOCK_MONOTONIC */
 	/* Of a member that came later: see apart.h. */

@@ -21,7 +21,7 @@ enum {
 	ARENA_BITS = 20,
 	LEAF_PAGES = 34, /* a leaf of 2^14 words, which need not begin with a page */
 	CHECKED_MAX = 64, /* leaves */
-	WAYS_MAX = 1 << 20, /* tried, of all words */
+	WAYS_MAX = 1 << 16, /* tried, of all words */
 	LOOKS_MAX = 1024, /* at whole leaves: those whose word of the first arena is right, mere chance seldom makes */
 	TRIES = 16,
 };

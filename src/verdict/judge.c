@@ -305,13 +305,14 @@ static bool judge_growth(const struct pl_point *points, size_t count, struct pl_
 	return true;
 }
 
-/* What goes once and all together, as what the collector clears of free lists, does not go for what comes. */
-static void forget_single(struct pl_series *series, size_t count)
+/* What goes seldom and all together, as what the collector clears of free lists, does not go for what comes. True: so it was. */
+static bool forget_seldom(struct pl_series *series, size_t count)
 {
 	const bool regularly = turns_regularly(series->points, count);
 
 	for (size_t i = 1; i < count && !regularly; i++)
 		series->points[i].turned = series->points[0].turned;
+	return !regularly;
 }
 
 void pl_verdict_judge(const struct pl_series *given, struct pl_verdict *ret)
@@ -319,7 +320,7 @@ void pl_verdict_judge(const struct pl_series *given, struct pl_verdict *ret)
 	struct pl_series series[1] = {*given};
 	const struct pl_point *points = series->points;
 	size_t count = series->count, windows, steps;
-	bool recent = false;
+	bool recent = false, forgotten;
 	double turned;
 
 	*ret = (struct pl_verdict){.growth = PL_GROWTH_NONE};
@@ -329,7 +330,7 @@ void pl_verdict_judge(const struct pl_series *given, struct pl_verdict *ret)
 	if (count > LEAST_WINDOWS + 1 && points[count - 1].taken_ns - points[count - 2].taken_ns <
 						 (points[count - 2].taken_ns - points[count - 3].taken_ns) / 2)
 		count--;
-	forget_single(series, count);
+	forgotten = forget_seldom(series, count);
 	windows = count - 1;
 	ret->windows = windows;
 	ret->watched_ns = points[windows].taken_ns - points[0].taken_ns;
@@ -352,6 +353,9 @@ void pl_verdict_judge(const struct pl_series *given, struct pl_verdict *ret)
 		return;
 	if (judge_growth(points, count, ret) && ret->growth != PL_GROWTH_STEADY && turns_over(points, count, ret))
 		ret->growth = PL_GROWTH_TURNOVER;
+	/* As much as has come: it may be a cache that is swept every some windows, and this its first sweep. */
+	if (ret->growth == PL_GROWTH_STEADY && forgotten && ret->turned >= TURNED_SHARE)
+		ret->growth = PL_GROWTH_EARLY;
 }
 
 int pl_verdicts_make(
