@@ -190,8 +190,8 @@ int pl_probe_give_back(const struct pl_probe *probe, struct pl_probe_giving *ite
  * hook saved in static data too), disarms, and waits until all of this holds for every thread: no
  * register and no pending signal frame points into the code, and no thread will return into it.
  * Then the SIGTRAP action is restored and the pages are unmapped. The tracee is let go for moments
- * in between, for `patience_ns` at most.
- * -EBUSY: it could not be proven, or another hook sits on top of ours: a pass-through stays behind,
+ * in between, for `patience_ns` at most; a process that runs (pl_probe_detach()) is waited for so long at each step.
+ * -EAGAIN: it could not be proven; -EBUSY: another hook sits on top of ours: a pass-through stays behind,
  * err says so, and a later call can finish. The tracee is stopped when this returns.
  */
 int pl_probe_remove(struct pl_tracee *tracee, const struct pl_probe *probe, int64_t patience_ns, struct pl_error *err);

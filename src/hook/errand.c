@@ -65,13 +65,19 @@ static int run(struct carrier *carrier, const struct pl_probe *probe, struct pl_
 	return carrier_write(carrier, place, &errand->state, sizeof(errand->state));
 }
 
+int errand_await(struct carrier *carrier, const struct pl_probe *probe)
+{
+	struct seeing seeing = {.carrier = carrier, .probe = probe, .patience_ns = SETTLE_NSEC};
+	int code = errand_settle(&seeing);
+
+	free(seeing.seen.items);
+	return code;
+}
+
 int errand_run(struct carrier *carrier, const struct pl_probe *probe, struct pl_probe_errand_row *rows, size_t count)
 {
 	pl_autofree struct pl_probe_errand *errand = malloc(sizeof(*errand));
-	struct seeing seeing = {.carrier = carrier, .probe = probe, .patience_ns = SETTLE_NSEC};
-	int code = errand ? errand_settle(&seeing) : -ENOMEM;
-
-	free(seeing.seen.items);
+	int code = errand ? errand_await(carrier, probe) : -ENOMEM;
 
 	for (size_t done = 0; code == 0 && done < count;) {
 		uint64_t pages = 0, page = 0;

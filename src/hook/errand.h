@@ -17,5 +17,7 @@ int errand_run(struct carrier *carrier, const struct pl_probe *probe, struct pl_
  * must not be changed under it. Waits until none is. 0; -EAGAIN: one is.
  */
 int errand_settle(struct seeing *seeing);
+/* The same, for half a second: before anything is written that such a thread goes by. */
+int errand_await(struct carrier *carrier, const struct pl_probe *probe);
 
 #endif

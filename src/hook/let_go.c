@@ -168,6 +168,9 @@ static int free_tables(struct seeing *removal)
 		code = carrier_call(removal->carrier, SYS_madvise,
 			(const uint64_t[6]){piece.start, piece.end - piece.start, MADV_DONTNEED, 0, 0, 0}, NULL);
 	}
+	/* They were locked meanwhile: they go with the rest. */
+	if (code == -EINVAL)
+		code = 0;
 	(void)carrier_rest(removal->carrier);
 	if (pieces.next)
 		pl_log_debug("%zu pieces of its tables were freed before the rest", pieces.next);

@@ -75,7 +75,10 @@ static int hold_anew(struct carrier *carrier)
 {
 	int code = carrier_rest(carrier);
 
-	return code < 0 ? code : carrier_hold(carrier, NULL);
+	if (code == 0)
+		code = carrier_hold(carrier, NULL);
+	/* What -EAGAIN says of a call is another thing. */
+	return code == -EAGAIN ? -ETIMEDOUT : code;
 }
 
 /* Before Linux 4.14 there is no WIPEONFORK: a child stays armed. Its breakpoints then only cost it a
@@ -110,8 +113,10 @@ int pl_pages_map(struct carrier *carrier, struct pl_probe *probe, const struct p
 
 	bool unlocked;
 
-	if (code < 0)
+	if (code < 0) {
+		probe->mapped_size = probe->tables = 0;
 		return code;
+	}
 	/* Locked whole, it could leave too little of the limit for the landing page. Who has locked nothing yet may do so from
 	 * now on: that shows only when we map. */
 	unlocked = pl_process_locked(carrier->pid);

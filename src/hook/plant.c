@@ -230,9 +230,12 @@ static int redirect_running(struct carrier *carrier, const struct pl_probe *prob
 	}
 	if (code == 0)
 		code = errand_run(carrier, probe, rows, count);
+	/* One is at it, or none could be held. */
+	if (code == -EAGAIN)
+		code = -ETIMEDOUT;
 	for (size_t i = 0; code == 0 && i < words; i++)
 		if (rows[i].kind <= PL_PROBE_ERRAND_PROTECTED && rows[i].result != PL_PROBE_ERRAND_DONE)
-			code = rows[i].result == PL_PROBE_ERRAND_DENIED ? -EACCES : -EAGAIN;
+			code = rows[i].result == PL_PROBE_ERRAND_DENIED ? -EACCES : -ESTALE;
 	if (code == 0 && plan->arming)
 		plan->arming(plan->context);
 	if (code == 0)
@@ -251,6 +254,9 @@ static int explain(pid_t pid, int code, struct pl_error *err)
 		return pl_fail(err, code,
 			"process %d locks its memory (mlockall), and may not lock the few pages that the probe's code takes: raise "
 			"its ulimit -l",
+			(int)pid);
+	case -ESTALE:
+		return pl_fail(err, code, "the allocators of process %d were changed while they were being hooked: try again",
 			(int)pid);
 	case -EACCES:
 	case -EPERM:

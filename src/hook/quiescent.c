@@ -147,7 +147,7 @@ static const struct pl_map *find_stack(const struct pl_maps *maps)
 	return NULL;
 }
 
-/* Of a system that does not say what is in memory: all that can be read. */
+/* All that can be read. */
 static bool gaps_are_clear(const struct scan *scan, struct pl_range all)
 {
 	for (uint64_t at = all.start, seen; at < all.end; at = seen > at ? seen : pl_page_start(at) + PL_PAGE)
@@ -170,12 +170,12 @@ static bool other_stack_is_clear(const struct scan *scan, uint64_t start, uint64
 		struct pl_range runs[RUNS];
 		size_t count = 0;
 
-		if (fd < 0 || pl_resident_runs(fd, all, false, runs, RUNS, &count, &all.start) < 0)
+		if (fd < 0 || pl_resident_runs(fd, all, true, runs, RUNS, &count, &all.start) < 0)
 			return gaps_are_clear(scan, all);
+		/* Those that were swapped out too; as such show guard pages as well. */
 		for (size_t i = 0; i < count; i++)
-			for (uint64_t at = runs[i].start; at < runs[i].end; at += STACK_SCAN_MAX)
-				if (!stack_is_clear(scan, at, runs[i].end, NULL, NULL))
-					return false;
+			if (!gaps_are_clear(scan, runs[i]))
+				return false;
 	}
 	return true;
 }
@@ -277,25 +277,27 @@ int pl_probe_objects(const struct pl_probe *probe, pid_t tid, uint32_t *ret)
 /* -- an object in hand ------------------------------------------------------------------------------------ */
 
 /* PyObject.ob_type where types have copies (up to 3.13, with a GIL). */
-enum { OBJECT_TYPE = 8, HOLDER_SCAN = 1 << 17, HOLDER_THREADS = 256 };
+enum { OBJECT_TYPE = 8, HOLDER_SCAN = 1 << 17, HOLDER_THREADS = 256, HOLDER_READS = 1 << 17 };
 
 static bool is_in(uint64_t address, uint64_t start, uint64_t size)
 {
 	return address - start < size;
 }
 
-/* Whether a word of what is in use of this stack leads to an object whose type is the probe's copy of one. */
-static bool has_object(const struct pl_probe *probe, pid_t tid, uint64_t sp)
+/* Whether a word of what is in use of this stack leads to an object whose type is the probe's copy of one. *reads: that may
+ * yet be made, of all stacks. */
+static bool has_object(const struct pl_probe *probe, pid_t tid, uint64_t sp, size_t *reads)
 {
 	pl_autofree uint64_t *words = malloc(HOLDER_SCAN);
 	ssize_t got = words ? pl_memory_read_some(tid, sp & ~7ULL, words, HOLDER_SCAN) : 0;
 
-	for (ssize_t i = 0; i < got / 8; i++) {
+	for (ssize_t i = 0; i < got / 8 && *reads; i++) {
 		uint64_t type;
 
 		if (words[i] & 7 || words[i] < PL_PAGE || words[i] >> PL_ADDRESS_BITS || is_in(words[i], probe->base, probe->mapped_size) ||
 			is_in(words[i], probe->tables, probe->tables_mapped_size))
 			continue;
+		--*reads;
 		if (pl_memory_read_u64(tid, words[i] + OBJECT_TYPE, &type) == 0 &&
 			(is_in(type, probe->base, probe->mapped_size) || is_in(type, probe->tables, probe->tables_mapped_size)))
 			return true;
@@ -306,14 +308,14 @@ static bool has_object(const struct pl_probe *probe, pid_t tid, uint64_t sp)
 pid_t pl_probe_find_holder(const struct pl_probe *probe)
 {
 	pl_autofree pid_t *tids = NULL;
-	size_t count = 0;
+	size_t count = 0, reads = HOLDER_READS;
 
 	if (pl_process_threads(probe->pid, &tids, &count) < 0)
 		return 0;
 	for (size_t i = 0; i < count && i < HOLDER_THREADS; i++) {
 		struct pl_asleep asleep;
 
-		if (pl_asleep_read(probe->pid, tids[i], &asleep) == 0 && has_object(probe, tids[i], asleep.sp))
+		if (pl_asleep_read(probe->pid, tids[i], &asleep) == 0 && has_object(probe, tids[i], asleep.sp, &reads))
 			return tids[i];
 	}
 	return 0;

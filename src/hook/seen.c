@@ -159,6 +159,8 @@ static int see_all(struct seeing *seeing, const struct question *question)
 	const pid_t pid = seeing->probe->pid;
 	int64_t pause = PAUSE_NSEC;
 
+	/* Who carries calls is looked at too. */
+	(void)carrier_rest(seeing->carrier);
 	seeing->seen.count = 0;
 	for (int looks = 1;; looks++) {
 		pl_autofree pid_t *tids = NULL;
@@ -171,8 +173,10 @@ static int see_all(struct seeing *seeing, const struct question *question)
 		for (size_t i = 0; code == 0 && i < count; i++) {
 			if (was_seen(&seeing->seen, tids[i]))
 				continue;
+			/* Who says nothing of it was not seen. */
+			seeing->left = (struct pl_probe_left){.stay = PL_PROBE_STAY_UNSEEN, .tid = tids[i]};
 			if (look_at_thread(seeing, question, pid, tids[i]) == OUTSIDE_YES ||
-				pl_thread_began_after(pid, tids[i], began))
+				(seeing->left.stay != PL_PROBE_STAY_CODE && pl_thread_began_after(pid, tids[i], began)))
 				code = note_seen(&seeing->seen, tids[i]);
 			else if (!left++)
 				first = seeing->left;

@@ -125,6 +125,9 @@ int pl_probe_extend(struct pl_probe *probe, struct pl_landing *landing, const st
 		code = landing_prepare(&carrier, landing, NULL);
 	if (code == 0)
 		code = carrier_look(&carrier);
+	/* A thread that was sent may yet plant a word whose row would be another's by then. */
+	if (code == 0)
+		code = errand_await(&carrier, probe);
 	if (code == 0)
 		code = rows ? write_rows(&carrier, probe, words, count, rows, &added) : -ENOMEM;
 	if ((code == 0 || code == -ENOSPC) && added) {

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "pyleak/asleep.h"
@@ -77,10 +78,7 @@ enum { LOOKED_AT = 48, RANKS = 5, UNFIT = RANKS };
  */
 static int rank(pid_t pid, pid_t tid)
 {
-	enum { READ = 0, WRITE = 1, POLL = 7, NANOSLEEP = 35, PAUSE = 34, SEMOP = 65, ACCEPT = 43, WAIT4 = 61, FUTEX = 202,
-		IO_GETEVENTS = 208, RESTART = 219, SEMTIMEDOP = 220, CLOCK_NANOSLEEP = 230, EPOLL_WAIT = 232,
-		EPOLL_PWAIT = 281, EPOLL_PWAIT2 = 441, SIGTIMEDWAIT = 128, ACCEPT4 = 288, SELECT = 23, PSELECT = 270,
-		WAITID = 247 };
+	enum { EPOLL_PWAIT2 = 441 }; /* on all of them; newer than some headers */
 	struct pl_asleep asleep;
 	int code = pl_asleep_read(pid, tid, &asleep);
 
@@ -93,30 +91,36 @@ static int rank(pid_t pid, pid_t tid)
 	if (code < 0)
 		return 3;
 	switch (asleep.number) {
-	case READ:
-	case WRITE:
-	case PAUSE:
-	case ACCEPT:
-	case ACCEPT4:
-	case WAIT4:
-	case WAITID:
-	case SELECT:
-	case PSELECT:
+	case SYS_read:
+	case SYS_write:
+	case SYS_accept:
+	case SYS_accept4:
+	case SYS_wait4:
+	case SYS_waitid:
+	case SYS_pselect6:
+#ifdef SYS_pause /* an architecture of later years has the newer ones only */
+	case SYS_pause:
+	case SYS_select:
+#endif
 		return 0;
-	case FUTEX:
+	case SYS_futex:
 		return asleep.arguments[3] ? 2 : 0;
-	case POLL:
-	case NANOSLEEP:
-	case CLOCK_NANOSLEEP:
-	case RESTART:
+#ifdef SYS_poll
+	case SYS_poll:
+#endif
+	case SYS_nanosleep:
+	case SYS_clock_nanosleep:
+	case SYS_restart_syscall:
 		return 2;
-	case EPOLL_WAIT:
-	case EPOLL_PWAIT:
+#ifdef SYS_epoll_wait
+	case SYS_epoll_wait:
+#endif
+	case SYS_epoll_pwait:
 	case EPOLL_PWAIT2:
-	case SEMOP:
-	case SEMTIMEDOP:
-	case SIGTIMEDWAIT:
-	case IO_GETEVENTS:
+	case SYS_semop:
+	case SYS_semtimedop:
+	case SYS_rt_sigtimedwait:
+	case SYS_io_getevents:
 		return 4;
 	default:
 		return 3;

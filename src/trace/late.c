@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/wait.h>
 
@@ -38,11 +40,14 @@ bool late_take(pid_t pid, pid_t tid)
 	return false;
 }
 
-/* Its stop has come: it goes on as it would have without us. */
-static void release(pid_t tid, int status)
+/* Its stop has come: it goes on as it would have without us. One that was on a call or an errand stops at a system call,
+ * which is no signal. False: it could not be let go. */
+static bool release(pid_t tid, int status)
 {
-	if (WIFSTOPPED(status))
-		(void)pl_ptrace_detach(tid, status >> 16 ? 0 : WSTOPSIG(status));
+	bool signal = WIFSTOPPED(status) && !(status >> 16) && WSTOPSIG(status) != (SIGTRAP | 0x80);
+	int code = WIFSTOPPED(status) ? pl_ptrace_detach(tid, signal ? WSTOPSIG(status) : 0) : 0;
+
+	return code == 0 || code == -ESRCH;
 }
 
 void pl_trace_release_late(void)
@@ -51,10 +56,8 @@ void pl_trace_release_late(void)
 		int status = 0;
 		pid_t got = pl_ptrace_poll(lates[i].tid, &status);
 
-		if (got == 0)
+		if (got == 0 || (got > 0 && !release(lates[i].tid, status)))
 			continue;
-		if (got > 0)
-			release(lates[i].tid, status);
 		lates[i] = lates[--late_count];
 	}
 }

@@ -30,7 +30,7 @@
 #define FUTEX_LOCK_PI2 13
 #endif
 
-#define LEND_NSEC PL_NSEC_PER_MSEC /* a wait; what it may outlast that which it is for */
+#define LEND_NSEC (PL_NSEC_PER_MSEC / 5) /* a wait; what it may outlast that which it is for */
 #define REFUSED_PAUSE_NSEC (PL_NSEC_PER_MSEC / 5)
 
 static int depth;
