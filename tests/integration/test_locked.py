@@ -72,6 +72,30 @@ def test_locks_what_it_maps(one_python, tmp_path, cgroup, limit, user, flags):
         victim.meet("again")
 
 
+LATER = """
+import ctypes
+kept = []
+meet("ready")
+kept.extend(bytes(100) for _ in range(300000)) # at kept
+if ctypes.CDLL(None).mlockall(1 | 4):
+    sys.exit("mlockall")
+meet("locked")
+meet("end")
+"""
+
+
+def test_locks_the_tables(one_python, tmp_path):
+    """Once there are many: pages that are locked cannot be given back, and are unmapped with the rest. (Removal said "Invalid
+    argument", and so did each detach.)"""
+    with Program(one_python, tmp_path, LATER) as victim:
+        with recorded(victim) as record:
+            victim.meet("locked")
+            assert "lo" in table_flags(victim.pid)
+        assert at(record.document, victim)["kept"][1] >= 300000
+        wait_clean(victim.pid, 1)
+        victim.meet("end")
+
+
 def test_killed_while_it_maps(one_python, tmp_path):
     """SIGKILL at some of the steps of planting and removing, of which the first ones map without access, unlock, and give access: the
     next pyleak takes what is left with it."""
