@@ -284,12 +284,13 @@ static bool is_in(uint64_t address, uint64_t start, uint64_t size)
 	return address - start < size;
 }
 
-/* Whether a word of what is in use of this stack leads to an object whose type is the probe's copy of one. *reads: that may
+/* How many words of what is in use of this stack lead to an object whose type is the probe's copy of one. *reads: that may
  * yet be made, of all stacks. */
-static bool has_object(const struct pl_probe *probe, pid_t tid, uint64_t sp, size_t *reads)
+static size_t count_objects(const struct pl_probe *probe, pid_t tid, uint64_t sp, size_t *reads)
 {
 	pl_autofree uint64_t *words = malloc(HOLDER_SCAN);
 	ssize_t got = words ? pl_memory_read_some(tid, sp & ~7ULL, words, HOLDER_SCAN) : 0;
+	size_t count = 0;
 
 	for (ssize_t i = 0; i < got / 8 && *reads; i++) {
 		uint64_t type;
@@ -300,25 +301,31 @@ static bool has_object(const struct pl_probe *probe, pid_t tid, uint64_t sp, siz
 		--*reads;
 		if (pl_memory_read_u64(tid, words[i] + OBJECT_TYPE, &type) == 0 &&
 			(is_in(type, probe->base, probe->mapped_size) || is_in(type, probe->tables, probe->tables_mapped_size)))
-			return true;
+			count++;
 	}
-	return false;
+	return count;
 }
 
+/* The one with most of them: who has an object in hand passes it from call to call, and others may have a word of it left. */
 pid_t pl_probe_find_holder(const struct pl_probe *probe)
 {
 	pl_autofree pid_t *tids = NULL;
-	size_t count = 0, reads = HOLDER_READS;
+	size_t count = 0, reads = HOLDER_READS, most = 0;
+	pid_t holder = 0;
 
 	if (pl_process_threads(probe->pid, &tids, &count) < 0)
 		return 0;
 	for (size_t i = 0; i < count && i < HOLDER_THREADS; i++) {
 		struct pl_asleep asleep;
 
-		if (pl_asleep_read(probe->pid, tids[i], &asleep) == 0 && has_object(probe, tids[i], asleep.sp, &reads))
-			return tids[i];
+		size_t objects = pl_asleep_read(probe->pid, tids[i], &asleep) == 0 ? count_objects(probe, tids[i], asleep.sp, &reads) : 0;
+
+		if (objects > most) {
+			most = objects;
+			holder = tids[i];
+		}
 	}
-	return 0;
+	return holder;
 }
 
 int pl_probe_who_stays(const struct pl_probe *probe, struct pl_probe_left *ret)

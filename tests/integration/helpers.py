@@ -406,12 +406,27 @@ def native_words(pid, first=PROBE_FIRST, end=LANDING_END):
     return found
 
 
+def is_armed(pid):
+    """Whether a probe records: between its last word and that pyleak looks at what the process has."""
+    try:
+        with open("/proc/%d/mem" % pid, "rb", buffering=0) as memory:
+            for start, *_ in maps(pid):
+                if PROBE_FIRST <= start < PROBE_END and (start - PROBE_FIRST) % PROBE_STEP == 0:
+                    memory.seek(start + 48)  # struct pl_probe_header: armed_address
+                    memory.seek(struct.unpack("=Q", memory.read(8))[0])
+                    if any(memory.read(4)):
+                        return True
+    except (OSError, ValueError, struct.error):
+        pass
+    return False
+
+
 def wait_hooked(pid, running=None, seconds=20):
-    """Until pyleak has planted its hooks and has let the process go on."""
+    """Until pyleak has planted its hooks, records, and has let the process go on."""
     def hooked():
         if running is not None and running.process.poll() is not None:
             raise AssertionError("pyleak ended early: %r" % running.finish())
-        return len(hook_words(pid)) >= HOOKS and state(pid) != "t"
+        return len(hook_words(pid)) >= HOOKS and is_armed(pid) and state(pid) != "t"
     wait_until(hooked, seconds, "hooks in process %d" % pid)
 
 

@@ -14,7 +14,7 @@ import test_lists_of_ints as lists_of_ints
 import test_matplotlib
 import test_servers
 from cgroups import cgroup  # noqa: F401, a fixture
-from helpers import HOOKS, PATIENCE, PYLEAK, VICTIMS, hook_words, line_of, skip_here, state, wait_until
+from helpers import HOOKS, PATIENCE, PYLEAK, VICTIMS, hook_words, is_armed, line_of, skip_here, state, wait_until
 
 STARTED = VICTIMS / "started.py"
 
@@ -376,7 +376,7 @@ def end_followed(process, written):
             program = program_of(process.pid)
         except (OSError, IndexError):
             return process.poll() is not None
-        return os.path.exists("%s.begun" % written) and len(hook_words(program)) >= HOOKS and state(program) != "t"
+        return os.path.exists("%s.begun" % written) and len(hook_words(program)) >= HOOKS and is_armed(program) and state(program) != "t"
     wait_until(followed, 60, "hooks in the program that follows")
     open("%s.end" % written, "w").close()
 
