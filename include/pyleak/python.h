@@ -117,6 +117,8 @@ static inline uint64_t pl_python_slot(const struct pl_python *python, enum pl_py
  */
 int pl_python_open(struct pl_space *space, bool by_force, struct pl_python **ret, struct pl_error *err);
 void pl_python_close(struct pl_python *python);
+/* Whether Py_Finalize() has begun, as of now. False also if that is not known. */
+bool pl_python_is_ending(const struct pl_python *python);
 /* Cheap: version only (for `pyleak ps`); text gets "3.11.2". 1: a version that is opened by force only.
  * -ENOEXEC: no CPython in it; -EPERM: it may not be read, so nobody knows; -ESRCH. */
 int pl_python_identify(struct pl_space *space, char version[32]);

@@ -9,7 +9,6 @@
 #include "heap_stop.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/engine.h"
-#include "pyleak/memory.h"
 #include "pyleak/units.h"
 
 enum {
@@ -71,21 +70,14 @@ struct reading {
 	size_t count;
 };
 
-/* An interpreter that ends has let go of its modules: what is still there is held by nobody who has a name. */
-static bool is_ending(const struct pl_python *python)
-{
-	uint64_t word;
-
-	return python->finalizing && pl_memory_read_u64(python->pid, python->finalizing, &word) == 0 && word;
-}
-
 static int read_blocks(void *context)
 {
 	struct reading *reading = context;
 	struct pl_live_blocks *blocks = &reading->member->blocks;
 
 	memset(blocks->seen, 0, blocks->groups * sizeof(*blocks->seen));
-	if (is_ending(reading->member->target->python))
+	/* It has let go of its modules: what is still there is held by nobody who has a name. */
+	if (pl_python_is_ending(reading->member->target->python))
 		return 0;
 	return pl_engine_live_blocks(reading->member->target->engine, reading->rows->row_of_site, reading->rows->site_count, blocks);
 }

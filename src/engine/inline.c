@@ -80,15 +80,6 @@ static void watch_words(struct inline_engine *self)
 			(int)self->python->pid);
 }
 
-/* An interpreter that ends frees what it has, all of it. What its process had is what it had before that. */
-static bool is_ending(const struct inline_engine *self)
-{
-	uint64_t word;
-
-	return self->python->finalizing &&
-	       pl_memory_read_u64(self->python->pid, self->python->finalizing, &word) == 0 && word;
-}
-
 static int inline_pass(struct inline_engine *self, size_t stacks)
 {
 	int code;
@@ -100,7 +91,8 @@ static int inline_pass(struct inline_engine *self, size_t stacks)
 	if (!self->words_changed)
 		watch_words(self);
 	pl_sites_set_process(self->engine.sites, self->apart ? self->python->pid : 0);
-	if (is_ending(self))
+	/* It frees all that it has. What its process had is what it had before that. */
+	if (pl_python_is_ending(self->python))
 		return 0;
 	self->reader.starting = pl_now_ns() < self->starts_until;
 	code = pl_inline_reader_pass(&self->reader);

@@ -5,7 +5,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
-#include <time.h>
 
 #include "copies.h"
 #include "errand.h"
@@ -35,13 +34,6 @@
 
 #define PAUSE_NSEC PL_NSEC_PER_MSEC
 enum { FREE_LIST_MAX = 4096, ROUNDS_MAX = 8, LISTS_TRIES = 8 };
-
-static void sleep_ns(int64_t ns)
-{
-	const struct timespec duration = {ns / PL_NSEC_PER_SEC, ns % PL_NSEC_PER_SEC};
-
-	(void)nanosleep(&duration, NULL);
-}
 
 /* -- words ------------------------------------------------------------------------------------------------ */
 
@@ -148,7 +140,7 @@ static int open_lists(struct seeing *removal)
 		if (!count)
 			break;
 		if (tries)
-			sleep_ns(PAUSE_NSEC);
+			pl_sleep_ns(PAUSE_NSEC);
 		code = errand_run(removal->carrier, removal->probe, rows, count);
 		(void)carrier_rest(removal->carrier);
 	}

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "pyleak/cleanup.h"
 #include "pyleak/log.h"
@@ -18,13 +17,6 @@
 /* However long a round takes on a busy machine, or of very many threads, there are so many before it is given up, if they fit
  * into twice the time. */
 enum { LOOKS_LEAST = 20, STACK_TRIES = 3 };
-
-static void sleep_ns(int64_t ns)
-{
-	const struct timespec duration = {ns / PL_NSEC_PER_SEC, ns % PL_NSEC_PER_SEC};
-
-	(void)nanosleep(&duration, NULL);
-}
 
 static bool was_seen(const struct seen *seen, pid_t tid)
 {
@@ -188,7 +180,7 @@ static int see_all(struct seeing *seeing, const struct question *question)
 			pl_log_debug("%zu threads of process %d were not seen outside of the probe", left, (int)pid);
 			return -EAGAIN;
 		}
-		sleep_ns(pause);
+		pl_sleep_ns(pause);
 		pause = 2 * pause < PAUSE_NSEC_MAX ? 2 * pause : PAUSE_NSEC_MAX;
 	}
 }
@@ -209,7 +201,7 @@ static int wait_for_objects(struct seeing *seeing)
 				(int)probe->pid);
 			return -EAGAIN;
 		}
-		sleep_ns(PAUSE_NSEC);
+		pl_sleep_ns(PAUSE_NSEC);
 	}
 	return code;
 }

@@ -180,3 +180,10 @@ bool roots_initialised(const struct pl_python *python)
 	}
 	return false;
 }
+
+bool pl_python_is_ending(const struct pl_python *python)
+{
+	uint64_t word;
+
+	return python->finalizing && pl_space_read_u64(python->space, python->finalizing, &word) == 0 && word;
+}

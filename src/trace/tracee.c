@@ -2,7 +2,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "pyleak/process.h"
 #include "pyleak/units.h"
@@ -30,13 +29,6 @@ static int stop_once(struct pl_tracee *tracee, int64_t deadline)
 		if (added == 0)
 			return 0;
 	}
-}
-
-static void sleep_ns(int64_t ns)
-{
-	const struct timespec duration = {ns / PL_NSEC_PER_SEC, ns % PL_NSEC_PER_SEC};
-
-	(void)nanosleep(&duration, NULL);
 }
 
 /* Serves whatever happens for a while with the process running. */
@@ -101,7 +93,7 @@ static int seize_patiently(struct pl_tracee *tracee, int64_t give_up)
 		 * execve(), and a moment later neither can be told from the others any more. */
 		if (!dying_tracer && tries == SEIZE_TRIES)
 			return code;
-		sleep_ns(5 * PL_NSEC_PER_MSEC);
+		pl_sleep_ns(5 * PL_NSEC_PER_MSEC);
 	}
 }
 

@@ -253,6 +253,13 @@ int64_t pl_now_ns(void)
 	return read_clock(CLOCK_MONOTONIC);
 }
 
+void pl_sleep_ns(int64_t ns)
+{
+	const struct timespec duration = {ns / PL_NSEC_PER_SEC, ns % PL_NSEC_PER_SEC};
+
+	(void)nanosleep(&duration, NULL);
+}
+
 int64_t pl_thread_cpu_ns(void)
 {
 	return read_clock(CLOCK_THREAD_CPUTIME_ID);
