@@ -149,23 +149,55 @@ static bool is_map(struct search *search, const struct pl_arena_map *map)
 	return checked > 0;
 }
 
+/* A word through which the way to the first arena may lead, and what it would lead to next. */
+struct way {
+	struct pl_arena_map map;
+	uint64_t leaf;
+};
+
+static void try_ways(struct search *search, struct way *ways, const struct pl_memory_piece *leaves, size_t count)
+{
+	struct pl_space *space = search->moment->reader->python->space;
+
+	/* Where one of them is not mapped, each by itself. */
+	if (count && pl_space_read_pieces(space, leaves, count) < 0)
+		for (size_t i = 0; i < count; i++)
+			if (pl_space_read(space, leaves[i].address, leaves[i].buffer, leaves[i].length) < 0)
+				ways[i].leaf = 0;
+	for (size_t i = 0; i < count && !search->found.root; i++)
+		if (ways[i].leaf && points_to_memory(search->moment->maps, ways[i].leaf) && is_map(search, &ways[i].map))
+			search->found = ways[i].map;
+}
+
+/* Of nearly all words the second step shows already that they are none, and each read is a system call: many at once. */
 static void look_at_page(void *context, uint64_t page, const uint64_t *words)
 {
+	enum { SHAPES = sizeof(shapes) / sizeof(shapes[0]), WAYS = 64 * SHAPES };
 	struct search *search = context;
+	const uint64_t number = search->arenas[0].address >> ARENA_BITS;
+	struct pl_memory_piece leaves[WAYS];
+	struct way ways[WAYS];
+	size_t count = 0;
 
 	for (size_t i = 0; i < PL_PAGE / sizeof(*words); i++) {
 		if (!words[i] || search->found.root || !points_to_memory(search->moment->maps, words[i]) ||
 			search->ways++ >= WAYS_MAX)
 			continue;
-		/* Through this word the way to the first arena would lead. */
-		for (size_t shape = 0; shape < sizeof(shapes) / sizeof(shapes[0]); shape++) {
+		for (size_t shape = 0; shape < SHAPES; shape++, count++) {
 			struct pl_arena_map map = shapes[shape];
+			const uint64_t node = number >> map.leaf_bits;
 
-			map.root = page + 8 * i - 8 * (search->arenas[0].address >> ARENA_BITS >> map.leaf_bits >> map.node_bits);
-			if (is_map(search, &map))
-				search->found = map;
+			map.root = page + 8 * i - 8 * (node >> map.node_bits);
+			ways[count] = (struct way){.map = map};
+			leaves[count] = (struct pl_memory_piece){
+				words[i] + 8 * (node & ((1U << map.node_bits) - 1)), &ways[count].leaf, sizeof(ways[count].leaf)};
+		}
+		if (count == WAYS) {
+			try_ways(search, ways, leaves, count);
+			count = 0;
 		}
 	}
+	try_ways(search, ways, leaves, count);
 }
 
 struct pl_arena_map pl_heap_arena_map(const struct pl_heap_reader *reader, const struct pl_maps *maps)
