@@ -48,7 +48,7 @@ static bool points_to_memory(const struct pl_maps *maps, uint64_t word)
 {
 	const struct pl_map *map = word % 8 ? NULL : pl_maps_find(maps, word);
 
-	return map && pl_map_is_anonymous(map);
+	return map && map->flags & PL_MAP_READ && pl_map_is_anonymous(map);
 }
 
 /* The node or leaf that a word of the map leads to; 0: none. */
@@ -111,12 +111,11 @@ static bool leaf_has(struct search *search, uint64_t leaf, const struct pl_arena
 }
 
 /* All of the leaf of arena `of` is as it follows from the arenas that there are. */
-static bool is_leaf(struct search *search, const struct pl_arena_map *map, size_t of)
+static bool is_leaf(struct search *search, const struct pl_arena_map *map, uint64_t leaf, size_t of)
 {
 	struct pl_space *space = search->moment->reader->python->space;
 	const size_t count = (size_t)1 << map->leaf_bits;
 	const uint64_t first = search->arenas[of].address >> ARENA_BITS & ~(uint64_t)(count - 1);
-	const uint64_t leaf = leaf_of(space, map, search->arenas[of].address);
 	pl_autofree struct part *said = NULL, *expected = NULL;
 
 	if (!leaf || !points_to_memory(search->moment->maps, leaf) ||
@@ -131,19 +130,21 @@ static bool is_leaf(struct search *search, const struct pl_arena_map *map, size_
 	return read_leaf(space, leaf, said, count) && memcmp(said, expected, count * sizeof(*said)) == 0;
 }
 
-static bool is_map(struct search *search, const struct pl_arena_map *map)
+/* `leaf`: that of the first arena. */
+static bool is_map(struct search *search, const struct pl_arena_map *map, uint64_t leaf)
 {
+	struct pl_space *space = search->moment->reader->python->space;
 	uint64_t before = UINT64_MAX;
 	size_t checked = 0;
 
 	for (size_t i = 0; i < search->count && checked < CHECKED_MAX; i++) {
-		const uint64_t leaf = search->arenas[i].address >> ARENA_BITS >> map->leaf_bits;
+		const uint64_t number = search->arenas[i].address >> ARENA_BITS >> map->leaf_bits;
 
-		if (leaf == before)
+		if (number == before)
 			continue;
-		if (!is_leaf(search, map, i))
+		if (!is_leaf(search, map, i ? leaf_of(space, map, search->arenas[i].address) : leaf, i))
 			return false;
-		before = leaf;
+		before = number;
 		checked++;
 	}
 	return checked > 0;
@@ -165,7 +166,7 @@ static void try_ways(struct search *search, struct way *ways, const struct pl_me
 			if (pl_space_read(space, leaves[i].address, leaves[i].buffer, leaves[i].length) < 0)
 				ways[i].leaf = 0;
 	for (size_t i = 0; i < count && !search->found.root; i++)
-		if (ways[i].leaf && points_to_memory(search->moment->maps, ways[i].leaf) && is_map(search, &ways[i].map))
+		if (is_map(search, &ways[i].map, ways[i].leaf))
 			search->found = ways[i].map;
 }
 
@@ -183,16 +184,19 @@ static void look_at_page(void *context, uint64_t page, const uint64_t *words)
 		if (!words[i] || search->found.root || !points_to_memory(search->moment->maps, words[i]) ||
 			search->ways++ >= WAYS_MAX)
 			continue;
-		for (size_t shape = 0; shape < SHAPES; shape++, count++) {
+		for (size_t shape = 0; shape < SHAPES; shape++) {
 			struct pl_arena_map map = shapes[shape];
 			const uint64_t node = number >> map.leaf_bits;
+			const uint64_t leaf = words[i] + 8 * (node & ((1U << map.node_bits) - 1));
 
+			if (!points_to_memory(search->moment->maps, leaf))
+				continue;
 			map.root = page + 8 * i - 8 * (node >> map.node_bits);
 			ways[count] = (struct way){.map = map};
-			leaves[count] = (struct pl_memory_piece){
-				words[i] + 8 * (node & ((1U << map.node_bits) - 1)), &ways[count].leaf, sizeof(ways[count].leaf)};
+			leaves[count] = (struct pl_memory_piece){leaf, &ways[count].leaf, sizeof(ways[count].leaf)};
+			count++;
 		}
-		if (count == WAYS) {
+		if (count > WAYS - SHAPES) {
 			try_ways(search, ways, leaves, count);
 			count = 0;
 		}
