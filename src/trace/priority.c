@@ -24,14 +24,22 @@
  * from who waits for it. A helper waits for a lock that names the thread as its owner, which the kernel takes on trust
  * (kernel/futex/pi.c, attach_to_pi_owner(); only the futex must be a shared one, since the owner has another memory). When
  * the wait ends, or this process does, however it does, the thread has its own priority again.
+ *
+ *   helper        waits at the door, for as long as there is nothing to lend     FUTEX_WAIT_REQUEUE_PI
+ *   to lend       we move it from the door to the lock, while it sleeps          FUTEX_CMP_REQUEUE_PI
+ *   to take back  a signal ends its wait; it says so, and waits at the door
+ *
+ * It may not lock by itself: who waits for a lock whose owner runs spins until the owner sleeps (kernel/locking/rtmutex.c,
+ * rtmutex_spin_on_owner()) and looks at no clock meanwhile. At this priority, beside a thread with the same that never
+ * sleeps, that was up to a second in which nothing else ran on two processors. And the loan ends before the thread
+ * is let go: one that runs freely at this priority need not give it back where there is but one processor
+ * (tests/integration/test_no_stop.py: test_nobody_starves).
  */
 
-#ifndef FUTEX_LOCK_PI2
-#define FUTEX_LOCK_PI2 13
-#endif
-
-#define LEND_NSEC (PL_NSEC_PER_MSEC / 5) /* a wait; what it may outlast that which it is for */
+/* For the helper to be where it is to be. */
+#define HELPER_NSEC PL_NSEC_PER_MSEC
 #define REFUSED_PAUSE_NSEC (PL_NSEC_PER_MSEC / 5)
+#define TAKE_BACK_SIGNAL (SIGRTMIN + 1)
 
 static int depth;
 static struct {
@@ -40,114 +48,119 @@ static struct {
 	bool realtime, changed;
 } before;
 
+/* In shared memory. */
+struct futexes {
+	uint32_t door; /* 0 */
+	uint32_t lock; /* who it is lent to */
+};
+
 static struct {
-	pthread_t helper;
-	bool started, refused;
-	pid_t process;         /* that has started the helper */
-	pthread_mutex_t mutex; /* of what follows */
-	pthread_cond_t changed;
-	pid_t borrower;        /* the thread that is lent to; 0: none */
-	uint32_t *lock;        /* shared memory */
-} lending = {.mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+	bool started, lent;
+	pid_t process; /* that has started the helper */
+	pid_t helper;
+	struct futexes *futexes;
+	uint32_t returns_before; /* when it was lent */
+	_Atomic bool refused;
+	_Atomic uint32_t loans, returns; /* asked for; of the helper, from a wait */
+} lending;
 
-/* A guardian is a fork, which has no helper, and the locks as they were just then. */
-static void start_anew_after_fork(void)
+static void interrupt(int signal)
 {
-	if (!lending.started || lending.process == getpid())
-		return;
-	lending.started = false;
-	(void)pthread_mutex_init(&lending.mutex, NULL);
-	(void)pthread_cond_init(&lending.changed, NULL);
+	(void)signal;
 }
 
-static void set_borrower(pid_t tid)
+static void *wait_in_line(void *ready)
 {
-	(void)pthread_mutex_lock(&lending.mutex);
-	lending.borrower = tid;
-	(void)pthread_cond_signal(&lending.changed);
-	(void)pthread_mutex_unlock(&lending.mutex);
-}
+	uint32_t asked = 0;
+	sigset_t back;
 
-/* Whether the kernel let it wait until then. */
-static bool lock_until(pid_t tid, int operation, clockid_t clock, int64_t nsec)
-{
-	struct timespec until;
+	(void)sigemptyset(&back);
+	(void)sigaddset(&back, TAKE_BACK_SIGNAL);
+	(void)pthread_sigmask(SIG_UNBLOCK, &back, NULL);
+	__atomic_store_n((pid_t *)ready, (pid_t)syscall(SYS_gettid), __ATOMIC_RELEASE);
+	while (!lending.refused) {
+		long code = syscall(SYS_futex, &lending.futexes->door, FUTEX_WAIT_REQUEUE_PI, 0, NULL, &lending.futexes->lock, 0);
 
-	(void)clock_gettime(clock, &until);
-	until.tv_nsec += nsec;
-	if (until.tv_nsec >= PL_NSEC_PER_SEC) {
-		until.tv_sec++;
-		until.tv_nsec -= PL_NSEC_PER_SEC;
-	}
-	*lending.lock = (uint32_t)tid;
-	return syscall(SYS_futex, lending.lock, operation, 0, &until, NULL, 0) < 0 && errno == ETIMEDOUT;
-}
-
-/* Waits for a lock of the borrower's, and returns whether the kernel let it wait. */
-static bool wait_for(pid_t tid, int64_t nsec)
-{
-	static bool unknown;
-
-	/* A clock that is set back must not make the thread ours for longer; before Linux 5.14 it can. */
-	if (!unknown) {
-		if (lock_until(tid, FUTEX_LOCK_PI2, CLOCK_MONOTONIC, nsec))
-			return true;
-		unknown = errno == ENOSYS;
-	}
-	return unknown && lock_until(tid, FUTEX_LOCK_PI, CLOCK_REALTIME, nsec);
-}
-
-static void *lend(void *unused)
-{
-	(void)pthread_mutex_lock(&lending.mutex);
-	for (;;) {
-		if (!lending.borrower) {
-			(void)pthread_cond_wait(&lending.changed, &lending.mutex);
-			continue;
-		}
-
-		pid_t tid = lending.borrower;
-
-		(void)pthread_mutex_unlock(&lending.mutex);
-		/* The thread has ended, or the kernel will not have it: no loop without a pause, at this priority. */
-		if (!wait_for(tid, LEND_NSEC))
+		if (code < 0 && errno != EAGAIN && errno != EINTR && errno != ETIMEDOUT)
+			lending.refused = true;
+		/* Nobody asked, or the owner has ended: no loop without a pause, at this priority. */
+		if (asked == lending.loans)
 			(void)nanosleep(&(struct timespec){.tv_nsec = REFUSED_PAUSE_NSEC}, NULL);
-		(void)pthread_mutex_lock(&lending.mutex);
+		asked = lending.loans;
+		lending.returns++;
 	}
-	return unused;
+	return NULL;
 }
 
 /* A thread of this process, at its priority of this moment. */
 static bool start_helper(void)
 {
+	const struct sched_param highest = {.sched_priority = 1};
+	struct sigaction action = {.sa_handler = interrupt}; /* no SA_RESTART */
 	sigset_t all, old;
+	pthread_t helper;
 
-	lending.lock = mmap(NULL, sizeof(*lending.lock), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (lending.lock == MAP_FAILED)
+	lending.helper = 0;
+	lending.futexes = mmap(NULL, sizeof(*lending.futexes), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (lending.futexes == MAP_FAILED || sigaction(TAKE_BACK_SIGNAL, &action, NULL) < 0)
 		return false;
 	(void)sigfillset(&all);
 	(void)pthread_sigmask(SIG_SETMASK, &all, &old);
 
-	const struct sched_param highest = {.sched_priority = 1};
-	int code = pthread_create(&lending.helper, NULL, lend, NULL);
+	int code = pthread_create(&helper, NULL, wait_in_line, &lending.helper);
 
 	(void)pthread_sigmask(SIG_SETMASK, &old, NULL);
-	return code == 0 && pthread_setschedparam(lending.helper, SCHED_FIFO, &highest) == 0;
+	if (code != 0)
+		return false;
+	(void)pthread_detach(helper);
+	return pthread_setschedparam(helper, SCHED_FIFO, &highest) == 0;
+}
+
+/* A guardian is a fork, which has no helper. */
+static bool is_started(void)
+{
+	if (lending.started && lending.process == getpid())
+		return true;
+	lending.lent = false;
+	lending.process = getpid();
+	lending.started = start_helper();
+	if (!lending.started)
+		lending.refused = true;
+	return lending.started;
 }
 
 void priority_lend(pid_t tid)
 {
-	if (!before.realtime || lending.refused)
+	const int64_t give_up = pl_now_ns() + HELPER_NSEC;
+	long moved = 0;
+
+	if (!before.realtime || lending.refused || !is_started())
 		return;
-	start_anew_after_fork();
-	if (!lending.started) {
-		lending.process = getpid();
-		lending.started = start_helper();
-		lending.refused = !lending.started;
-		if (lending.refused)
-			return;
+	priority_take_back();
+	lending.returns_before = lending.returns;
+	lending.futexes->lock = (uint32_t)tid;
+	lending.loans++;
+	/* The helper may be on its way to the door; this one is no hindrance where there is but one processor. */
+	while (!lending.refused && (moved == 0 || (moved < 0 && (errno == EAGAIN || errno == EINTR))) && pl_now_ns() < give_up) {
+		moved = syscall(SYS_futex, &lending.futexes->door, FUTEX_CMP_REQUEUE_PI, 1, NULL, &lending.futexes->lock, 0);
+		if (moved <= 0)
+			(void)sched_yield();
 	}
-	set_borrower(tid);
+	lending.lent = moved > 0;
+	if (moved < 0 && errno == ENOSYS)
+		lending.refused = true;
+}
+
+void priority_take_back(void)
+{
+	const int64_t give_up = pl_now_ns() + HELPER_NSEC;
+
+	if (!lending.lent || lending.process != getpid())
+		return;
+	lending.lent = false;
+	(void)syscall(SYS_tgkill, lending.process, __atomic_load_n(&lending.helper, __ATOMIC_ACQUIRE), TAKE_BACK_SIGNAL);
+	while (lending.returns == lending.returns_before && pl_now_ns() < give_up)
+		(void)sched_yield();
 }
 
 bool priority_raise(void)
@@ -176,9 +189,7 @@ void priority_lower(void)
 {
 	if (--depth)
 		return;
-	start_anew_after_fork();
-	if (lending.started)
-		set_borrower(0);
+	priority_take_back();
 	/* With the limit alone, and no capability, the flag stays. */
 	if (before.changed && sched_setscheduler(0, before.policy, &before.param) < 0)
 		(void)sched_setscheduler(0, before.policy | SCHED_RESET_ON_FORK, &before.param);

@@ -174,6 +174,8 @@ int64_t pl_tracee_detach(struct pl_tracee *tracee)
 		threads_interrupt(tracee);
 		(void)events_collect_stops(tracee, pl_now_ns() + ONE_STOP_NSEC);
 	}
+	if (tracee->raised)
+		priority_take_back();
 	for (size_t i = 0; i < tracee->count; i++) {
 		enum pl_thread_state state = tracee->threads[i].state;
 

@@ -51,7 +51,9 @@ bool late_take(pid_t pid, pid_t tid);
 /* Before a thread is held, and once it is let go; nested calls are counted. True: nobody else comes first now. */
 bool priority_raise(void);
 void priority_lower(void);
-/* Until then this thread has the same priority, if it can be had. */
+/* This thread has the same priority, if it can be had, until it is taken back: before the thread is let go, or by
+ * priority_lower(). */
 void priority_lend(pid_t tid);
+void priority_take_back(void);
 
 #endif
