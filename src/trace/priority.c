@@ -31,9 +31,11 @@
  *
  * It may not lock by itself: who waits for a lock whose owner runs spins until the owner sleeps (kernel/locking/rtmutex.c,
  * rtmutex_spin_on_owner()) and looks at no clock meanwhile. At this priority, beside a thread with the same that never
- * sleeps, that was up to a second in which nothing else ran on two processors. And the loan ends before the thread
- * is let go: one that runs freely at this priority need not give it back where there is but one processor
- * (tests/integration/test_no_stop.py: test_nobody_starves).
+ * sleeps, that was up to a second in which nothing else ran on two processors (tests/integration/test_no_stop.py:
+ * test_nobody_spins). And the loan ends before the thread is let go.
+ *
+ * If we die in between, the helper has to run to end it, and the thread, which may be on its way back to a loop without end,
+ * comes no later than the helper does: that takes a second processor, and nothing is lent without (test_nobody_starves).
  */
 
 /* For the helper to be where it is to be. */
@@ -129,12 +131,20 @@ static bool is_started(void)
 	return lending.started;
 }
 
+static bool has_second_processor(void)
+{
+	cpu_set_t set;
+
+	/* -EINVAL: there are more than the set can name. */
+	return sched_getaffinity(0, sizeof(set), &set) < 0 || CPU_COUNT(&set) > 1;
+}
+
 void priority_lend(pid_t tid)
 {
 	const int64_t give_up = pl_now_ns() + HELPER_NSEC;
 	long moved = 0;
 
-	if (!before.realtime || lending.refused || !is_started())
+	if (!before.realtime || lending.refused || !has_second_processor() || !is_started())
 		return;
 	priority_take_back();
 	lending.returns_before = lending.returns;

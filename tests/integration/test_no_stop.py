@@ -314,3 +314,62 @@ def test_rseq(one_python):
             assert result.status == 0, result
             victim.check()
         assert not before.differences(victim.pid)
+
+
+BUSY = """
+import os, sys, time
+os.sched_setaffinity(0, {int(sys.argv[1])})
+print("ready", flush=True)
+while True:
+    kept = [[i] for i in range(1000)]
+"""
+
+
+def assert_anything_runs(processor, victim, process):
+    """Else nobody is left there to end but who never sleeps."""
+    try:
+        return process.wait(30 * PATIENCE)
+    except subprocess.TimeoutExpired:
+        victim.process.kill()
+        process.wait()
+        raise AssertionError("nothing runs on processor %d any more" % processor) from None
+
+
+@pytest.mark.parametrize("step", [None, 9, 15, 22, 29, 50, 78])
+def test_nobody_starves(one_python, step):
+    """A thread is lent our priority while it is held. With one processor, one that never sleeps kept it, and nothing else ran there any
+    more: not even pyleak, nor what is left of it when it is killed."""
+    processor = min(os.sched_getaffinity(0))
+    there = ["taskset", "--cpu-list", str(processor)]
+    with Victim(one_python, None, "-c", BUSY, processor) as victim:
+        for _ in range(1 if step else 3):
+            with attach(victim.pid, "--duration", "300ms", prefix=there,
+                        environment={"PYLEAK_FAULT": str(step)} if step else None) as running:
+                assert assert_anything_runs(processor, victim, running.process) == (-signal.SIGKILL if step else 0)
+            with subprocess.Popen(there + ["true"]) as another:
+                assert_anything_runs(processor, victim, another)
+        assert victim.alive()
+        wait_clean(victim.pid, 20)
+
+
+SPINNERS = """
+import hashlib, threading
+def run():
+    while True:
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 1000000)
+for _ in range(4):
+    threading.Thread(target=run, daemon=True).start()
+print("ready", flush=True)
+run()
+"""
+
+
+def test_nobody_spins(one_python):
+    """What lends the priority waited for a lock of a thread that ran, and the kernel let it spin until that thread slept: up to a second
+    of two processors, now and then."""
+    with Victim(one_python, None, "-c", SPINNERS) as victim:
+        for _ in range(20):
+            used = processor_time()
+            assert pyleak("attach", victim.pid, "--duration", "50ms").status == 0
+            assert processor_time() - used < 0.3 * PATIENCE
+        wait_clean(victim.pid, 1)
