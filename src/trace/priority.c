@@ -147,7 +147,6 @@ void priority_lend(pid_t tid)
 	if (!before.realtime || lending.refused || !has_second_processor() || !is_started())
 		return;
 	priority_take_back();
-	lending.returns_before = lending.returns;
 	lending.futexes->lock = (uint32_t)tid;
 	lending.loans++;
 	/* The helper may be on its way to the door; this one is no hindrance where there is but one processor. */
@@ -157,6 +156,8 @@ void priority_lend(pid_t tid)
 			(void)sched_yield();
 	}
 	lending.lent = moved > 0;
+	/* One that was late is counted by now. */
+	lending.returns_before = lending.returns;
 	if (moved < 0 && errno == ENOSYS)
 		lending.refused = true;
 }
