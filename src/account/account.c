@@ -14,6 +14,7 @@ _Static_assert((int)PL_ACCOUNT_CLASSES == (int)PL_HEAP_CLASSES, "size classes");
 struct pl_account_reader {
 	const struct pl_python *python;
 	struct pl_heap_reader *heap;
+	struct stacks_seen *stacks;
 };
 
 int pl_account_open(const struct pl_python *python, struct pl_account_reader **ret)
@@ -24,8 +25,10 @@ int pl_account_open(const struct pl_python *python, struct pl_account_reader **r
 	if (!reader)
 		return -ENOMEM;
 	reader->python = python;
-	code = pl_heap_open(python, &reader->heap);
+	reader->stacks = calloc(1, sizeof(*reader->stacks));
+	code = reader->stacks ? pl_heap_open(python, &reader->heap) : -ENOMEM;
 	if (code < 0) {
+		free(reader->stacks);
 		free(reader);
 		return code;
 	}
@@ -38,6 +41,8 @@ void pl_account_close(struct pl_account_reader *reader)
 	if (!reader)
 		return;
 	pl_heap_close(reader->heap);
+	free(reader->stacks->items);
+	free(reader->stacks);
 	free(reader);
 }
 
@@ -80,7 +85,7 @@ void pl_account_take(const struct pl_account_reader *reader, uint64_t own, struc
 		set(ret, PL_ACCOUNT_SHARED, (int64_t)memory.shared);
 		set(ret, PL_ACCOUNT_OWN, (int64_t)own);
 		count_heap(reader->heap, &maps, ret);
-		stacks_count(reader->python, &maps, ret);
+		stacks_count(reader->python, &maps, reader->stacks, ret);
 		ret->parts[PL_ACCOUNT_OTHER] = (int64_t)memory.rss;
 		ret->known[PL_ACCOUNT_OTHER] = true;
 		for (int part = 0; part < PL_ACCOUNT_OTHER; part++)
@@ -157,7 +162,7 @@ int pl_account_places(const struct pl_account_reader *reader, struct pl_range **
 	if (code == 0)
 		code = pl_heap_places(reader->heap, &maps, &places, &arenas, &count);
 	if (code == 0)
-		more = stacks_find(reader->python, &maps, &stacks);
+		more = stacks_find(reader->python, &maps, reader->stacks, &stacks);
 	pl_maps_free(&maps);
 	if (code < 0 || more < 0)
 		return code < 0 ? code : (int)more;

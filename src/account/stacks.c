@@ -10,6 +10,7 @@
 #include "account_private.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/process.h"
+#include "pyleak/units.h"
 
 /*
  * Where the stacks are. The kernel names the first thread's. The C library puts the thread pointer, which Python knows of
@@ -23,6 +24,7 @@ enum {
 	STACK_MIN = 16 * PL_PAGE, /* the first thread's thread pointer is in a mapping of some pages */
 	THREAD_HEAD = 4096,       /* struct pthread is smaller */
 };
+#define SEEN_NSEC (100 * PL_NSEC_PER_MSEC)
 
 static uint64_t stack_pointer(pid_t pid, pid_t tid)
 {
@@ -96,13 +98,14 @@ static size_t find_stacks(const struct pl_python *python, const struct pl_maps *
 			stacks[found++] = (struct pl_range){maps->items[i].start, maps->items[i].end};
 	for (size_t i = 0; i < known && found < max; i++)
 		stacks[found++] = stack_around(maps, pointers[i], true);
-	for (size_t i = 0; i < count && found < max; i++)
+	/* If Python knows all of them, all are there. */
+	for (size_t i = 0; known < count && i < count && found < max; i++)
 		if (tids[i] != python->pid)
 			stacks[found++] = stack_around(maps, stack_pointer(python->pid, tids[i]), false);
 	return found;
 }
 
-ssize_t stacks_find(const struct pl_python *python, const struct pl_maps *maps, struct pl_range **ret)
+static ssize_t look(const struct pl_python *python, const struct pl_maps *maps, struct pl_range **ret)
 {
 	pl_autofree pid_t *tids = NULL;
 	struct pl_range *stacks;
@@ -128,10 +131,29 @@ ssize_t stacks_find(const struct pl_python *python, const struct pl_maps *maps, 
 	return (ssize_t)found;
 }
 
-void stacks_count(const struct pl_python *python, const struct pl_maps *maps, struct pl_account *ret)
+ssize_t stacks_find(const struct pl_python *python, const struct pl_maps *maps, struct stacks_seen *seen, struct pl_range **ret)
+{
+	if (!seen->items || pl_now_ns() - seen->at_ns >= SEEN_NSEC) {
+		struct pl_range *items = NULL;
+		ssize_t found = look(python, maps, &items);
+
+		if (found < 0)
+			return found;
+		free(seen->items);
+		*seen = (struct stacks_seen){items, (size_t)found, pl_now_ns()};
+	}
+	*ret = calloc(seen->count + 1, sizeof(**ret));
+	if (!*ret)
+		return -ENOMEM;
+	if (seen->count)
+		memcpy(*ret, seen->items, seen->count * sizeof(**ret));
+	return (ssize_t)seen->count;
+}
+
+void stacks_count(const struct pl_python *python, const struct pl_maps *maps, struct stacks_seen *seen, struct pl_account *ret)
 {
 	pl_autofree struct pl_range *stacks = NULL;
-	ssize_t found = stacks_find(python, maps, &stacks);
+	ssize_t found = stacks_find(python, maps, seen, &stacks);
 	uint64_t sum = 0;
 
 	if (found < 0)

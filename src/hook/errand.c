@@ -70,7 +70,7 @@ int errand_await(struct carrier *carrier, const struct pl_probe *probe)
 	struct seeing seeing = {.carrier = carrier, .probe = probe, .patience_ns = SETTLE_NSEC};
 	int code = errand_settle(&seeing);
 
-	free(seeing.seen.items);
+	seeing_free(&seeing);
 	return code;
 }
 

@@ -248,7 +248,7 @@ static int let_go(struct carrier *carrier, const struct pl_probe *probe, int64_t
 	if (code == 0 || (code == -EFAULT && !probe->tables))
 		code = unmap(&removal);
 	(void)carrier_rest(carrier);
-	free(removal.seen.items);
+	seeing_free(&removal);
 	*left = removal.left;
 	return code;
 }

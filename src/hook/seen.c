@@ -18,26 +18,30 @@
  * into twice the time. */
 enum { LOOKS_LEAST = 20, STACK_TRIES = 3 };
 
-static bool was_seen(const struct seen *seen, pid_t tid)
+static const struct seen_thread *find_seen(struct seen *seen, pid_t tid)
 {
-	for (size_t i = 0; i < seen->count; i++)
-		if (seen->items[i] == tid)
-			return true;
-	return false;
+	for (size_t i = 0; i < seen->count; i++) {
+		const size_t at = seen->next < seen->count ? seen->next : 0;
+
+		seen->next = at + 1;
+		if (seen->items[at].tid == tid)
+			return &seen->items[at];
+	}
+	return NULL;
 }
 
-static int note_seen(struct seen *seen, pid_t tid)
+static int note_seen(struct seen *seen, const struct seen_thread *thread)
 {
 	if (seen->count == seen->capacity) {
 		size_t capacity = seen->capacity ? 2 * seen->capacity : 64;
-		pid_t *items = reallocarray(seen->items, capacity, sizeof(*items));
+		struct seen_thread *items = reallocarray(seen->items, capacity, sizeof(*items));
 
 		if (!items)
 			return -ENOMEM;
 		seen->items = items;
 		seen->capacity = capacity;
 	}
-	seen->items[seen->count++] = tid;
+	seen->items[seen->count++] = *thread;
 	return 0;
 }
 
@@ -87,7 +91,8 @@ static enum outside hold_and_look(struct seeing *seeing, const struct question *
 	return outside;
 }
 
-static enum outside look_at_thread(struct seeing *seeing, const struct question *question, pid_t pid, pid_t tid);
+static enum outside look_at_thread(
+	struct seeing *seeing, const struct question *question, pid_t pid, pid_t tid, struct seen_thread *ret);
 
 /* A child that shares the memory until it calls exec() can be in the probe like a thread; its parent waits for it. */
 static enum outside look_at_children(struct seeing *seeing, const struct question *question, pid_t pid, pid_t tid)
@@ -98,17 +103,30 @@ static enum outside look_at_children(struct seeing *seeing, const struct questio
 
 	if (pl_process_thread_children(pid, tid, &children, &count) < 0)
 		return OUTSIDE_UNKNOWN;
-	for (size_t i = 0; i < count && outside == OUTSIDE_YES; i++)
+	for (size_t i = 0; i < count && outside == OUTSIDE_YES; i++) {
+		struct seen_thread child;
+
 		if (pl_process_shares_memory(pid, children[i]))
-			outside = look_at_thread(seeing, question, children[i], children[i]);
+			outside = look_at_thread(seeing, question, children[i], children[i], &child);
+	}
 	return outside;
 }
 
-static enum outside look_at_thread(struct seeing *seeing, const struct question *question, pid_t pid, pid_t tid)
+/* One that sleeps as it did when it was seen outside in the round before: it has not run since. */
+static bool sleeps_on(struct seeing *seeing, pid_t pid, pid_t tid, struct pl_asleep *asleep)
+{
+	const struct seen_thread *before = find_seen(&seeing->before, tid);
+
+	return before && before->slept && pl_asleep_read(pid, tid, asleep) == 0 && pl_asleep_same(&before->asleep, asleep);
+}
+
+static enum outside look_at_thread(
+	struct seeing *seeing, const struct question *question, pid_t pid, pid_t tid, struct seen_thread *ret)
 {
 	struct pl_asleep asleep;
 	enum outside outside = OUTSIDE_UNKNOWN;
 
+	*ret = (struct seen_thread){.tid = tid};
 	if (question->routine_only) {
 		int code = pl_asleep_read(pid, tid, &asleep);
 
@@ -116,9 +134,12 @@ static enum outside look_at_thread(struct seeing *seeing, const struct question 
 			return OUTSIDE_YES;
 		if (code == 0)
 			outside = in_routine(seeing, asleep.ip) ? OUTSIDE_NO : OUTSIDE_YES;
+	} else if (sleeps_on(seeing, pid, tid, &asleep)) {
+		outside = OUTSIDE_YES;
 	} else {
 		outside = pl_sleeper_outside(pid, tid, seeing->probe, &seeing->carrier->maps, &asleep, &seeing->left);
 	}
+	*ret = (struct seen_thread){.tid = tid, .slept = outside == OUTSIDE_YES, .asleep = asleep};
 	if (outside == OUTSIDE_YES && pl_asleep_may_wait_for_child(&asleep))
 		return look_at_children(seeing, question, pid, tid);
 	/* Who waits uninterruptibly could not be stopped. */
@@ -163,13 +184,15 @@ static int see_all(struct seeing *seeing, const struct question *question)
 		if (code == 0)
 			code = carrier_look(seeing->carrier);
 		for (size_t i = 0; code == 0 && i < count; i++) {
-			if (was_seen(&seeing->seen, tids[i]))
+			struct seen_thread thread;
+
+			if (looks > 1 && find_seen(&seeing->seen, tids[i]))
 				continue;
 			/* Who says nothing of it was not seen. */
 			seeing->left = (struct pl_probe_left){.stay = PL_PROBE_STAY_UNSEEN, .tid = tids[i]};
-			if (look_at_thread(seeing, question, pid, tids[i]) == OUTSIDE_YES ||
+			if (look_at_thread(seeing, question, pid, tids[i], &thread) == OUTSIDE_YES ||
 				(seeing->left.stay != PL_PROBE_STAY_CODE && pl_thread_began_after(pid, tids[i], began)))
-				code = note_seen(&seeing->seen, tids[i]);
+				code = note_seen(&seeing->seen, &thread);
 			else if (!left++)
 				first = seeing->left;
 		}
@@ -214,7 +237,22 @@ int see_all_outside(struct seeing *seeing)
 	if (code < 0 || !seeing->probe->header.inside_words)
 		return code;
 	code = wait_for_objects(seeing);
-	return code < 0 ? code : see_all(seeing, &question);
+	if (code < 0)
+		return code;
+
+	const struct seen before = seeing->before;
+
+	seeing->before = seeing->seen;
+	seeing->seen = before;
+	code = see_all(seeing, &question);
+	seeing->before.count = 0;
+	return code;
+}
+
+void seeing_free(struct seeing *seeing)
+{
+	free(seeing->seen.items);
+	free(seeing->before.items);
 }
 
 int see_all_outside_of_routine(struct seeing *seeing)
