@@ -32,7 +32,9 @@
  * It may not lock by itself: who waits for a lock whose owner runs spins until the owner sleeps (kernel/locking/rtmutex.c,
  * rtmutex_spin_on_owner()) and looks at no clock meanwhile. At this priority, beside a thread with the same that never
  * sleeps, that was up to a second in which nothing else ran on two processors (tests/integration/test_no_stop.py:
- * test_nobody_spins). And the loan ends before the thread is let go.
+ * test_nobody_spins). And the loan ends before the thread is let go:
+ * to take its priority from the helper, and give it back once the thread goes, lent it anew for the moment until the helper had left
+ * the lock (3 attaches of 50 took 0.2 s more of a processor, none of 90 so).
  *
  * If we die in between, the helper has to run to end it, and the thread, which may be on its way back to a loop without end,
  * comes no later than the helper does: that takes a second processor, and nothing is lent without (test_nobody_starves).
