@@ -39,6 +39,7 @@ int pl_tracee_hold(pid_t pid, pid_t tid, int64_t patience_ns, struct pl_tracee *
 	if (!tracee)
 		return -ENOMEM;
 	tracee->pid = pid;
+	priority_rest();
 	events_tick(true);
 	pl_trace_release_late();
 

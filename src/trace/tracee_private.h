@@ -48,6 +48,8 @@ void late_add(pid_t pid, pid_t tid);
 bool late_take(pid_t pid, pid_t tid);
 
 /* priority.c */
+/* Before the next thread is held: sleeps, if others wait for a processor. */
+void priority_rest(void);
 /* Before a thread is held, and once it is let go; nested calls are counted. True: nobody else comes first now. */
 bool priority_raise(void);
 void priority_lower(void);
