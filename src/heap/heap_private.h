@@ -71,11 +71,24 @@ struct heap {
 	struct pl_range range;
 	uint64_t first; /* chunk; 0: not known */
 	bool other_arena;
+	uint64_t arena; /* its address; 0: the main one */
+	uint8_t *pages; /* of its range, which are in memory; NULL: that was not asked */
 };
 enum { HEAPS_MAX = 1024 };
-/* How many; 0 also where the C library is another. */
+/* Whether this is a mapping of glibc's. */
+bool heaps_is_libc(const struct pl_map *map);
+/* How many, in order; 0 also where the C library is another. */
 size_t heaps_find(const struct moment *moment, struct heap *heaps, size_t max);
 /* Walks over what is in memory of it; `pages`: one byte for each page of its range, whether it is. */
 void heaps_walk(const struct moment *moment, const struct heap *heap, const uint8_t *pages, struct heap_walk *walk);
+
+/* The chunks of all these heaps that are free, the tops too, as malloc has them in its lists; which pages are in memory
+ * must be known. False: they cannot be read just now, or are so many that a walk is as good. *ret is the caller's. */
+struct free_chunk {
+	size_t heap;
+	uint64_t start, end;
+};
+bool bins_read(const struct moment *moment, const struct heap *heaps, size_t count, struct free_chunk **ret,
+	size_t *ret_count);
 
 #endif

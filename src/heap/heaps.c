@@ -19,26 +19,6 @@ struct heap_info {
 	uint64_t arena, previous, size, writable;
 };
 
-struct counting {
-	const uint8_t *pages; /* of the heap, which are in memory */
-	struct pl_range range;
-	uint64_t free, resident, lost;
-};
-
-/* Of a free chunk, what is in memory. */
-static void count_free(void *context, uint64_t start, uint64_t end)
-{
-	struct counting *counting = context;
-
-	for (uint64_t page = pl_page_start(start); page < end; page += PL_PAGE) {
-		uint64_t from = page > start ? page : start, to = page + PL_PAGE < end ? page + PL_PAGE : end;
-
-		if (page >= counting->range.start && to <= counting->range.end &&
-			counting->pages[(page - counting->range.start) / PL_PAGE])
-			counting->free += to - from;
-	}
-}
-
 /* Page by page, from one that is in memory to the next that is not. */
 void heaps_walk(const struct moment *moment, const struct heap *heap, const uint8_t *pages, struct heap_walk *walk)
 {
@@ -68,23 +48,6 @@ void heaps_walk(const struct moment *moment, const struct heap *heap, const uint
 
 		heap_walk(&piece, walk);
 	}
-}
-
-static void count_heap(const struct moment *moment, const struct heap *heap, struct counting *sums)
-{
-	uint64_t count = (heap->range.end - heap->range.start) / PL_PAGE;
-	pl_autofree uint8_t *pages = malloc(count ? count : 1);
-	struct heap_walk walk = {.context = sums, .free = count_free};
-
-	if (!pages || pl_space_pages(moment->reader->python->space, heap->range, pages) < 0)
-		return;
-	sums->pages = pages;
-	sums->range = heap->range;
-	for (uint64_t i = 0; i < count; i++)
-		sums->resident += pages[i] ? PL_PAGE : 0;
-	heaps_walk(moment, heap, pages, &walk);
-	sums->lost += walk.lost;
-	sums->pages = NULL;
 }
 
 /*
@@ -126,18 +89,27 @@ static bool other_heap(const struct moment *moment, const struct pl_map *map, ui
 		info.arena % HEAP_ALIGNMENT < sizeof(info) || info.arena % HEAP_ALIGNMENT > ARENA_HEADER_MAX ||
 		info.previous % HEAP_ALIGNMENT)
 		return false;
-	*ret = (struct heap){{address, address + info.size}, first_chunk(space, address, &info), true};
+	*ret = (struct heap){
+		.range = {address, address + info.size},
+		.first = first_chunk(space, address, &info),
+		.other_arena = true,
+		.arena = info.arena,
+	};
 	return true;
+}
+
+bool heaps_is_libc(const struct pl_map *map)
+{
+	const char *name = strrchr(map->path, '/');
+
+	return name && (strcmp(name, "/libc.so.6") == 0 || strncmp(name, "/libc-2.", 8) == 0);
 }
 
 static bool is_glibc(const struct pl_maps *maps)
 {
-	for (size_t i = 0; i < maps->count; i++) {
-		const char *name = strrchr(maps->items[i].path, '/');
-
-		if (name && (strcmp(name, "/libc.so.6") == 0 || strncmp(name, "/libc-2.", 8) == 0))
+	for (size_t i = 0; i < maps->count; i++)
+		if (heaps_is_libc(&maps->items[i]))
 			return true;
-	}
 	return false;
 }
 
@@ -158,7 +130,7 @@ size_t heaps_find(const struct moment *moment, struct heap *heaps, size_t max)
 			if (count && !heaps[count - 1].other_arena && heaps[count - 1].range.end == map->start)
 				heaps[count - 1].range.end = map->end;
 			else if (count < max)
-				heaps[count++] = (struct heap){{map->start, map->end}, map->start, false};
+				heaps[count++] = (struct heap){.range = {map->start, map->end}, .first = map->start};
 			continue;
 		}
 		for (; address < map->end && count < max; address += HEAP_ALIGNMENT) {
@@ -198,30 +170,4 @@ int pl_heap_places(const struct pl_heap_reader *reader, const struct pl_maps *ma
 	*ret_arenas = (size_t)arenas;
 	*ret_count = (size_t)arenas + count;
 	return 0;
-}
-
-bool pl_heap_count_chunks(const struct pl_heap_reader *reader, const struct pl_maps *maps, struct pl_chunk_figures *ret)
-{
-	const struct moment moment = {reader, maps};
-	pl_autofree struct heap *heaps = calloc(HEAPS_MAX, sizeof(*heaps));
-	struct counting sums = {0};
-	uint64_t size = 0;
-	size_t count;
-
-	if (!heaps)
-		return false;
-	count = heaps_find(&moment, heaps, HEAPS_MAX);
-	if (!count)
-		return false;
-	for (size_t i = 0; i < count; i++)
-		size += heaps[i].range.end - heaps[i].range.start;
-	if (size > PL_HEAP_BYTES_MAX)
-		return false;
-	for (size_t i = 0; i < count; i++)
-		count_heap(&moment, &heaps[i], &sums);
-	/* Another allocator's, if it holds few chunks. */
-	if (sums.lost > sums.resident / 8)
-		return false;
-	*ret = (struct pl_chunk_figures){(int64_t)(sums.resident - sums.free), (int64_t)sums.free};
-	return true;
 }
