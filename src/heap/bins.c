@@ -52,6 +52,7 @@ struct search {
 	size_t chain_count, chain_capacity;
 	struct free_chunk *chunks;
 	size_t chunk_count, chunk_max;
+	size_t looks; /* at chunks, in all tries */
 	uint64_t left; /* bytes: all chunks together cannot be more than the heaps */
 };
 
@@ -156,6 +157,7 @@ static bool step(struct search *search, struct chain *chains, size_t count)
 	} heads[BATCH];
 	struct pl_memory_piece pieces[BATCH];
 
+	search->looks += count;
 	for (size_t i = 0; i < count; i++)
 		pieces[i] = (struct pl_memory_piece){chains[i].at + SIZE_AT, &heads[i], sizeof(heads[i])};
 	if (pl_space_read_pieces(search->moment->reader->python->space, pieces, count) < 0)
@@ -292,7 +294,7 @@ bool bins_read(const struct moment *moment, const struct heap *heaps, size_t cou
 		search.chain_count = search.chunk_count = 0;
 		search.left = bytes;
 		done = add_all(&search) && follow_chains(&search);
-		if (search.chunk_count == search.chunk_max)
+		if (search.chunk_count == search.chunk_max || search.looks >= search.chunk_max)
 			break;
 	}
 	free(search.chains);
