@@ -11,7 +11,6 @@ import wheels
 from conftest import all_pythons
 from helpers import PATIENCE, Victim, pyleak, skip_here
 
-WINDOW = "%gs" % (2 * PATIENCE)  # in which the service draws more than once
 PIXELS = 300 * 400 * 3 * 8  # doubles: what numpy says of each image
 SERVICE = """
 import gc, sys, time
@@ -32,8 +31,9 @@ def draw():
 
 client = app.test_client()
 for i in range(5):
+    began = time.monotonic()
     client.get("/draw")
-print("ready", flush=True)
+print("%g" % (time.monotonic() - began), flush=True)
 while True:
     client.get("/draw")
     if sys.argv[1:] == ["close"]:
@@ -53,13 +53,18 @@ def service(python, *arguments):
     entry = pythons.of(python)
     if not wheels.has(entry, "flask, matplotlib, numpy"):
         skip_here("matplotlib")
-    return Victim(python, None, "-W", "ignore", "-c", SERVICE, *arguments, env=wheels.environment(entry))
+    return Victim(python, None, "-W", "ignore", "-c", SERVICE, *arguments, ready=None, env=wheels.environment(entry))
+
+
+def window(victim):
+    """So long that the service draws several figures in it: a slow machine takes seconds for one, and twice that with pyleak."""
+    return "%gs" % max(2 * PATIENCE, 8 * float(victim.line(60)))
 
 
 @chosen_pythons
 def test_line_that_holds_the_pixels(python):
     with service(python) as victim:
-        document = pyleak("diff", victim.pid, "-i", WINDOW, "--format", "json").json()
+        document = pyleak("diff", victim.pid, "-i", window(victim), "--format", "json").json()
         row = document["stats"][0]
         assert row["filename"].endswith(("/matplotlib/cbook/__init__.py", "/matplotlib/cbook.py")), row
         assert row["domain"] == "native" and row["count_diff"] >= 3, row
@@ -71,7 +76,7 @@ def test_line_that_holds_the_pixels(python):
 @chosen_pythons
 def test_closed(python):
     with service(python, "close") as victim:
-        document = pyleak("diff", victim.pid, "-i", WINDOW, "-n", "0", "--format", "json").json()
+        document = pyleak("diff", victim.pid, "-i", window(victim), "-n", "0", "--format", "json").json()
         # Between a drawing and its collection one figure lives: whether a snapshot meets it is chance.
         grown = [row for row in document["stats"] if row["size_diff"] > PIXELS + 65536]
         assert not grown, grown
