@@ -6,6 +6,7 @@
 
 #include "pyleak/cleanup.h"
 #include "pyleak/hook.h"
+#include "pyleak/inline_abi.h"
 #include "pyleak/memory.h"
 #include "pyleak/page.h"
 #include "pyleak/process.h"
@@ -199,13 +200,24 @@ static bool stacks_are_clear(const struct scan *scan, const pl_registers *regs, 
 	return !own || (sp <= pointer && pointer < seen) || other_stack_is_clear(scan, own->start, pointer);
 }
 
+/*
+ * What the code of a probe uses by its own address is in front of it: the header and, of the inline engine, the config. Nobody
+ * else is given such an address; one that is in a register was left there by a recorder that has returned. On aarch64, which
+ * has many registers, x13 and x15 kept one for seconds under threads that were busy all the while (test_plant.c:
+ * lets_go_of_who_has_an_address_left).
+ */
+static uint64_t start_of_code(const struct pl_probe *probe)
+{
+	return probe->base + (probe->header.engine == PL_PROBE_INLINE ? PL_INLINE_TYPES_OFFSET : PL_PROBE_CODE_OFFSET);
+}
+
 static struct scan make_scan(
 	const struct pl_probe *probe, const struct pl_maps *maps, pid_t tid, struct pl_probe_left *left)
 {
 	return (struct scan){
 		.tid = tid,
 		.maps = maps,
-		.code_start = probe->base,
+		.code_start = start_of_code(probe),
 		.code_end = probe->base + probe->header.code_size,
 		.mark = probe->header.mark,
 		.left = left,

@@ -102,6 +102,20 @@ static void *hammer(void *argument)
 	return NULL;
 }
 
+/* Told an address, it has that in a register from then on. */
+static void *hold_an_address(void *argument)
+{
+	uint64_t address;
+
+	(void)argument;
+	while (!(address = progress[THREADS]))
+		usleep(1000);
+	progress[THREADS + 1] = address;
+	for (;;)
+		__asm__ volatile("" : : "r"(address));
+	return NULL;
+}
+
 static pid_t start_child(void)
 {
 	progress = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -116,6 +130,7 @@ static pid_t start_child(void)
 		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
 		for (size_t i = 0; i < THREADS; i++)
 			pthread_create(&thread, NULL, hammer, (void *)i);
+		pthread_create(&thread, NULL, hold_an_address, NULL);
 		for (;;)
 			pause();
 	}
@@ -459,6 +474,37 @@ Test(plant, lets_go_of_what_is_half_gone, .timeout = 60)
 	end_child(pid);
 	pl_probe_free(&probe);
 	pl_probe_free(&stale);
+}
+
+/* Of the recorder's own addresses a thread has one in a register for as long as it likes; of an entry it may be about to call. */
+Test(plant, lets_go_of_who_has_an_address_left, .timeout = 60)
+{
+	static uint64_t word = 4711;
+	static uint8_t image[1 << 21];
+
+	for (int is_entry = 0; is_entry < 2; is_entry++) {
+		pid_t pid = start_child();
+		struct pl_error err = {0};
+		struct pl_probe_plan plan;
+		struct pl_probe probe;
+		struct carrier carrier;
+		uint64_t address;
+
+		fill_running_plan(&plan, image, &word);
+		cr_assert_eq(pl_probe_plant_running(pid, &plan, &probe, NULL, &err), 0, "%s", err.text);
+		address = is_entry ? probe.hooks[0].entry : probe.base + PL_INLINE_CONFIG_OFFSET;
+		progress[THREADS] = address;
+		while (progress[THREADS + 1] != address)
+			usleep(1000);
+		cr_assert_eq(carrier_init(&carrier, pid, &err), 0, "%s", err.text);
+		cr_expect_eq(pl_probe_let_go(&carrier, &probe, is_entry ? PL_NSEC_PER_SEC / 5 : PATIENCE_NSEC, &err),
+			is_entry ? -EAGAIN : 0, "%s", err.text);
+		cr_expect_eq(pl_probe_present(pid), is_entry != 0);
+		carrier_free(&carrier);
+		assert_goes_on(pid, "after it was asked for");
+		end_child(pid);
+		pl_probe_free(&probe);
+	}
 }
 
 static bool is_in_routine(pid_t pid, pid_t tid, const struct pl_probe *probe)
