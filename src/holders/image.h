@@ -102,8 +102,9 @@ static inline struct image_piece *image_find(struct image *image, uint64_t addre
 	return image->last = &image->pieces[low];
 }
 
-/* Units of an image, which begin at multiples of their size, as pymalloc's pools do; each can be packed by itself. */
-enum { IMAGE_UNIT = 16384 };
+/* Units of an image, which begin at multiples of their size, as pymalloc's pools do; each can be packed by itself. No kernel's
+ * page is larger: pages are given back as wholes. */
+enum { IMAGE_UNIT = PL_PAGE_MAX > 16384 ? PL_PAGE_MAX : 16384 };
 static inline uint64_t image_unit(const struct image_piece *piece, uint64_t address)
 {
 	return address / IMAGE_UNIT - piece->start / IMAGE_UNIT;

@@ -5,6 +5,7 @@
 #include <zstd.h>
 
 #include "image.h"
+#include "pyleak/page.h"
 
 /*
  * Parts of an image that are not needed for now are kept packed: numbers and texts as soon as they have been seen, all of it
@@ -12,7 +13,7 @@
  */
 
 enum {
-	UNIT_SLACK = 640, /* of a unit that is full: headers of pools, and what no block fits into at their ends */
+	UNIT_SLACK = IMAGE_UNIT / 16384 * 640, /* of a unit that is full: headers of pools, and what no block fits into at their ends */
 	LEVEL = -1 /* speed: most of it are the same few words over and over */
 };
 
@@ -48,6 +49,15 @@ static uint64_t next_unit(const struct image_piece *piece, uint64_t unit)
 	return page < image_pages(piece) ? image_unit(piece, piece->start + page * 4096) : unit_count(piece);
 }
 
+/* Whole pages of this kernel's: madvise() takes others as well, up to their ends, with the units that are in them. */
+static void give_back(uint8_t *bytes, uint64_t length)
+{
+	uint64_t size = pl_page_size(), from = ((uint64_t)bytes + size - 1) & ~(size - 1), to = ((uint64_t)bytes + length) & ~(size - 1);
+
+	if (from < to)
+		(void)madvise(bytes + (from - (uint64_t)bytes), to - from, MADV_DONTNEED);
+}
+
 int image_pack_unit(struct image *image, struct image_piece *piece, uint64_t unit)
 {
 	uint8_t buffer[ZSTD_COMPRESSBOUND(IMAGE_UNIT)];
@@ -78,7 +88,7 @@ int image_pack_unit(struct image *image, struct image_piece *piece, uint64_t uni
 	packed->size = (uint32_t)size;
 	memcpy(packed->bytes, buffer, size);
 	piece->packed[unit] = packed;
-	(void)madvise(bytes, length, MADV_DONTNEED);
+	give_back(bytes, length);
 	return 0;
 }
 
