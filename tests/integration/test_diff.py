@@ -70,7 +70,7 @@ def test_count(one_python):
 def test_fail_above(one_python):
     """A row that grew by more than the limit makes the status 3, after the report."""
     with Victim(one_python, "leak.py") as victim:
-        with Pyleak("diff", victim.pid, "--engine", helpers.engine, "--interval", "1s", "--format", "json",
+        with Pyleak("diff", victim.pid, "--engine", helpers.engine, "--interval", "%gs" % PATIENCE, "--format", "json",
                     "--fail-above", "10KiB") as running:
             wait_hooked(victim.pid, running)
             while running.process.poll() is None:

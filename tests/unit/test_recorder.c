@@ -785,12 +785,19 @@ static void use_tls(struct pl_inline_config *config)
 	config->free_threaded = 1;
 }
 
-/* The same word by way of the thread's vector (glibc's): this program is module 1. */
+/* Where glibc has a thread's vector, from the thread pointer on: after it comes struct pthread, or (aarch64) before it. */
+#ifdef __x86_64__
+enum { VECTOR_AT = 8 };
+#else
+enum { VECTOR_AT = 0 };
+#endif
+
+/* The same word by way of the thread's vector: this program is module 1. */
 static uint64_t missing_modules, newer;
 
 static void use_block(struct pl_inline_config *config)
 {
-	const uint64_t *vector = *(const uint64_t **)(self_pointer() + 8);
+	const uint64_t *vector = *(const uint64_t **)(self_pointer() + VECTOR_AT);
 
 	use_tls(config);
 	config->thread_module = 1 + missing_modules;

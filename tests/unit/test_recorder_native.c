@@ -244,8 +244,8 @@ Test(recorder_native, what_the_interpreter_maps)
 
 static uint64_t greenlet[32] __attribute__((aligned(16)));
 
-/* Its data stack is of the line that made it, though another one has begun it. */
-static void begin_greenlet(uint64_t running, bool native)
+/* Its data stack is of the line that made it, though another one has begun it. The stack ends at the caller's frame. */
+static __attribute__((noinline)) void begin_greenlet(uint64_t running, bool native)
 {
 	volatile uint64_t on_the_stack[4] = {0, (uint64_t)greenlet, 0, 0};
 	const struct pl_inline_site *made;
@@ -807,14 +807,15 @@ Test(recorder_native, a_hook_is_interrupted_on_another_stack)
 /* Its own stack lies below the handler's, or above. */
 Test(recorder_native, a_hook_of_another_thread_is_interrupted)
 {
-	char *above = mmap(NULL, HANDLERS_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	enum { APART = 4 << 20 }; /* nearer above it would be taken for the same stack */
+	char *above = mmap(NULL, APART + HANDLERS_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	leader_offset = 16;
 	begin(PL_INLINE_GIL);
 	for (int i = 0; i < 2; i++) {
 		pthread_t thread;
 		char *below = i ? mmap((void *)0x100000000, HANDLERS_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) :
-				  above;
+				  above + APART;
 
 		cr_assert_eq(pthread_create(&thread, NULL, interrupt_a_hook, below), 0);
 		cr_assert_eq(pthread_join(thread, NULL), 0);

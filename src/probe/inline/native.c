@@ -260,7 +260,7 @@ static cold void record_flagged(u64 address, u64 size, u32 site, enum adder adde
 static cold void record_pythons_own(struct pl_inline_slot *own, u64 address, u64 size, u64 caller, u64 frame)
 {
 	u64 thread = running_thread(own);
-	u32 site = thread ? pl_greenlet_site(frame) : 0;
+	u32 site = thread ? pl_greenlet_site(frame_caller_sp(frame)) : 0;
 
 	if (site)
 		record_flagged(address, size, site, adder_of(thread));
