@@ -130,7 +130,8 @@ __asm__(".text\n"
 	"	ret\n"
 	".size za_spin, . - za_spin\n");
 typedef void spin(const uint8_t *in, uint8_t *out, unsigned long iterations);
-spin streaming_spin, za_spin;
+/* Hidden, or both are the section's first function: by way of the GOT binutils 2.40 takes a local symbol for its section. */
+__attribute__((visibility("hidden"))) spin streaming_spin, za_spin;
 
 #define HAS_SME (1UL << 23) /* HWCAP2_SME */
 
