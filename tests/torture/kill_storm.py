@@ -226,7 +226,7 @@ def main():
     storm = Storm(options)
     print(options.engine + ": %d steps in %.2f s; killed at %d of them, and at %d random instants; seed %d" % (
         steps, seconds, len(chosen), options.random, options.seed), flush=True)
-    storm.run(light, [Round("step", n, n % 2) for n in chosen], options.seconds * 0.65)
+    storm.run(light, [Round("step", n, n % 2) for n in chosen], options.seconds * (0.65 if options.random else 1))
     print("steps: %d rounds right (%d of them ended before the step), %d failed, %d left out" % (
         storm.passed, storm.survived, len(storm.failed), storm.left_out), flush=True)
     instants = [Round("random", rng.uniform(0, seconds * 1.2), i % 2) for i in range(options.random)]
