@@ -517,14 +517,20 @@ Test(reuse, rows_that_a_killed_tracer_had_freed)
 	end();
 }
 
-/* Where the C library has the number of a thread, from its thread pointer on, or (aarch64) before it. */
+/* Where glibc has struct pthread, from the thread pointer on: it begins there, or (aarch64) ends. */
+#ifdef __x86_64__
+enum { DESCRIPTOR_AT = 0 };
+#else
+enum { DESCRIPTOR_AT = -2048 };
+#endif
+
 static void use_tid(struct pl_inline_config *config)
 {
 	const pid_t tid = gettid();
 
 	use_few(config);
-	for (int32_t at = -2048; at < 2048 && !config->thread_tid; at += 4)
-		if (at && *(const pid_t *)(self_pointer() + (uint64_t)(int64_t)at) == tid)
+	for (int32_t at = DESCRIPTOR_AT; at < DESCRIPTOR_AT + 2048 && !config->thread_tid; at += 4)
+		if (*(const pid_t *)(self_pointer() + (uint64_t)(int64_t)at) == tid)
 			config->thread_tid = at;
 	cr_assert_neq(config->thread_tid, 0);
 }
