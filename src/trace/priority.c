@@ -49,8 +49,8 @@
 #define TAKE_BACK_SIGNAL (SIGRTMIN + 1)
 
 /*
- * What runs at this priority uses up no turn. Where others wait for theirs, twenty threads held one right after the other were a
- * turn of ours three times as long as anybody else's: in between we sleep for several times as long (tests/bench/gaps.py).
+ * What runs at this priority uses up no turn. Where others wait for theirs, we sleep between two holds for several times as long as
+ * one took. (That the others' gaps are shorter by it could not be shown: doc/costs.md.)
  */
 enum { REST = 8 };
 #define REST_NSEC_MAX (4 * PL_NSEC_PER_MSEC)
