@@ -116,6 +116,10 @@ int pl_tracee_follow_threads(struct pl_tracee *tracee);
  * calling; -ESRCH: the process ended. */
 int pl_tracee_wait(struct pl_tracee *tracee);
 
+/* From here to its end this thread computes in grains that disturb nobody, if it has the right to. Calls are counted. */
+void pl_trace_pace_begin(void);
+void pl_trace_pace_end(void);
+
 int pl_thread_registers(const struct pl_thread *thread, pl_registers *ret);
 /* The processor that the thread last ran on, or -1. */
 int pl_thread_processor(pid_t pid, pid_t tid);

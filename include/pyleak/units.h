@@ -44,7 +44,7 @@ void pl_format_duration(int64_t ns, char text[PL_SIZE_TEXT]);
 
 /* CLOCK_MONOTONIC in nanoseconds. */
 int64_t pl_now_ns(void);
-/* Waits for so long, or until a signal was handled. */
+/* Waits for so long, whatever signals come. */
 void pl_sleep_ns(int64_t ns);
 /* What the calling thread has computed: on a busy machine much less than what passes. */
 int64_t pl_thread_cpu_ns(void);

@@ -216,8 +216,11 @@ struct pl_snapshot *pl_session_glance(struct pl_session *session)
 
 struct pl_snapshot *pl_session_snapshot(struct pl_session *session)
 {
-	struct pl_snapshot *snapshot = take(session, true);
+	struct pl_snapshot *snapshot;
 
+	pl_trace_pace_begin();
+	snapshot = take(session, true);
+	pl_trace_pace_end();
 	if (!snapshot)
 		return NULL;
 	if (pl_history_add(session->history, snapshot) < 0) {
@@ -260,7 +263,10 @@ struct pl_snapshot *pl_session_last_snapshot(struct pl_session *session, const s
 	struct pl_snapshot *now;
 	struct pl_error failure = {0};
 	bool wanted = session->options->holders && !session->ended;
-	int code = wanted ? pl_held_prepare(&session->targets, &held, &failure) : 0;
+	int code;
+
+	pl_trace_pace_begin();
+	code = wanted ? pl_held_prepare(&session->targets, &held, &failure) : 0;
 
 	now = pl_session_snapshot(session);
 	if (held && now)
@@ -276,6 +282,7 @@ struct pl_snapshot *pl_session_last_snapshot(struct pl_session *session, const s
 		pl_log_error("%s", failure.text);
 	else if (session->options->holders && session->ended && session->launched)
 		pl_log_warning("the program has ended: who kept its blocks is not known any more; --duration shows it while it runs");
+	pl_trace_pace_end();
 	return now;
 }
 
@@ -290,8 +297,11 @@ int pl_session_report(struct pl_session *session, enum pl_report_kind kind, cons
 	pl_autofree char *text = NULL;
 	size_t length = 0;
 	bool exceeded = false;
-	int code = session_document(session, session->options, kind, now, before, false, &text, &length, &exceeded);
+	int code;
 
+	pl_trace_pace_begin();
+	code = session_document(session, session->options, kind, now, before, false, &text, &length, &exceeded);
+	pl_trace_pace_end();
 	session->exceeded |= exceeded;
 	return code < 0 ? code : pl_session_print(session, text, length);
 }
@@ -419,8 +429,11 @@ int pl_session_open(struct pl_session *session, const struct pl_options *options
 
 	*session = (struct pl_session){.options = options};
 	pl_stop_catch_signals();
+	pl_trace_pace_begin();
 	code = pl_choose_process(options, &pid, err);
-	return code == 0 ? open_at(session, options, pid, err) : code;
+	code = code == 0 ? open_at(session, options, pid, err) : code;
+	pl_trace_pace_end();
+	return code;
 }
 
 int pl_session_open_launched(struct pl_session *session, const struct pl_options *options, pid_t root, struct pl_error *err)
@@ -445,6 +458,7 @@ int pl_session_close(struct pl_session *session, struct pl_error *err)
 
 	int code = err->code;
 
+	pl_trace_pace_begin();
 	if (pl_session_finish(session, err) < 0)
 		code = err->code;
 	pl_serve_close(session->server);
@@ -460,6 +474,7 @@ int pl_session_close(struct pl_session *session, struct pl_error *err)
 	free(session->places);
 	if (pl_output_close(&session->output, err) < 0)
 		code = err->code;
+	pl_trace_pace_end();
 	pl_log_debug("%u ptrace steps", pl_trace_steps());
 	if (code < 0)
 		pl_log_error("%s", err->text[0] ? err->text : strerror(-code));

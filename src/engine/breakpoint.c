@@ -275,14 +275,13 @@ static bool has_signal(uint64_t set, int signal)
  * in glibc; musl does the same): who blocks SIGTRAP by intention still does a little later. */
 static bool thread_blocks_trap(pid_t tid)
 {
-	const struct timespec pause = {.tv_nsec = BIRTH_PAUSE_NSEC};
 	bool blocks = true;
 
 	for (int i = 0; blocks && i < BIRTH_TRIES; i++) {
 		struct pl_process process;
 
 		if (i)
-			(void)nanosleep(&pause, NULL);
+			pl_sleep_ns(BIRTH_PAUSE_NSEC);
 		/* /proc/TID shows a thread's own mask though it is in no listing. */
 		blocks = pl_process_read(tid, &process) == 0 && has_signal(process.sig_blocked, SIGTRAP);
 		pl_process_free(&process);

@@ -125,9 +125,8 @@ static int glance(struct inline_engine *self, int64_t now)
 	return code == -ESRCH ? code : 0;
 }
 
-static int inline_look(struct pl_engine *engine)
+static int look(struct inline_engine *self)
 {
-	struct inline_engine *self = (struct inline_engine *)engine;
 	struct pollfd process = {.fd = self->process_fd, .events = POLLIN};
 	int64_t now = pl_now_ns();
 	int code;
@@ -152,6 +151,16 @@ static int inline_look(struct pl_engine *engine)
 		inline_note_stop(self, inline_give_look(&self->give, &self->probe, &self->memory, &self->reader, self->planted));
 	}
 	return code == -ESRCH ? -ESRCH : 0;
+}
+
+static int inline_look(struct pl_engine *engine)
+{
+	int code;
+
+	pl_trace_pace_begin();
+	code = look((struct inline_engine *)engine);
+	pl_trace_pace_end();
+	return code;
 }
 
 static void inline_begin(struct pl_engine *engine, int64_t until_ns)

@@ -235,11 +235,10 @@ static int find_current(struct planting *planting, struct pl_error *err)
 	if (!pointers)
 		return -ENOMEM;
 	for (int tries = 1; code == -ENOTSUP && tries <= LOOKS; tries++) {
-		const struct timespec pause = {0, (tries - 1) * PL_NSEC_PER_MSEC};
 		struct pl_error last = {0};
 		size_t count;
 
-		(void)nanosleep(&pause, NULL);
+		pl_sleep_ns((tries - 1) * PL_NSEC_PER_MSEC);
 		count = pl_python_thread_pointers(planting->python, pointers, THREADS_CHECKED);
 		code = pl_python_current(planting->python, pointers, count, &planting->current, &last);
 		if (code < 0 && tries == LOOKS)

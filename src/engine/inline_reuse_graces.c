@@ -22,13 +22,6 @@ static uint64_t slot_at(const struct pl_inline_config *config, uint32_t number)
 	return config->slots + number * config->slot_stride;
 }
 
-static void rest(int64_t time_ns)
-{
-	const struct timespec time = {time_ns / PL_NSEC_PER_SEC, time_ns % PL_NSEC_PER_SEC};
-
-	(void)nanosleep(&time, NULL);
-}
-
 static int look(struct inline_slots *slots)
 {
 	pl_autoclose int fd = pl_resident_open(slots->memory->pid);
@@ -62,7 +55,7 @@ void inline_slots_free(struct inline_slots *slots)
 static void barrier(void)
 {
 	if (syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) < 0)
-		rest(BUFFERS_NSEC);
+		pl_sleep_ns(BUFFERS_NSEC);
 }
 
 /* A thread that died in a hook (by pthread_exit() or a system call of its own) has left its words there, and does nothing any
@@ -146,7 +139,7 @@ int inline_slots_grace(struct inline_slots *slots, int64_t deadline_ns)
 			return 0;
 		if (pl_now_ns() >= deadline_ns)
 			return -EAGAIN;
-		rest(POLL_NSEC);
+		pl_sleep_ns(POLL_NSEC);
 	}
 }
 

@@ -74,7 +74,6 @@ static int find_heaps(const struct old_pools *pools, pid_t pid, struct pl_range 
 static void look_twice(pid_t pid, const struct unseen_blocks *blocks, struct tally *tallies)
 {
 	pl_autofree bool *is_free = calloc(blocks->count + 1, sizeof(*is_free));
-	const struct timespec pause = {0, AGAIN_NSEC};
 	size_t found = 0;
 
 	if (!is_free)
@@ -86,7 +85,7 @@ static void look_twice(pid_t pid, const struct unseen_blocks *blocks, struct tal
 	}
 	if (!found)
 		return;
-	(void)nanosleep(&pause, NULL);
+	pl_sleep_ns(AGAIN_NSEC);
 	for (size_t i = 0; i < blocks->count; i++) {
 		const struct unseen_block *block = &blocks->items[i];
 		struct tally *tally = &tallies[block->entry >> PL_INLINE_SITE_SHIFT];

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "heap_private.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/page.h"
+#include "pyleak/units.h"
 
 /*
  * struct pl_arena_map is static, and without a symbol after strip; in 3.12 a part of the main interpreter's state, from
@@ -207,7 +207,6 @@ static void look_at_page(void *context, uint64_t page, const uint64_t *words)
 struct pl_arena_map pl_heap_arena_map(const struct pl_heap_reader *reader, const struct pl_maps *maps)
 {
 	const struct moment moment = {reader, maps};
-	const struct timespec pause = {.tv_nsec = TRY_PAUSE_NSEC};
 	struct search search = {.moment = &moment};
 
 	/* Arenas come and go while it is looked at: each time those that are there now. */
@@ -220,7 +219,7 @@ struct pl_arena_map pl_heap_arena_map(const struct pl_heap_reader *reader, const
 		}
 		free(PL_TAKE(search.arenas));
 		if (!search.found.root)
-			(void)nanosleep(&pause, NULL);
+			pl_sleep_ns(TRY_PAUSE_NSEC);
 	}
 	return search.found;
 }

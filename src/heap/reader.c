@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "heap_private.h"
+#include "pyleak/units.h"
 
 enum { ARENA_TRIES = 32, SAME_TRIES = 8 };
 #define TRY_PAUSE_NSEC 2000000
@@ -22,7 +22,6 @@ static bool same_maps(const struct pl_maps *a, const struct pl_maps *b)
 static int find_arenas(struct pl_heap_reader *reader)
 {
 	struct pl_space *space = reader->python->space;
-	const struct timespec pause = {.tv_nsec = TRY_PAUSE_NSEC};
 	struct pl_maps maps = {0}, after = {0};
 	int code = pl_space_maps(space, &maps), same = 0;
 
@@ -35,7 +34,7 @@ static int find_arenas(struct pl_heap_reader *reader)
 		same = code == 0 && same_maps(&maps, &after) ? same + 1 : 0;
 		if (same == SAME_TRIES)
 			break;
-		(void)nanosleep(&pause, NULL);
+		pl_sleep_ns(TRY_PAUSE_NSEC);
 		pl_maps_free(&maps);
 		maps = after;
 		after = (struct pl_maps){0};

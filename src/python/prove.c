@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "pyleak/arch.h"
 #include "pyleak/cleanup.h"
 #include "pyleak/space.h"
+#include "pyleak/units.h"
 #include "python_private.h"
 
 /*
@@ -251,7 +251,6 @@ static bool interpreters_hold(struct proof *proof)
 
 int layout_prove(const struct object *object, const struct pl_python *python, struct pl_error *err)
 {
-	static const struct timespec pause = { .tv_nsec = PAUSE_NSEC };
 	struct proof proof = { .python = python };
 
 	if (object_export(object, "PyType_Type", &proof.type) < 0 || object_export(object, "PyUnicode_Type", &proof.string) < 0 ||
@@ -265,7 +264,7 @@ int layout_prove(const struct object *object, const struct pl_python *python, st
 			break;
 		if (interpreters_hold(&proof))
 			return 0;
-		(void)nanosleep(&pause, NULL);
+		pl_sleep_ns(PAUSE_NSEC);
 	}
 	return pl_fail(err, proof.doubt.code, "%s", proof.doubt.text);
 }

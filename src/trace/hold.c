@@ -39,7 +39,6 @@ int pl_tracee_hold(pid_t pid, pid_t tid, int64_t patience_ns, struct pl_tracee *
 	if (!tracee)
 		return -ENOMEM;
 	tracee->pid = pid;
-	priority_rest();
 	events_tick(true);
 	pl_trace_release_late();
 
@@ -50,7 +49,13 @@ int pl_tracee_hold(pid_t pid, pid_t tid, int64_t patience_ns, struct pl_tracee *
 		code = -ENOMEM;
 	}
 	if (code == 0) {
+		int processor = pl_thread_processor(pid, tid);
 		bool first = priority_raise();
+
+		/* Where we are it would have to go to another processor for its stop, and would wait for its turn there. */
+		if (first)
+			priority_leave_processor(processor);
+
 		int64_t asked = pl_now_ns();
 
 		tracee->raised = true;

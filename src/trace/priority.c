@@ -48,20 +48,11 @@
 #define REFUSED_PAUSE_NSEC (PL_NSEC_PER_MSEC / 5)
 #define TAKE_BACK_SIGNAL (SIGRTMIN + 1)
 
-/*
- * What runs at this priority uses up no turn. Where others wait for theirs, we sleep between two holds for several times as long as
- * one took. (That the others' gaps are shorter by it could not be shown: doc/costs.md.)
- */
-enum { REST = 8 };
-#define REST_NSEC_MAX (4 * PL_NSEC_PER_MSEC)
-
 static int depth;
 static struct {
-	int policy, nice;
-	struct sched_param param;
-	bool realtime, changed;
+	int nice;
+	bool realtime, changed, paced;
 } before;
-static int64_t raised_at, rest_until;
 
 /* In shared memory. */
 struct futexes {
@@ -144,6 +135,13 @@ static bool is_started(void)
 	return lending.started;
 }
 
+static bool is_realtime(void)
+{
+	int policy = sched_getscheduler(0) & ~SCHED_RESET_ON_FORK;
+
+	return policy == SCHED_FIFO || policy == SCHED_RR;
+}
+
 static bool has_second_processor(void)
 {
 	cpu_set_t set;
@@ -187,45 +185,57 @@ void priority_take_back(void)
 		(void)sched_yield();
 }
 
-/* Whether some of those that could run have to wait for it. */
-static bool is_contended(void)
+void priority_leave_processor(int processor)
 {
-	pl_autoclose int fd = open("/proc/loadavg", O_RDONLY | O_CLOEXEC);
-	char text[128];
-	ssize_t got = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
-	long running = 0;
+	cpu_set_t allowed, next;
 
-	text[got > 0 ? got : 0] = '\0';
-	return sscanf(text, "%*s %*s %*s %ld/", &running) == 1 && running > sysconf(_SC_NPROCESSORS_ONLN);
+	if (processor < 0 || processor >= CPU_SETSIZE || sched_getcpu() != processor ||
+		sched_getaffinity(0, sizeof(allowed), &allowed) < 0 || CPU_COUNT(&allowed) < 2)
+		return;
+	do
+		processor = (processor + 1) % CPU_SETSIZE;
+	while (!CPU_ISSET(processor, &allowed));
+	CPU_ZERO(&next);
+	CPU_SET(processor, &next);
+	/* At this priority we stay where we are put. */
+	if (sched_setaffinity(0, sizeof(next), &next) == 0)
+		(void)sched_setaffinity(0, sizeof(allowed), &allowed);
 }
 
-void priority_rest(void)
+bool priority_is_usual(void)
 {
-	const int64_t left = depth ? 0 : rest_until - pl_now_ns();
+	return (sched_getscheduler(0) & ~SCHED_RESET_ON_FORK) == SCHED_OTHER;
+}
 
-	if (left > 0 && is_contended())
-		pl_sleep_ns(left);
+bool priority_take_highest(void)
+{
+	const struct sched_param highest = {.sched_priority = 1};
+
+	/* Our own guardian, and what we may start, does not inherit it. */
+	return sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &highest) == 0;
+}
+
+bool priority_take_usual(void)
+{
+	const struct sched_param usual = {.sched_priority = 0};
+
+	/* With the limit alone, and no capability, the flag stays. */
+	return sched_setscheduler(0, SCHED_OTHER, &usual) == 0 || sched_setscheduler(0, SCHED_OTHER | SCHED_RESET_ON_FORK, &usual) == 0;
 }
 
 bool priority_raise(void)
 {
-	const struct sched_param highest = {.sched_priority = 1};
-
 	if (depth++)
 		return before.realtime;
-	raised_at = pl_now_ns();
-	before.policy = sched_getscheduler(0);
-	if (before.policy < 0 || sched_getparam(0, &before.param) < 0)
-		before.policy = SCHED_OTHER;
-	before.nice = getpriority(PRIO_PROCESS, 0);
-	before.realtime = before.policy == SCHED_FIFO || before.policy == SCHED_RR;
 	before.changed = false;
-	if (before.realtime)
+	before.paced = before.realtime = pace_keep();
+	if (before.paced)
 		return true;
-	/* Our own guardian, and what we may start, does not inherit it. */
-	before.changed = sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &highest) == 0;
-	before.realtime = before.changed;
-	if (!before.changed)
+	before.nice = getpriority(PRIO_PROCESS, 0);
+	/* One that the user gave us is no worse, or is meant. */
+	before.changed = priority_is_usual() && priority_take_highest();
+	before.realtime = before.changed || is_realtime();
+	if (!before.realtime)
 		(void)setpriority(PRIO_PROCESS, 0, -20);
 	return before.realtime;
 }
@@ -235,13 +245,10 @@ void priority_lower(void)
 	if (--depth)
 		return;
 	priority_take_back();
-	/* With the limit alone, and no capability, the flag stays. */
-	if (before.changed && sched_setscheduler(0, before.policy, &before.param) < 0)
-		(void)sched_setscheduler(0, before.policy | SCHED_RESET_ON_FORK, &before.param);
-	if (!before.realtime && getpriority(PRIO_PROCESS, 0) != before.nice)
+	if (before.paced)
+		pace_go_on();
+	else if (before.changed)
+		(void)priority_take_usual();
+	else if (!before.realtime && getpriority(PRIO_PROCESS, 0) != before.nice)
 		(void)setpriority(PRIO_PROCESS, 0, before.nice);
-
-	const int64_t now = pl_now_ns(), rest = REST * (now - raised_at);
-
-	rest_until = now + (rest < REST_NSEC_MAX ? rest : REST_NSEC_MAX);
 }

@@ -47,9 +47,12 @@ void late_add(pid_t pid, pid_t tid);
 /* Whether it was one: it is the caller's again. */
 bool late_take(pid_t pid, pid_t tid);
 
+/* pace.c */
+/* While a thread is held this one is not to rest; it has the priority when this returns. False: it is not paced. */
+bool pace_keep(void);
+void pace_go_on(void);
+
 /* priority.c */
-/* Before the next thread is held: sleeps, if others wait for a processor. */
-void priority_rest(void);
 /* Before a thread is held, and once it is let go; nested calls are counted. True: nobody else comes first now. */
 bool priority_raise(void);
 void priority_lower(void);
@@ -57,5 +60,11 @@ void priority_lower(void);
  * priority_lower(). */
 void priority_lend(pid_t tid);
 void priority_take_back(void);
+/* Of this thread. False: it has no right to it. */
+bool priority_is_usual(void);
+bool priority_take_highest(void);
+bool priority_take_usual(void);
+/* If it runs on that processor, it goes on on another one, if there is one for it. */
+void priority_leave_processor(int processor);
 
 #endif

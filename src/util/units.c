@@ -255,9 +255,10 @@ int64_t pl_now_ns(void)
 
 void pl_sleep_ns(int64_t ns)
 {
-	const struct timespec duration = {ns / PL_NSEC_PER_SEC, ns % PL_NSEC_PER_SEC};
+	struct timespec left = {ns / PL_NSEC_PER_SEC, ns % PL_NSEC_PER_SEC};
 
-	(void)nanosleep(&duration, NULL);
+	while (nanosleep(&left, &left) < 0 && errno == EINTR)
+		;
 }
 
 int64_t pl_thread_cpu_ns(void)

@@ -53,6 +53,7 @@ engine = ENGINES[0]  # the one that is tested now; the fixture of this name sets
 
 MAY_LACK = {
     "gdb": "no gcore",
+    "realtime": "no right to SCHED_FIFO",
     "user": "this needs root, to become another user",
     "pythons": "this needs a Python that is not on this machine",
     "namespaces": "a PID namespace of its own may not be made here",

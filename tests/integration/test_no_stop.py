@@ -373,3 +373,50 @@ def test_nobody_spins(one_python):
             assert pyleak("attach", victim.pid, "--duration", "50ms").status == 0
             assert processor_time() - used < 0.3 * PATIENCE
         wait_clean(victim.pid, 1)
+
+
+def may_come_first():
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    except PermissionError:
+        return False
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    return True
+
+
+def turns(pid):
+    """How often it slept, how often it was sent away, and what it has computed, in milliseconds."""
+    with open("/proc/%d/status" % pid) as file:
+        of = dict(line.split(":", 1) for line in file)
+    with open("/proc/%d/schedstat" % pid) as file:
+        computed = int(file.read().split()[0])
+    return int(of["voluntary_ctxt_switches"]), int(of["nonvoluntary_ctxt_switches"]), computed / 1e6
+
+
+def test_in_grains(one_python):
+    """Where a processor is rare nobody takes a turn from those who wait for theirs (tests/bench/gaps.py has what they see of it): we
+    compute in grains of a quarter of a millisecond, and while we wait, and of what we start, nothing comes first."""
+    if not may_come_first():
+        skip_here("realtime")
+    burners = [subprocess.Popen(["sh", "-c", "while :; do :; done"]) for _ in range(3 * len(os.sched_getaffinity(0)))]
+    try:
+        with Victim(one_python, None, "-c", MANY) as victim, attach(victim.pid, "--duration", "20s") as running:
+            mine = running.process.pid
+            wait_until(lambda: helpers.guardians(), 30, "a guardian")
+            policies = set()
+            wait_until(lambda: policies.add(os.sched_getscheduler(mine) & ~os.SCHED_RESET_ON_FORK) or len(policies) == 2, 30,
+                       "grains, and an end of them")
+            time.sleep(1)
+            slept, sent_away, computed = turns(mine)
+            assert os.sched_getscheduler(mine) & ~os.SCHED_RESET_ON_FORK == os.SCHED_OTHER
+            # The start of a program is as that of any other: some turns.
+            assert slept > computed - 15 and sent_away < 20, (slept, sent_away, computed)
+            for guardian in helpers.guardians():
+                assert os.sched_getscheduler(guardian) == os.SCHED_OTHER
+            running.process.send_signal(signal.SIGINT)
+            assert running.process.wait(60) == 0
+            wait_clean(victim.pid, 1)
+    finally:
+        for burner in burners:
+            burner.kill()
+            burner.wait()
