@@ -75,6 +75,7 @@ struct pl_tracee {
 	size_t count, capacity;
 	bool follow_threads;   /* PTRACE_O_TRACECLONE is set: new threads are taken in */
 	bool raised;           /* one thread, held at a higher priority */
+	bool unpaced;          /* all threads: nobody rests meanwhile */
 	bool ended;            /* the process exited, was killed, or called execve */
 	int64_t stopped_since; /* CLOCK_MONOTONIC, 0 while it runs */
 	int64_t longest_stop;  /* ns */

@@ -86,10 +86,13 @@ int pl_command_detach(const struct pl_options *options)
 {
 	struct pl_error err = {0};
 	pid_t pid;
-	int code = pl_choose_process(options, &pid, &err);
+	int code;
 
+	pl_trace_pace_begin();
+	code = pl_choose_process(options, &pid, &err);
 	if (code == 0)
 		code = (options->children ? detach_family : detach)(pid, options->force, &err);
+	pl_trace_pace_end();
 	pl_log_debug("%u ptrace steps", pl_trace_steps());
 	if (code < 0)
 		pl_log_error("%s", err.text[0] ? err.text : strerror(-code));

@@ -130,7 +130,12 @@ int pl_session_record(struct pl_session *session, int64_t until_ns, struct pl_er
 
 int pl_session_finish(struct pl_session *session, struct pl_error *err)
 {
-	return pl_targets_finish(&session->targets, session->options, err);
+	int code;
+
+	pl_trace_pace_begin();
+	code = pl_targets_finish(&session->targets, session->options, err);
+	pl_trace_pace_end();
+	return code;
 }
 
 /* While a report waits for its reader (a pager, ^S on the terminal), the process must not wait for us at its
@@ -458,7 +463,6 @@ int pl_session_close(struct pl_session *session, struct pl_error *err)
 
 	int code = err->code;
 
-	pl_trace_pace_begin();
 	if (pl_session_finish(session, err) < 0)
 		code = err->code;
 	pl_serve_close(session->server);
@@ -474,7 +478,6 @@ int pl_session_close(struct pl_session *session, struct pl_error *err)
 	free(session->places);
 	if (pl_output_close(&session->output, err) < 0)
 		code = err->code;
-	pl_trace_pace_end();
 	pl_log_debug("%u ptrace steps", pl_trace_steps());
 	if (code < 0)
 		pl_log_error("%s", err->text[0] ? err->text : strerror(-code));

@@ -28,7 +28,8 @@
  * third of the threads to another one (over 117 % in kernel/sched/topology.c, imbalance_pct); with more than a tick
  * (4 ms) between the grains the order changes as before. The lowest class in between instead of sleep is far worse.
  *
- * A timer ends a grain. Its signal is blocked while a thread is held, and comes when that is let go. What waits for a signal
+ * A timer ends a grain. Its signal is blocked while a thread is held, and comes when that is let go. While a whole process is
+ * traced (holders, --engine breakpoint) it waits for us, and nobody rests. What waits for a signal
  * of its own does not mind another (SA_RESTART, pl_sleep_ns()). If we die, nothing is left of it.
  */
 
@@ -42,7 +43,7 @@
 #endif
 
 static struct {
-	unsigned int depth;
+	unsigned int depth, suspended;
 	bool running, contended, first; /* this thread comes first */
 	pid_t process;                  /* whose timer it is */
 	timer_t timer;
@@ -129,7 +130,7 @@ void pl_trace_pace_begin(void)
 {
 	cpu_set_t allowed;
 
-	if (pace.depth++ || !priority_is_usual() || !has_timer())
+	if (pace.depth++ || pace.suspended || !priority_is_usual() || !has_timer())
 		return;
 	pace.processors = sched_getaffinity(0, sizeof(allowed), &allowed) < 0 ? (int)sysconf(_SC_NPROCESSORS_ONLN) : CPU_COUNT(&allowed);
 	pace.running = true;
@@ -147,11 +148,12 @@ void pl_trace_pace_end(void)
 	pace.running = false;
 	set_timer(0);
 	set_first(false);
+	mask(SIG_UNBLOCK);
 }
 
 bool pace_keep(void)
 {
-	if (!pace.running || pace.process != getpid())
+	if (!pace.running || pace.suspended || pace.process != getpid())
 		return false;
 	mask(SIG_BLOCK);
 	set_first(true);
@@ -164,4 +166,18 @@ void pace_go_on(void)
 {
 	set_first(pace.contended);
 	mask(SIG_UNBLOCK);
+}
+
+void pace_suspend(void)
+{
+	if (pace.suspended++ || !pace.running)
+		return;
+	mask(SIG_BLOCK);
+	set_first(false);
+}
+
+void pace_resume(void)
+{
+	if (--pace.suspended == 0 && pace.running)
+		pace_go_on();
 }

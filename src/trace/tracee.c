@@ -105,6 +105,9 @@ int pl_tracee_seize(pid_t pid, int64_t patience_ns, struct pl_tracee **ret, stru
 		return pl_fail(err, -ENOMEM, "out of memory");
 	tracee->pid = pid;
 
+	pace_suspend();
+	tracee->unpaced = true;
+
 	int code = pl_process_start_time(pid, &tracee->start_time);
 
 	if (code < 0) {
@@ -187,6 +190,9 @@ int64_t pl_tracee_detach(struct pl_tracee *tracee)
 	count_stop(tracee);
 	if (tracee->raised)
 		priority_lower();
+
+	if (tracee->unpaced)
+		pace_resume();
 
 	int64_t longest = tracee->longest_stop;
 

@@ -51,6 +51,9 @@ bool late_take(pid_t pid, pid_t tid);
 /* While a thread is held this one is not to rest; it has the priority when this returns. False: it is not paced. */
 bool pace_keep(void);
 void pace_go_on(void);
+/* While all threads may be stopped it is not paced at all. Calls are counted. */
+void pace_suspend(void);
+void pace_resume(void);
 
 /* priority.c */
 /* Before a thread is held, and once it is let go; nested calls are counted. True: nobody else comes first now. */
