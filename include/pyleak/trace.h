@@ -30,6 +30,8 @@
  *
  *   hold one thread         SEIZE, INTERRUPT. If the tracer dies it goes on. One that does not stop goes on too, and is
  *                           let go when it does (pl_trace_release_late(); test_no_stop.py: test_vfork)
+ *   compute, meanwhile      in grains, before all others: a timer of ours, and a priority of ours, which end with us; what is
+ *                           started from there has neither (trace/pace.c; test_no_stop.py: test_in_grains)
  *   let it go in between    after each errand, and after any call once it was held for an eighth of a millisecond
  *                           (hook/carrier.c): what there is then is what there would be if the tracer had died there
  *   mmap, madvise           remote calls, which return by themselves; nobody knows of the new pages (test_remote)
@@ -117,7 +119,9 @@ int pl_tracee_follow_threads(struct pl_tracee *tracee);
  * calling; -ESRCH: the process ended. */
 int pl_tracee_wait(struct pl_tracee *tracee);
 
-/* From here to its end this thread computes in grains that disturb nobody, if it has the right to. Calls are counted. */
+/* Between the two, where more want to run than there are processors for us, this thread computes in grains of a quarter of a
+ * millisecond in two, which change nobody's turn (trace/pace.c), if it has the right to (SCHED_FIFO). Not while it waits for long.
+ * Calls are counted. */
 void pl_trace_pace_begin(void);
 void pl_trace_pace_end(void);
 

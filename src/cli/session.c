@@ -278,6 +278,7 @@ struct pl_snapshot *pl_session_last_snapshot(struct pl_session *session, const s
 		code = stop_and_copy(session, held, now, before, &failure);
 	keep_types(session, now, before);
 	(void)pl_session_finish(session, err);
+	pl_trace_pace_end();
 	if (held && now && code == 0)
 		code = pl_held_find(held, &session->held, &session->held_count, &failure);
 	session->held_stop_ns = pl_held_stop_ns(held);
@@ -287,7 +288,6 @@ struct pl_snapshot *pl_session_last_snapshot(struct pl_session *session, const s
 		pl_log_error("%s", failure.text);
 	else if (session->options->holders && session->ended && session->launched)
 		pl_log_warning("the program has ended: who kept its blocks is not known any more; --duration shows it while it runs");
-	pl_trace_pace_end();
 	return now;
 }
 

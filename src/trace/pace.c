@@ -25,7 +25,7 @@
  *
  * What these numbers are for was measured (tests/bench/gaps.py and a program that only computes; 26 to 40 rounds each in turns):
  * half a millisecond in every two and a half on the same processor takes a fifth of it, for which the kernel's balance moves a
- * third of the threads to another one (over 117 % in kernel/sched/topology.c, imbalance_pct); with more than a tick
+ * quarter of the threads to another one (over 117 % in kernel/sched/topology.c, imbalance_pct); with more than a tick
  * (4 ms) between the grains the order changes as before. The lowest class in between instead of sleep is far worse.
  *
  * A timer ends a grain. Its signal is blocked while a thread is held, and comes when that is let go. While a whole process is
@@ -35,7 +35,10 @@
 
 #define GRAIN_NSEC (PL_NSEC_PER_MSEC / 4)
 #define REST_NSEC (2 * PL_NSEC_PER_MSEC)
-#define WAITING_NSEC PL_NSEC_PER_MSEC
+/* Where nobody waits, or we do. */
+#define LOOK_NSEC PL_NSEC_PER_MSEC
+/* What computes for longer is not made nine times as long: it takes its turns from then on. */
+#define PACED_NSEC_MAX PL_NSEC_PER_SEC
 #define PACE_SIGNAL (SIGRTMIN + 2)
 
 #ifndef sigev_notify_thread_id /* glibc before 2.38 */
@@ -50,7 +53,14 @@ static struct {
 	int loadavg;
 	int processors;
 	int64_t computed; /* by the last rest */
+	int64_t until;    /* it computes so much in grains */
 } pace;
+
+/* A fork has no timer. */
+static bool runs(void)
+{
+	return pace.running && pace.process == getpid();
+}
 
 /* More want to run than there are processors for us. */
 static bool is_contended(void)
@@ -86,10 +96,10 @@ static void on_grain(int signal)
 	bool waits = pl_thread_cpu_ns() - pace.computed < GRAIN_NSEC / 2;
 
 	(void)signal;
-	if (!pace.running)
+	if (!runs())
 		return;
 	if (!waits) {
-		pace.contended = is_contended();
+		pace.contended = pace.computed < pace.until && is_contended();
 		set_first(pace.contended);
 		if (pace.contended && pace.first) {
 			priority_leave_processor(sched_getcpu());
@@ -97,11 +107,10 @@ static void on_grain(int signal)
 		}
 		pace.computed = pl_thread_cpu_ns();
 	}
-	set_timer(waits ? WAITING_NSEC : GRAIN_NSEC);
+	set_timer(waits || !pace.contended ? LOOK_NSEC : GRAIN_NSEC);
 	errno = error;
 }
 
-/* A fork has no timer. */
 static bool has_timer(void)
 {
 	struct sigaction action = {.sa_handler = on_grain, .sa_flags = SA_RESTART};
@@ -135,15 +144,16 @@ void pl_trace_pace_begin(void)
 	pace.processors = sched_getaffinity(0, sizeof(allowed), &allowed) < 0 ? (int)sysconf(_SC_NPROCESSORS_ONLN) : CPU_COUNT(&allowed);
 	pace.running = true;
 	pace.computed = pl_thread_cpu_ns();
+	pace.until = pace.computed + PACED_NSEC_MAX;
 	pace.contended = is_contended();
 	set_first(pace.contended);
 	mask(SIG_UNBLOCK);
-	set_timer(GRAIN_NSEC);
+	set_timer(pace.contended ? GRAIN_NSEC : LOOK_NSEC);
 }
 
 void pl_trace_pace_end(void)
 {
-	if (--pace.depth || !pace.running)
+	if (--pace.depth || !runs())
 		return;
 	pace.running = false;
 	set_timer(0);
@@ -153,7 +163,7 @@ void pl_trace_pace_end(void)
 
 bool pace_keep(void)
 {
-	if (!pace.running || pace.suspended || pace.process != getpid())
+	if (!runs() || pace.suspended)
 		return false;
 	mask(SIG_BLOCK);
 	set_first(true);
@@ -170,7 +180,7 @@ void pace_go_on(void)
 
 void pace_suspend(void)
 {
-	if (pace.suspended++ || !pace.running)
+	if (pace.suspended++ || !runs())
 		return;
 	mask(SIG_BLOCK);
 	set_first(false);
@@ -178,6 +188,6 @@ void pace_suspend(void)
 
 void pace_resume(void)
 {
-	if (--pace.suspended == 0 && pace.running)
+	if (--pace.suspended == 0 && runs())
 		pace_go_on();
 }
