@@ -221,11 +221,8 @@ struct pl_snapshot *pl_session_glance(struct pl_session *session)
 
 struct pl_snapshot *pl_session_snapshot(struct pl_session *session)
 {
-	struct pl_snapshot *snapshot;
+	struct pl_snapshot *snapshot = take(session, true);
 
-	pl_trace_pace_begin();
-	snapshot = take(session, true);
-	pl_trace_pace_end();
 	if (!snapshot)
 		return NULL;
 	if (pl_history_add(session->history, snapshot) < 0) {
@@ -268,17 +265,13 @@ struct pl_snapshot *pl_session_last_snapshot(struct pl_session *session, const s
 	struct pl_snapshot *now;
 	struct pl_error failure = {0};
 	bool wanted = session->options->holders && !session->ended;
-	int code;
-
-	pl_trace_pace_begin();
-	code = wanted ? pl_held_prepare(&session->targets, &held, &failure) : 0;
+	int code = wanted ? pl_held_prepare(&session->targets, &held, &failure) : 0;
 
 	now = pl_session_snapshot(session);
 	if (held && now)
 		code = stop_and_copy(session, held, now, before, &failure);
 	keep_types(session, now, before);
 	(void)pl_session_finish(session, err);
-	pl_trace_pace_end();
 	if (held && now && code == 0)
 		code = pl_held_find(held, &session->held, &session->held_count, &failure);
 	session->held_stop_ns = pl_held_stop_ns(held);

@@ -164,7 +164,6 @@ static void retire_ended(struct pl_targets *targets, int64_t before_ns)
 
 static void look_at_all(struct pl_targets *targets)
 {
-	pl_trace_pace_begin();
 	for (size_t i = 0; i < pl_targets_count(targets); i++) {
 		struct pl_target *target = pl_targets_at(targets, i);
 
@@ -179,7 +178,6 @@ static void look_at_all(struct pl_targets *targets)
 	}
 	retire_ended(targets, pl_now_ns() - RETIRE_NSEC);
 	pl_family_look(targets->family);
-	pl_trace_pace_end();
 }
 
 static int run_family(struct pl_targets *targets, int64_t until_ns, struct pl_error *err)

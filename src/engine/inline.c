@@ -125,10 +125,12 @@ static int glance(struct inline_engine *self, int64_t now)
 	return code == -ESRCH ? code : 0;
 }
 
-static int look(struct inline_engine *self)
+static int inline_look(struct pl_engine *engine)
 {
+	struct inline_engine *self = (struct inline_engine *)engine;
 	struct pollfd process = {.fd = self->process_fd, .events = POLLIN};
 	int64_t now = pl_now_ns();
+	bool pressed;
 	int code;
 
 	if (self->process_fd >= 0 && poll(&process, 1, 0) > 0)
@@ -140,9 +142,16 @@ static int look(struct inline_engine *self)
 		return -ESRCH;
 	inline_follow_libraries(self, now);
 	/* To open objects for it can take long: not shortly before a pass, which a process that is about to end needs. */
-	if (now < self->next_pass - STACKS_BEFORE_PASS_NSEC)
+	pressed = now >= self->reuse.next_ns && inline_reuse_is_pressed(&self->memory, &self->reader);
+	if (now < self->next_pass - STACKS_BEFORE_PASS_NSEC) {
+		/* It is in no hurry. What gives rows to be used again is: it must keep up with the process (test_code_that_never_ends). */
+		if (!pressed)
+			pl_trace_pace_begin();
 		inline_stacks_look(&self->stacks, &self->reader, &self->callers, self->planted);
-	if (now < self->next_pass && !(now >= self->reuse.next_ns && inline_reuse_is_pressed(&self->memory, &self->reader)))
+		if (!pressed)
+			pl_trace_pace_end();
+	}
+	if (now < self->next_pass && !pressed)
 		return 0;
 	self->next_pass = now + PASS_NSEC;
 	code = inline_pass(self, STACKS_BY_THE_WAY);
@@ -151,16 +160,6 @@ static int look(struct inline_engine *self)
 		inline_note_stop(self, inline_give_look(&self->give, &self->probe, &self->memory, &self->reader, self->planted));
 	}
 	return code == -ESRCH ? -ESRCH : 0;
-}
-
-static int inline_look(struct pl_engine *engine)
-{
-	int code;
-
-	pl_trace_pace_begin();
-	code = look((struct inline_engine *)engine);
-	pl_trace_pace_end();
-	return code;
 }
 
 static void inline_begin(struct pl_engine *engine, int64_t until_ns)

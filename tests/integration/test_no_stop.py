@@ -385,12 +385,12 @@ def may_come_first():
 
 
 def turns(pid):
-    """How often it slept, how often it was sent away, and what it has computed, in milliseconds."""
+    """How often it slept, and what it has computed, in milliseconds."""
     with open("/proc/%d/status" % pid) as file:
         of = dict(line.split(":", 1) for line in file)
     with open("/proc/%d/schedstat" % pid) as file:
         computed = int(file.read().split()[0])
-    return int(of["voluntary_ctxt_switches"]), int(of["nonvoluntary_ctxt_switches"]), computed / 1e6
+    return int(of["voluntary_ctxt_switches"]), computed / 1e6
 
 
 def test_in_grains(one_python):
@@ -407,10 +407,10 @@ def test_in_grains(one_python):
             wait_until(lambda: policies.add(os.sched_getscheduler(mine) & ~os.SCHED_RESET_ON_FORK) or len(policies) == 2, 30,
                        "grains, and an end of them")
             time.sleep(1)
-            slept, sent_away, computed = turns(mine)
+            slept, computed = turns(mine)
             assert os.sched_getscheduler(mine) & ~os.SCHED_RESET_ON_FORK == os.SCHED_OTHER
             # The start of a program is as that of any other: some turns.
-            assert slept > computed - 15 and sent_away < 20, (slept, sent_away, computed)
+            assert slept > computed - 15, (slept, computed)
             for guardian in helpers.guardians():
                 assert os.sched_getscheduler(guardian) == os.SCHED_OTHER
             running.process.send_signal(signal.SIGINT)
