@@ -54,7 +54,7 @@ int pl_tracee_hold(pid_t pid, pid_t tid, int64_t patience_ns, struct pl_tracee *
 
 		/* Where we are it would have to go to another processor for its stop, and would wait for its turn there. */
 		if (first)
-			priority_leave_processor(processor);
+			own_class_leave_processor(processor);
 
 		int64_t asked = pl_now_ns();
 

@@ -86,7 +86,7 @@ static void set_timer(int64_t ns)
 
 static void set_first(bool first)
 {
-	if (first != pace.first && (first ? priority_take_highest() : priority_take_usual()))
+	if (first != pace.first && (first ? own_class_take_highest() : own_class_take_usual()))
 		pace.first = first;
 }
 
@@ -102,7 +102,7 @@ static void on_grain(int signal)
 		pace.contended = pace.computed < pace.until && is_contended();
 		set_first(pace.contended);
 		if (pace.contended && pace.first) {
-			priority_leave_processor(sched_getcpu());
+			own_class_leave_processor(sched_getcpu());
 			pl_sleep_ns(REST_NSEC);
 		}
 		pace.computed = pl_thread_cpu_ns();
@@ -139,7 +139,7 @@ void pl_trace_pace_begin(void)
 {
 	cpu_set_t allowed;
 
-	if (pace.depth++ || pace.suspended || !priority_is_usual() || !has_timer())
+	if (pace.depth++ || pace.suspended || !own_class_is_usual() || !has_timer())
 		return;
 	pace.processors = sched_getaffinity(0, sizeof(allowed), &allowed) < 0 ? (int)sysconf(_SC_NPROCESSORS_ONLN) : CPU_COUNT(&allowed);
 	pace.running = true;

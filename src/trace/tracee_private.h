@@ -63,11 +63,13 @@ void priority_lower(void);
  * priority_lower(). */
 void priority_lend(pid_t tid);
 void priority_take_back(void);
+
+/* own_class.c */
 /* Of this thread. False: it has no right to it. */
-bool priority_is_usual(void);
-bool priority_take_highest(void);
-bool priority_take_usual(void);
+bool own_class_is_usual(void);
+bool own_class_take_highest(void);
+bool own_class_take_usual(void);
 /* If it runs on that processor, it goes on on another one, if there is one for it. */
-void priority_leave_processor(int processor);
+void own_class_leave_processor(int processor);
 
 #endif
