@@ -143,14 +143,9 @@ static int inline_look(struct pl_engine *engine)
 	inline_follow_libraries(self, now);
 	/* To open objects for it can take long: not shortly before a pass, which a process that is about to end needs. */
 	pressed = now >= self->reuse.next_ns && inline_reuse_is_pressed(&self->memory, &self->reader);
-	if (now < self->next_pass - STACKS_BEFORE_PASS_NSEC) {
-		/* It is in no hurry. What gives rows to be used again is: it must keep up with the process (test_code_that_never_ends). */
-		if (!pressed)
-			pl_trace_pace_begin();
-		inline_stacks_look(&self->stacks, &self->reader, &self->callers, self->planted);
-		if (!pressed)
-			pl_trace_pace_end();
-	}
+	/* What gives rows to be used again is in a hurry: it must keep up with the process (test_code_that_never_ends). */
+	if (now < self->next_pass - STACKS_BEFORE_PASS_NSEC)
+		inline_stacks_look(&self->stacks, &self->reader, &self->callers, self->planted, !pressed);
 	if (now < self->next_pass && !pressed)
 		return 0;
 	self->next_pass = now + PASS_NSEC;

@@ -13,6 +13,7 @@
 #include "pyleak/log.h"
 #include "pyleak/memory.h"
 #include "pyleak/process.h"
+#include "pyleak/trace.h"
 #include "pyleak/units.h"
 
 #define STACKS_PER_LOOK 4
@@ -251,7 +252,7 @@ static void read_stacks(struct inline_stacks *stacks, const struct pl_inline_rea
 }
 
 void inline_stacks_look(struct inline_stacks *stacks, const struct pl_inline_reader *reader, struct native_callers *callers,
-	bool claimed)
+	bool claimed, bool paced)
 {
 	int64_t now = pl_now_ns(), started = pl_thread_cpu_ns();
 	struct pl_inline_control control;
@@ -262,7 +263,12 @@ void inline_stacks_look(struct inline_stacks *stacks, const struct pl_inline_rea
 		read_at(stacks, reader->config.control, &control, sizeof(control)) < 0)
 		return;
 	stacks->growing_count = 0;
+	paced = paced && control.next_stack != stacks->seen;
+	if (paced)
+		pl_trace_pace_begin();
 	read_stacks(stacks, reader, control.next_stack, callers);
+	if (paced)
+		pl_trace_pace_end();
 
 	int64_t taken = pl_thread_cpu_ns() - started;
 

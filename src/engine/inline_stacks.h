@@ -44,9 +44,10 @@ struct inline_stacks {
 
 void inline_stacks_init(struct inline_stacks *stacks, const struct pl_python *python, struct inline_memory *memory, int limit);
 void inline_stacks_free(struct inline_stacks *stacks);
-/* Every 20 ms: reads what there is, and grants more. `claimed`: the process is this pyleak's. */
+/* Every 20 ms: reads what there is, and grants more. `claimed`: the process is this pyleak's. `paced`: what is unwound is in no
+ * hurry (trace.h). */
 void inline_stacks_look(struct inline_stacks *stacks, const struct pl_inline_reader *reader,
-			struct native_callers *callers, bool claimed);
+			struct native_callers *callers, bool claimed, bool paced);
 /* After a pass of the reader, some of the sites in turn: which samples still live, which stack the site has, and
  * whether more of it are wanted. */
 void inline_stacks_review(struct inline_stacks *stacks, const struct pl_inline_reader *reader, bool claimed, size_t count);
